@@ -1,0 +1,115 @@
+"""Argument checks with one form of message: what was expected of which argument, and what came."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+def check_floating(name: str, value: Any) -> None:
+    """Raise unless ``value`` is a tensor of a real floating dtype."""
+    if not isinstance(value, Tensor):
+        raise TypeError(f"Expected `{name}` to be a tensor, but got {type(value).__name__}")
+    if not value.dtype.is_floating_point:
+        raise TypeError(f"Expected `{name}` to have a floating dtype, but got {value.dtype}")
+
+
+def check_mask(name: str, value: Any) -> None:
+    """Raise unless ``value`` is a boolean tensor."""
+    if not isinstance(value, Tensor):
+        raise TypeError(f"Expected `{name}` to be a tensor, but got {type(value).__name__}")
+    if value.dtype != torch.bool:
+        raise TypeError(f"Expected `{name}` to have dtype torch.bool, but got {value.dtype}")
+
+
+def check_shapes(**arguments: tuple[Tensor, str]) -> dict[str, int]:
+    """Check shapes against letters and return the size that each letter stands for.
+
+    ``check_shapes(visual=(visual, "B C H W"), audio=(audio, "B C"))`` holds every letter to one size over all arguments.
+    The devices have to agree as well.
+
+    Raises:
+        ValueError: naming the argument, the expected shape and the shape that came.
+    """
+    sizes: dict[str, int] = {}
+    owner: dict[str, str] = {}
+    first: tuple[str, Tensor] | None = None
+    for name, (value, spec) in arguments.items():
+        letters = spec.split()
+        shape = tuple(value.shape)
+        expected = f"({', '.join(letters)})"
+        if value.ndim != len(letters):
+            raise ValueError(f"Expected `{name}` to have shape {expected}, but got {shape}")
+        for letter, size in zip(letters, shape, strict=True):
+            known = sizes.setdefault(letter, size)
+            owner.setdefault(letter, name)
+            if known != size:
+                raise ValueError(
+                    f"Expected `{name}` to have shape {expected} with {letter} = {known} as in `{owner[letter]}`, "
+                    f"but got {shape}"
+                )
+        if first is None:
+            first = (name, value)
+        elif value.device != first[1].device:
+            raise ValueError(
+                f"Expected `{name}` to be on the device of `{first[0]}` ({first[1].device}), but got {value.device}"
+            )
+    return sizes
+
+
+def check_option(name: str, value: Any, allowed: Sequence[str]) -> None:
+    """Raise unless ``value`` is one of the ``allowed`` words."""
+    if not isinstance(value, str) or value not in allowed:
+        raise ValueError(f"Expected `{name}` to be one of {', '.join(map(repr, allowed))}, but got {value!r}")
+
+
+def check_number(
+    name: str,
+    value: Any,
+    *,
+    above: float | None = None,
+    least: float | None = None,
+    most: float | None = None,
+) -> None:
+    """Raise unless ``value`` is a finite number with ``above`` < value, ``least`` <= value <= ``most``."""
+    bounds = [
+        text
+        for bound, text in ((above, f"> {above}"), (least, f">= {least}"), (most, f"<= {most}"))
+        if bound is not None
+    ]
+    wanted = " and ".join(["a finite number", *bounds])
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise TypeError(f"Expected `{name}` to be {wanted}, but got {value!r}")
+    inside = (
+        math.isfinite(value)
+        and (above is None or value > above)
+        and (least is None or value >= least)
+        and (most is None or value <= most)
+    )
+    if not inside:
+        raise ValueError(f"Expected `{name}` to be {wanted}, but got {value!r}")
+
+
+def check_count(name: str, value: Any, *, least: int = 1) -> None:
+    """Raise unless ``value`` is an integer of at least ``least``."""
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"Expected `{name}` to be an integer >= {least}, but got {value!r}")
+    if value < least:
+        raise ValueError(f"Expected `{name}` to be an integer >= {least}, but got {value!r}")
+
+
+def check_flag(name: str, value: Any) -> None:
+    """Raise unless ``value`` is True or False."""
+    if not isinstance(value, bool):
+        raise TypeError(f"Expected `{name}` to be True or False, but got {value!r}")
+
+
+def at_least_float32(*tensors: Tensor) -> tuple[Tensor, ...]:
+    """Cast all tensors to one dtype: float64 if any of them is, else float32."""
+    wide = any(t.dtype == torch.float64 for t in tensors)
+    dtype = torch.float64 if wide else torch.float32
+    return tuple(t.to(dtype) for t in tensors)
