@@ -1,0 +1,62 @@
+"""Reading annotation JSON: every error names the file, the entry and what was expected there."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+from sslosses.annotations.records import AnnotationError
+
+
+def read_entries(path: Path, keys: tuple[str, ...]) -> list[dict[str, Any]]:
+    """The list of objects in a file, each with at least the given keys."""
+    try:
+        entries = json.loads(path.read_text(encoding="utf-8"))
+    except UnicodeDecodeError as error:
+        raise AnnotationError(f"{path}: expected JSON in UTF-8, but byte {error.start} is not UTF-8") from error
+    except json.JSONDecodeError as error:
+        raise AnnotationError(
+            f"{path}: expected a complete JSON list, but line {error.lineno}, column {error.colno} cannot be read "
+            f"({error.msg}); the file may be truncated"
+        ) from error
+    if not isinstance(entries, list):
+        raise AnnotationError(f"{path}: expected a JSON list of entries, but got {_kind(entries)}")
+    for index, entry in enumerate(entries):
+        if not isinstance(entry, dict):
+            raise AnnotationError(f"{path}: entry {index}: expected an object, but got {_kind(entry)}")
+        missing = [key for key in keys if key not in entry]
+        if missing:
+            raise AnnotationError(
+                f"{path}: entry {index}: expected the keys {', '.join(keys)}, but {', '.join(missing)} is missing; "
+                f"the entry holds {', '.join(map(str, entry)) or 'nothing'}"
+            )
+    return entries
+
+
+def text(path: Path, index: int, entry: dict[str, Any], key: str) -> str:
+    """A non-empty string."""
+    value = entry[key]
+    if not isinstance(value, str) or not value:
+        raise AnnotationError(f"{path}: entry {index}: expected {key!r} to be a non-empty string, but got {value!r}")
+    return value
+
+
+def four_numbers(path: Path, index: int, entry: dict[str, Any], key: str) -> tuple[float, float, float, float]:
+    """Four finite numbers."""
+    value = entry[key]
+    if not isinstance(value, list) or len(value) != 4 or not all(_is_finite_number(v) for v in value):
+        raise AnnotationError(
+            f"{path}: entry {index}: expected {key!r} to be a list of 4 finite numbers, but got {value!r}"
+        )
+    a, b, c, d = (float(v) for v in value)
+    return a, b, c, d
+
+
+def _is_finite_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _kind(value: Any) -> str:
+    return {dict: "an object", list: "a list", str: "a string", type(None): "null"}.get(type(value), f"{value!r}")

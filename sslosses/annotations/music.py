@@ -1,0 +1,166 @@
+"""MUSIC: boxes of solo and duet frames, and the split lists."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from os import PathLike
+from pathlib import Path
+
+from sslosses._checks import check_option
+from sslosses.annotations._json import four_numbers, read_entries, text
+from sslosses.annotations.records import AnnotationError, Annotations, Box, InvalidBox, Record, Report
+
+ON_INVALID = ("report", "error", "drop")
+
+_SOLO_KEYS = (("class", "bbox"),)
+_DUET_KEYS = (("class_src1", "bbox_src1"), ("class_src2", "bbox_src2"))
+
+
+def read_music_solo(path: str | PathLike[str], on_invalid: str = "report") -> Annotations:
+    """Read the boxes of MUSIC-Solo frames.
+
+    The file is a JSON list of ``{"file": id, "class": name, "bbox": [x, y, width, height]}``, in fractions of the
+    frame. (Some public evaluation codes take the box for corners, see ``report.unreadable_as_corners``.)
+
+    Args:
+        path: the file, usually ``music_solo.json``.
+        on_invalid: what to do with a box that has no area inside the frame. ``"report"``: keep it, it rasterises to an
+            empty mask, as in the published code. ``"error"``: refuse the file. ``"drop"``: leave its clip out. The
+            report names each such box in any case.
+
+    Returns:
+        One record a frame with one source and one box, and the report.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        AnnotationError: if the file is not of this format, holds a clip twice, or holds an invalid box with
+            ``on_invalid="error"``; the message names file, entry and what was expected.
+        ValueError: if ``on_invalid`` is none of the three.
+
+    Example:
+        >>> import json, pathlib, tempfile
+        >>> from sslosses.annotations import read_music_solo
+        >>> path = pathlib.Path(tempfile.mkdtemp()) / "music_solo.json"
+        >>> _ = path.write_text(json.dumps([{"file": "a_000", "class": "cello", "bbox": [0.25, 0.5, 0.5, 0.25]}]))
+        >>> read_music_solo(path)["a_000"]
+        Record(clip='a_000', classes=('cello',), boxes=(((0.25, 0.5, 0.75, 0.75),),))
+    """
+    return _read_boxes(Path(path), _SOLO_KEYS, on_invalid)
+
+
+def read_music_duet(path: str | PathLike[str], on_invalid: str = "report") -> Annotations:
+    """Read the boxes of MUSIC-Duet frames.
+
+    The file is a JSON list of ``{"file": id, "class_src1": name, "bbox_src1": [x, y, width, height], "class_src2":
+    name, "bbox_src2": [x, y, width, height]}``, in fractions of the frame.
+
+    Args:
+        path: the file, usually ``music_duet.json``.
+        on_invalid: as for :func:`read_music_solo`; ``"drop"`` leaves the clip out if either box is invalid.
+
+    Returns:
+        One record a frame with two sources of one box each, and the report.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        AnnotationError: as for :func:`read_music_solo`.
+        ValueError: if ``on_invalid`` is none of the three.
+    """
+    return _read_boxes(Path(path), _DUET_KEYS, on_invalid)
+
+
+def _read_boxes(path: Path, sources: tuple[tuple[str, str], ...], on_invalid: str) -> Annotations:
+    check_option("on_invalid", on_invalid, ON_INVALID)
+    entries = read_entries(path, ("file", *(key for pair in sources for key in pair)))
+    records: list[Record] = []
+    invalid: list[InvalidBox] = []
+    dropped: list[str] = []
+    first: dict[str, int] = {}
+    as_corners = 0
+    for index, entry in enumerate(entries):
+        clip = text(path, index, entry, "file")
+        if clip in first:
+            raise AnnotationError(
+                f"{path}: entry {index}: expected each clip once, but {clip!r} is entry {first[clip]} too"
+            )
+        first[clip] = index
+        classes, boxes = [], []
+        broken = False
+        for class_key, box_key in sources:
+            classes.append(text(path, index, entry, class_key))
+            x, y, width, height = values = four_numbers(path, index, entry, box_key)
+            box = (x, y, x + width, y + height)
+            boxes.append((box,))
+            as_corners += width <= x or height <= y
+            if not _has_area(box):
+                invalid.append(InvalidBox(index, clip, box_key, values))
+                broken = True
+        if broken and on_invalid == "drop":
+            dropped.append(clip)
+        else:
+            records.append(Record(clip, tuple(classes), tuple(boxes)))
+    report = Report(path, len(entries), len(entries) * len(sources), tuple(invalid), tuple(dropped), as_corners)
+    if invalid and on_invalid == "error":
+        raise AnnotationError(f"Expected every box to have an area inside the frame, but got\n{report}")
+    return Annotations(tuple(records), report)
+
+
+def _has_area(box: Box) -> bool:
+    xmin, ymin, xmax, ymax = (min(max(v, 0.0), 1.0) for v in box)
+    return xmin < xmax and ymin < ymax
+
+
+@dataclass(frozen=True)
+class SplitEntry:
+    """One line of a split list: a clip id and the classes that the list gives for it, none in
+    ``music_duet_test.csv``."""
+
+    clip: str
+    classes: tuple[str, ...]
+
+
+def read_music_split(path: str | PathLike[str]) -> tuple[SplitEntry, ...]:
+    """Read a MUSIC split list: lines of ``id``, ``id,class`` or ``id,class1,class2``, of one form throughout a file.
+
+    ``music_solo_train.txt`` and ``music_solo_test.csv`` give one class a line, ``music_duet_train.txt`` two,
+    ``music_duet_test.csv`` none. Empty lines are skipped.
+
+    Args:
+        path: the file.
+
+    Returns:
+        Entries in the order of the file.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        AnnotationError: if a line is not of the form of the first one, or the file is empty; the message names file and
+            line.
+
+    Example:
+        >>> import pathlib, tempfile
+        >>> from sslosses.annotations import read_music_split
+        >>> path = pathlib.Path(tempfile.mkdtemp()) / "music_duet_train.txt"
+        >>> _ = path.write_text("a_000,cello,flute\\nb_000,flute,trumpet\\n")
+        >>> read_music_split(path)[0]
+        SplitEntry(clip='a_000', classes=('cello', 'flute'))
+    """
+    path = Path(path)
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except UnicodeDecodeError as error:
+        raise AnnotationError(f"{path}: expected text in UTF-8, but byte {error.start} is not UTF-8") from error
+    entries: list[SplitEntry] = []
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        clip, *classes = (part.strip() for part in line.split(","))
+        wanted = len(entries[0].classes) if entries else min(len(classes), 2)
+        if not clip or not all(classes) or len(classes) != wanted:
+            form = ",".join(["id", "class1", "class2"][: wanted + 1])
+            raise AnnotationError(f"{path}: line {number}: expected {form!r}, but got {line!r}")
+        entries.append(SplitEntry(clip, tuple(classes)))
+    if not entries:
+        raise AnnotationError(
+            f"{path}: expected lines of 'id', 'id,class' or 'id,class1,class2', but the file is empty"
+        )
+    return tuple(entries)

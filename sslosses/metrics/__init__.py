@@ -1,0 +1,16 @@
+"""Metrics of sound source localization: named protocols over pure functions, as torchmetrics metrics."""
+
+from sslosses.metrics import functional, protocols
+from sslosses.metrics.chance import chance_levels
+from sslosses.metrics.discrimination import SilentObjectDiscrimination
+from sslosses.metrics.localization import SoundLocalization
+from sslosses.metrics.protocols import Protocol
+
+__all__ = [
+    "Protocol",
+    "SilentObjectDiscrimination",
+    "SoundLocalization",
+    "chance_levels",
+    "functional",
+    "protocols",
+]

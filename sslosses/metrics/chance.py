@@ -1,0 +1,105 @@
+"""Chance levels: a protocol's figures for predictions that know nothing of the sample."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import Tensor
+
+from sslosses._checks import check_count, check_number
+from sslosses.metrics.localization import SoundLocalization
+from sslosses.metrics.protocols import Protocol
+
+_CHUNK = 64
+
+
+class _WholeFrame(SoundLocalization):
+    """Scores the whole frame, which no map can express: above its own median is at most half of it."""
+
+    def _binary(self, maps: Tensor) -> Tensor:
+        return torch.ones_like(maps, dtype=torch.bool)
+
+
+def chance_levels(
+    truths: Tensor | Sequence[Tensor],
+    protocol: str | Protocol = "paper",
+    *,
+    maps_per_sample: int | None = None,
+    resolution: tuple[int, int] = (7, 7),
+    seed: int = 0,
+    sigma: float = 0.25,
+    task: str = "mixtures",
+    frames: str = "one",
+) -> dict[str, dict[str, Tensor]]:
+    """The figures that a protocol gives to predictions that do not look at the sample.
+
+    On the field's sets these are far from 0, so a figure says little without them beside it.
+
+    Args:
+        truths: the evaluation set's truths, as for :meth:`SoundLocalization.update`; they decide the number of sources.
+        protocol: name of a preset, or a protocol.
+        maps_per_sample: maps that each prediction has; None: as many as the sample has sources.
+        resolution: height and width of the random maps, a frame.
+        seed: seed of the random maps.
+        sigma: standard deviation of the Gaussian, in frame sides. A binarisation at the median sees only the order of
+            the pixels, so there it changes nothing.
+        task: as for :class:`SoundLocalization`.
+        frames: as for :class:`SoundLocalization`.
+
+    Returns:
+        Results of :meth:`SoundLocalization.compute` for three predictions. ``"centred Gaussian"``: the same Gaussian in
+        the middle of every frame, for every source. ``"whole frame"``: every pixel marked, as binary map. ``"random
+        maps"``: independent uniform values at ``resolution``.
+
+    Raises:
+        TypeError: if an argument has the wrong type.
+        ValueError: if an argument is out of range, or truths do not fit the protocol.
+
+    Example:
+        >>> import torch
+        >>> from sslosses.metrics import chance_levels, protocols
+        >>> truths = torch.zeros(10, 1, 32, 32, dtype=torch.bool)
+        >>> truths[..., 8:24, 8:24] = True  # every object is in the middle, a quarter of the frame
+        >>> levels = chance_levels(truths, protocols.paper.replace(size=32), task="single")
+        >>> for name, figures in levels.items():
+        ...     print(f"{name}: IoU@0.5 {figures['IoU@0.5']:.2f}, AP {figures['AP']:.2f}")
+        centred Gaussian: IoU@0.5 1.00, AP 0.51
+        whole frame: IoU@0.5 0.00, AP 0.25
+        random maps: IoU@0.5 0.00, AP 0.26
+    """
+    if maps_per_sample is not None:
+        check_count("maps_per_sample", maps_per_sample)
+    check_number("sigma", sigma, above=0)
+    height, width = resolution
+    check_count("resolution[0]", height)
+    check_count("resolution[1]", width)
+    plain = SoundLocalization(protocol, task=task, frames=frames)
+    whole = _WholeFrame(protocol, task=task, frames=frames)
+    generator = torch.Generator().manual_seed(seed)
+    size = plain.protocol.size
+    offset = (torch.arange(size, dtype=torch.float64) + 0.5) / size - 0.5
+    gaussian = torch.exp(-(offset[:, None] ** 2 + offset**2) / (2 * sigma**2))
+
+    levels: dict[str, dict[str, Tensor]] = {}
+    for name, metric in (("centred Gaussian", plain), ("whole frame", whole), ("random maps", plain)):
+        metric.reset()
+        for chunk in _chunks(truths):
+            maps = []
+            for truth in chunk:
+                sources = len(truth)
+                count = sources if maps_per_sample is None else maps_per_sample
+                down, across = {"one": (1, 1), "stacked": (sources, 1), "side-by-side": (1, sources)}[frames]
+                if name == "random maps":
+                    drawn = torch.rand(count, down * height, across * width, generator=generator)
+                    maps.append(drawn.to(truth.device))
+                else:
+                    maps.append(gaussian.tile(count, down, across).to(truth.device))
+            metric.to(chunk[0].device).update(maps, chunk)
+        levels[name] = metric.compute()
+    return levels
+
+
+def _chunks(truths: Tensor | Sequence[Tensor]) -> Iterator[Tensor | Sequence[Tensor]]:
+    for start in range(0, len(truths), _CHUNK):
+        yield truths[start : start + _CHUNK]

@@ -1,0 +1,66 @@
+"""Assignment of predicted maps to sources."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from sslosses._checks import check_floating, check_mask, check_shapes
+
+
+class GreedyAssignment(NamedTuple):
+    """What :func:`greedy_assignment` returns: one row a sample, one column a map."""
+
+    source: Tensor  #: the chosen source, (B, M), int64; −1 where there is no map
+    score: Tensor  #: what is left of the score with that source, (B, M); 0 if it was taken before or there is no map
+    fresh: Tensor  #: whether that source had not been taken before, (B, M), bool; False where there is no map
+
+
+def greedy_assignment(scores: Tensor, valid: Tensor | None = None) -> GreedyAssignment:
+    """Assign maps to sources in the order of the maps, as NoPrior's evaluation code does.
+
+    Each map takes the source with the largest score, the first one on ties, and a taken source counts as score 0 for
+    the maps that follow. Taken sources stay in the comparison: a map whose every remaining score is 0 takes source 0,
+    be it taken or not, exactly as the published code's argmax over blanked ground truths does.
+
+    Args:
+        scores: cIoU of each map with each source, (B, M, S), floating, non-negative, S ≥ 1.
+        valid: which maps there are, (B, M), bool; all if None. The others take nothing.
+
+    Returns:
+        Chosen sources, remaining scores, and whether the source was fresh.
+
+    Raises:
+        TypeError: if ``scores`` is not floating or ``valid`` not boolean.
+        ValueError: if shapes or devices do not fit, or S is 0.
+
+    Example:
+        >>> import torch
+        >>> from sslosses.metrics.functional import greedy_assignment
+        >>> result = greedy_assignment(torch.tensor([[[0.2, 0.6], [0.1, 0.7]]]))
+        >>> result.source, result.score
+        (tensor([[1, 0]]), tensor([[0.6000, 0.1000]]))
+    """
+    check_floating("scores", scores)
+    sizes = check_shapes(scores=(scores, "B M S"))
+    if sizes["S"] == 0:
+        raise ValueError(f"Expected `scores` to have shape (B, M, S) with S >= 1, but got {tuple(scores.shape)}")
+    if valid is None:
+        valid = torch.ones(scores.shape[:2], dtype=torch.bool, device=scores.device)
+    check_mask("valid", valid)
+    check_shapes(scores=(scores, "B M S"), valid=(valid, "B M"))
+    source = torch.full(valid.shape, -1, dtype=torch.int64, device=scores.device)
+    score = torch.zeros_like(scores[..., 0])
+    fresh = torch.zeros_like(valid)
+    taken = torch.zeros(sizes["B"], sizes["S"], dtype=torch.bool, device=scores.device)
+    slots = torch.arange(sizes["S"], device=scores.device)
+    for m in range(sizes["M"]):  # every choice depends on the ones before
+        best, chosen = scores[:, m].masked_fill(taken, 0).max(-1)
+        here = (slots == chosen[:, None]) & valid[:, m, None]
+        source[:, m] = torch.where(valid[:, m], chosen, -1)
+        score[:, m] = torch.where(valid[:, m], best, 0)
+        fresh[:, m] = (here & ~taken).any(-1)
+        taken = taken | here
+    return GreedyAssignment(source, score, fresh)

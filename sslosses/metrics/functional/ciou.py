@@ -1,0 +1,59 @@
+"""cIoU: the overlap of a binary map with a truth that may be fractional."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from sslosses._checks import at_least_float32
+
+
+def ciou(binary: Tensor, truth: Tensor) -> Tensor:
+    r"""Consensus intersection over union of binary maps with (possibly fractional) truths.
+
+    .. math:: \mathrm{cIoU}(b, g) = \frac{\sum b\,g}{\sum g + \sum b\,[g = 0]}
+
+    The sums run over the last two dimensions. For a binary truth this is the plain intersection over union. An empty
+    truth gives 0, also when the map is empty as well.
+
+    Args:
+        binary: predicted maps, (..., H, W), boolean or holding 0 and 1 only.
+        truth: truths in [0, 1], (..., H, W), any dtype; the leading dimensions broadcast against those of ``binary``.
+
+    Returns:
+        cIoU in [0, 1], (...): float64 if an argument is float64, else float32.
+
+    Raises:
+        ValueError: if the last two dimensions differ.
+
+    Reference:
+        Senocak et al., Learning to Localize Sound Source in Visual Scenes, CVPR 2018.
+
+    Example:
+        >>> import torch
+        >>> from sslosses.metrics.functional import ciou
+        >>> binary = torch.tensor([[1, 1], [1, 0]])
+        >>> truth = torch.tensor([[1.0, 0.5], [0.0, 0.0]])
+        >>> ciou(binary, truth)  # 1.5 / (1.5 + 1)
+        tensor(0.6000)
+    """
+    check_same_frame(binary, truth)
+    b, g = at_least_float32(binary, truth)
+    inter = (b * g).sum((-2, -1))
+    outside = (b * (g == 0)).sum((-2, -1))
+    return ratio_or_zero(inter, g.sum((-2, -1)) + outside)
+
+
+def check_same_frame(first: Tensor, second: Tensor) -> None:
+    """Raise unless both hold maps of one height and width."""
+    if first.ndim < 2 or second.ndim < 2 or first.shape[-2:] != second.shape[-2:]:
+        raise ValueError(
+            f"Expected two tensors (..., H, W) of one height and width, but got {tuple(first.shape)} "
+            f"and {tuple(second.shape)}"
+        )
+
+
+def ratio_or_zero(numerator: Tensor, denominator: Tensor) -> Tensor:
+    """``numerator / denominator``, and 0 where the denominator is 0."""
+    empty = denominator == 0
+    return torch.where(empty, 0.0, numerator / torch.where(empty, 1.0, denominator))

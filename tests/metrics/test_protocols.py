@@ -1,0 +1,46 @@
+import dataclasses
+
+import pytest
+
+from sslosses.metrics import Protocol, SoundLocalization, protocols
+
+
+def test_presets_are_frozen_printable_and_found_by_name():
+    assert protocols.available() == ("noprior", "paper")
+    assert protocols.get("paper") is protocols.paper
+    assert protocols.get(protocols.noprior) is protocols.noprior
+    assert "bicubic" in str(protocols.paper)
+    assert "bicubic" in repr(protocols.paper)
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        protocols.paper.size = 5
+
+
+def test_unknown_preset_lists_those_available():
+    with pytest.raises(ValueError, match="'noprior', 'paper', but got 'lvs'"):
+        SoundLocalization("lvs")
+    with pytest.raises(TypeError, match="a name or a Protocol"):
+        protocols.get(3)
+
+
+def test_derived_protocol_is_checked_and_renamed():
+    derived = protocols.paper.replace(mixture_figures=("CIoU@0.25", "CIoU@1"), size=64)
+    assert derived.name == "paper (changed)"
+    assert derived.replace(size=32).name == "paper (changed)"
+    assert derived.replace(name="mine").name == "mine"
+    assert SoundLocalization(derived).figures == ("CIoU@0.25", "CIoU@1")
+    with pytest.raises(ValueError, match="'above upper median'"):
+        protocols.paper.replace(binarization="at 0.5")
+    with pytest.raises(ValueError, match="CAP, AP, CIoU@t"):
+        protocols.paper.replace(mixture_figures=("mAP",))
+    with pytest.raises(ValueError, match="0 < t <= 1"):
+        protocols.paper.replace(mixture_figures=("CIoU@30",))
+    with pytest.raises(TypeError, match="threshold"):
+        protocols.paper.replace(threshold=0.3)
+    with pytest.raises(TypeError, match="tuple of distinct"):
+        Protocol("mine", mixture_figures=["CAP"], single_figures=("AP",))
+    with pytest.raises(ValueError, match="size"):
+        protocols.paper.replace(size=0)
+    with pytest.raises(ValueError, match="'mixtures', 'single'"):
+        SoundLocalization(task="duet")
+    with pytest.raises(ValueError, match="'one', 'stacked', 'side-by-side'"):
+        SoundLocalization(frames="two")
