@@ -29,8 +29,8 @@ def check_mask(name: str, value: Any) -> None:
 def check_shapes(**arguments: tuple[Tensor, str]) -> dict[str, int]:
     """Check shapes against letters and return the size that each letter stands for.
 
-    ``check_shapes(visual=(visual, "B C H W"), audio=(audio, "B C"))`` holds every letter to one size over all arguments.
-    The devices have to agree as well.
+    ``check_shapes(visual=(visual, "B C H W"), audio=(audio, "B C"))`` holds every letter to one size over all
+    arguments. The devices have to agree as well.
 
     Raises:
         ValueError: naming the argument, the expected shape and the shape that came.
@@ -84,8 +84,9 @@ def check_number(
     wanted = " and ".join(["a finite number", *bounds])
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise TypeError(f"Expected `{name}` to be {wanted}, but got {value!r}")
+    # Not math.isfinite: torch.compile with dynamic=True makes options symbolic and can't trace it.
     inside = (
-        math.isfinite(value)
+        abs(value) < math.inf
         and (above is None or value > above)
         and (least is None or value >= least)
         and (most is None or value <= most)

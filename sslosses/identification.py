@@ -1,0 +1,188 @@
+"""Iterative object identification: maps of an unknown number of sounding objects."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from sslosses._checks import at_least_float32, check_count, check_floating, check_number, check_shapes
+from sslosses._precision import autocast_off
+from sslosses.masks import ALPHA_BACKGROUND, OMEGA, background_mask
+from sslosses.similarity import similarity_map, unit
+
+
+class IdentifiedObjects(NamedTuple):
+    """Objects of a batch, in the order of falling peak; M slots a sample.
+
+    Attributes:
+        maps: (B, M, H, W), <= 0: minus the distance of each pixel's feature to the object's prototypes, their mean.
+        valid: (B, M) bool, which slots hold an object; the others are 0.
+        prototypes: (B, M, C), the mean of the object's prototypes.
+        peaks: (B, M), largest audio-visual similarity of the object.
+    """
+
+    maps: Tensor
+    valid: Tensor
+    prototypes: Tensor
+    peaks: Tensor
+
+
+@torch.no_grad()
+def identify_objects(
+    visual: Tensor,
+    audio: Tensor,
+    *,
+    num_sources: int | Tensor | None = None,
+    peak_threshold: float = 0.1,
+    background_threshold: float = 0.7,
+    merge_threshold: float = 0.6,
+    alpha_background: float = ALPHA_BACKGROUND,
+    omega: float = OMEGA,
+    max_iterations: int | None = None,
+) -> IdentifiedObjects:
+    r"""Find the sounding objects one by one, from the most similar pixel downwards.
+
+    With :math:`E(x) = F_v(x) S_a(x)` and the background prototype :math:`e_0`, the mean of :math:`E M^n` over the
+    pixels: take the unclaimed pixel of largest :math:`S_a`, its :math:`E` is a prototype :math:`e_1`; it claims
+    :math:`\{x : \|E(x) - e_1\| < \|E(x) - e_0\|\}` minus what is claimed, and :math:`-\|E(x) - e_1\|` is its map.
+    Repeat until nothing new is claimed or the largest unclaimed :math:`S_a` is below ``peak_threshold``. Prototypes
+    whose cosine with :math:`e_0` is above ``background_threshold`` are background; of the rest, those linked (directly
+    or through others) by a cosine above ``merge_threshold`` are one object, whose map is the mean of its members'.
+
+    ``visual`` is taken as it comes: distances, unlike cosines, see the length of a pixel's feature.
+
+    Args:
+        visual: (B, C, H, W), floating, visual features F_v.
+        audio: (B, C), floating, audio features l_a.
+        num_sources: the number K of sources where it is known, an int >= 1 or (B,) integers: the K objects of largest
+            peak are kept. With fewer objects than K, ``valid`` is False for the rest.
+        peak_threshold: smallest similarity that starts an object.
+        background_threshold: cosine in [-1, 1].
+        merge_threshold: cosine in [-1, 1].
+        alpha_background: where M^n is one half.
+        omega: width of M^n's step, above 0.
+        max_iterations: bound on the prototypes a sample; None for H · W, which is never reached in practice.
+
+    Returns:
+        :class:`IdentifiedObjects` without gradient, with M = K, the largest K, or the largest number of objects found
+        (which may be 0); float64 if an input is, else float32.
+
+    Raises:
+        TypeError: if an input is no floating tensor or an option has the wrong type.
+        ValueError: if shapes or devices do not fit or an option is out of range.
+
+    Source: Um et al., section 3.1; Kim et al., "Learning to Visually Localize Sound Sources from Mixtures without Prior
+    Source Knowledge".
+
+    Example:
+        >>> visual = torch.tensor([[1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]]).T.reshape(1, 3, 1, 3)
+        >>> found = identify_objects(visual, torch.tensor([[8.0, 6.0, 2.0]]))
+        >>> found.valid, found.peaks  # the left and the middle pixel sound, the right one is silent
+        (tensor([[True, True]]), tensor([[0.7845, 0.5883]]))
+        >>> found.maps[0, :, 0].argmax(-1)
+        tensor([0, 1])
+    """
+    _check_inputs(visual, audio, num_sources, max_iterations)
+    check_number("peak_threshold", peak_threshold)
+    check_number("background_threshold", background_threshold, least=-1, most=1)
+    check_number("merge_threshold", merge_threshold, least=-1, most=1)
+    visual, audio = at_least_float32(visual, audio)
+    with autocast_off(visual):
+        similarity = similarity_map(visual, audio)
+        silent = background_mask(similarity, alpha=alpha_background, omega=omega)
+        features = (visual * similarity[:, None]).flatten(2).transpose(1, 2)
+        background = (features * silent.flatten(1)[..., None]).mean(1)
+        found = _find(features, similarity.flatten(1), background, peak_threshold, max_iterations)
+        objects = _group(found, background, background_threshold, merge_threshold)
+        objects = _keep(objects, num_sources)
+    return objects._replace(maps=objects.maps.view(*objects.maps.shape[:2], *similarity.shape[1:]))
+
+
+def _check_inputs(visual: Tensor, audio: Tensor, num_sources: int | Tensor | None, max_iterations: int | None) -> None:
+    check_floating("visual", visual)
+    check_floating("audio", audio)
+    check_shapes(visual=(visual, "B C H W"), audio=(audio, "B C"))
+    if isinstance(num_sources, Tensor):
+        if num_sources.dtype.is_floating_point or num_sources.dtype == torch.bool:
+            raise TypeError(f"Expected `num_sources` to have an integer dtype, but got {num_sources.dtype}")
+        check_shapes(visual=(visual, "B C H W"), num_sources=(num_sources, "B"))
+    elif num_sources is not None:
+        check_count("num_sources", num_sources)
+    if max_iterations is not None:
+        check_count("max_iterations", max_iterations)
+
+
+def _find(
+    features: Tensor, similarity: Tensor, background: Tensor, peak_threshold: float, max_iterations: int | None
+) -> IdentifiedObjects:
+    """Prototypes of all samples side by side, from features (B, N, C) and similarity (B, N); maps are (B, T, N)."""
+    batch, pixels, _ = features.shape
+    to_background = torch.linalg.vector_norm(features - background[:, None], dim=-1)
+    unclaimed = torch.ones_like(similarity, dtype=torch.bool)
+    active = torch.ones(batch, dtype=torch.bool, device=features.device)
+    maps, valid, prototypes, peaks = [], [], [], []
+    for _ in range(pixels if max_iterations is None else min(pixels, max_iterations)):
+        peak, index = similarity.masked_fill(~unclaimed, -torch.inf).max(1)
+        prototype = features.take_along_dim(index[:, None, None], 1)
+        distance = torch.linalg.vector_norm(features - prototype, dim=-1)
+        claimed = (distance < to_background) & unclaimed
+        active = active & (peak >= peak_threshold) & claimed.any(1)
+        if not active.any():
+            break
+        unclaimed = unclaimed & ~claimed
+        maps.append(-distance)
+        valid.append(active)
+        prototypes.append(prototype[:, 0])
+        peaks.append(peak)
+    if not maps:
+        none = similarity[:, :0]
+        return IdentifiedObjects(similarity.new_zeros(batch, 0, pixels), none > 0, features[:, :0], none)
+    return IdentifiedObjects(*(torch.stack(values, 1) for values in (maps, valid, prototypes, peaks)))
+
+
+def _group(
+    found: IdentifiedObjects, background: Tensor, background_threshold: float, merge_threshold: float
+) -> IdentifiedObjects:
+    """Drop background prototypes and merge linked ones into the slot of their first member, the one of largest peak."""
+    directions = unit(found.prototypes, -1)
+    silent = (directions @ unit(background, -1)[..., None])[..., 0] > background_threshold
+    kept = found.valid & ~silent
+    count = kept.shape[1]
+    linked = (directions @ directions.mT > merge_threshold) | torch.eye(count, dtype=torch.bool, device=kept.device)
+    linked = linked & kept[:, None] & kept[..., None]
+    for _ in range(max(count - 1, 0).bit_length()):  # squaring doubles the length of the chains followed
+        linked = (linked.to(directions.dtype) @ linked.to(directions.dtype)) > 0
+    first = linked & (linked.cumsum(1) == 1)  # (B, object, member): each column keeps its first linked row
+    member = first.to(directions.dtype)
+    valid = first.any(-1)
+    share = member / member.sum(-1, keepdim=True).clamp(min=1)
+    peaks = found.peaks.where(valid, 0)
+    return IdentifiedObjects(share @ found.maps, valid, share @ found.prototypes, peaks)
+
+
+def _keep(objects: IdentifiedObjects, num_sources: int | Tensor | None) -> IdentifiedObjects:
+    """Move the objects to the front, in their order, and cut or pad to the number of slots."""
+    order = objects.valid.to(torch.int8).argsort(dim=1, descending=True, stable=True)
+    rank = torch.arange(order.shape[1], device=order.device)
+    valid = objects.valid.take_along_dim(order, 1)
+    if isinstance(num_sources, Tensor):
+        valid = valid & (rank < num_sources[:, None])
+        slots = int(num_sources.max()) if num_sources.numel() else 0
+    elif num_sources is not None:
+        slots = num_sources
+    else:
+        slots = int(valid.sum(1).max()) if valid.numel() else 0
+    return IdentifiedObjects(
+        *(
+            _fit(values.take_along_dim(order.reshape(order.shape + (1,) * (values.ndim - 2)), 1), valid, slots)
+            for values in objects
+        )
+    )
+
+
+def _fit(values: Tensor, valid: Tensor, slots: int) -> Tensor:
+    values = values.masked_fill(~valid.reshape(valid.shape + (1,) * (values.ndim - 2)), 0)[:, :slots]
+    missing = values.new_zeros((values.shape[0], slots - values.shape[1], *values.shape[2:]))
+    return torch.cat([values, missing], 1)

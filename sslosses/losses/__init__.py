@@ -1,0 +1,33 @@
+"""Losses: a pure function that returns named terms, and a Module over it that returns one tensor."""
+
+from sslosses.losses.object_aware import (
+    ObjectAwareContrastiveLoss,
+    ObjectAwareTerms,
+    object_aware_contrastive_loss,
+)
+from sslosses.losses.objective import ObjectAwareObjective, ObjectiveTerms
+from sslosses.losses.region_isolation import (
+    ObjectRegionIsolationLoss,
+    RegionIsolationTerms,
+    object_region_isolation_loss,
+)
+from sslosses.losses.trimap import TriMapContrastiveLoss, TriMapTerms, trimap_contrastive_loss
+
+OCALoss = ObjectAwareContrastiveLoss
+ORILoss = ObjectRegionIsolationLoss
+
+__all__ = [
+    "OCALoss",
+    "ORILoss",
+    "ObjectAwareContrastiveLoss",
+    "ObjectAwareObjective",
+    "ObjectAwareTerms",
+    "ObjectRegionIsolationLoss",
+    "ObjectiveTerms",
+    "RegionIsolationTerms",
+    "TriMapContrastiveLoss",
+    "TriMapTerms",
+    "object_aware_contrastive_loss",
+    "object_region_isolation_loss",
+    "trimap_contrastive_loss",
+]

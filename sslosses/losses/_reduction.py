@@ -1,0 +1,29 @@
+"""Reduction of a loss over the samples that take part."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from sslosses.distributed import sum_over_processes
+
+REDUCTIONS = ("mean", "sum", "none")
+
+
+def reduce_samples(values: Tensor, valid: Tensor, reduction: str, *, all_processes: bool = False) -> Tensor:
+    """Mean or sum of ``values`` (B,) over the ``valid`` samples, or ``values`` with 0 for the others.
+
+    Without a valid sample the mean is a zero that keeps its graph. ``all_processes`` extends mean and sum over the
+    samples of all processes.
+    """
+    values = values.where(valid, 0)
+    if reduction == "none":
+        return values
+    total = values.sum()
+    if all_processes:
+        total = sum_over_processes(total)
+    if reduction == "sum":
+        return total
+    count = valid.sum().to(values.dtype)
+    if all_processes:
+        count = sum_over_processes(count)
+    return total / count.clamp(min=1)

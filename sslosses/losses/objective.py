@@ -1,0 +1,120 @@
+"""The training objective: a weighted sum of OCA, ORI and the tri-map baseline, Eq. 8."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from sslosses._checks import check_number
+from sslosses.losses.object_aware import ObjectAwareContrastiveLoss
+from sslosses.losses.region_isolation import ObjectRegionIsolationLoss
+from sslosses.losses.trimap import TriMapContrastiveLoss
+
+
+class ObjectiveTerms(NamedTuple):
+    """Terms of the objective, for logging; each loss unweighted, a zero without graph where its weight is 0."""
+
+    total: Tensor
+    trimap: Tensor
+    oca: Tensor
+    ori: Tensor
+
+
+class ObjectAwareObjective(nn.Module):
+    r"""Weighted sum of the losses.
+
+    .. math:: \mathcal{L} = \lambda_0 \mathcal{L}_{trimap} + \lambda_1 \mathcal{L}_{oca} + \lambda_2 \mathcal{L}_{ori}
+
+    The paper's objective is the default, λ₀ = 0, λ₁ = 1 and λ₂ = 0.1; its Table 3 without OCA and ORI is λ = (1, 0, 0).
+    The weights are plain attributes, which a schedule may change between steps. A loss of weight 0 is not computed.
+
+    Args:
+        trimap_weight: λ₀, at least 0.
+        oca_weight: λ₁, at least 0.
+        ori_weight: λ₂, at least 0.
+        trimap: the loss to use; ``TriMapContrastiveLoss()`` if None.
+        oca: the loss to use; ``OCALoss()`` if None.
+        ori: the loss to use; ``ORILoss()`` if None.
+
+    Raises:
+        TypeError: if a weight is no number or a loss no module.
+        ValueError: if a weight is negative or all are 0, or if the losses' ``reduction`` differ.
+
+    Source: Um et al., "Object-aware Sound Source Localization via Audio-Visual Scene Understanding", Eq. 8.
+
+    Example:
+        >>> visual = torch.eye(2).reshape(1, 2, 1, 2)
+        >>> left, right = torch.tensor([[1.0, 0.0]]), torch.tensor([[0.0, 1.0]])
+        >>> objective = ObjectAwareObjective(ori=ObjectRegionIsolationLoss(epsilon=0.02))
+        >>> objective(visual, left, left[:, None], right)
+        tensor(0.3133)
+        >>> terms = objective.terms(visual, left, left[:, None], left)
+        >>> terms.oca, terms.ori, terms.total
+        (tensor(0.8133), tensor(1.0000), tensor(0.9133))
+    """
+
+    def __init__(
+        self,
+        *,
+        trimap_weight: float = 0.0,
+        oca_weight: float = 1.0,
+        ori_weight: float = 0.1,
+        trimap: nn.Module | None = None,
+        oca: nn.Module | None = None,
+        ori: nn.Module | None = None,
+    ) -> None:
+        """Check the weights and keep or build the losses."""
+        super().__init__()
+        weights = {"trimap_weight": trimap_weight, "oca_weight": oca_weight, "ori_weight": ori_weight}
+        for name, weight in weights.items():
+            check_number(name, weight, least=0)
+        if not any(weights.values()):
+            raise ValueError("Expected a weight above 0, but got 0 for all of them")
+        for name, loss in (("trimap", trimap), ("oca", oca), ("ori", ori)):
+            if loss is not None and not isinstance(loss, nn.Module):
+                raise TypeError(f"Expected `{name}` to be a module, but got {loss!r}")
+        self.trimap_weight = trimap_weight
+        self.oca_weight = oca_weight
+        self.ori_weight = ori_weight
+        given = [loss for loss in (trimap, oca, ori) if loss is not None]
+        reductions = {getattr(loss, "reduction", "mean") for loss in given} or {"mean"}
+        if len(reductions) > 1:
+            raise ValueError(f"Expected losses of one `reduction`, but got {', '.join(sorted(reductions))}")
+        (reduction,) = reductions
+        self.trimap = TriMapContrastiveLoss(reduction=reduction) if trimap is None else trimap
+        self.oca = ObjectAwareContrastiveLoss(reduction=reduction) if oca is None else oca
+        self.ori = ObjectRegionIsolationLoss(reduction=reduction) if ori is None else ori
+
+    def forward(
+        self,
+        visual: Tensor,
+        audio: Tensor,
+        foreground: Tensor,
+        background: Tensor,
+        source_mask: Tensor | None = None,
+    ) -> Tensor:
+        """The weighted sum; arguments as of :func:`~sslosses.losses.object_aware.object_aware_contrastive_loss`."""
+        return self.terms(visual, audio, foreground, background, source_mask).total
+
+    def terms(
+        self,
+        visual: Tensor,
+        audio: Tensor,
+        foreground: Tensor,
+        background: Tensor,
+        source_mask: Tensor | None = None,
+    ) -> ObjectiveTerms:
+        """The weighted sum and its terms. A sample without real sources takes part in the tri-map term only."""
+        dtype = torch.float64 if visual.dtype == torch.float64 else torch.float32
+        zero = torch.zeros((), dtype=dtype, device=visual.device)
+        trimap = self.trimap(visual, audio) if self.trimap_weight else zero
+        oca = self.oca(visual, audio, foreground, background, source_mask) if self.oca_weight else zero
+        ori = self.ori(visual, foreground, background, source_mask) if self.ori_weight else zero
+        total = self.trimap_weight * trimap + self.oca_weight * oca + self.ori_weight * ori
+        return ObjectiveTerms(total, trimap, oca, ori)
+
+    def extra_repr(self) -> str:
+        """The weights, for printing."""
+        return f"trimap_weight={self.trimap_weight}, oca_weight={self.oca_weight}, ori_weight={self.ori_weight}"

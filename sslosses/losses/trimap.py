@@ -1,0 +1,185 @@
+"""Tri-map contrastive loss, the baseline without captions."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from sslosses._checks import (
+    at_least_float32,
+    check_flag,
+    check_floating,
+    check_number,
+    check_option,
+    check_shapes,
+)
+from sslosses._precision import autocast_off
+from sslosses.distributed import gather_rows
+from sslosses.losses._reduction import REDUCTIONS, reduce_samples
+from sslosses.masks import ALPHA_BACKGROUND, ALPHA_FOREGROUND, OMEGA, mask_weights
+from sslosses.similarity import cross_similarity_map
+
+
+class TriMapTerms(NamedTuple):
+    """Terms of the tri-map loss, scalars, or (B,) with ``reduction="none"``.
+
+    Attributes:
+        loss: the cross-entropy.
+        positive: mean similarity of image and own sound under M^p, without gradient.
+        hard_negative: the same under M^n, without gradient.
+    """
+
+    loss: Tensor
+    positive: Tensor
+    hard_negative: Tensor
+
+
+def _check_options(
+    temperature: float,
+    alpha_foreground: float,
+    alpha_background: float,
+    omega: float,
+    gather_distributed: bool,
+    reduction: str,
+) -> None:
+    check_number("temperature", temperature, above=0)
+    check_number("alpha_foreground", alpha_foreground)
+    check_number("alpha_background", alpha_background)
+    check_number("omega", omega, above=0)
+    check_flag("gather_distributed", gather_distributed)
+    check_option("reduction", reduction, REDUCTIONS)
+
+
+def trimap_contrastive_loss(
+    visual: Tensor,
+    audio: Tensor,
+    *,
+    temperature: float = 0.07,
+    alpha_foreground: float = ALPHA_FOREGROUND,
+    alpha_background: float = ALPHA_BACKGROUND,
+    omega: float = OMEGA,
+    gather_distributed: bool = False,
+    reduction: str = "mean",
+) -> TriMapTerms:
+    r"""Tell a clip's own sound, where it is, from other clips' sounds and from the clip's silent region.
+
+    .. math::
+        \mathcal{L}_i = -\log \frac{e^{s_{ii}/t}}{e^{s_{ii}/t} + \sum_{j \ne i} e^{s_{ij}/t} + e^{h_i/t}}
+
+        s_{ij} = \frac{\sum_x M^p_{ij}(x) S_{ij}(x)}{\sum_x M^p_{ij}(x)}, \quad
+        h_i = \frac{\sum_x M^n_{ii}(x) S_{ii}(x)}{\sum_x M^n_{ii}(x)}
+
+    S_ij is the map of clip i for the sound of clip j, M^p_ij and M^n_ij its masks. The public code of the method also
+    keeps the own pair among the negatives, times -99, which turns a negative own similarity into a large positive
+    logit; here it is left out. The means are computed in log space.
+
+    Args:
+        visual: (B, C, H, W), floating, visual features.
+        audio: (B, C), floating, audio features.
+        temperature: t, above 0.
+        alpha_foreground: where M^p is one half.
+        alpha_background: where M^n is one half.
+        omega: width of both masks' step, above 0.
+        gather_distributed: take the sounds of all processes as negatives. Loss and (under DistributedDataParallel)
+            gradient are then those of one process holding the whole batch; see :mod:`sslosses.distributed`.
+        reduction: ``"mean"`` | ``"sum"`` | ``"none"`` over the samples.
+
+    Returns:
+        :class:`TriMapTerms`; float64 if an input is, else float32; the loss is above 0. With B = 0 mean and sum are
+        zeros that keep their graph. Memory grows as B² · H · W (with gathering, times the number of processes).
+
+    Raises:
+        TypeError: if an input is no floating tensor or an option has the wrong type.
+        ValueError: if shapes or devices do not fit or an option is out of range or unknown.
+
+    Source: Chen et al., "Localizing Visual Sounds the Hard Way", Eqs. 4-6; Um et al., Table 3 without OCA and ORI.
+
+    Example:
+        >>> visual = torch.eye(2).reshape(1, 2, 1, 2)
+        >>> terms = trimap_contrastive_loss(visual, torch.tensor([[1.0, 0.0]]), temperature=1.0)
+        >>> terms.positive, terms.hard_negative, terms.loss  # log(1 + 1/e)
+        (tensor(1.), tensor(2.0612e-09), tensor(0.3133))
+    """
+    _check_options(temperature, alpha_foreground, alpha_background, omega, gather_distributed, reduction)
+    check_floating("visual", visual)
+    check_floating("audio", audio)
+    check_shapes(visual=(visual, "B C H W"), audio=(audio, "B C"))
+    visual, audio = at_least_float32(visual, audio)
+    with autocast_off(visual):
+        sounds, offset = gather_rows(audio) if gather_distributed else (audio, 0)
+        rows = torch.arange(visual.shape[0], device=visual.device)
+        pairs = cross_similarity_map(visual, sounds)
+        similarities = _weighted_mean(pairs, alpha_foreground, omega, foreground=True)
+        hard = _weighted_mean(pairs[rows, offset + rows], alpha_background, omega, foreground=False)
+        positive = similarities[rows, offset + rows]
+        # The own pair's column is the positive, so it stands once in the denominator.
+        logits = torch.cat([similarities, hard[:, None]], dim=1) / temperature
+        loss = logits.logsumexp(1) - positive / temperature
+        everyone = torch.ones_like(loss, dtype=torch.bool)
+        loss, positive, hard = (
+            reduce_samples(term, everyone, reduction, all_processes=gather_distributed)
+            for term in (loss, positive.detach(), hard.detach())
+        )
+    return TriMapTerms(loss, positive, hard)
+
+
+def _weighted_mean(similarity: Tensor, alpha: float, omega: float, *, foreground: bool) -> Tensor:
+    return (mask_weights(similarity, alpha=alpha, omega=omega, foreground=foreground) * similarity).sum((-2, -1))
+
+
+class TriMapContrastiveLoss(nn.Module):
+    """Module over :func:`trimap_contrastive_loss`; the arguments are its options.
+
+    Raises:
+        TypeError: if an option has the wrong type.
+        ValueError: if an option is out of range or unknown.
+
+    Example:
+        >>> import torch
+        >>> trimap = TriMapContrastiveLoss(temperature=1.0)
+        >>> trimap(torch.eye(2).reshape(1, 2, 1, 2), torch.tensor([[1.0, 0.0]]))
+        tensor(0.3133)
+    """
+
+    def __init__(
+        self,
+        *,
+        temperature: float = 0.07,
+        alpha_foreground: float = ALPHA_FOREGROUND,
+        alpha_background: float = ALPHA_BACKGROUND,
+        omega: float = OMEGA,
+        gather_distributed: bool = False,
+        reduction: str = "mean",
+    ) -> None:
+        """Check and keep the options."""
+        super().__init__()
+        _check_options(temperature, alpha_foreground, alpha_background, omega, gather_distributed, reduction)
+        self.temperature = temperature
+        self.alpha_foreground = alpha_foreground
+        self.alpha_background = alpha_background
+        self.omega = omega
+        self.gather_distributed = gather_distributed
+        self.reduction = reduction
+
+    def forward(self, visual: Tensor, audio: Tensor) -> Tensor:
+        """The tri-map loss of a batch: a scalar, or (B,) with ``reduction="none"``."""
+        return trimap_contrastive_loss(
+            visual,
+            audio,
+            temperature=self.temperature,
+            alpha_foreground=self.alpha_foreground,
+            alpha_background=self.alpha_background,
+            omega=self.omega,
+            gather_distributed=self.gather_distributed,
+            reduction=self.reduction,
+        ).loss
+
+    def extra_repr(self) -> str:
+        """The options, for printing."""
+        return (
+            f"temperature={self.temperature}, alpha_foreground={self.alpha_foreground}, "
+            f"alpha_background={self.alpha_background}, omega={self.omega}, "
+            f"gather_distributed={self.gather_distributed}, reduction={self.reduction!r}"
+        )

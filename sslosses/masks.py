@@ -1,0 +1,284 @@
+"""Masks over similarity maps (Eq. 2), soft, hard and straight-through, and the pooling under them (Eq. 3)."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from sslosses._checks import at_least_float32, check_floating, check_number, check_shapes
+from sslosses._precision import autocast_off
+
+ALPHA_FOREGROUND = 0.65
+ALPHA_BACKGROUND = 0.4
+OMEGA = 0.03
+
+
+class TrimapMasks(NamedTuple):
+    """Shares of every pixel, each (..., H, W) in [0, 1], that sum to 1."""
+
+    positive: Tensor
+    negative: Tensor
+    ignore: Tensor
+
+
+def _score(similarity: Tensor, alpha: float, omega: float) -> Tensor:
+    check_floating("similarity", similarity)
+    check_number("alpha", alpha)
+    check_number("omega", omega, above=0)
+    (similarity,) = at_least_float32(similarity)
+    return (similarity - alpha) / omega
+
+
+def foreground_mask(similarity: Tensor, *, alpha: float = ALPHA_FOREGROUND, omega: float = OMEGA) -> Tensor:
+    r"""Soft mask of the pixels that look like the sound.
+
+    .. math:: M^p = \sigma((S_a - \alpha_p) / \omega)
+
+    Args:
+        similarity: (..., H, W), floating, in [-1, 1].
+        alpha: where the mask is one half.
+        omega: width of the step, above 0.
+
+    Returns:
+        The mask, same shape, in [0, 1]; float64 if the input is, else float32.
+
+    Raises:
+        TypeError: if the input is no floating tensor or an option no number.
+        ValueError: if an option is out of range.
+
+    Source: Um et al., Eq. 2.
+
+    Example:
+        >>> foreground_mask(torch.tensor([[0.0, 0.65, 1.0]]))
+        tensor([[3.8930e-10, 5.0000e-01, 9.9999e-01]])
+    """
+    return torch.sigmoid(_score(similarity, alpha, omega))
+
+
+def background_mask(similarity: Tensor, *, alpha: float = ALPHA_BACKGROUND, omega: float = OMEGA) -> Tensor:
+    r"""Soft mask of the pixels that do not look like the sound.
+
+    .. math:: M^n = 1 - \sigma((S_a - \alpha_n) / \omega)
+
+    Args:
+        similarity: (..., H, W), floating, in [-1, 1].
+        alpha: where the mask is one half.
+        omega: width of the step, above 0.
+
+    Returns:
+        The mask, same shape, in [0, 1]; float64 if the input is, else float32.
+
+    Raises:
+        TypeError: if the input is no floating tensor or an option no number.
+        ValueError: if an option is out of range.
+
+    Source: Um et al., Eq. 2.
+
+    Example:
+        >>> background_mask(torch.tensor([[0.0, 0.4, 1.0]]))
+        tensor([[1.0000e+00, 5.0000e-01, 2.0611e-09]])
+    """
+    return torch.sigmoid(-_score(similarity, alpha, omega))
+
+
+def trimap_masks(
+    similarity: Tensor,
+    *,
+    alpha_foreground: float = ALPHA_FOREGROUND,
+    alpha_background: float = ALPHA_BACKGROUND,
+    omega: float = OMEGA,
+) -> TrimapMasks:
+    r"""Positive, negative and ignored share of every pixel.
+
+    .. math:: M^p = \sigma((S - \alpha_p)/\omega), \quad M^n = 1 - \sigma((S - \alpha_n)/\omega), \quad
+        M^{ign} = 1 - M^p - M^n
+
+    Args:
+        similarity: (..., H, W), floating, in [-1, 1].
+        alpha_foreground: where the positive mask is one half; at least ``alpha_background``.
+        alpha_background: where the negative mask is one half.
+        omega: width of both steps, above 0.
+
+    Returns:
+        :class:`TrimapMasks`, each (..., H, W) in [0, 1]; they sum to 1.
+
+    Raises:
+        TypeError: if the input is no floating tensor or an option no number.
+        ValueError: if an option is out of range.
+
+    Source: Chen et al., "Localizing Visual Sounds the Hard Way", section 3.2.
+
+    Example:
+        >>> trimap_masks(torch.tensor([[0.0, 0.5, 1.0]]), omega=0.01).ignore.round()
+        tensor([[0., 1., 0.]])
+    """
+    check_number("alpha_foreground", alpha_foreground, least=alpha_background)
+    positive = foreground_mask(similarity, alpha=alpha_foreground, omega=omega)
+    negative = background_mask(similarity, alpha=alpha_background, omega=omega)
+    # 1 - positive - negative cancels to rounding noise below 0; the difference of two sigmoids does not.
+    ignore = foreground_mask(similarity, alpha=alpha_background, omega=omega) - positive
+    return TrimapMasks(positive, negative, ignore)
+
+
+def hard_mask(similarity: Tensor, *, threshold: float | None = None, area: float | None = None) -> Tensor:
+    """Pixels of at least ``threshold``, or the given share of pixels with the largest values.
+
+    Args:
+        similarity: (..., H, W), floating.
+        threshold: keep values >= ``threshold``. Give this or ``area``.
+        area: share of pixels to keep, in (0, 1]: round(area · H · W) of them but at least one; among equal values any.
+
+    Returns:
+        bool, same shape.
+
+    Raises:
+        TypeError: if the input is no floating tensor or an option no number.
+        ValueError: if not exactly one of ``threshold`` and ``area`` is given, or it is out of range.
+
+    Example:
+        >>> values = torch.tensor([[0.1, 0.9], [0.7, 0.3]])
+        >>> hard_mask(values, threshold=0.3)
+        tensor([[False,  True],
+                [ True,  True]])
+        >>> hard_mask(values, area=0.5)
+        tensor([[False,  True],
+                [ True, False]])
+    """
+    check_floating("similarity", similarity)
+    if (threshold is None) == (area is None):
+        raise ValueError(f"Expected one of `threshold` and `area`, but got threshold={threshold} and area={area}")
+    if threshold is not None:
+        check_number("threshold", threshold)
+        return similarity >= threshold
+    return (
+        torch.zeros_like(similarity, dtype=torch.bool)
+        .flatten(-2)
+        .scatter(-1, _largest(similarity, area).indices, True)
+        .view(similarity.shape)
+    )
+
+
+def _largest(similarity: Tensor, area: float | None) -> torch.return_types.topk:
+    check_number("area", area, above=0, most=1)
+    assert area is not None
+    pixels = similarity.flatten(-2)
+    return pixels.topk(min(pixels.shape[-1], max(1, round(area * pixels.shape[-1]))), dim=-1)
+
+
+def straight_through_mask(
+    similarity: Tensor, *, threshold: float | None = None, area: float | None = None, omega: float = OMEGA
+) -> Tensor:
+    r"""Hard mask with the gradient of a soft one.
+
+    The value is that of :func:`hard_mask`; the gradient is that of :math:`\sigma((S - t)/\omega)`, with t the threshold
+    or, for ``area``, the smallest value kept.
+
+    Args:
+        similarity: (..., H, W), floating.
+        threshold: as in :func:`hard_mask`. Give this or ``area``.
+        area: as in :func:`hard_mask`.
+        omega: width of the soft step, above 0.
+
+    Returns:
+        Same shape, 0 or 1; float64 if the input is, else float32.
+
+    Raises:
+        TypeError: if the input is no floating tensor or an option no number.
+        ValueError: if not exactly one of ``threshold`` and ``area`` is given, or an option is out of range.
+
+    Source: Bengio et al., "Estimating or Propagating Gradients Through Stochastic Neurons", the straight-through
+    estimator.
+
+    Example:
+        >>> values = torch.tensor([[0.1, 0.65]], requires_grad=True)
+        >>> mask = straight_through_mask(values, threshold=0.65)
+        >>> mask.detach(), torch.autograd.grad(mask.sum(), values)[0][0, 1]
+        (tensor([[0., 1.]]), tensor(8.3333))
+    """
+    check_number("omega", omega, above=0)
+    hard = hard_mask(similarity, threshold=threshold, area=area)
+    (similarity,) = at_least_float32(similarity)
+    if threshold is not None:
+        step: Tensor | float = threshold
+    else:
+        step = _largest(similarity.detach(), area).values[..., -1:, None]
+    soft = torch.sigmoid((similarity - step) / omega)
+    return hard.to(soft.dtype) + (soft - soft.detach())
+
+
+def mask_weights(similarity: Tensor, *, alpha: float, omega: float = OMEGA, foreground: bool = True) -> Tensor:
+    r"""A soft mask divided by its sum over the pixels, computed in log space.
+
+    .. math:: w = M / \sum_x M(x) = \mathrm{softmax}_x \log \sigma(\pm (S - \alpha)/\omega)
+
+    At initialisation S ≈ 0 and M^p ≈ 4e-10; its quotient underflows where this does not.
+
+    Args:
+        similarity: (..., H, W), floating, in [-1, 1].
+        alpha: where the mask is one half.
+        omega: width of the step, above 0.
+        foreground: weights of M^p (plus sign) or of M^n (minus sign).
+
+    Returns:
+        Same shape, >= 0, sum over the last two dimensions 1; float64 if the input is, else float32.
+
+    Raises:
+        TypeError: if the input is no floating tensor or an option no number.
+        ValueError: if an option is out of range.
+
+    Source: Um et al., Eqs. 2 and 3.
+
+    Example:
+        >>> mask_weights(torch.full((1, 2, 2), -1.0), alpha=0.65)
+        tensor([[[0.2500, 0.2500],
+                 [0.2500, 0.2500]]])
+    """
+    score = _score(similarity, alpha, omega)
+    with autocast_off(score):
+        log_mask = F.logsigmoid(score if foreground else -score)
+        return log_mask.flatten(-2).softmax(-1).view(log_mask.shape)
+
+
+def masked_pool(
+    features: Tensor, similarity: Tensor, *, alpha: float, omega: float = OMEGA, foreground: bool = True
+) -> Tensor:
+    r"""Mean feature under a soft mask of the similarity.
+
+    .. math:: l = \sum_x w(x) F(x), \quad w = M / \sum_x M(x)
+
+    It points where the paper's :math:`\mathrm{GAP}(\langle F, M \rangle)` points and differs in length only, which no
+    cosine sees; unlike that it has a useful value and gradient for every similarity.
+
+    Args:
+        features: (B, C, H, W), floating.
+        similarity: (B, H, W), floating, in [-1, 1].
+        alpha: where the mask is one half.
+        omega: width of the step, above 0.
+        foreground: pool under M^p, or under M^n.
+
+    Returns:
+        (B, C); float64 if an input is, else float32.
+
+    Raises:
+        TypeError: if an input is no floating tensor or an option no number.
+        ValueError: if the shapes or devices do not fit or an option is out of range.
+
+    Source: Um et al., Eq. 3.
+
+    Example:
+        >>> features = torch.tensor([[[[1.0, 3.0]]]])
+        >>> masked_pool(features, torch.tensor([[[-1.0, 1.0]]]), alpha=0.65)
+        tensor([[3.]])
+        >>> masked_pool(features, torch.tensor([[[-1.0, 1.0]]]), alpha=0.4, foreground=False)
+        tensor([[1.]])
+    """
+    check_floating("features", features)
+    check_floating("similarity", similarity)
+    check_shapes(features=(features, "B C H W"), similarity=(similarity, "B H W"))
+    features, similarity = at_least_float32(features, similarity)
+    with autocast_off(features):
+        weights = mask_weights(similarity, alpha=alpha, omega=omega, foreground=foreground)
+        return torch.einsum("bchw,bhw->bc", features, weights)

@@ -1,0 +1,122 @@
+"""Cosine similarities (Eq. 1): between vectors, and between feature maps and vectors."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from sslosses._checks import at_least_float32, check_floating, check_shapes
+from sslosses._precision import autocast_off
+
+
+def unit(value: Tensor, dim: int) -> Tensor:
+    """Scale ``value`` to length 1 along ``dim``, whatever its length; a zero vector stays zero with zero gradient.
+
+    A floor such as 1e-8 under the length would make the result depend on the scale, and squares of 1e-30 or 1e30 do not
+    fit into float32: so the largest entry is divided out first. The result does not depend on that factor, hence
+    neither does the gradient, and it is detached.
+
+    Example:
+        >>> unit(torch.tensor([[3e-30, 4e-30], [0.0, 0.0]]), dim=1)
+        tensor([[0.6000, 0.8000],
+                [0.0000, 0.0000]])
+    """
+    largest = value.detach().abs().amax(dim, keepdim=True)
+    value = value / largest.masked_fill(largest == 0, math.inf)
+    square = (value * value).sum(dim, keepdim=True)
+    return value * square.masked_fill(square == 0, 1).rsqrt()
+
+
+def cosine(first: Tensor, second: Tensor) -> Tensor:
+    r"""Cosine of the angle between vectors along the last dimension.
+
+    .. math:: \mathrm{Sim}(A, B) = \frac{\langle A, B \rangle}{\|A\| \|B\|}
+
+    Args:
+        first: (..., C), floating.
+        second: (..., C), floating, broadcast against ``first``.
+
+    Returns:
+        (...) in [-1, 1], 0 where a vector is zero; float64 if an input is, else float32.
+
+    Raises:
+        TypeError: if an input is no floating tensor.
+
+    Source: Um et al., "Object-aware Sound Source Localization via Audio-Visual Scene Understanding", Eq. 1.
+
+    Example:
+        >>> cosine(torch.tensor([1.0, 0.0]), torch.tensor([[2.0, 0.0], [0.0, 5.0], [-3.0, 0.0]]))
+        tensor([ 1.,  0., -1.])
+    """
+    check_floating("first", first)
+    check_floating("second", second)
+    first, second = at_least_float32(first, second)
+    with autocast_off(first):
+        return (unit(first, -1) * unit(second, -1)).sum(-1)
+
+
+def similarity_map(features: Tensor, vectors: Tensor) -> Tensor:
+    r"""Cosine between every pixel's feature and the vectors of the same sample.
+
+    .. math:: S(x) = \mathrm{Sim}(F(x), l) = \frac{\langle F(x), l \rangle}{\|F(x)\| \|l\|}
+
+    Args:
+        features: (B, C, H, W), floating; any length, any memory layout.
+        vectors: (B, C), one vector a sample, or (B, K, C), several.
+
+    Returns:
+        (B, H, W) or (B, K, H, W) in [-1, 1], 0 where a vector is zero; float64 if an input is, else float32.
+
+    Raises:
+        TypeError: if an input is no floating tensor.
+        ValueError: if the shapes or devices do not fit.
+
+    Source: Um et al., Eq. 1: S_a with one audio feature a sample, S_r (Eq. 7) with K + 1 references.
+
+    Example:
+        >>> features = torch.eye(2).reshape(1, 2, 1, 2)
+        >>> similarity_map(features, torch.tensor([[1.0, 0.0]]))
+        tensor([[[1., 0.]]])
+        >>> similarity_map(features, torch.tensor([[[1.0, 0.0], [3.0, 4.0]]])).shape
+        torch.Size([1, 2, 1, 2])
+    """
+    check_floating("features", features)
+    check_floating("vectors", vectors)
+    several = vectors.ndim == 3
+    check_shapes(features=(features, "B C H W"), vectors=(vectors, "B K C" if several else "B C"))
+    features, vectors = at_least_float32(features, vectors)
+    with autocast_off(features):
+        subscripts = "bchw,bkc->bkhw" if several else "bchw,bc->bhw"
+        return torch.einsum(subscripts, unit(features, 1), unit(vectors, -1))
+
+
+def cross_similarity_map(features: Tensor, vectors: Tensor) -> Tensor:
+    r"""Cosine between every pixel's feature and the vectors of all samples.
+
+    Args:
+        features: (B, C, H, W), floating.
+        vectors: (G, C), floating, e.g. the audio features of the whole batch.
+
+    Returns:
+        (B, G, H, W) in [-1, 1]: entry (i, j) is the map of sample i for vector j.
+
+    Raises:
+        TypeError: if an input is no floating tensor.
+        ValueError: if the shapes or devices do not fit.
+
+    Source: Um et al., Eq. 1; Chen et al., "Localizing Visual Sounds the Hard Way", compares all pairs of a batch.
+
+    Example:
+        >>> cross_similarity_map(torch.eye(2).reshape(1, 2, 1, 2), torch.eye(2))
+        tensor([[[[1., 0.]],
+        <BLANKLINE>
+                 [[0., 1.]]]])
+    """
+    check_floating("features", features)
+    check_floating("vectors", vectors)
+    check_shapes(features=(features, "B C H W"), vectors=(vectors, "G C"))
+    features, vectors = at_least_float32(features, vectors)
+    with autocast_off(features):
+        return torch.einsum("bchw,gc->bghw", unit(features, 1), unit(vectors, -1))

@@ -1,0 +1,117 @@
+"""The weighted sum: terms, skipped terms, options."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from sslosses import ObjectAwareObjective, OCALoss, ORILoss, TriMapContrastiveLoss
+
+
+class Never(nn.Module):
+    """A loss that must not be computed."""
+
+    reduction = "mean"
+
+    def forward(self, *_: Tensor) -> Tensor:
+        raise AssertionError("computed")
+
+
+def make(dtype: torch.dtype = torch.float32) -> tuple[Tensor, ...]:
+    generator = torch.Generator().manual_seed(0)
+    shapes = ((3, 6, 3, 3), (3, 6), (3, 2, 6), (3, 6))
+    mask = torch.tensor([[True, True], [True, False], [False, False]])
+    return *(torch.randn(*s, generator=generator).to(dtype) for s in shapes), mask
+
+
+def test_is_the_weighted_sum() -> None:
+    inputs = make()
+    visual, audio, foreground, background, mask = inputs
+    parts = TriMapContrastiveLoss(), OCALoss(temperature=0.2), ORILoss(epsilon=0.3)
+    objective = ObjectAwareObjective(
+        trimap_weight=0.5, oca_weight=2.0, ori_weight=0.25, trimap=parts[0], oca=parts[1], ori=parts[2]
+    )
+    terms = objective.terms(*inputs)
+    expected = parts[0](visual, audio), parts[1](*inputs), parts[2](visual, foreground, background, mask)
+    assert terms._fields == ("total", "trimap", "oca", "ori")
+    assert all(torch.equal(got, wanted) for got, wanted in zip(terms[1:], expected, strict=True))
+    torch.testing.assert_close(terms.total, 0.5 * expected[0] + 2 * expected[1] + 0.25 * expected[2])
+    for each in (objective, copy.deepcopy(objective), pickle.loads(pickle.dumps(objective))):
+        assert torch.equal(each(*inputs), terms.total)
+
+
+def test_defaults_are_the_papers() -> None:
+    objective = ObjectAwareObjective(ori=ORILoss(epsilon=0.3))
+    terms = objective.terms(*make())
+    torch.testing.assert_close(terms.total, terms.oca + 0.1 * terms.ori)
+    assert "trimap_weight=0.0, oca_weight=1.0, ori_weight=0.1" in repr(objective)
+    assert isinstance(ObjectAwareObjective().ori, ORILoss)
+
+
+@pytest.mark.parametrize("name", ["trimap", "oca", "ori"])
+def test_a_weight_of_zero_skips_the_computation(name: str) -> None:
+    weights = {"trimap_weight": 1.0, "oca_weight": 1.0, "ori_weight": 1.0} | {f"{name}_weight": 0.0}
+    objective = ObjectAwareObjective(**weights, **{"ori": ORILoss(epsilon=0.3)} | {name: Never()})
+    terms = objective.terms(*make())
+    assert float(getattr(terms, name)) == 0
+    assert torch.isfinite(terms.total)
+    setattr(objective, f"{name}_weight", 1.0)
+    with pytest.raises(AssertionError, match="computed"):
+        objective(*make())
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
+def test_dtypes_under_autocast(dtype: torch.dtype) -> None:
+    visual, *others = make(dtype)
+    visual.requires_grad_()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        terms = ObjectAwareObjective(trimap_weight=1.0, ori=ORILoss(epsilon=0.3)).terms(visual, *others)
+        skipped = ObjectAwareObjective(ori_weight=0.0).terms(visual, *others)
+    expected = torch.float64 if dtype == torch.float64 else torch.float32
+    assert {t.dtype for t in (*terms, *skipped)} == {expected}
+    terms.total.backward()
+    assert visual.grad is not None
+    assert visual.grad.dtype == dtype
+    assert torch.isfinite(visual.grad).all()
+
+
+def test_the_reduction_is_that_of_the_losses_given() -> None:
+    objective = ObjectAwareObjective(oca=OCALoss(reduction="none"), ori_weight=0.0)
+    assert objective(*make()).shape == (3,)
+    assert objective.ori.reduction == objective.trimap.reduction == "none"
+    with pytest.raises(ValueError, match="one `reduction`, but got mean, none"):
+        ObjectAwareObjective(oca=OCALoss(reduction="none"), ori=ORILoss())
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"oca_weigth": 1.0}, TypeError, "oca_weigth"),
+        ({"oca_weight": -1.0}, ValueError, "oca_weight"),
+        ({"ori_weight": None}, TypeError, "ori_weight"),
+        ({"oca_weight": 0.0, "ori_weight": 0.0}, ValueError, "weight above 0"),
+        ({"oca": {"temperature": 0.07}}, TypeError, "`oca` to be a module"),
+    ],
+)
+def test_wrong_options_fail_at_construction(options: dict[str, Any], error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        ObjectAwareObjective(**options)
+
+
+@pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")  # Dynamo's own
+def test_compiles_to_one_graph() -> None:
+    torch.compiler.reset()
+    visual, *others = make(torch.float64)
+    visual.requires_grad_()
+    objective = ObjectAwareObjective(trimap_weight=0.5, ori=ORILoss(epsilon=0.3, max_iter=5))
+    objective.ori._warned = True
+    compiled = torch.compile(objective, fullgraph=True, backend="aot_eager")
+    expected, actual = objective(visual, *others), compiled(visual, *others)
+    torch.testing.assert_close(actual, expected, atol=1e-10, rtol=0)
+    (wanted,), (got,) = torch.autograd.grad(expected, visual), torch.autograd.grad(actual, visual)
+    torch.testing.assert_close(got, wanted, atol=1e-10, rtol=0)

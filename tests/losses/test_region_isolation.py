@@ -1,0 +1,386 @@
+"""ORI against a loop Sinkhorn and against the exact distance, its identities, and every degenerate batch."""
+
+from __future__ import annotations
+
+import copy
+import math
+import pickle
+import warnings
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch._dynamo.testing import CompileCounterWithBackend
+
+from sslosses import ObjectRegionIsolationLoss, ORILoss, object_region_isolation_loss
+from sslosses.transport import ConvergenceWarning
+
+Batch = tuple[Tensor, Tensor, Tensor]
+TIGHT: dict[str, Any] = {"solver": "dense", "epsilon": 0.1, "max_iter": 5000, "tol": 1e-13}
+MASK = torch.tensor([[True, True], [True, False], [False, True]])
+
+
+def make(batch: int = 3, sources: int = 2, size: tuple[int, int] = (2, 3), channels: int = 5, seed: int = 0) -> Batch:
+    generator = torch.Generator().manual_seed(seed)
+
+    def normal(*shape: int) -> Tensor:
+        return torch.randn(*shape, generator=generator, dtype=torch.float64)
+
+    return normal(batch, channels, *size), normal(batch, sources, channels), normal(batch, channels)
+
+
+def loop_sinkhorn(cost: list[list[float]], a: list[float], b: list[float], epsilon: float) -> float:
+    """<P, C> of the entropic plan, by scaling rows and columns with mass until nothing moves."""
+    rows, columns = [x for x in range(len(a)) if a[x] > 0], [y for y in range(len(b)) if b[y] > 0]
+    kernel = {(x, y): a[x] * b[y] * math.exp(-cost[x][y] / epsilon) for x in rows for y in columns}
+    v = dict.fromkeys(columns, 1.0)
+    for _ in range(3000):
+        u = {x: a[x] / sum(kernel[x, y] * v[y] for y in columns) for x in rows}
+        new = {y: b[y] / sum(kernel[x, y] * u[x] for x in rows) for y in columns}
+        moved, v = max(abs(math.log(new[y] / v[y])) for y in columns), new
+        if moved < 1e-14:
+            break
+    return sum(u[x] * kernel[x, y] * v[y] * cost[x][y] for x in rows for y in columns)
+
+
+def exact_distance(cost: list[list[float]], a: list[float], b: list[float], epsilon: float) -> float:
+    """The linear programme itself, by scipy."""
+    optimize = pytest.importorskip("scipy.optimize")
+    n, m = len(a), len(b)
+    sums = [[1.0 if z // m == x else 0.0 for z in range(n * m)] for x in range(n)]
+    sums += [[1.0 if z % m == y else 0.0 for z in range(n * m)] for y in range(m)]
+    return float(optimize.linprog([c for row in cost for c in row], A_eq=sums, b_eq=[*a, *b], method="highs").fun)
+
+
+def measure(values: list[float], normalise: str) -> list[float]:
+    if normalise == "softmax":
+        values = [math.exp(v) for v in values]
+    elif normalise == "relu":
+        values = [max(v, 0.0) for v in values]
+    else:
+        values = [v - min(values) for v in values]
+    return [v / sum(values) if sum(values) > 0 else 1 / len(values) for v in values]
+
+
+def loop(
+    inputs: Batch,
+    mask: Tensor | None = None,
+    formulation: str = "pointcloud",
+    normalise: str = "softmax",
+    weights: tuple[float, float] = (1.0, 1.0),
+    epsilon: float = 0.1,
+    distance: Any = loop_sinkhorn,
+) -> list[float]:
+    """Eq. 7 and Algorithm 1, over all ordered pairs, sample by sample."""
+    visual, foreground, background = inputs
+    batch, _, height, width = visual.shape
+    pixels = [(y, x) for y in range(height) for x in range(width)]
+    position = [((y + 0.5) / max(height, width), (x + 0.5) / max(height, width)) for y, x in pixels]
+    losses = []
+    for i in range(batch):
+        references = [foreground[i, k] for k in range(foreground.shape[1]) if mask is None or mask[i, k]]
+        references.append(background[i])
+        maps = [
+            [float(visual[i, :, y, x] @ r / (visual[i, :, y, x].norm() * r.norm())) for y, x in pixels]
+            for r in references
+        ]
+        total = 0.0
+        for n in range(len(maps)):
+            for m in range(len(maps)):
+                if n == m:
+                    continue
+                first, second = maps[n], [1 - s for s in maps[m]]
+                away = [[math.dist(p, q) for q in position] for p in position]
+                if formulation == "pointcloud":
+                    cost = [
+                        [weights[0] * abs(s - t) + weights[1] * d for t, d in zip(second, row, strict=True)]
+                        for s, row in zip(first, away, strict=True)
+                    ]
+                    uniform = [1 / len(pixels)] * len(pixels)
+                    total += distance(cost, uniform, uniform, epsilon)
+                else:
+                    total += distance(away, measure(first, normalise), measure(second, normalise), epsilon)
+        losses.append(total)
+    return losses
+
+
+@pytest.mark.parametrize("mask", [None, MASK])
+@pytest.mark.parametrize("weights", [(1.0, 1.0), (0.5, 2.0)])
+def test_pointcloud_equals_the_loop(mask: Tensor | None, weights: tuple[float, float]) -> None:
+    inputs = make()
+    expected = torch.tensor(loop(inputs, mask, weights=weights, epsilon=0.3), dtype=torch.float64)
+    options = TIGHT | {"value_weight": weights[0], "position_weight": weights[1], "epsilon": 0.3}
+    for reduction, wanted in (("none", expected), ("sum", expected.sum()), ("mean", expected.mean())):
+        terms = object_region_isolation_loss(*inputs, mask, **options, reduction=reduction)
+        torch.testing.assert_close(terms.loss, wanted, atol=1e-10, rtol=0)
+        assert bool(terms.converged)
+        torch.testing.assert_close(terms.distances.sum((1, 2)), expected, atol=1e-10, rtol=0)
+
+
+@pytest.mark.parametrize("mask", [None, MASK])
+@pytest.mark.parametrize("normalise", ["softmax", "relu", "shift"])
+def test_distribution_equals_the_loop(mask: Tensor | None, normalise: str) -> None:
+    inputs = make()
+    expected = torch.tensor(loop(inputs, mask, "distribution", normalise), dtype=torch.float64)
+    options = TIGHT | {"formulation": "distribution", "normalise": normalise}
+    terms = object_region_isolation_loss(*inputs, mask, **options, reduction="none")
+    torch.testing.assert_close(terms.loss, expected, atol=1e-10, rtol=0)
+    if normalise != "shift":
+        return
+    assert not torch.allclose(terms.distances[0], terms.distances[0].T)
+
+
+@pytest.mark.parametrize("formulation", ["pointcloud", "distribution"])
+def test_exact_solver_equals_the_linear_programme(formulation: str) -> None:
+    inputs = make(2)
+    expected = torch.tensor(loop(inputs, formulation=formulation, distance=exact_distance), dtype=torch.float64)
+    options: dict[str, Any] = {"solver": "exact", "epsilon": 0, "formulation": formulation}
+    actual = object_region_isolation_loss(*inputs, **options, reduction="none").loss
+    torch.testing.assert_close(actual, expected, atol=1e-10, rtol=0)
+
+
+def test_transposed_pairs_are_equal() -> None:
+    """What lets half of the pairs stand for all: the loop solves both of each."""
+    visual, foreground, background = make(1, 1)
+    one = loop((visual, foreground, background))
+    other = loop((visual, background[:, None], foreground[:, 0]))
+    assert one == pytest.approx(other, abs=1e-12)
+    distances = object_region_isolation_loss(*make(), **TIGHT).distances
+    assert torch.equal(distances, distances.mT)
+    assert not distances.diagonal(dim1=1, dim2=2).any()
+
+
+def test_constant_half_maps_cost_nothing() -> None:
+    """The known flaw: S = 1/2 everywhere satisfies every pair."""
+    visual = torch.zeros(1, 3, 3, 3).double()
+    visual[:, 0] = 1
+    half = torch.tensor([0.5, 0.75**0.5, 0.0], dtype=torch.float64)
+    inputs = visual, half.expand(1, 2, 3), half[None]
+    exact = object_region_isolation_loss(*inputs, solver="exact", epsilon=0).loss
+    assert float(exact) == pytest.approx(0, abs=1e-12)
+    entropic = [
+        float(object_region_isolation_loss(*inputs, solver="dense", epsilon=e, max_iter=2000).loss)
+        for e in (0.02, 0.05, 0.1)
+    ]
+    assert 0 <= entropic[0] < entropic[1] < entropic[2]
+    assert entropic[0] < 1e-3
+
+
+def test_values_differ_as_defined() -> None:
+    inputs = make()
+    values = {
+        value: float(object_region_isolation_loss(*inputs, **TIGHT, value=value).loss)
+        for value in ("transport", "regularised", "divergence")
+    }
+    exact = float(object_region_isolation_loss(*inputs, solver="exact", epsilon=0).loss)
+    assert exact < values["transport"] < values["regularised"]
+    assert values["divergence"] < values["regularised"]
+    divergence = float(
+        object_region_isolation_loss(*inputs, **TIGHT, value="divergence", formulation="distribution").loss
+    )
+    assert divergence >= 0
+
+
+@pytest.mark.parametrize("formulation", ["pointcloud", "distribution"])
+@pytest.mark.parametrize("value", ["transport", "regularised", "divergence"])
+def test_exact_gradient_is_that_of_the_value(formulation: str, value: str) -> None:
+    visual, foreground, background = make(2, 2, (2, 2), 4)
+    inputs = tuple(t.requires_grad_() for t in (visual, foreground, background))
+    mask = torch.tensor([[True, False], [True, True]])
+    options = TIGHT | {"formulation": formulation, "value": value, "epsilon": 0.3, "max_iter": 200}
+    assert torch.autograd.gradcheck(lambda *t: object_region_isolation_loss(*t, mask, **options).loss, inputs)
+
+
+def test_gradient_options() -> None:
+    visual, foreground, background = make()
+    visual.requires_grad_()
+    options = TIGHT | {"max_iter": 400}
+    gradients = {}
+    for gradient in ("exact", "envelope", "unrolled"):
+        loss = object_region_isolation_loss(visual, foreground, background, **options, gradient=gradient).loss
+        (gradients[gradient],) = torch.autograd.grad(loss, visual)
+    torch.testing.assert_close(gradients["exact"], gradients["unrolled"], atol=1e-8, rtol=0)
+    assert not torch.allclose(gradients["exact"], gradients["envelope"], atol=1e-3)
+
+
+def test_invariances() -> None:
+    inputs = make()
+    visual, foreground, background = inputs
+    expected = object_region_isolation_loss(*inputs, MASK, **TIGHT, reduction="none").loss
+    order = torch.tensor([2, 0, 1])
+    permuted = object_region_isolation_loss(*(t[order] for t in inputs), MASK[order], **TIGHT, reduction="none").loss
+    torch.testing.assert_close(permuted, expected[order], atol=1e-11, rtol=0)
+    swapped = object_region_isolation_loss(visual, foreground.flip(1), background, MASK.flip(1), **TIGHT).loss
+    torch.testing.assert_close(swapped, expected.mean(), atol=1e-11, rtol=0)
+    scaled = object_region_isolation_loss(visual * 1e30, foreground * 1e-30, background * 3, MASK, **TIGHT).loss
+    torch.testing.assert_close(scaled, expected.mean(), atol=1e-11, rtol=0)
+    odd = visual.permute(3, 2, 0, 1).contiguous().permute(2, 3, 1, 0)
+    torch.testing.assert_close(
+        object_region_isolation_loss(odd, foreground, background, MASK, **TIGHT).loss, expected.mean()
+    )
+
+    wide = torch.cat([foreground, torch.full((3, 2, 5), torch.nan).double()], 1).where(
+        torch.cat([MASK, torch.zeros(3, 2, dtype=torch.bool)], 1)[..., None], torch.nan
+    )
+    wide.requires_grad_()
+    padded = object_region_isolation_loss(
+        visual, wide, background, torch.cat([MASK, torch.zeros(3, 2, dtype=torch.bool)], 1), **TIGHT, reduction="none"
+    )
+    torch.testing.assert_close(padded.loss, expected, atol=1e-11, rtol=0)
+    assert padded.distances.shape == (3, 5, 5)
+    padded.loss.sum().backward()
+    assert wide.grad is not None
+    assert torch.isfinite(wide.grad).all()
+    assert not wide.grad[:, 2:].any()
+
+
+def test_a_sample_without_sources_is_left_out() -> None:
+    inputs = make()
+    mask = torch.tensor([[True, True], [False, False], [True, True]])
+    rest = torch.tensor([0, 2])
+    actual = object_region_isolation_loss(*inputs, mask, **TIGHT).loss
+    expected = object_region_isolation_loss(*(t[rest] for t in inputs), **TIGHT).loss
+    torch.testing.assert_close(actual, expected, atol=1e-12, rtol=0)
+
+
+@pytest.mark.parametrize("formulation", ["pointcloud", "distribution"])
+@pytest.mark.parametrize("solver", ["dense", "exact"])
+@pytest.mark.parametrize(
+    ("batch", "sources", "mask"), [(3, 2, torch.zeros(3, 2, dtype=torch.bool)), (0, 2, None), (2, 0, None)]
+)
+def test_nothing_left_is_a_zero_with_its_graph(
+    batch: int, sources: int, mask: Tensor | None, solver: str, formulation: str
+) -> None:
+    visual, foreground, background = make(batch, sources)
+    visual.requires_grad_()
+    options: dict[str, Any] = {
+        "solver": solver,
+        "epsilon": 0.05 if solver == "dense" else 0,
+        "formulation": formulation,
+    }
+    for reduction in ("mean", "sum", "none"):
+        terms = object_region_isolation_loss(visual, foreground, background, mask, **options, reduction=reduction)
+        assert not terms.loss.any()
+        assert bool(terms.converged)
+        (gradient,) = torch.autograd.grad(terms.loss.sum(), visual)
+        assert not gradient.any()
+
+
+def test_one_pixel() -> None:
+    visual, foreground, background = make(2, 1, (1, 1))
+    expected = loop((visual, foreground, background))
+    actual = object_region_isolation_loss(visual, foreground, background, **TIGHT, reduction="none").loss
+    torch.testing.assert_close(actual, torch.tensor(expected, dtype=torch.float64), atol=1e-12, rtol=0)
+    actual = object_region_isolation_loss(visual, foreground, background, **TIGHT, formulation="distribution").loss
+    assert float(actual) == 0
+
+
+@pytest.mark.parametrize("formulation", ["pointcloud", "distribution"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("level", [-1.0, 0.0, 0.5, 1.0])
+def test_constant_maps_give_finite_gradients(level: float, dtype: torch.dtype, formulation: str) -> None:
+    visual = torch.zeros(2, 3, 3, 3)
+    visual[:, 0] = 1
+    visual = visual.to(dtype).requires_grad_()
+    reference = torch.tensor([level, math.sqrt(1 - level**2), 0.0]).to(dtype)
+    for normalise in ("softmax", "relu", "shift"):
+        visual.grad = None
+        with torch.autocast("cpu", dtype=dtype, enabled=dtype != torch.float32):
+            loss = ORILoss(formulation=formulation, normalise=normalise, epsilon=0.1, max_iter=500)(
+                visual, reference.expand(2, 2, 3), reference.expand(2, 3)
+            )
+        assert loss.dtype == torch.float32
+        assert torch.isfinite(loss)
+        loss.backward()
+        assert visual.grad is not None
+        assert torch.isfinite(visual.grad).all()
+
+
+def test_warns_once_an_instance_and_never_raises() -> None:
+    inputs = make()
+    loss = ORILoss(solver="dense", max_iter=1, epsilon=0.01)
+    with pytest.warns(ConvergenceWarning, match=r"max_iter=1: the marginal error is up to .* tol is 0.001. Raise"):
+        loss(*inputs)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert torch.isfinite(loss(*inputs))
+        assert not bool(object_region_isolation_loss(*inputs, solver="dense", max_iter=1, epsilon=0.01).converged)
+    with pytest.warns(ConvergenceWarning):
+        ORILoss(solver="dense", max_iter=1, epsilon=0.01)(*inputs)
+
+
+def test_a_padded_pair_does_not_count_for_convergence() -> None:
+    """All real pairs are trivial (one pixel of mass); the padded one alone would not converge in one iteration."""
+    visual, _, background = make(1, 1)
+    inputs = visual, torch.zeros(1, 2, 5).double(), background * 0
+    mask = torch.tensor([[True, False]])
+    assert bool(object_region_isolation_loss(*inputs, mask, solver="dense", max_iter=1).converged)
+
+
+def test_module_is_the_function() -> None:
+    inputs = make()
+    options: dict[str, Any] = {
+        "solver": "dense",
+        "epsilon": 0.2,
+        "max_iter": 300,
+        "tol": 1e-5,
+        "formulation": "distribution",
+        "value": "regularised",
+        "gradient": "envelope",
+        "normalise": "relu",
+        "value_weight": 0.5,
+        "position_weight": 2.0,
+        "reduction": "sum",
+    }
+    loss = ORILoss(**options)
+    expected = object_region_isolation_loss(*inputs, MASK, **options).loss
+    for each in (loss, copy.deepcopy(loss), pickle.loads(pickle.dumps(loss))):
+        assert torch.equal(each(*inputs, MASK), expected)
+    assert ORILoss is ObjectRegionIsolationLoss
+    assert all(f"{name}={value!r}" in repr(loss) for name, value in options.items())
+
+
+@pytest.mark.parametrize(
+    ("options", "error"),
+    [
+        ({"sovler": "dense"}, TypeError),
+        ({"solver": "sinkhorn"}, ValueError),
+        ({"formulation": "points"}, ValueError),
+        ({"value": "loss"}, ValueError),
+        ({"gradient": "implicit"}, ValueError),
+        ({"normalise": "sigmoid"}, ValueError),
+        ({"reduction": "avg"}, ValueError),
+        ({"epsilon": -1.0}, ValueError),
+        ({"max_iter": 0}, ValueError),
+        ({"tol": 0.0}, ValueError),
+        ({"value_weight": -1.0}, ValueError),
+        ({"epsilon": 0.1, "solver": "exact"}, ValueError),
+    ],
+)
+def test_wrong_options_fail_at_construction(options: dict[str, Any], error: type[Exception]) -> None:
+    with pytest.raises(error, match=next(iter(options))):
+        ORILoss(**options)
+
+
+@pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")  # Dynamo's own
+@pytest.mark.parametrize("formulation", ["pointcloud", "distribution"])
+def test_compiles_to_one_graph(formulation: str) -> None:
+    """Compiled, padded pairs are masked instead of left out: same loss, gradient and convergence."""
+    torch.compiler.reset()
+    loss = ORILoss(solver="dense", formulation=formulation, max_iter=4)
+    loss._warned = True
+    counter = CompileCounterWithBackend("aot_eager")
+    compiled = torch.compile(loss, fullgraph=True, backend=counter)
+    for batch in (3, 2):
+        visual, foreground, background = make(batch)
+        mask = MASK[:batch].clone()
+        mask[0] = False
+        for t in (visual, foreground, background, mask):
+            torch._dynamo.mark_dynamic(t, 0)
+        visual.requires_grad_()
+        expected, actual = loss(visual, foreground, background, mask), compiled(visual, foreground, background, mask)
+        torch.testing.assert_close(actual, expected, atol=1e-10, rtol=0)
+        (wanted,), (got,) = torch.autograd.grad(expected, visual), torch.autograd.grad(actual, visual)
+        torch.testing.assert_close(got, wanted, atol=1e-10, rtol=0)
+    assert counter.frame_count == 1

@@ -1,0 +1,150 @@
+"""Two real processes against one that holds the whole batch: loss and parameter gradients."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from sslosses import ObjectAwareObjective, OCALoss, ORILoss, TriMapContrastiveLoss
+from sslosses.distributed import gather_rows, process_count, sum_over_processes
+
+SOURCES = torch.tensor([[True, True], [False, False], [True, False], [True, True], [False, True], [True, True]])
+CASES: dict[str, dict[str, Any]] = {
+    "oca": {"trimap_weight": 0.0, "oca_weight": 1.0, "ori_weight": 0.0},
+    "trimap": {"trimap_weight": 1.0, "oca_weight": 0.0, "ori_weight": 0.0},
+    "both": {"trimap_weight": 0.3, "oca_weight": 1.0, "ori_weight": 0.0},
+}
+
+
+class Encoders(nn.Module):
+    """Small stand-ins for the visual and the audio encoder, the same in every process."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.visual = nn.Conv2d(3, 8, 1, dtype=torch.float64)
+        self.audio = nn.Linear(5, 8, dtype=torch.float64)
+
+    def forward(self, images: Tensor, sounds: Tensor) -> tuple[Tensor, Tensor]:
+        return self.visual(images), self.audio(sounds)
+
+
+def batch() -> tuple[Tensor, ...]:
+    generator = torch.Generator().manual_seed(1)
+    shapes = ((6, 3, 3, 4), (6, 5), (6, 2, 8), (6, 8))
+    return *(torch.randn(*s, generator=generator, dtype=torch.float64) for s in shapes), SOURCES
+
+
+def objective(case: str, rule: str, reduction: str) -> ObjectAwareObjective:
+    return ObjectAwareObjective(
+        **CASES[case],
+        trimap=TriMapContrastiveLoss(gather_distributed=True, reduction=reduction),
+        oca=OCALoss(gather_distributed=True, false_negatives=rule, tau=0.1, omega=0.2, reduction=reduction),
+        ori=ORILoss(reduction=reduction),
+    )
+
+
+def step(model: nn.Module, rows: slice, case: str, rule: str, reduction: str) -> dict[str, Any]:
+    model.zero_grad()
+    images, sounds, foreground, background, mask = (t[rows] for t in batch())
+    visual, audio = model(images, sounds)
+    loss = objective(case, rule, reduction)(visual, audio, foreground, background, mask)
+    loss.sum().backward()
+    gradients = [p.grad.clone() for p in model.parameters() if p.grad is not None]
+    return {"loss": loss.detach(), "gradients": gradients}
+
+
+SETTINGS = [
+    (case, rule, reduction)
+    for case in CASES
+    for rule in ("visual-reference", "reference-reference")
+    for reduction in ("mean", "sum")
+    if case != "trimap" or rule == "visual-reference"
+]
+
+
+def work(rank: int, folder: str, split: int) -> None:
+    dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
+    rows = slice(0, split) if rank == 0 else slice(split, 6)
+    model = DistributedDataParallel(Encoders())
+    results = {setting: step(model, rows, *setting) for setting in SETTINGS}
+
+    own = torch.full((2 + rank, 3), float(rank + 1), requires_grad=True)
+    gathered = gather_rows(own)
+    (gathered.rows * torch.arange(5.0)[:, None] * (rank + 1)).sum().backward()
+    value = torch.tensor(2.0 + rank, requires_grad=True)
+    total = sum_over_processes(value)
+    (total * (rank + 1)).backward()
+    results["primitives"] = {
+        "count": process_count(),
+        "rows": gathered.rows.detach(),
+        "offset": gathered.offset,
+        "gradient": own.grad,
+        "total": total.detach(),
+        "value_gradient": value.grad,
+    }
+    none = step(model, rows, "both", "visual-reference", "none")
+    results["none"] = none["loss"]
+    torch.save(results, Path(folder) / f"{rank}.pt")
+    dist.destroy_process_group()
+
+
+def run(split: int) -> list[dict[Any, Any]]:
+    with tempfile.TemporaryDirectory() as folder:
+        mp.spawn(work, args=(folder, split), nprocs=2)
+        return [torch.load(Path(folder) / f"{rank}.pt") for rank in range(2)]
+
+
+@pytest.fixture(scope="module", params=[3, 2], ids=["even", "uneven"])
+def processes(request: pytest.FixtureRequest) -> list[dict[Any, Any]]:
+    """Results of both ranks, with 3 + 3 and with 2 + 4 of the samples."""
+    return run(request.param)
+
+
+@pytest.mark.parametrize("setting", SETTINGS, ids="-".join)
+def test_equals_one_process_with_the_whole_batch(
+    processes: list[dict[Any, Any]], setting: tuple[str, str, str]
+) -> None:
+    expected = step(Encoders(), slice(None), *setting)
+    assert all(g.any() for g in expected["gradients"])
+    for rank in range(2):
+        actual = processes[rank][setting]
+        torch.testing.assert_close(actual["loss"], expected["loss"], atol=1e-12, rtol=0)
+        assert len(actual["gradients"]) == len(expected["gradients"])
+        for got, wanted in zip(actual["gradients"], expected["gradients"], strict=True):
+            torch.testing.assert_close(got, wanted, atol=1e-12, rtol=0)
+
+
+def test_values_of_single_samples(processes: list[dict[Any, Any]]) -> None:
+    expected = step(Encoders(), slice(None), "both", "visual-reference", "none")["loss"]
+    actual = torch.cat([processes[rank]["none"] for rank in range(2)])
+    torch.testing.assert_close(actual, expected, atol=1e-12, rtol=0)
+
+
+def test_primitives(processes: list[dict[Any, Any]]) -> None:
+    """Rows in rank order though their number differs, gradients added over processes."""
+    for rank in range(2):
+        got = processes[rank]["primitives"]
+        assert got["count"] == 2
+        assert got["offset"] == (0, 2)[rank]
+        assert got["rows"][:, 0].tolist() == [1, 1, 2, 2, 2]
+        index = torch.arange(5.0)[:2] if rank == 0 else torch.arange(5.0)[2:]
+        assert torch.equal(got["gradient"], (index * 3)[:, None].expand(-1, 3))
+        assert got["total"] == 5
+        assert got["value_gradient"] == 3
+
+
+def test_without_a_group_nothing_changes() -> None:
+    rows = torch.randn(3, 2)
+    assert process_count() == 1
+    assert gather_rows(rows).rows is rows
+    assert gather_rows(rows).offset == 0
+    assert sum_over_processes(rows) is rows

@@ -1,0 +1,201 @@
+"""Iterative object identification against a loop over samples, iterations and pixels."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from sslosses import identify_objects
+
+
+def scene(
+    batch: int = 3,
+    objects: int = 3,
+    channels: int = 8,
+    size: tuple[int, int] = (4, 5),
+    noise: float = 0.1,
+    seed: int = 0,
+) -> tuple[Tensor, Tensor]:
+    """Objects with features of their own on a background of another, and a sound that is a mixture of the objects'."""
+    generator = torch.Generator().manual_seed(seed)
+    directions = torch.linalg.qr(torch.randn(channels, channels, generator=generator, dtype=torch.float64)).Q
+    label = torch.randint(0, objects + 2, (batch, *size), generator=generator)
+    visual = directions[label].movedim(-1, 1)
+    visual = visual + noise * torch.randn(visual.shape, generator=generator, dtype=torch.float64)
+    weights = torch.rand(batch, objects, generator=generator, dtype=torch.float64) + 0.5
+    return visual, weights @ directions[:objects] + 0.2 * directions[-1]
+
+
+def cos(a: Tensor, b: Tensor) -> float:
+    return float(a @ b / (a.norm() * b.norm()))
+
+
+def loop(visual: Tensor, audio: Tensor) -> list[tuple[float, Tensor, Tensor]]:
+    """The algorithm on one sample: (peak, map, prototype) of every object."""
+    channels, height, width = visual.shape
+    pixels = [(y, x) for y in range(height) for x in range(width)]
+    s = {q: cos(visual[:, q[0], q[1]], audio) for q in pixels}
+    e = {q: visual[:, q[0], q[1]] * s[q] for q in pixels}
+    background = torch.zeros(channels).double()
+    for q in pixels:
+        background += e[q] * (1 - torch.sigmoid(torch.tensor((s[q] - 0.4) / 0.03).double())) / len(pixels)
+
+    claimed: set[tuple[int, int]] = set()
+    found: list[tuple[float, Tensor, Tensor]] = []
+    while len(claimed) < len(pixels):
+        peak = max((q for q in pixels if q not in claimed), key=lambda q: s[q])
+        if s[peak] < 0.1:
+            break
+        distance = {q: float((e[q] - e[peak]).norm()) for q in pixels}
+        new = {q for q in pixels if distance[q] < float((e[q] - background).norm())} - claimed
+        if not new:
+            break
+        claimed |= new
+        image = torch.tensor([[-distance[y, x] for x in range(width)] for y in range(height)], dtype=torch.float64)
+        found.append((s[peak], image, e[peak]))
+
+    found = [f for f in found if cos(f[2], background) <= 0.7]
+    objects: list[list[int]] = []
+    for i in range(len(found)):
+        linked = [o for o in objects if any(cos(found[i][2], found[j][2]) > 0.6 for j in o)]
+        objects = [o for o in objects if o not in linked] + [sorted([*(j for o in linked for j in o), i])]
+    objects.sort(key=lambda o: -max(found[i][0] for i in o))
+    return [
+        (
+            max(found[i][0] for i in o),
+            torch.stack([found[i][1] for i in o]).mean(0),
+            torch.stack([found[i][2] for i in o]).mean(0),
+        )
+        for o in objects
+    ]
+
+
+def agree(actual: Any, visual: Tensor, audio: Tensor, limit: list[int | None]) -> None:
+    for b in range(visual.shape[0]):
+        expected = loop(visual[b], audio[b])[: limit[b]]
+        assert actual.valid[b].tolist() == [i < len(expected) for i in range(actual.valid.shape[1])]
+        for m, (peak, image, prototype) in enumerate(expected):
+            assert float(actual.peaks[b, m]) == pytest.approx(peak, abs=1e-10)
+            torch.testing.assert_close(actual.maps[b, m], image, atol=1e-10, rtol=0)
+            torch.testing.assert_close(actual.prototypes[b, m], prototype, atol=1e-10, rtol=0)
+        for values in (actual.maps, actual.peaks, actual.prototypes):
+            assert not values[b][~actual.valid[b]].any()
+
+
+@settings(deadline=None, max_examples=25)
+@given(seed=st.integers(0, 10_000), objects=st.integers(1, 4), noise=st.sampled_from([0.02, 0.1, 0.3, 0.6]))
+def test_equals_the_loop(seed: int, objects: int, noise: float) -> None:
+    visual, audio = scene(2, objects, noise=noise, seed=seed)
+    found = identify_objects(visual, audio)
+    agree(found, visual, audio, [None, None])
+    assert found.maps.shape == (2, int(found.valid.sum(1).max()), 4, 5)
+    agree(identify_objects(visual, audio, num_sources=2), visual, audio, [2, 2])
+    counts = torch.tensor([1, 3])
+    known = identify_objects(visual, audio, num_sources=counts)
+    assert known.maps.shape == (2, 3, 4, 5)
+    agree(known, visual, audio, [1, 3])
+
+
+def test_the_scenes_exercise_merging_and_the_background() -> None:
+    """Without either rule the result differs, so the comparison above covers both."""
+    counts = {}
+    for name, options in {
+        "all": {},
+        "unmerged": {"merge_threshold": 1.0},
+        "no background": {"background_threshold": 1.0},
+    }.items():
+        counts[name] = sum(
+            int(identify_objects(*scene(3, 3, noise=0.6, seed=seed), **options).valid.sum()) for seed in range(20)
+        )
+    assert counts["unmerged"] > counts["all"]
+    assert counts["no background"] > counts["all"]
+
+
+def test_finds_the_objects_of_a_clean_scene() -> None:
+    left, middle, silent = torch.eye(3).double()
+    visual = torch.stack([left, left, middle, silent, silent], 1)[None, :, None]
+    found = identify_objects(visual, torch.tensor([[3.0, 2.0, 0.6]]))
+    assert found.valid.tolist() == [[True, True]]
+    assert found.maps[0, 0, 0].argsort(descending=True)[:2].sort().values.tolist() == [0, 1]
+    assert int(found.maps[0, 1, 0].argmax()) == 2
+    padded = identify_objects(visual, torch.tensor([[3.0, 2.0, 0.6]]), num_sources=4)
+    assert padded.valid.tolist() == [[True, True, False, False]]
+    assert padded.maps.shape == (1, 4, 1, 5)
+
+
+def test_a_chain_of_links_is_one_object() -> None:
+    """Neighbours at a cosine of 0.65, the ends at -0.05; lengths such that none claims the next."""
+    angles, lengths = torch.tensor([0.0, 60.0, 120.0]).double().deg2rad(), torch.tensor([2.0, 1.0, 0.6])
+    chain = torch.stack([0.7**0.5 * angles.cos(), 0.7**0.5 * angles.sin(), 0.3**0.5 * torch.ones(3)]) * lengths
+    visual = torch.zeros(4, 4).double()
+    visual[:3, :3], visual[3, 3] = chain, 1
+    visual, audio = visual[None, :, None], torch.tensor([[0.3, 0.0, 1.0, 0.3]]).double()
+    assert identify_objects(visual, audio, merge_threshold=0.7).valid.sum() == 3
+    found = identify_objects(visual, audio)
+    assert found.valid.sum() == 1
+    agree(found, visual, audio, [None])
+
+
+def test_limits() -> None:
+    visual, audio = scene()
+    assert not identify_objects(visual, audio, peak_threshold=1.1).valid.numel()
+    assert identify_objects(visual, audio, peak_threshold=1.1, num_sources=2).valid.tolist() == [[False] * 2] * 3
+    one = identify_objects(visual, audio, max_iterations=1, background_threshold=1.0)
+    assert one.maps.shape[1] == 1
+    empty = identify_objects(visual[:0], audio[:0])
+    assert empty.maps.shape == (0, 0, 4, 5)
+    assert identify_objects(visual[:0], audio[:0], num_sources=2).maps.shape == (0, 2, 4, 5)
+    assert identify_objects(visual[..., :1, :1], audio).maps.shape[2:] == (1, 1)
+
+
+def test_samples_do_not_see_each_other() -> None:
+    visual, audio = scene(4)
+    together = identify_objects(visual, audio, num_sources=3)
+    for b in range(4):
+        alone = identify_objects(visual[b : b + 1], audio[b : b + 1], num_sources=3)
+        torch.testing.assert_close(alone.maps[0], together.maps[b])
+        assert torch.equal(alone.valid[0], together.valid[b])
+
+
+def test_scale_and_layout() -> None:
+    visual, audio = scene()
+    expected = identify_objects(visual, audio, num_sources=3)
+    scaled = identify_objects(visual * 7, audio * 1e-20, num_sources=3)
+    torch.testing.assert_close(scaled.maps, expected.maps * 7)
+    assert torch.equal(scaled.valid, expected.valid)
+    odd = visual.permute(3, 2, 0, 1).contiguous().permute(2, 3, 1, 0)
+    torch.testing.assert_close(identify_objects(odd, audio, num_sources=3).maps, expected.maps)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
+def test_dtypes_and_no_gradient(dtype: torch.dtype) -> None:
+    visual, audio = scene()
+    visual = visual.to(dtype).requires_grad_()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = identify_objects(visual, audio.to(dtype), num_sources=2)
+    assert found.maps.dtype == found.peaks.dtype == found.prototypes.dtype == torch.float32
+    assert not found.maps.requires_grad
+    expected = identify_objects(visual.double(), audio.to(dtype).double(), num_sources=2)
+    torch.testing.assert_close(found.maps.double(), expected.maps, atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("options", "error"),
+    [
+        ({"num_sources": 0}, ValueError),
+        ({"num_sources": 1.5}, TypeError),
+        ({"num_sources": torch.ones(3)}, TypeError),
+        ({"num_sources": torch.ones(2, dtype=torch.int64)}, ValueError),
+        ({"merge_threshold": 2.0}, ValueError),
+        ({"peak_treshold": 0.1}, TypeError),
+        ({"max_iterations": 0}, ValueError),
+    ],
+)
+def test_mistakes_are_named(options: dict[str, Any], error: type[Exception]) -> None:
+    with pytest.raises(error, match=next(iter(options))):
+        identify_objects(*scene(), **options)

@@ -1,0 +1,147 @@
+"""Who may import whom, what `import sslosses` loads and how long that takes."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import sslosses
+
+ROOT = Path(sslosses.__file__).parent
+PRIVATE = {"sslosses._checks", "sslosses._optional", "sslosses._precision"}
+OPTIONAL = {
+    "PIL",
+    "geomloss",
+    "keopscore",
+    "lightning",
+    "matplotlib",
+    "numba",
+    "ot",
+    "pykeops",
+    "scipy",
+    "sentence_transformers",
+    "sklearn",
+    "soundfile",
+    "tensorboard",
+    "torchmetrics",
+    "torchvision",
+    "transformers",
+    "triton",
+    "yaml",
+}
+
+
+def imports(path: Path) -> set[str]:
+    """Absolute names of all modules that a file imports, inside functions too."""
+    package = path.relative_to(ROOT.parent).with_suffix("").parts[:-1]
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            base = list(package[: len(package) - node.level + 1]) if node.level else []
+            module = ".".join([*base, *([node.module] if node.module else [])])
+            # `from package import module` imports the module.
+            names |= {f"{module}.{a.name}" if is_module(f"{module}.{a.name}") else module for a in node.names}
+    return names
+
+
+def is_module(name: str) -> bool:
+    path = ROOT.parent.joinpath(*name.split("."))
+    return path.is_dir() or path.with_suffix(".py").exists()
+
+
+def ours(path: Path) -> set[str]:
+    return {name for name in imports(path) if name.split(".")[0] == "sslosses"} - PRIVATE
+
+
+def files(folder: str) -> list[Path]:
+    return sorted(p for p in (ROOT / folder).rglob("*.py"))
+
+
+def within(name: str, *packages: str) -> bool:
+    return any(name == p or name.startswith(f"{p}.") for p in packages)
+
+
+def test_the_reader_sees_the_files_and_their_imports() -> None:
+    """An empty set of imports would pass every rule below."""
+    assert "sslosses.losses" in ours(ROOT / "__init__.py")
+    assert "sslosses.transport" in ours(ROOT / "losses" / "region_isolation.py")
+    assert "sslosses.transport.problem" in ours(ROOT / "transport" / "solvers" / "dense.py")
+    for folder in ("losses", "transport", "transport/solvers", "metrics/functional", "annotations"):
+        assert len(files(folder)) >= 3, folder
+
+
+def test_losses() -> None:
+    allowed = {"sslosses.similarity", "sslosses.masks", "sslosses.distributed", "sslosses.transport"}
+    for path in files("losses"):
+        strangers = {name for name in ours(path) if name not in allowed and not within(name, "sslosses.losses")}
+        assert not strangers, f"{path.name} imports {strangers}"
+
+
+def test_losses_use_public_names_of_transport() -> None:
+    for path in files("losses"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ImportFrom) and node.module == "sslosses.transport":
+                assert {alias.name for alias in node.names} <= set(sslosses.transport.__all__)
+
+
+def test_solvers_know_the_problem_and_no_other_solver() -> None:
+    allowed = {f"sslosses.transport.{name}" for name in ("problem", "result", "costs", "_foreign")}
+    for path in files("transport/solvers"):
+        assert ours(path) <= allowed, f"{path.name} imports {ours(path) - allowed}"
+
+
+def test_transport_knows_nothing_but_itself() -> None:
+    for path in files("transport"):
+        assert all(within(name, "sslosses.transport") for name in ours(path)), path.name
+
+
+def test_functional_metrics_import_nothing_of_ours() -> None:
+    for path in files("metrics/functional"):
+        assert all(within(name, "sslosses.metrics.functional") for name in ours(path)), path.name
+
+
+def test_metrics_losses_and_annotations_do_not_know_each_other() -> None:
+    packages = {f"sslosses.{name}" for name in ("metrics", "losses", "annotations")}
+    for package in packages:
+        for path in files(package.removeprefix("sslosses.")):
+            assert not {name for name in ours(path) if within(name, *(packages - {package}))}, path
+
+
+def test_similarity_masks_and_distributed_know_no_loss() -> None:
+    for name in ("similarity", "masks", "distributed", "identification"):
+        assert ours(ROOT / f"{name}.py") <= {"sslosses.similarity", "sslosses.masks"}
+
+
+def test_examples_and_benchmarks_use_the_public_api() -> None:
+    for folder in ("examples", "benchmarks"):
+        for path in sorted((ROOT.parent / folder).rglob("*.py")):
+            private = {n for n in imports(path) if within(n, "sslosses") and any(p[0] == "_" for p in n.split("."))}
+            assert not private, f"{path} imports {private}"
+
+
+def run(code: str) -> str:
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT.parent)
+    return done.stdout
+
+
+def test_import_loads_torch_only() -> None:
+    code = "import torch, sys; before = set(sys.modules); import sslosses; print(*sorted(set(sys.modules) - before))"
+    loaded = {name.split(".")[0] for name in run(code).split()}
+    assert "sslosses" in loaded
+    assert not loaded & OPTIONAL
+
+
+def test_import_takes_little_beyond_torch() -> None:
+    code = "import torch, time; t = time.process_time(); import sslosses; print(time.process_time() - t)"
+    assert min(float(run(code)) for _ in range(2)) < 0.3
+
+
+def test_every_export_exists() -> None:
+    for module in (sslosses, sslosses.losses, sslosses.transport):
+        for name in module.__all__:
+            assert getattr(module, name).__doc__ or isinstance(getattr(module, name), tuple)
+    assert sslosses.__version__
