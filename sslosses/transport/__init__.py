@@ -1,0 +1,43 @@
+"""Optimal transport: problem → solver → result → one differentiable value.
+
+One convention for every solver: min ⟨P, C⟩ + ε KL(P | abᵀ) over P ≥ 0 with P1 = a, Pᵀ1 = b. Importing this imports
+torch only; the packages of a solver are imported when it is used.
+"""
+
+from sslosses.transport.costs import (
+    PointcloudCost,
+    grid_cost,
+    grid_positions,
+    lazy_grid_cost,
+    pointcloud_cost,
+)
+from sslosses.transport.problem import Problem, Solution, Solver
+from sslosses.transport.registry import SOLVERS, Availability, available, check_solver, solve
+from sslosses.transport.result import (
+    GRADIENTS,
+    VALUES,
+    ConvergenceWarning,
+    TransportResult,
+    warn_if_not_converged,
+)
+
+__all__ = [
+    "GRADIENTS",
+    "SOLVERS",
+    "VALUES",
+    "Availability",
+    "ConvergenceWarning",
+    "PointcloudCost",
+    "Problem",
+    "Solution",
+    "Solver",
+    "TransportResult",
+    "available",
+    "check_solver",
+    "grid_cost",
+    "grid_positions",
+    "lazy_grid_cost",
+    "pointcloud_cost",
+    "solve",
+    "warn_if_not_converged",
+]

@@ -1,0 +1,216 @@
+"""Ground costs: what moving a unit of mass from x to y costs, as a matrix or described by its points."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from sslosses._checks import at_least_float32, check_count, check_floating, check_number, check_shapes
+
+
+def grid_positions(
+    height: int, width: int, *, dtype: torch.dtype = torch.float32, device: torch.device | str | None = None
+) -> Tensor:
+    """Pixel centres of a ``height`` × ``width`` map in row-major order, divided by max(height, width).
+
+    Returns:
+        (height·width, 2) tensor of (row, column) positions in (0, 1).
+
+    Raises:
+        TypeError, ValueError: if ``height`` or ``width`` is not an integer of at least 1.
+
+    Example:
+        >>> grid_positions(1, 2)
+        tensor([[0.2500, 0.2500],
+                [0.2500, 0.7500]])
+    """
+    check_count("height", height)
+    check_count("width", width)
+    rows = torch.arange(height, dtype=dtype, device=device) + 0.5
+    columns = torch.arange(width, dtype=dtype, device=device) + 0.5
+    grid = torch.stack(torch.meshgrid(rows, columns, indexing="ij"), dim=-1)
+    return grid.reshape(-1, 2) / max(height, width)
+
+
+def grid_cost(
+    height: int, width: int, *, dtype: torch.dtype = torch.float32, device: torch.device | str | None = None
+) -> Tensor:
+    """C[x, y] = ‖pos(x) − pos(y)‖₂ between the pixels of one grid, with the positions of :func:`grid_positions`.
+
+    Returns:
+        (N, N) tensor, N = height·width.
+
+    Raises:
+        TypeError, ValueError: if ``height`` or ``width`` is not an integer of at least 1.
+
+    Example:
+        >>> grid_cost(1, 2)
+        tensor([[0.0000, 0.5000],
+                [0.5000, 0.0000]])
+    """
+    positions = grid_positions(height, width, dtype=dtype, device=device)
+    return _distances(positions, positions)
+
+
+@dataclass(frozen=True, eq=False)
+class PointcloudCost:
+    """The cost of :func:`pointcloud_cost`, described by its points instead of its N × M matrix.
+
+    Attributes:
+        source: (..., N) values of the source points.
+        target: (..., M) values of the target points.
+        source_positions: (N, D) positions of the source points, shared by all problems.
+        target_positions: (M, D) positions of the target points.
+        value_weight: w_v, at least 0.
+        position_weight: w_s, at least 0.
+    """
+
+    source: Tensor
+    target: Tensor
+    source_positions: Tensor
+    target_positions: Tensor
+    value_weight: float
+    position_weight: float
+
+    @property
+    def shape(self) -> torch.Size:
+        """Shape (..., N, M) of the matrix that is described."""
+        return torch.Size((*self.source.shape, self.target.shape[-1]))
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Floating dtype of the values."""
+        return self.source.dtype
+
+    @property
+    def device(self) -> torch.device:
+        """Device of the values."""
+        return self.source.device
+
+    def dense(self) -> Tensor:
+        """The (..., N, M) matrix, differentiable with respect to the values; |0| has derivative 0."""
+        values = (self.source.unsqueeze(-1) - self.target.unsqueeze(-2)).abs()
+        distances = _distances(self.source_positions, self.target_positions)
+        return self.value_weight * values + self.position_weight * distances
+
+    def self_costs(self) -> tuple[PointcloudCost, PointcloudCost]:
+        """Source against source and target against target, which ``value(kind="divergence")`` subtracts."""
+        of_source = replace(self, target=self.source, target_positions=self.source_positions)
+        of_target = replace(self, source=self.target, source_positions=self.target_positions)
+        return of_source, of_target
+
+    def detach(self) -> PointcloudCost:
+        """The same cost without a graph."""
+        return replace(
+            self,
+            source=self.source.detach(),
+            target=self.target.detach(),
+            source_positions=self.source_positions.detach(),
+            target_positions=self.target_positions.detach(),
+        )
+
+    def to(self, dtype: torch.dtype) -> PointcloudCost:
+        """The same cost in another dtype."""
+        return replace(
+            self,
+            source=self.source.to(dtype),
+            target=self.target.to(dtype),
+            source_positions=self.source_positions.to(dtype),
+            target_positions=self.target_positions.to(dtype),
+        )
+
+    def expand(self, batch_shape: torch.Size) -> PointcloudCost:
+        """The same cost with its batch dimensions broadcast to ``batch_shape`` and flattened to one."""
+        return replace(
+            self,
+            source=self.source.expand(*batch_shape, -1).reshape(batch_shape.numel(), self.source.shape[-1]),
+            target=self.target.expand(*batch_shape, -1).reshape(batch_shape.numel(), self.target.shape[-1]),
+        )
+
+
+def pointcloud_cost(
+    source: Tensor,
+    target: Tensor,
+    source_positions: Tensor,
+    target_positions: Tensor,
+    value_weight: float = 1.0,
+    position_weight: float = 1.0,
+) -> PointcloudCost:
+    """C[x, y] = w_v·|source(x) − target(y)| + w_s·‖pos(x) − pos(y)‖₂, described rather than stored.
+
+    For the object-region isolation loss ``source`` is S_n and ``target`` is 1 − S_m. Half precision is cast to float32.
+
+    Args:
+        source: (..., N) floating tensor.
+        target: (..., M) floating tensor with the same leading dimensions.
+        source_positions: (N, D) floating tensor, as from :func:`grid_positions`; no gradient is meant for it.
+        target_positions: (M, D) floating tensor.
+        value_weight: w_v, at least 0.
+        position_weight: w_s, at least 0.
+
+    Returns:
+        A :class:`PointcloudCost`, accepted by :func:`solve`; ``.dense()`` is the matrix.
+
+    Raises:
+        TypeError: if a tensor is not floating or a weight is not a number.
+        ValueError: if shapes or devices disagree or a weight is negative.
+
+    Example:
+        >>> positions = grid_positions(1, 2)
+        >>> pointcloud_cost(torch.tensor([0.0, 1.0]), torch.tensor([1.0, 0.0]), positions, positions).dense()
+        tensor([[1.0000, 0.5000],
+                [0.5000, 1.0000]])
+    """
+    arguments = {
+        "source": source,
+        "target": target,
+        "source_positions": source_positions,
+        "target_positions": target_positions,
+    }
+    for name, value in arguments.items():
+        check_floating(name, value)
+        if value.ndim == 0:
+            raise ValueError(f"Expected `{name}` to have at least one dimension, but got a scalar")
+    lead = " ".join(f"batch{i}" for i in range(source.ndim - 1))
+    check_shapes(
+        source=(source, f"{lead} N"),
+        target=(target, f"{lead} M"),
+        source_positions=(source_positions, "N D"),
+        target_positions=(target_positions, "M D"),
+    )
+    check_number("value_weight", value_weight, least=0)
+    check_number("position_weight", position_weight, least=0)
+    source, target = at_least_float32(source, target)
+    return PointcloudCost(
+        source,
+        target,
+        source_positions.to(source.dtype),
+        target_positions.to(source.dtype),
+        float(value_weight),
+        float(position_weight),
+    )
+
+
+def lazy_grid_cost(
+    height: int, width: int, *, dtype: torch.dtype = torch.float32, device: torch.device | str | None = None
+) -> PointcloudCost:
+    """The cost of :func:`grid_cost` as a description, for solvers that never store the matrix (``geomloss-keops``).
+
+    Raises:
+        TypeError, ValueError: if ``height`` or ``width`` is not an integer of at least 1.
+
+    Example:
+        >>> torch.equal(lazy_grid_cost(2, 3).dense(), grid_cost(2, 3))
+        True
+    """
+    positions = grid_positions(height, width, dtype=dtype, device=device)
+    values = positions.new_zeros(positions.shape[0])
+    return PointcloudCost(values, values, positions, positions, 0.0, 1.0)
+
+
+def _distances(x: Tensor, y: Tensor) -> Tensor:
+    # torch.cdist's matrix-product form rounds 0 to 1e-4 in float32, and its gradient is not needed.
+    distances: Tensor = torch.linalg.vector_norm(x.unsqueeze(-2) - y.unsqueeze(-3), dim=-1)
+    return distances

@@ -1,0 +1,203 @@
+"""The optimal-transport problem in one convention, what a solver returns, and the protocol between the two.
+
+min over P ≥ 0 with P1 = a, Pᵀ1 = b of ⟨P, C⟩ + ε KL(P | abᵀ). Its solution is P = exp((f ⊕ g − C)/ε)·abᵀ.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import NamedTuple, Protocol, runtime_checkable
+
+import torch
+from torch import Tensor
+
+from sslosses._checks import at_least_float32, check_floating
+from sslosses.transport.costs import PointcloudCost
+
+Potentials = tuple[Tensor, Tensor]
+
+
+@dataclass(frozen=True, eq=False)
+class Problem:
+    """P transport problems of one size.
+
+    Attributes:
+        cost: (P, N, M) tensor, or (1, N, M) if all problems share it, or a :class:`PointcloudCost` of that shape.
+        a: (P, N) row marginals; entries may be 0.
+        b: (P, M) column marginals; entries may be 0.
+        epsilon: ε in the units of the cost; 0 for the unregularised problem.
+    """
+
+    cost: Tensor | PointcloudCost
+    a: Tensor
+    b: Tensor
+    epsilon: float
+
+    @property
+    def matrix(self) -> Tensor:
+        """The cost as a (P or 1, N, M) tensor."""
+        return self.cost if isinstance(self.cost, Tensor) else self.cost.dense()
+
+    def materialised(self) -> Problem:
+        """The same problem with its cost as a tensor."""
+        return replace(self, cost=self.matrix)
+
+    def split(self) -> list[Problem]:
+        """The problems one by one, each with a batch of 1."""
+        parts = []
+        for i in range(self.a.shape[0]):
+            one = slice(i, i + 1)
+            cost = self.cost
+            if isinstance(cost, PointcloudCost):
+                cost = replace(cost, source=cost.source[one], target=cost.target[one])
+            elif cost.shape[0] > 1:
+                cost = cost[one]
+            parts.append(Problem(cost, self.a[one], self.b[one], self.epsilon))
+        return parts
+
+    def detach(self) -> Problem:
+        """The same problem without a graph."""
+        return replace(self, cost=self.cost.detach(), a=self.a.detach(), b=self.b.detach())
+
+
+class Solution(NamedTuple):
+    """What a solver returns.
+
+    Attributes:
+        f: (P, N) potentials of the rows, finite also where ``a`` is 0.
+        g: (P, M) potentials of the columns.
+        iterations: (P,) int64, updates of both potentials.
+        marginal_error: (P,) Σ|P1 − a| + Σ|Pᵀ1 − b| of the plan that f and g stand for.
+        plan: (P, N, M) if the potentials do not determine it (ε = 0), else None.
+    """
+
+    f: Tensor
+    g: Tensor
+    iterations: Tensor
+    marginal_error: Tensor
+    plan: Tensor | None = None
+
+
+@runtime_checkable
+class Solver(Protocol):
+    """What ``solve(solver=...)`` accepts beside a name.
+
+    Attributes:
+        name: how messages call it.
+        entropic: True if it solves problems with ε > 0, False if it solves those with ε = 0.
+        unrolled: whether its iterations can be differentiated.
+        lazy: whether it takes a :class:`PointcloudCost` as it is; otherwise it is given the matrix.
+    """
+
+    name: str
+    entropic: bool
+    unrolled: bool
+    lazy: bool
+
+    def solve(self, problem: Problem, *, max_iter: int, tol: float, init: Potentials | None) -> Solution:
+        """Solve to a marginal error of at most ``tol``, or stop after ``max_iter`` iterations."""
+        ...
+
+
+def make_problem(
+    cost: Tensor | PointcloudCost, a: Tensor | None, b: Tensor | None, epsilon: float
+) -> tuple[Problem, torch.Size]:
+    """Check and broadcast the arguments of ``solve`` to one problem with a flat batch, and return the batch's shape."""
+    if not isinstance(cost, PointcloudCost):
+        check_floating("cost", cost)
+        if cost.ndim < 2:
+            raise ValueError(f"Expected `cost` to have shape (..., N, M), but got {tuple(cost.shape)}")
+    rows, columns = cost.shape[-2:]
+    if rows == 0 or columns == 0:
+        raise ValueError(f"Expected `cost` to have N >= 1 and M >= 1, but got {tuple(cost.shape)}")
+    for name, value, size in (("a", a, rows), ("b", b, columns)):
+        if value is not None:
+            check_floating(name, value)
+            if value.ndim < 1 or value.shape[-1] != size:
+                raise ValueError(
+                    f"Expected `{name}` to have shape (..., {size}) for a cost of shape {tuple(cost.shape)}, "
+                    f"but got {tuple(value.shape)}"
+                )
+            if value.device != cost.device:
+                raise ValueError(
+                    f"Expected `{name}` to be on the device of `cost` ({cost.device}), but got {value.device}"
+                )
+    shapes = [cost.shape[:-2], *(value.shape[:-1] for value in (a, b) if value is not None)]
+    try:
+        batch_shape: torch.Size = torch.broadcast_shapes(*shapes)  # type: ignore[no-untyped-call]
+    except RuntimeError:
+        described = ", ".join(str(tuple(shape)) for shape in shapes)
+        raise ValueError(f"Expected the batch shapes of cost and marginals to broadcast, but got {described}") from None
+
+    # Half-precision masses sum to 1 within a percent only, and unequal masses have no plan.
+    rescale = any(value is not None and value.dtype.itemsize == 2 for value in (a, b))
+    if a is None:
+        a = torch.full((rows,), 1 / rows, dtype=cost.dtype, device=cost.device)
+    if b is None:
+        b = torch.full((columns,), 1 / columns, dtype=cost.dtype, device=cost.device)
+    if isinstance(cost, PointcloudCost):
+        reference, a, b = at_least_float32(cost.source, a, b)
+        cost = cost.to(reference.dtype).expand(batch_shape)
+    else:
+        cost, a, b = at_least_float32(cost, a, b)
+        # A cost that all problems share is stored once.
+        shared = cost.shape[:-2].numel() == 1
+        cost = cost.reshape(1, rows, columns) if shared else _flatten(cost, batch_shape, 2)
+    if rescale:
+        b = b * (a.sum(-1, keepdim=True) / b.sum(-1, keepdim=True))
+    problem = Problem(cost, _flatten(a, batch_shape, 1), _flatten(b, batch_shape, 1), epsilon)
+    if not torch.compiler.is_compiling():
+        _check_masses(problem.a.detach(), problem.b.detach())
+    return problem, batch_shape
+
+
+def log_weights(weights: Tensor) -> Tensor:
+    """log w, −∞ where w is 0, with a gradient of 0 there instead of NaN."""
+    positive = weights > 0
+    return torch.where(positive, torch.where(positive, weights, 1).log(), -torch.inf)
+
+
+def row_potential(cost: Tensor, log_b: Tensor, g: Tensor, epsilon: float) -> Tensor:
+    """f = −ε log Σ_y b exp((g − C)/ε): the f whose plan has row sums a. (P or 1, N, M), (P, M), (P, M) → (P, N)."""
+    return -epsilon * torch.logsumexp((log_b + g / epsilon).unsqueeze(-2) - cost / epsilon, dim=-1)
+
+
+def column_potential(cost: Tensor, log_a: Tensor, f: Tensor, epsilon: float) -> Tensor:
+    """g = −ε log Σ_x a exp((f − C)/ε): the g whose plan has column sums b. (P or 1, N, M), (P, N), (P, N) → (P, M)."""
+    return -epsilon * torch.logsumexp((log_a + f / epsilon).unsqueeze(-1) - cost / epsilon, dim=-2)
+
+
+def mass_error(weights: Tensor, potential: Tensor, update: Tensor, epsilon: float) -> Tensor:
+    """L1 error of one marginal, (P,): a half-step scales a point's mass by exp((update − potential)/ε)."""
+    excess = torch.expm1((potential - update) / epsilon).abs()
+    return torch.where(weights > 0, weights * excess, 0).sum(-1)
+
+
+def finish(problem: Problem, f: Tensor, g: Tensor, iterations: Tensor) -> Solution:
+    """The solution of potentials f and g: measures their error, and defines them where a marginal is 0.
+
+    A point without mass takes no part in the iterations, so its potential may be any; the half-step from the other side
+    is the one at which the gradient with respect to its mass is right.
+    """
+    cost, epsilon = problem.matrix, problem.epsilon
+    rows = row_potential(cost, log_weights(problem.b), g, epsilon)
+    columns = column_potential(cost, log_weights(problem.a), f, epsilon)
+    error = mass_error(problem.a, f, rows, epsilon) + mass_error(problem.b, g, columns, epsilon)
+    return Solution(torch.where(problem.a > 0, f, rows), torch.where(problem.b > 0, g, columns), iterations, error)
+
+
+def _flatten(value: Tensor, batch_shape: torch.Size, keep: int) -> Tensor:
+    tail = value.shape[-keep:]
+    return value.expand(*batch_shape, *tail).reshape(batch_shape.numel(), *tail)
+
+
+def _check_masses(a: Tensor, b: Tensor) -> None:
+    for name, value in (("a", a), ("b", b)):
+        if bool((value < 0).any()):
+            raise ValueError(f"Expected `{name}` to be non-negative, but got a minimum of {value.min().item():.3g}")
+    of_a, of_b = a.sum(-1), b.sum(-1)
+    if bool((of_a <= 0).any() | (of_b <= 0).any()):
+        raise ValueError("Expected `a` and `b` to have a positive mass in every problem, but got a mass of 0")
+    if bool(((of_a - of_b).abs() > 1e-3 * of_a).any()):
+        gap = (of_a - of_b).abs().max().item()
+        raise ValueError(f"Expected `a` and `b` to have equal masses, but got masses that differ by up to {gap:.3g}")

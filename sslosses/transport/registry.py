@@ -1,0 +1,275 @@
+"""Name → solver, what can run here, and ``solve``."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import shutil
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from sslosses import _optional
+from sslosses._checks import check_count, check_number, check_option
+from sslosses._precision import autocast_off
+from sslosses.transport.costs import PointcloudCost
+from sslosses.transport.problem import Potentials, Problem, Solution, Solver, make_problem
+from sslosses.transport.result import GRADIENTS, TransportResult
+from sslosses.transport.solvers.dense import DenseSolver
+
+
+class _Entry(NamedTuple):
+    """Where a solver is and what it needs, known without importing it."""
+
+    module: str
+    attribute: str
+    entropic: bool = True
+    unrolled: bool = False
+    packages: tuple[tuple[str, str | None], ...] = ()  # (package, extra of ours that brings it)
+    compiler: bool = False
+
+
+_ENTRIES: Mapping[str, _Entry] = {
+    "dense": _Entry("dense", "DenseSolver", unrolled=True),
+    "pot": _Entry("pot", "PotSolver", packages=(("ot", None),)),
+    "pot-batch": _Entry("pot", "PotBatchSolver", packages=(("ot", None),)),
+    "exact": _Entry("exact", "ExactSolver", entropic=False, packages=(("ot", None),)),
+    "geomloss": _Entry("geomloss", "GeomlossSolver", packages=(("geomloss", None),)),
+    "geomloss-keops": _Entry(
+        "geomloss", "GeomlossKeopsSolver", packages=(("geomloss", None), ("pykeops", "keops")), compiler=True
+    ),
+}
+
+SOLVERS: tuple[str, ...] = ("auto", *_ENTRIES)
+
+
+@dataclass(frozen=True)
+class Availability:
+    """Whether a solver can run here; true if it can.
+
+    Attributes:
+        ok: whether it can.
+        reason: what it is, or why it can't run and the command that changes that.
+    """
+
+    ok: bool
+    reason: str
+
+    def __bool__(self) -> bool:
+        """Same as ``ok``."""
+        return self.ok
+
+    def __str__(self) -> str:
+        """Same as ``reason``."""
+        return self.reason
+
+
+def available() -> dict[str, Availability]:
+    """Which solvers can run here, and for the others why not and which command changes that. Imports none of them.
+
+    Example:
+        >>> for name, status in available().items():
+        ...     print(f"{name:15} {status}")  # doctest: +SKIP
+        dense           ready (epsilon > 0)
+        geomloss-keops  The solver 'geomloss-keops' needs the package `pykeops`, ... Run: pip install 'sslosses[keops]'
+        >>> bool(available()["dense"])
+        True
+    """
+    statuses = {}
+    for name, entry in _ENTRIES.items():
+        missing = _missing(name, entry)
+        ready = "ready (epsilon > 0)" if entry.entropic else "ready (epsilon = 0)"
+        statuses[name] = Availability(missing is None, missing or ready)
+    return statuses
+
+
+def check_solver(solver: str | Solver, *, epsilon: float, gradient: str = "exact") -> str:
+    """Raise unless ``solver`` can run here with this ``epsilon`` and ``gradient``; imports and solves nothing.
+
+    Returns:
+        The name of the solver that will run: ``"auto"`` is ``"dense"`` for ε > 0 and ``"exact"`` for ε = 0.
+
+    Raises:
+        ValueError: if the name is unknown, if an entropic solver gets ε = 0 or the exact one ε > 0, or if the
+            solver's iterations can't be differentiated and ``gradient`` is ``"unrolled"``.
+        TypeError: if ``solver`` is neither a name nor has the attributes of :class:`Solver`.
+        MissingDependencyError: if a package or a compiler is missing; the message is the command that installs it.
+
+    Example:
+        >>> check_solver("auto", epsilon=0.05), check_solver("auto", epsilon=0)
+        ('dense', 'exact')
+    """
+    check_number("epsilon", epsilon, least=0)
+    check_option("gradient", gradient, GRADIENTS)
+    if isinstance(solver, str):
+        check_option("solver", solver, SOLVERS)
+        name = ("dense" if epsilon > 0 else "exact") if solver == "auto" else solver
+        entry = _ENTRIES[name]
+        entropic, unrolled, missing = entry.entropic, entry.unrolled, _missing(name, entry)
+    elif isinstance(solver, Solver):
+        name, entropic, unrolled, missing = solver.name, solver.entropic, solver.unrolled, None
+    else:
+        raise TypeError(
+            "Expected `solver` to be a name or an object with name, entropic, unrolled, lazy and solve, "
+            f"but got {type(solver).__name__}"
+        )
+    if entropic and epsilon == 0:
+        raise ValueError(f"The solver {name!r} needs epsilon > 0, but got 0. Use solver='exact' for epsilon = 0")
+    if not entropic and epsilon > 0:
+        raise ValueError(
+            f"The solver {name!r} solves the unregularised problem only, but got epsilon = {epsilon:g}. "
+            "Set epsilon=0, or use solver='auto' or 'dense' for epsilon > 0"
+        )
+    if gradient == "unrolled" and not unrolled:
+        raise ValueError(
+            f"The iterations of the solver {name!r} can't be differentiated. "
+            "Use solver='dense' with gradient='unrolled', or gradient='exact'"
+        )
+    if missing is not None:
+        raise _optional.MissingDependencyError(missing)
+    return name
+
+
+def solve(
+    cost: Tensor | PointcloudCost,
+    a: Tensor | None = None,
+    b: Tensor | None = None,
+    *,
+    epsilon: float = 0.05,
+    solver: str | Solver = "auto",
+    max_iter: int = 100,
+    tol: float = 1e-3,
+    gradient: str = "exact",
+    self_costs: tuple[Tensor | PointcloudCost, Tensor | PointcloudCost] | None = None,
+    init: Potentials | None = None,
+) -> TransportResult:
+    """Solve min ⟨P, C⟩ + ε KL(P | abᵀ) over P ≥ 0 with P1 = a, Pᵀ1 = b, for a batch of problems.
+
+    Computes in float64 if any argument is, else in float32, also for half precision and inside autocast. Batch
+    dimensions broadcast: one (N, M) cost serves (..., N) marginals.
+
+    Args:
+        cost: (..., N, M) floating tensor, or a :func:`pointcloud_cost`; N and M at least 1.
+        a: (..., N) non-negative mass of the rows; None is 1/N each. Entries of 0 (padding) are allowed.
+        b: (..., M) mass of the columns, with the same sum as ``a``; None is 1/M each.
+        epsilon: ε in the units of the cost; 0 is the unregularised problem. From 1e-3 of the largest cost on float32
+            suffices.
+        solver: a name of ``SOLVERS`` or an object with the protocol :class:`Solver`. ``"auto"`` never changes the
+            problem: ``"dense"`` for ε > 0, ``"exact"`` for ε = 0.
+        max_iter: most updates of both potentials. The exact solver has no use for it.
+        tol: marginal error Σ|P1 − a| + Σ|Pᵀ1 − b| at which a problem is solved.
+        gradient: default of :meth:`TransportResult.value`. ``"unrolled"`` records the iterations, which only
+            ``"dense"`` can.
+        self_costs: costs (..., N, N) of a against a and (..., M, M) of b against b; solved too, for
+            ``value(kind="divergence")``.
+        init: potentials (f, g) of shapes (..., N) and (..., M) to start from, such as those of an earlier result.
+            ``"pot-batch"`` and ``"exact"`` can't use it.
+
+    Returns:
+        A :class:`TransportResult`. It never raises for lack of convergence: ``result.converged`` and ``result.status``
+        tell.
+
+    Raises:
+        TypeError, ValueError: on arguments of a wrong type, shape, device, mass or range; see :func:`check_solver`.
+        MissingDependencyError: if the solver needs a package or a compiler that is missing, before any work.
+
+    Example:
+        >>> import torch
+        >>> result = solve(torch.tensor([[0.0, 1.0], [1.0, 0.0]]), epsilon=0.1)
+        >>> result.value()
+        tensor(4.5398e-05)
+        >>> result.status
+        'All 1 problems converged within 1 iterations to a marginal error of at most 0 (tol 0.001).'
+    """
+    name = check_solver(solver, epsilon=epsilon, gradient=gradient)
+    check_count("max_iter", max_iter)
+    check_number("tol", tol, above=0)
+    problem, batch_shape = make_problem(cost, a, b, float(epsilon))
+    chosen = _load(name) if isinstance(solver, str) else solver
+    if not chosen.lazy:
+        with autocast_off(problem.a):
+            problem = problem.materialised()
+    start = None if init is None else _start(init, problem, batch_shape)
+    self_results = None
+    if self_costs is not None:
+        of_a, of_b = (
+            solve(each, mass, mass, epsilon=epsilon, solver=solver, max_iter=max_iter, tol=tol, gradient=gradient)
+            for each, mass in zip(
+                self_costs,
+                (problem.a.reshape(*batch_shape, -1), problem.b.reshape(*batch_shape, -1)),
+                strict=True,
+            )
+        )
+        self_results = (of_a, of_b)
+    recorded = gradient == "unrolled" and torch.is_grad_enabled()
+    with autocast_off(problem.a), torch.set_grad_enabled(recorded):
+        if batch_shape.numel():
+            given = problem if recorded else problem.detach()
+            solution = _balanced(problem, chosen.solve(given, max_iter=max_iter, tol=float(tol), init=start))
+        else:
+            solution = _nothing(problem)
+    return TransportResult(problem, solution, batch_shape, name, gradient, max_iter, float(tol), self_results)
+
+
+def _missing(name: str, entry: _Entry) -> str | None:
+    """Why a solver can't run here and the command that changes that, or None."""
+    for package, extra in entry.packages:
+        if not _optional.is_installed(package):
+            target = f"'sslosses[{extra}]'" if extra else "sslosses"
+            needs = f"The solver {name!r} needs the package `{package}`, which is not installed."
+            return f"{needs} Run: pip install {target}"
+    if entry.compiler and not _compiler():
+        return (
+            f"The solver {name!r} compiles its formulas and needs a C++ compiler (g++, or the one that CXX names), but "
+            "found none. Run: apt-get install g++ (Debian, Ubuntu), xcode-select --install (macOS) or "
+            "conda install -c conda-forge cxx-compiler"
+        )
+    return None
+
+
+def _compiler() -> str | None:
+    # KeOps looks in these places, in this order.
+    candidates = [os.environ.get("CXX") or "g++", "clang++" if sys.platform == "darwin" else "g++", "g++"]
+    return next((path for path in map(shutil.which, candidates) if path), None)
+
+
+def _load(name: str) -> Solver:
+    # The one solver that needs torch only is imported above: torch.compile can't trace an import.
+    if name == "dense":
+        return DenseSolver()
+    entry = _ENTRIES[name]
+    module = importlib.import_module(f"sslosses.transport.solvers.{entry.module}")
+    solver: Solver = getattr(module, entry.attribute)()
+    return solver
+
+
+def _start(init: Potentials, problem: Problem, batch_shape: torch.Size) -> Potentials:
+    start = []
+    for name, value, like in zip(("f", "g"), init, (problem.a, problem.b), strict=True):
+        try:
+            broadcast = value.detach().to(like).expand(*batch_shape, like.shape[-1])
+        except RuntimeError:
+            expected = (*batch_shape, like.shape[-1])
+            raise ValueError(
+                f"Expected `init` to hold {name} of shape {expected}, but got {tuple(value.shape)}"
+            ) from None
+        start.append(broadcast.reshape(like.shape))
+    return start[0], start[1]
+
+
+def _balanced(problem: Problem, solution: Solution) -> Solution:
+    """Fix the constant that f and g share, so that all solvers return the same pair: ⟨f, a⟩ = ⟨g, b⟩."""
+    a, b = problem.a.detach(), problem.b.detach()
+    of_f, of_g = (solution.f * a).sum(-1, keepdim=True), (solution.g * b).sum(-1, keepdim=True)
+    shift = 0.5 * (of_f - of_g) / a.sum(-1, keepdim=True)
+    return solution._replace(f=solution.f - shift, g=solution.g + shift)
+
+
+def _nothing(problem: Problem) -> Solution:
+    count = problem.a.new_zeros(0)
+    p = None if problem.epsilon else problem.a.new_zeros(0, problem.a.shape[-1], problem.b.shape[-1])
+    return Solution(torch.zeros_like(problem.a), torch.zeros_like(problem.b), count.to(torch.int64), count, p)

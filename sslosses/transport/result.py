@@ -1,0 +1,177 @@
+"""What ``solve`` returns: potentials and how the solver ended, in words that name the remedy."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from sslosses._checks import check_option
+from sslosses._precision import autocast_off
+from sslosses.transport.problem import Potentials, Problem, Solution
+from sslosses.transport.value import plan, value_of
+
+VALUES = ("transport", "regularised", "divergence")
+GRADIENTS = ("exact", "envelope", "unrolled")
+
+
+class ConvergenceWarning(UserWarning):
+    """Some transport problem stopped before its marginals were within the tolerance."""
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class TransportResult:
+    """A batch of solved transport problems; every tensor keeps the batch shape (...) of the arguments of ``solve``.
+
+    Attributes:
+        problem: the problems as solved, with a flat batch.
+        solution: what the solver returned, with a flat batch.
+        batch_shape: the shape (...).
+        solver: name of the solver that ran; never ``"auto"``.
+        gradient: the default of :meth:`value`.
+        max_iter: the limit it ran under.
+        tol: the marginal error it aimed at.
+        self_results: results of a against a and of b against b, if ``self_costs`` were given.
+    """
+
+    problem: Problem
+    solution: Solution
+    batch_shape: torch.Size
+    solver: str
+    gradient: str
+    max_iter: int
+    tol: float
+    self_results: tuple[TransportResult, TransportResult] | None = None
+
+    @property
+    def potentials(self) -> Potentials:
+        """f (..., N) and g (..., M) with ⟨f, a⟩ = ⟨g, b⟩; finite also where a marginal is 0."""
+        f, g = self.solution.f, self.solution.g
+        return f.reshape(*self.batch_shape, f.shape[-1]), g.reshape(*self.batch_shape, g.shape[-1])
+
+    @property
+    def plan(self) -> Tensor:
+        """P, (..., N, M). Without a graph unless the solve was unrolled: differentiate :meth:`value` instead."""
+        with autocast_off(self.solution.f):
+            p = plan(self.problem, self.solution)
+        p = p if self.gradient == "unrolled" else p.detach()
+        return p.reshape(*self.batch_shape, *p.shape[-2:])
+
+    @property
+    def marginal_error(self) -> Tensor:
+        """Σ|P1 − a| + Σ|Pᵀ1 − b|, (...)."""
+        return self.solution.marginal_error.reshape(self.batch_shape)
+
+    @property
+    def iterations(self) -> Tensor:
+        """Updates of both potentials, (...) int64; 0 for the exact solver."""
+        return self.solution.iterations.reshape(self.batch_shape)
+
+    @property
+    def converged(self) -> Tensor:
+        """Whether the marginal error is within ``tol``, (...) bool."""
+        return self.marginal_error <= self.tol
+
+    @property
+    def epsilon(self) -> float:
+        """ε of the problems."""
+        return self.problem.epsilon
+
+    def value(self, kind: str = "transport", gradient: str | None = None) -> Tensor:
+        """The value of every problem, (...), differentiable with respect to the cost, a and b.
+
+        Args:
+            kind:
+                - ``"transport"``: ⟨P, C⟩, Cuturi's Sinkhorn distance; at ε = 0 the Wasserstein distance.
+                - ``"regularised"``: ⟨f, a⟩ + ⟨g, b⟩ = ⟨P, C⟩ + ε KL(P | abᵀ).
+                - ``"divergence"``: regularised(a, b) − ½ regularised(a, a) − ½ regularised(b, b), 0 between equal
+                  measures; needs ``self_costs``.
+            gradient:
+                - ``"exact"``: of the printed value at the fixed point, by the implicit function theorem.
+                - ``"envelope"``: P for the cost, f and g for a and b. That is the gradient of the regularised value:
+                  biased for ``"transport"`` as it takes the plan for fixed, and exact for the other two kinds.
+                - ``"unrolled"``: through the iterations, if ``solve`` was called with it.
+                - None: what ``solve`` was called with.
+
+        Gradients with respect to a and b are centred, ⟨∂a, a⟩ = 0: those of the value after a normalisation to mass 1.
+
+        Raises:
+            ValueError: on an unknown option, on ``"unrolled"`` of a solve that was not, and on ``"divergence"`` without
+                ``self_costs``.
+
+        Example:
+            >>> from sslosses.transport import grid_cost, solve
+            >>> result = solve(grid_cost(2, 2), epsilon=0.05)
+            >>> result.value(), result.value("regularised")
+            (tensor(4.5906e-05), tensor(0.0693))
+        """
+        gradient = self.gradient if gradient is None else gradient
+        check_option("kind", kind, VALUES)
+        check_option("gradient", gradient, GRADIENTS)
+        if gradient == "unrolled" and self.gradient != "unrolled":
+            raise ValueError(
+                'Expected a solve with gradient="unrolled" for value(gradient="unrolled"), but it was called with '
+                f"gradient={self.gradient!r}"
+            )
+        if kind == "divergence":
+            if self.self_results is None:
+                raise ValueError(
+                    'value(kind="divergence") needs the costs of a against a and of b against b. '
+                    "Call solve(..., self_costs=(cost_aa, cost_bb))"
+                )
+            of_a, of_b = (result.value("regularised", gradient) for result in self.self_results)
+            return self.value("regularised", gradient) - 0.5 * of_a - 0.5 * of_b
+        with autocast_off(self.solution.f):
+            value = value_of(self.problem, self.solution, kind, gradient)
+        return value.reshape(self.batch_shape)
+
+    @property
+    def status(self) -> str:
+        """How the solver ended, in one sentence; it names the remedy if some problem did not converge."""
+        failed, count = int((~self.converged).sum()), self.converged.numel()
+        if count == 0:
+            return "Nothing to solve: the batch is empty."
+        worst, most = self.marginal_error.max().item(), int(self.iterations.max())
+        if not failed:
+            return (
+                f"All {count} problems converged within {most} iterations to a marginal error of at most {worst:.2g} "
+                f"(tol {self.tol:g})."
+            )
+        if not self.problem.epsilon:
+            return f"{failed} of {count} problems were not solved by {self.solver!r}: check that the cost is finite."
+        return (
+            f"{failed} of {count} problems did not converge with {self.solver!r} within {most} iterations: the "
+            f"marginal error is up to {worst:.2g}, tol is {self.tol:g}. Raise max_iter ({self.max_iter}) or epsilon "
+            f"({self.problem.epsilon:g}), or accept the error by raising tol."
+        )
+
+    def __repr__(self) -> str:
+        """Sizes, solver and status."""
+        size = " x ".join(str(n) for n in (self.solution.f.shape[-1], self.solution.g.shape[-1]))
+        return (
+            f"TransportResult(batch={tuple(self.batch_shape)}, size={size}, solver={self.solver!r}, "
+            f"epsilon={self.problem.epsilon:g}, status={self.status!r})"
+        )
+
+
+def warn_if_not_converged(result: TransportResult, stacklevel: int = 2) -> bool:
+    """Warn with the status of ``result``, or of its self problems, if some problem did not converge.
+
+    Returns:
+        Whether it warned. Under ``torch.compile`` always False, since asking would need a branch on data.
+
+    Example:
+        >>> import torch
+        >>> from sslosses.transport import solve
+        >>> warn_if_not_converged(solve(torch.eye(3), epsilon=0.1))
+        False
+    """
+    if torch.compiler.is_compiling():
+        return False
+    for each in (result, *(result.self_results or ())):
+        if not bool(each.converged.all()):
+            warnings.warn(each.status, ConvergenceWarning, stacklevel=stacklevel + 1)
+            return True
+    return False

@@ -1,0 +1,151 @@
+"""The value of a solved problem and its gradient, shared by all solvers: they supply potentials, nothing else.
+
+With P = exp((f ⊕ g − C)/ε)·abᵀ the transport value is V = ⟨P, C⟩. Differentiating the marginal constraints gives
+
+    dV = ⟨P ∘ (1 − (C − λ ⊕ μ)/ε), dC⟩ + ⟨λ, da⟩ + ⟨μ, db⟩,
+    [diag a, P; Pᵀ, diag b] [λ; μ] = [(P ∘ C)1; (P ∘ C)ᵀ1].
+
+Gradients with respect to a and b are defined up to a
+constant, since a mass that only one of them gains can't be transported; ours have ⟨∂a, a⟩ = ⟨∂b, b⟩ = 0, which is what
+differentiating through a normalisation (a softmax, a division by the sum) leaves in any case.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint
+
+from sslosses._precision import autocast_off
+from sslosses.transport.adjoint import adjoint_potentials
+from sslosses.transport.problem import Problem, Solution, log_weights
+
+Gradients = tuple[Tensor | None, ...]
+
+
+def value_of(problem: Problem, solution: Solution, kind: str, gradient: str) -> Tensor:
+    """``"transport"`` or ``"regularised"`` value of every problem, (P,)."""
+    function = transport_value if kind == "transport" else regularised_value
+    if isinstance(problem.cost, Tensor) or problem.a.shape[0] < 2:
+        return function(problem, solution, gradient)
+    # A cost that its solver never stored: one problem's matrix at a time, here and again in the backward pass.
+    values: list[Tensor] = []
+    for i, part in enumerate(problem.split()):
+        own = solution._replace(f=solution.f[i : i + 1], g=solution.g[i : i + 1])
+        values.append(checkpoint(function, part, own, gradient, use_reentrant=False, preserve_rng_state=False))
+    return torch.cat(values)
+
+
+def plan(problem: Problem, solution: Solution) -> Tensor:
+    """P = exp((f ⊕ g − C)/ε)·abᵀ, or the solver's own plan at ε = 0. (P, N, M)."""
+    if solution.plan is not None:
+        return solution.plan
+    return _plan(problem.matrix, problem.a, problem.b, solution.f, solution.g, problem.epsilon)
+
+
+def transport_value(problem: Problem, solution: Solution, gradient: str) -> Tensor:
+    """⟨P, C⟩, (P,). At ε = 0 the plan is optimal for C itself: its gradient is P, f, g whatever ``gradient`` says."""
+    cost = _batched(problem)
+    if gradient == "unrolled":
+        return (plan(problem, solution) * cost).sum((-2, -1))
+    if gradient == "exact" and solution.plan is None:
+        f, g = solution.f.detach(), solution.g.detach()
+        return _TransportValue.apply(cost, problem.a, problem.b, f, g, problem.epsilon)  # type: ignore[no-any-return, no-untyped-call]
+    p = plan(problem, solution).detach()
+    return _with_gradient((p * cost.detach()).sum((-2, -1)), problem, solution, p)
+
+
+def regularised_value(problem: Problem, solution: Solution, gradient: str) -> Tensor:
+    """⟨f, a⟩ + ⟨g, b⟩, (P,): the regularised optimum, whose gradient is P, f, g exactly (it is stationary in f, g)."""
+    value = (solution.f * problem.a).sum(-1) + (solution.g * problem.b).sum(-1)
+    if gradient == "unrolled":
+        return value
+    return _with_gradient(value.detach(), problem, solution, plan(problem, solution).detach())
+
+
+class _TransportValue(torch.autograd.Function):
+    """⟨P, C⟩ with its exact gradient; the linear system is solved in the backward pass only."""
+
+    @staticmethod
+    def forward(ctx: Any, cost: Tensor, a: Tensor, b: Tensor, f: Tensor, g: Tensor, epsilon: float) -> Tensor:
+        ctx.save_for_backward(cost, a, b, f, g)
+        ctx.epsilon = epsilon
+        return (_plan(cost, a, b, f, g, epsilon) * cost).sum((-2, -1))
+
+    @staticmethod
+    def backward(ctx: Any, *grad_outputs: Tensor) -> Gradients:
+        (grad_output,) = grad_outputs
+        _refuse_double_backward()
+        cost, a, b, f, g = ctx.saved_tensors
+        epsilon = ctx.epsilon
+        with autocast_off(cost):
+            p = _plan(cost, a, b, f, g, epsilon)
+            lam, mu = adjoint_potentials(p, cost)
+            grads: list[Tensor | None] = [None, None, None]
+            if ctx.needs_input_grad[0]:
+                exact = p * (1 - (cost - lam.unsqueeze(-1) - mu.unsqueeze(-2)) / epsilon)
+                grads[0] = grad_output[:, None, None] * exact
+            if ctx.needs_input_grad[1] or ctx.needs_input_grad[2]:
+                # Once more through the conditional plans P/a and P/b, which exist where a or b is 0.
+                given_a = torch.softmax((log_weights(b) + g / epsilon).unsqueeze(-2) - cost / epsilon, dim=-1)
+                lam = (given_a * (cost - mu.unsqueeze(-2))).sum(-1)
+                given_b = torch.softmax((log_weights(a) + f / epsilon).unsqueeze(-1) - cost / epsilon, dim=-2)
+                mu = (given_b * (cost - lam.unsqueeze(-1))).sum(-2)
+                grads[1] = grad_output[:, None] * _centred(lam, a)
+                grads[2] = grad_output[:, None] * _centred(mu, b)
+        return (*grads, None, None, None)
+
+
+class _WithGradient(torch.autograd.Function):
+    """A value whose gradient with respect to cost, a and b is known beforehand."""
+
+    @staticmethod
+    def forward(ctx: Any, value: Tensor, *inputs_and_gradients: Tensor) -> Tensor:
+        ctx.save_for_backward(*inputs_and_gradients[3:])
+        return value.clone()
+
+    @staticmethod
+    def backward(ctx: Any, *grad_outputs: Tensor) -> Gradients:
+        (grad_output,) = grad_outputs
+        _refuse_double_backward()
+        to_cost, to_a, to_b = ctx.saved_tensors
+        return (
+            None,
+            grad_output[:, None, None] * to_cost if ctx.needs_input_grad[1] else None,
+            grad_output[:, None] * to_a,
+            grad_output[:, None] * to_b,
+            None,
+            None,
+            None,
+        )
+
+
+def _with_gradient(value: Tensor, problem: Problem, solution: Solution, p: Tensor) -> Tensor:
+    a, b = problem.a, problem.b
+    to_a, to_b = _centred(solution.f.detach(), a.detach()), _centred(solution.g.detach(), b.detach())
+    return _WithGradient.apply(value, _batched(problem), a, b, p, to_a, to_b)  # type: ignore[no-any-return, no-untyped-call]
+
+
+def _batched(problem: Problem) -> Tensor:
+    return problem.matrix.expand(problem.a.shape[0], -1, -1)
+
+
+def _plan(cost: Tensor, a: Tensor, b: Tensor, f: Tensor, g: Tensor, epsilon: float) -> Tensor:
+    scores = (f.unsqueeze(-1) + g.unsqueeze(-2) - cost) / epsilon
+    # log a and log b go inside: exp alone may overflow where a or b is tiny.
+    return (scores + log_weights(a).unsqueeze(-1) + log_weights(b).unsqueeze(-2)).exp()
+
+
+def _centred(gradient: Tensor, weights: Tensor) -> Tensor:
+    mean = (gradient * weights).sum(-1, keepdim=True) / weights.sum(-1, keepdim=True)
+    return gradient - mean
+
+
+def _refuse_double_backward() -> None:
+    if torch.is_grad_enabled() and not torch.compiler.is_compiling():
+        raise RuntimeError(
+            'The transport value has no second derivative. Use gradient="unrolled" with the dense solver, '
+            "or call backward without create_graph."
+        )
