@@ -1,0 +1,159 @@
+"""The embedded dataset: composed scenes as real files in MUSIC's public layout, all from one seed."""
+
+from __future__ import annotations
+
+import json
+import logging
+import multiprocessing
+import os
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import soundfile
+from tqdm import tqdm
+
+from .composer import DrawnSource, Source, captions, render_audio, render_frame
+from .files import write_json, write_text, written_aside
+from .media import MediaSource
+from .scenes import Scene, sample_scene
+from .timbres import SAMPLE_RATE
+
+log = logging.getLogger(__name__)
+
+FORMAT = 1  # raised when the same description no longer gives the same files
+SUBSETS = {"solo": 1, "duet": 2}
+
+
+@dataclass(frozen=True)
+class Description:
+    """All that the embedded dataset depends on."""
+
+    seed: int = 0
+    train: int = 800
+    test: int = 200
+    side: int = 224
+    media: str | None = None
+
+    @property
+    def folder(self) -> str:
+        """The name of the dataset's folder."""
+        return f"{'media' if self.media else 'drawn'}-seed{self.seed}-{self.train}-{self.test}"
+
+
+def open_source(media: str | None) -> Source:
+    """Photographs and recordings below ``media``, or the drawn instruments."""
+    return MediaSource(Path(media)) if media else DrawnSource()
+
+
+def ensure_embedded(root: Path, description: Description) -> Path:
+    """The dataset's folder below ``root``; composed now if it is not there, going on where an earlier call stopped.
+
+    Raises:
+        ValueError: if the folder exists with another description, as after a change of ``media``.
+    """
+    target = root / description.folder
+    wanted = {"format": FORMAT, **asdict(description)}
+    if target.exists():
+        found = json.loads((target / "dataset.json").read_text(encoding="utf-8"))
+        if found != wanted:
+            raise ValueError(f"Expected {target} to hold the dataset {wanted}, but it holds {found}. Move it away.")
+        return target
+    aside = root / f".{description.folder}.partial"
+    if (aside / "dataset.json").exists() and json.loads((aside / "dataset.json").read_text()) != wanted:
+        raise ValueError(f"{aside} is the rest of a dataset with another description. Delete it.")
+    for folder in ("frames", "audio", "metadata"):
+        (aside / folder).mkdir(parents=True, exist_ok=True)
+    write_json(aside / "dataset.json", wanted)
+    jobs = list(_jobs(description))
+    lines: dict[str, dict[str, Any]] = {}
+    compose = partial(_compose, folder=aside, description=description)
+    with ProcessPoolExecutor(os.cpu_count(), multiprocessing.get_context("spawn")) as pool:
+        done = pool.map(compose, jobs, chunksize=16)
+        for line in tqdm(done, total=len(jobs), desc=f"composing {target.name}", unit="scene"):
+            lines[line["id"]] = line
+    _write_metadata(aside / "metadata", lines)
+    aside.replace(target)
+    log.info("composed %d scenes in %s", len(jobs), target)
+    return target
+
+
+def _jobs(description: Description) -> Iterator[tuple[str, str, int]]:
+    for split, count in (("train", description.train), ("test", description.test)):
+        for subset in SUBSETS:
+            for index in range(count):
+                yield split, subset, index
+
+
+def _compose(job: tuple[str, str, int], *, folder: Path, description: Description) -> dict[str, Any]:
+    """Write one scene's frame and audio, unless they are there, and return what the metadata says of it."""
+    split, subset, index = job
+    held_out, sources = split == "test", SUBSETS[subset]
+    name = f"emb{2 * held_out + sources - 1}{index:07d}_000_00000"
+    rng = np.random.default_rng([description.seed, held_out, sources, index])
+    source = _source(description.media)
+    scene = sample_scene(rng, source.vocabulary, sources)
+    frame, audio = folder / "frames" / f"{name}.jpg", folder / "audio" / f"{name}.wav"
+    if not frame.exists():
+        with written_aside(frame) as path:
+            render_frame(scene, source, np.random.default_rng(rng.integers(2**63)), description.side, held_out).save(
+                path, quality=90
+            )
+    if not audio.exists():
+        samples = render_audio(scene, source, np.random.default_rng([*_entropy(job), description.seed]), held_out)
+        with written_aside(audio) as path:
+            soundfile.write(path, samples, SAMPLE_RATE, subtype="PCM_16")
+    return {"id": name, "split": split, "subset": subset, "scene": scene, "captions": captions(scene, source)}
+
+
+def _entropy(job: tuple[str, str, int]) -> tuple[int, int, int, int]:
+    return 7, int(job[0] == "test"), SUBSETS[job[1]], job[2]
+
+
+_sources: dict[str | None, Source] = {}
+
+
+def _source(media: str | None) -> Source:
+    if media not in _sources:
+        _sources[media] = open_source(media)
+    return _sources[media]
+
+
+def _write_metadata(folder: Path, lines: dict[str, dict[str, Any]]) -> None:
+    """The split lists and annotation files, each in the form of MUSIC's public one, and the captions."""
+
+    def select(split: str, subset: str, form: Callable[[str, Scene], Any]) -> list[Any]:
+        chosen = [v for v in lines.values() if (v["split"], v["subset"]) == (split, subset)]
+        return [form(v["id"], v["scene"]) for v in chosen]
+
+    def with_classes(name: str, scene: Scene) -> str:
+        return ",".join([name, *(o.name for o in scene.sounding)])
+
+    def solo(name: str, scene: Scene) -> dict[str, Any]:
+        return {"file": name, "class": scene.sounding[0].name, "bbox": list(scene.sounding[0].box)}
+
+    def duet(name: str, scene: Scene) -> dict[str, Any]:
+        parts = ((f"class_src{i}", f"bbox_src{i}", o) for i, o in enumerate(scene.sounding, 1))
+        return {"file": name} | {k: v for c, b, o in parts for k, v in ((c, o.name), (b, list(o.box)))}
+
+    for subset in SUBSETS:
+        write_text(folder / f"music_{subset}_train.txt", "\n".join(select("train", subset, with_classes)) + "\n")
+    write_text(folder / "music_solo_test.csv", "\n".join(select("test", "solo", with_classes)) + "\n")
+    write_text(folder / "music_duet_test.csv", "\n".join(select("test", "duet", lambda name, _: name)) + "\n")
+    write_json(folder / "music_solo.json", select("test", "solo", solo))
+    write_json(folder / "music_duet.json", select("test", "duet", duet))
+    write_json(
+        folder / "silent_objects.json",
+        {
+            v["id"]: [{"class": o.name, "bbox": list(o.box)} for o in v["scene"].silent]
+            for v in lines.values()
+            if v["split"] == "test"
+        },
+    )
+    write_text(
+        folder / "captions.jsonl", "".join(json.dumps({"id": v["id"], **v["captions"]}) + "\n" for v in lines.values())
+    )

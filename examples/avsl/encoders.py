@@ -1,0 +1,65 @@
+"""Visual and audio encoders: ResNets of ``transformers`` with a linear head into the embedding space."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from transformers import ResNetConfig, ResNetModel
+
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+def build_trunk(weights: str | None, channels: int, widths: Sequence[int], depths: Sequence[int]) -> ResNetModel:
+    """A ResNet by hub name or local path, or a small one from scratch.
+
+    ``weights`` for an audio trunk (``channels`` = 1) replaces the 7×7 stem by a fresh one with one input channel.
+    """
+    if weights is None:
+        return ResNetModel(
+            ResNetConfig(
+                num_channels=channels,
+                embedding_size=widths[0],
+                hidden_sizes=list(widths),
+                depths=list(depths),
+                layer_type="basic",
+            )
+        )
+    trunk = ResNetModel.from_pretrained(weights)
+    stem = trunk.embedder.embedder.convolution
+    if channels != stem.in_channels:
+        trunk.embedder.embedder.convolution = nn.Conv2d(channels, stem.out_channels, 7, 2, 3, bias=False)
+        trunk.embedder.num_channels = trunk.config.num_channels = channels
+    return trunk
+
+
+class VisualEncoder(nn.Module):
+    """Frames (B, 3, H, W) uint8 → features (B, C, h, w) through a trunk and a 1×1 head."""
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, trunk: ResNetModel, out: int) -> None:
+        super().__init__()
+        self.trunk = trunk
+        self.head = nn.Conv2d(trunk.config.hidden_sizes[-1], out, 1)
+        self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).view(3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(IMAGENET_STD).view(3, 1, 1), persistent=False)
+
+    def forward(self, frames: Tensor) -> Tensor:
+        pixels = (frames.float() / 255 - self.mean) / self.std
+        return self.head(self.trunk(pixels).last_hidden_state)
+
+
+class AudioEncoder(nn.Module):
+    """Log spectrograms (B, 1, F, T) → embeddings (B, C): mean and maximum over the trunk's map, then a linear head."""
+
+    def __init__(self, trunk: ResNetModel, out: int) -> None:
+        super().__init__()
+        self.trunk = trunk
+        self.head = nn.Linear(2 * trunk.config.hidden_sizes[-1], out)
+
+    def forward(self, spectrograms: Tensor) -> Tensor:
+        maps = self.trunk(spectrograms).last_hidden_state
+        return self.head(torch.cat([maps.mean((2, 3)), maps.amax((2, 3))], dim=1))

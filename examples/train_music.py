@@ -1,0 +1,13 @@
+"""Train and evaluate sound source localization on MUSIC, or on composed scenes where there is no data yet.
+
+python examples/train_music.py                    composed scenes, two CPU cores, a few minutes
+python examples/train_music.py --data-root DIR    your MUSIC folder
+python examples/train_music.py --media DIR        scenes from photographs and recordings
+"""
+
+import sys
+
+if __name__ == "__main__":
+    from avsl.training import main
+
+    sys.exit(main())
