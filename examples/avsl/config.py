@@ -59,7 +59,6 @@ class Config:
     peak_threshold: float = 0.1
     background_threshold: float = 0.7
     merge_threshold: float = 0.6
-    identification_alpha: float = 0.4
     # optimisation
     seed: int = 0
     epochs: int = 100

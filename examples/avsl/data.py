@@ -16,7 +16,7 @@ from .text import CaptionTable
 
 
 class SceneBatch(NamedTuple):
-    """Frames (B, 3, S, S) uint8, waveforms (B, T), caption features (B, K, D) and (B, D), which sources are real (B, K)."""
+    """Frames (B, 3, S, S) uint8, waveforms (B, T), caption features (B, K, D) and (B, D), real sources (B, K)."""
 
     frames: Tensor
     waveforms: Tensor

@@ -70,7 +70,9 @@ class MusicFolder:
     def listed(self, name: str) -> Path:
         path = self.root / "metadata" / name
         if not path.is_file():
-            raise FileNotFoundError(f"Expected {path.resolve()}, one of MUSIC's public lists, but there is no such file")
+            raise FileNotFoundError(
+                f"Expected {path.resolve()}, one of MUSIC's public lists, but there is no such file"
+            )
         return path
 
     def training_clips(self, subset: str) -> list[Clip]:

@@ -88,7 +88,10 @@ def accordion(pen: Pen, palette: Palette) -> None:
     pen.polygon([(0, 0), (0.26, 0.05), (0.26, 0.95), (0, 1)], body)
     pen.polygon([(0.75, 0.05), (1, 0), (1, 1), (0.75, 0.95)], body)
     for i in range(8):
-        pen.polygon([(0.02, 0.06 + i * 0.11), (0.15, 0.07 + i * 0.11), (0.15, 0.15 + i * 0.11), (0.02, 0.15 + i * 0.11)], (245, 245, 240))
+        pen.polygon(
+            [(0.02, 0.06 + i * 0.11), (0.15, 0.07 + i * 0.11), (0.15, 0.15 + i * 0.11), (0.02, 0.15 + i * 0.11)],
+            (245, 245, 240),
+        )
         pen.ellipse((0.88, 0.12 + i * 0.11), 0.035, 0.03, (235, 235, 235))
 
 
@@ -165,7 +168,9 @@ def xylophone(pen: Pen, palette: Palette) -> None:
     pen.polygon([(0.0, 0.28), (1.0, 0.4), (1.0, 0.52), (0.0, 0.66)], frame)
     for i in range(9):
         x, half = 0.02 + i * 0.11, 0.36 - 0.024 * i
-        bar = shade(tuple(round(255 * v) for v in colorsys.hsv_to_rgb(i / 9, 0.75, 0.95)), float(palette.rng.uniform(0.75, 1)))  # type: ignore[arg-type]
+        bar = shade(
+            tuple(round(255 * v) for v in colorsys.hsv_to_rgb(i / 9, 0.75, 0.95)), float(palette.rng.uniform(0.75, 1))
+        )  # type: ignore[arg-type]
         pen.polygon([(x, 0.46 - half), (x + 0.085, 0.46 - half), (x + 0.085, 0.46 + half), (x, 0.46 + half)], bar)
 
 
@@ -247,7 +252,10 @@ def player_behind(pen: Pen, palette: Palette) -> None:
     pen.polygon([(0.12, 0.22), (0.35, 0.1), (0.65, 0.1), (0.88, 0.22), (0.85, 0.95), (0.15, 0.95)], shirt)
     head = 0.16 * pen.unit / (pen.box[2] - pen.box[0]), 0.16 * pen.unit / (pen.box[3] - pen.box[1])
     pen.ellipse((0.5, 0.02), *head, skin)
-    pen.polygon([(0.5 - head[0], 0.0), (0.5 - head[0] / 2, -head[1]), (0.5 + head[0] / 2, -head[1]), (0.5 + head[0], 0.0)], (45, 30, 20))
+    pen.polygon(
+        [(0.5 - head[0], 0.0), (0.5 - head[0] / 2, -head[1]), (0.5 + head[0] / 2, -head[1]), (0.5 + head[0], 0.0)],
+        (45, 30, 20),
+    )
 
 
 def player_before(pen: Pen, palette: Palette, *, bowed: bool) -> None:

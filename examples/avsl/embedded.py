@@ -9,7 +9,7 @@ import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +45,7 @@ class Description:
         return f"{'media' if self.media else 'drawn'}-seed{self.seed}-{self.train}-{self.test}"
 
 
+@cache
 def open_source(media: str | None) -> Source:
     """Photographs and recordings below ``media``, or the drawn instruments."""
     return MediaSource(Path(media)) if media else DrawnSource()
@@ -95,32 +96,17 @@ def _compose(job: tuple[str, str, int], *, folder: Path, description: Descriptio
     held_out, sources = split == "test", SUBSETS[subset]
     name = f"emb{2 * held_out + sources - 1}{index:07d}_000_00000"
     rng = np.random.default_rng([description.seed, held_out, sources, index])
-    source = _source(description.media)
+    source = open_source(description.media)
     scene = sample_scene(rng, source.vocabulary, sources)
     frame, audio = folder / "frames" / f"{name}.jpg", folder / "audio" / f"{name}.wav"
+    for_frame, for_audio = rng.spawn(2)
     if not frame.exists():
         with written_aside(frame) as path:
-            render_frame(scene, source, np.random.default_rng(rng.integers(2**63)), description.side, held_out).save(
-                path, quality=90
-            )
+            render_frame(scene, source, for_frame, description.side, held_out).save(path, quality=90)
     if not audio.exists():
-        samples = render_audio(scene, source, np.random.default_rng([*_entropy(job), description.seed]), held_out)
         with written_aside(audio) as path:
-            soundfile.write(path, samples, SAMPLE_RATE, subtype="PCM_16")
+            soundfile.write(path, render_audio(scene, source, for_audio, held_out), SAMPLE_RATE, subtype="PCM_16")
     return {"id": name, "split": split, "subset": subset, "scene": scene, "captions": captions(scene, source)}
-
-
-def _entropy(job: tuple[str, str, int]) -> tuple[int, int, int, int]:
-    return 7, int(job[0] == "test"), SUBSETS[job[1]], job[2]
-
-
-_sources: dict[str | None, Source] = {}
-
-
-def _source(media: str | None) -> Source:
-    if media not in _sources:
-        _sources[media] = open_source(media)
-    return _sources[media]
 
 
 def _write_metadata(folder: Path, lines: dict[str, dict[str, Any]]) -> None:

@@ -26,8 +26,8 @@ class SilentObjects(NamedTuple):
     classes: tuple[str, ...]
 
 
-class TestScenes(NamedTuple):
-    """Test clips of one subset: truths (N, S, T, T) bool, one mask a source, and silent objects where they are known."""
+class HeldOutScenes(NamedTuple):
+    """Test clips of one subset: truths (N, S, T, T) bool, one mask a source, and silent objects where known."""
 
     subset: str
     scenes: MusicScenes
@@ -36,7 +36,7 @@ class TestScenes(NamedTuple):
 
 
 class Prediction(NamedTuple):
-    """Maps of a model on :class:`TestScenes`.
+    """Maps of a model on :class:`HeldOutScenes`.
 
     sound: (N, h, w), S_a. maps: (N, S, h, w), one a source; valid: (N, S) bool, which of them were found.
     """
@@ -46,7 +46,7 @@ class Prediction(NamedTuple):
     valid: Tensor
 
 
-def load_test_scenes(folder: MusicFolder, subset: str, image_size: int) -> TestScenes:
+def load_held_out(folder: MusicFolder, subset: str, image_size: int) -> HeldOutScenes:
     """The test clips of ``subset`` with rasterised boxes."""
     clips, boxes = folder.test_clips(subset)
     truths = torch.stack([torch.stack([rasterize([b], FRAME) for b in sources]) for sources in boxes]).bool()
@@ -58,15 +58,15 @@ def load_test_scenes(folder: MusicFolder, subset: str, image_size: int) -> TestS
             corners = [(x, y, x + w, y + h) for x, y, w, h in (o["bbox"] for o in objects)]
             masks = torch.stack([rasterize([c], FRAME) for c in corners]).bool()
             silent.append(SilentObjects(masks, tuple(o["class"] for o in objects)))
-    return TestScenes(subset, MusicScenes(folder, clips, image_size), truths, silent)
+    return HeldOutScenes(subset, MusicScenes(folder, clips, image_size), truths, silent)
 
 
 @torch.no_grad()
-def predict(model: Localizer, test: TestScenes, batch_size: int = 50) -> Prediction:
+def predict(model: Localizer, test: HeldOutScenes, batch_size: int = 50) -> Prediction:
     """Maps of all test clips.
 
-    A single source is localised by S_a itself. The sources of a mixture, their number known, are taken apart by iterative
-    object identification.
+    A single source is localised by S_a itself. The sources of a mixture, their number known, are taken apart by
+    iterative object identification.
     """
     training = model.training
     model.eval()
@@ -86,14 +86,14 @@ def predict(model: Localizer, test: TestScenes, batch_size: int = 50) -> Predict
     return Prediction(*(torch.cat(values) for values in zip(*parts, strict=True)))
 
 
-def score(test: TestScenes, prediction: Prediction) -> Figures:
+def score(test: HeldOutScenes, prediction: Prediction) -> Figures:
     """The protocol's figures and, with silent objects known, the shares of pairs told apart; all in percent."""
     metric = SoundLocalization("paper", task=TASKS[test.subset])
     metric.update(prediction.maps, test.truths, prediction.valid)
     return _percent(metric, test.subset) | _discrimination(test, prediction.sound)
 
 
-def chance(test: TestScenes, resolution: tuple[int, int], seed: int = 0) -> dict[str, Figures]:
+def chance(test: HeldOutScenes, resolution: tuple[int, int], seed: int = 0) -> dict[str, Figures]:
     """The same figures for a centred Gaussian, the whole frame and random maps."""
     levels = chance_levels(test.truths, "paper", task=TASKS[test.subset], resolution=resolution, seed=seed)
     count, (height, width) = len(test.truths), resolution
@@ -117,7 +117,7 @@ def _percent(metric: SoundLocalization, subset: str) -> Figures:
     return figures | {f"{subset} without map": float(result["samples_without_map"])}
 
 
-def _discrimination(test: TestScenes, sound: Tensor) -> Figures:
+def _discrimination(test: HeldOutScenes, sound: Tensor) -> Figures:
     if not test.silent:
         return {}
     metric = SilentObjectDiscrimination()

@@ -39,9 +39,7 @@ class Localizer(L.LightningModule):
         self.save_hyperparameters()
         c = Config.from_dict(config)
         self.config = c
-        self.visual = VisualEncoder(
-            build_trunk(c.visual_weights, 3, c.visual_widths, c.visual_depths), c.embedding_dim
-        )
+        self.visual = VisualEncoder(build_trunk(c.visual_weights, 3, c.visual_widths, c.visual_depths), c.embedding_dim)
         self.audio = AudioEncoder(build_trunk(c.audio_weights, 1, c.audio_widths, c.audio_depths), c.embedding_dim)
         self.spectrogram = LogSpectrogram()
         self.text = TextProjection(text_features, c.embedding_dim)
@@ -109,5 +107,6 @@ class Localizer(L.LightningModule):
             peak_threshold=c.peak_threshold,
             background_threshold=c.background_threshold,
             merge_threshold=c.merge_threshold,
-            alpha_background=c.identification_alpha,
+            alpha_background=c.alpha_background,
+            omega=c.omega,
         )

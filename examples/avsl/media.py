@@ -113,7 +113,11 @@ class MediaSource:
         if sounding:
             return f"{phrase} making a sound"
         article, _, rest = phrase.partition(" ")
-        return f"{'a' if article in ('a', 'an') else article} silent {rest}" if name in self.vocabulary.sounding else phrase
+        return (
+            f"{'a' if article in ('a', 'an') else article} silent {rest}"
+            if name in self.vocabulary.sounding
+            else phrase
+        )
 
 
 def _phrase(picture: Path) -> str | None:

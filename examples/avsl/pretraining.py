@@ -1,7 +1,7 @@
 """Image-only pretraining of the visual encoder on crops with captions: the embedded stand-in for ImageNet weights.
 
-It is stronger supervision than ImageNet: crops show the very classes of the scenes, in both states, and the classifier's
-weights are the caption features, as in CLIP. No scene, box or sound is used.
+It is stronger supervision than ImageNet: crops show the very classes of the scenes, in both states, and the
+classifier's weights are the caption features, as in CLIP. No scene, box or sound is used.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from rich.table import Table
 from torch import Tensor
 
-from .evaluation import Figures, Prediction, TestScenes
+from .evaluation import Figures, HeldOutScenes, Prediction
 from .files import write_json, write_text, written_aside
 
 matplotlib.use("Agg")
@@ -51,42 +51,42 @@ def write_report(run: Path, rows: Mapping[str, Figures], seconds: Mapping[str, f
     write_json(run / "metrics.json", {"percent": rows, "seconds": seconds})
 
 
-def draw_sheet(path: Path, tests: Sequence[tuple[TestScenes, Prediction]], per_subset: int = 5) -> None:
-    """A row a scene: the frame with the sounding objects' boxes (green) and the silent ones' (red, dashed), the map of
-    the whole sound, and each source's map with its box."""
-    rows = sum(min(per_subset, len(test.scenes)) for test, _ in tests)
-    figure, axes = plt.subplots(rows, 4, figsize=(10, 2.6 * rows), squeeze=False, layout="constrained")
-    for axis in axes.flat:
-        axis.axis("off")
-    row = 0
-    for test, prediction in tests:
-        for index in range(min(per_subset, len(test.scenes))):
-            _draw_scene(axes[row], test, prediction, index)
-            row += 1
+def draw_sheet(path: Path, tests: Sequence[tuple[HeldOutScenes, Prediction]], per_subset: int = 6) -> None:
+    """A row a scene, subsets side by side: the frame with the boxes of sounding (green) and silent objects (red,
+    dashed), the map of the whole sound and, for mixtures, the map of each source."""
+    widths = [2 if test.truths.shape[1] == 1 else 2 + test.truths.shape[1] for test, _ in tests]
+    rows = min(per_subset, *(len(test.scenes) for test, _ in tests))
+    size = (2.1 * sum(widths), 2.3 * rows)
+    figure, axes = plt.subplots(rows, sum(widths), figsize=size, squeeze=False, layout="constrained")
+    first = 0
+    for (test, prediction), width in zip(tests, widths, strict=True):
+        for index in range(rows):
+            _draw_scene(axes[index, first : first + width], test, prediction, index)
+        first += width
     with written_aside(path) as aside:
-        figure.savefig(aside, dpi=80)
+        figure.savefig(aside, dpi=75)
     plt.close(figure)
 
 
-def _draw_scene(axes: Sequence[Axes], test: TestScenes, prediction: Prediction, index: int) -> None:
+def _draw_scene(axes: Sequence[Axes], test: HeldOutScenes, prediction: Prediction, index: int) -> None:
     clip, frame = test.scenes.clips[index], test.scenes[index].frame
     truths = test.truths[index]
     side = truths.shape[-1]
     picture = F.interpolate(frame[None].float() / 255, size=(side, side), mode="bilinear")[0].permute(1, 2, 0).numpy()
-    axes[0].imshow(picture)
+    for axis in axes:
+        axis.axis("off")
+        axis.imshow(picture)
     axes[0].set_title(", ".join(clip.classes), fontsize=9)
-    for truth in truths:
-        _box(axes[0], truth, "lime", "-")
     for mask in test.silent[index].masks if test.silent else ():
         _box(axes[0], mask, "red", "--")
     _overlay(axes[1], picture, prediction.sound[index])
-    axes[1].set_title("sound (S_a)", fontsize=9)
-    if test.subset == "solo":
-        return
-    for axis, heat, found, number in zip(axes[2:], prediction.maps[index], prediction.valid[index], (1, 2), strict=False):
+    axes[1].set_title("sound", fontsize=9)
+    for number, axis in enumerate(axes[2:]):
+        found = bool(prediction.valid[index, number])
         if found:
-            _overlay(axis, picture, heat)
-        axis.set_title(f"object {number}" if found else f"object {number}: not found", fontsize=9)
+            _overlay(axis, picture, prediction.maps[index, number])
+        axis.set_title(f"source {number + 1}" if found else f"source {number + 1}: not found", fontsize=9)
+    for axis in axes:
         for truth in truths:
             _box(axis, truth, "lime", "-")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
@@ -88,7 +89,7 @@ def _slots(rng: np.random.Generator, tall: Sequence[bool]) -> tuple[list[Box], l
     if len(tall) == 1 or all(t == tall[0] for t in tall):
         parts = 2 if len(tall) == 1 else 3
         edges = _edges(rng, parts)
-        strips: list[Box] = [(a, 0.0, b - a, 1.0) for a, b in zip(edges, edges[1:], strict=False)]
+        strips: list[Box] = [(a, 0.0, b - a, 1.0) for a, b in pairwise(edges)]
         shapes = [True] * parts
         if len(tall) == 1 and rng.random() < 0.4:
             left, cut = strips.pop(0), rng.uniform(0.42, 0.58)

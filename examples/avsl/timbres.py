@@ -29,19 +29,31 @@ def _harmonics(*amplitudes: float) -> tuple[tuple[float, float], ...]:
     return tuple((float(i + 1), a) for i, a in enumerate(amplitudes) if a)
 
 
+def _detuned(partials: tuple[tuple[float, float], ...], by: float) -> tuple[tuple[float, float], ...]:
+    return tuple((multiple * d, amplitude) for multiple, amplitude in partials for d in (1 - by, 1 + by))
+
+
+ACCORDION = _detuned(_harmonics(1, 0.7, 0.8, 0.5, 0.5, 0.4, 0.3, 0.3), 0.006)
+GUITAR = _harmonics(1, 0.7, 0.45, 0.3, 0.2, 0.12, 0.08)
+CELLO = _harmonics(1, 0.9, 0.7, 0.55, 0.5, 0.35, 0.3, 0.25, 0.2, 0.15)
+ERHU = _harmonics(0.5, 1, 0.9, 0.35, 0.6, 0.5, 0.2, 0.3)
+SAXOPHONE = _harmonics(1, 0.4, 0.9, 0.3, 0.7, 0.25, 0.5, 0.2, 0.3)
+TRUMPET = _harmonics(0.5, 0.8, 1, 0.95, 0.85, 0.7, 0.55, 0.4, 0.3, 0.2)
+TUBA = _harmonics(1, 0.75, 0.4, 0.2, 0.1)
+BARS = ((1.0, 1.0), (3.93, 0.5), (9.54, 0.25))  # a struck bar's partials are not harmonic
+
 TIMBRES: dict[str, Timbre] = {
-    "accordion": Timbre(
-        tuple((h * d, a) for h, a in _harmonics(1, 0.7, 0.8, 0.5, 0.5, 0.4, 0.3, 0.3) for d in (0.994, 1.006)),
-        0.06, 9.0, 53, 77, 3.0,
+    "accordion": Timbre(ACCORDION, attack=0.06, decay=9.0, low=53, high=77, notes_per_second=3.0),
+    "acoustic_guitar": Timbre(GUITAR, attack=0.004, decay=0.35, low=45, high=69, notes_per_second=5.0),
+    "cello": Timbre(CELLO, attack=0.12, decay=6.0, low=36, high=57, notes_per_second=1.8, vibrato=0.006, noise=0.02),
+    "erhu": Timbre(ERHU, attack=0.09, decay=6.0, low=62, high=84, notes_per_second=2.5, vibrato=0.016, noise=0.02),
+    "saxophone": Timbre(SAXOPHONE, 0.03, decay=5.0, low=49, high=76, notes_per_second=4.0, vibrato=0.005, noise=0.06),
+    "trumpet": Timbre(
+        TRUMPET, attack=0.025, decay=7.0, low=58, high=82, notes_per_second=4.0, vibrato=0.002, noise=0.01
     ),
-    "acoustic_guitar": Timbre(_harmonics(1, 0.7, 0.45, 0.3, 0.2, 0.12, 0.08), 0.004, 0.35, 45, 69, 5.0),
-    "cello": Timbre(_harmonics(1, 0.9, 0.7, 0.55, 0.5, 0.35, 0.3, 0.25, 0.2, 0.15), 0.12, 6.0, 36, 57, 1.8, 0.006, 0.02),
-    "erhu": Timbre(_harmonics(0.5, 1, 0.9, 0.35, 0.6, 0.5, 0.2, 0.3), 0.09, 6.0, 62, 84, 2.5, 0.016, 0.02),
-    "saxophone": Timbre(_harmonics(1, 0.4, 0.9, 0.3, 0.7, 0.25, 0.5, 0.2, 0.3), 0.03, 5.0, 49, 76, 4.0, 0.005, 0.06),
-    "trumpet": Timbre(_harmonics(0.5, 0.8, 1, 0.95, 0.85, 0.7, 0.55, 0.4, 0.3, 0.2), 0.025, 7.0, 58, 82, 4.0, 0.002, 0.01),
-    "tuba": Timbre(_harmonics(1, 0.75, 0.4, 0.2, 0.1), 0.06, 4.0, 28, 46, 2.0, 0.0, 0.03),
-    "xylophone": Timbre(((1.0, 1.0), (3.93, 0.5), (9.54, 0.25)), 0.001, 0.09, 72, 96, 7.0, 0.0, 0.01),
-}  # fmt: skip
+    "tuba": Timbre(TUBA, attack=0.06, decay=4.0, low=28, high=46, notes_per_second=2.0, noise=0.03),
+    "xylophone": Timbre(BARS, attack=0.001, decay=0.09, low=72, high=96, notes_per_second=7.0, noise=0.01),
+}
 
 
 def play(name: str, rng: np.random.Generator, held_out: bool = False) -> NDArray[np.float32]:

@@ -22,7 +22,7 @@ from .config import Config, add_options, given_options
 from .data import TrainingScenes
 from .dataset import MusicFolder, MusicScenes
 from .embedded import Description, ensure_embedded
-from .evaluation import Figures, chance, load_test_scenes, predict, score
+from .evaluation import Figures, HeldOutScenes, chance, load_held_out, predict, score
 from .files import write_json, write_text, written_aside
 from .localizer import Localizer
 from .pretraining import crop_captions, pretrain, render_crops
@@ -40,7 +40,9 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     )
     parser.add_argument("--data-root", type=Path, help="folder of MUSIC: frames/, audio/, metadata/")
     parser.add_argument("--media", type=Path, help="compose scenes from this folder of photographs and recordings")
-    parser.add_argument("--config", help="YAML file, or a name in examples/configs (default: embedded; with --data-root: music)")
+    parser.add_argument(
+        "--config", help="YAML file, or a name in examples/configs (default: embedded; with --data-root: music)"
+    )
     parser.add_argument("--quick", action="store_true", help="the quick configuration: a minute, to see that all works")
     parser.add_argument("--name", help="folder of this run below --runs (default: from data, configuration and seed)")
     parser.add_argument("--runs", type=Path, default=Path("runs"))
@@ -80,7 +82,7 @@ def run(options: argparse.Namespace, console: Console) -> dict[str, Figures]:
     config = Config.load(options.config, given_options(options))
     folder = _open_data(options, config)
     clock.lap("data")
-    directory = options.runs / (options.name or f"{options.data_root.name if options.data_root else 'media' if options.media else 'embedded'}-{Path(options.config).stem}-seed{config.seed}".replace("embedded-embedded", "embedded"))
+    directory = options.runs / (options.name or _default_name(options, config))
     _claim(directory, config, folder.root)
     if (directory / "metrics.json").is_file():
         rows: dict[str, Figures] = json.loads((directory / "metrics.json").read_text(encoding="utf-8"))["percent"]
@@ -88,8 +90,8 @@ def run(options: argparse.Namespace, console: Console) -> dict[str, Figures]:
         return rows
     model, scenes, captions = _prepare(options, config, folder)
     clock.lap("pretraining")
-    tests = [load_test_scenes(folder, subset, config.image_size) for subset in config.subsets]
-    untrained = _cached_figures(directory / "untrained.json", lambda: _score_all(model, tests))
+    tests = [load_held_out(folder, subset, config.image_size) for subset in config.subsets]
+    untrained = _untrained_figures(directory / "untrained.json", model, tests)
     _fit(model, TrainingScenes(scenes, captions, config), directory, config)
     clock.lap("training")
     predictions = [predict(model, test) for test in tests]
@@ -101,8 +103,15 @@ def run(options: argparse.Namespace, console: Console) -> dict[str, Figures]:
     draw_sheet(directory / "sheet.png", list(zip(tests, predictions, strict=True)))
     write_report(directory, rows, clock.laps)
     console.print(rich_table(rows, str(directory)))
-    console.print(f"Table, pictures, configuration and checkpoint are in {directory}/ ({sum(clock.laps.values()):.0f} s)")
+    console.print(
+        f"Table, pictures, configuration and checkpoint are in {directory}/ ({sum(clock.laps.values()):.0f} s)"
+    )
     return rows
+
+
+def _default_name(options: argparse.Namespace, config: Config) -> str:
+    data = options.data_root.resolve().name if options.data_root else "media" if options.media else None
+    return "-".join(filter(None, (data, Path(options.config).stem, f"seed{config.seed}")))
 
 
 class _Clock:
@@ -141,7 +150,9 @@ def _claim(directory: Path, config: Config, data: Path) -> None:
         )
 
 
-def _prepare(options: argparse.Namespace, config: Config, folder: MusicFolder) -> tuple[Localizer, MusicScenes, CaptionTable]:
+def _prepare(
+    options: argparse.Namespace, config: Config, folder: MusicFolder
+) -> tuple[Localizer, MusicScenes, CaptionTable]:
     cache = options.data / "cache"
     clips = [clip for subset in config.subsets for clip in folder.training_clips(subset)]
     scenes = MusicScenes(folder, clips, config.image_size, in_memory=config.in_memory)
@@ -182,7 +193,10 @@ def _fit(model: Localizer, data: TrainingScenes, directory: Path, config: Config
         accelerator="auto",
         devices=config.devices,
         precision=config.precision,
-        logger=[CSVLogger(directory, name="", version="csv"), TensorBoardLogger(directory, name="", version="tensorboard")],
+        logger=[
+            CSVLogger(directory, name="", version="csv"),
+            TensorBoardLogger(directory, name="", version="tensorboard"),
+        ],
         callbacks=[
             ModelCheckpoint(checkpoints, save_last=True, save_top_k=0, every_n_epochs=1, save_on_train_epoch_end=True),
             TQDMProgressBar(refresh_rate=5),
@@ -193,7 +207,12 @@ def _fit(model: Localizer, data: TrainingScenes, directory: Path, config: Config
     )
     with warnings.catch_warnings():
         # In-memory scenes need no workers, frozen batch statistics are meant to be, a short epoch logs once.
-        for expected in ("does not have many workers", "module\\(s\\) in eval mode", "smaller than the logging interval", "LeafSpec"):
+        for expected in (
+            "does not have many workers",
+            "module\\(s\\) in eval mode",
+            "smaller than the logging interval",
+            "LeafSpec",
+        ):
             warnings.filterwarnings("ignore", f".*{expected}.*")
         try:
             trainer.fit(model, data, ckpt_path=last if last.is_file() else None, weights_only=True)
@@ -203,15 +222,13 @@ def _fit(model: Localizer, data: TrainingScenes, directory: Path, config: Config
         raise KeyboardInterrupt
 
 
-def _score_all(model: Localizer, tests: Sequence) -> Figures:
-    return _merge([score(test, predict(model, test)) for test in tests])
-
-
 def _merge(parts: Sequence[Figures]) -> Figures:
     return {name: value for part in parts for name, value in part.items()}
 
 
-def _cached_figures(path: Path, compute) -> Figures:
+def _untrained_figures(path: Path, model: Localizer, tests: Sequence[HeldOutScenes]) -> Figures:
+    """Figures before training, kept because a resumed run starts with a trained model."""
     if not path.is_file():
-        write_json(path, compute())
-    return json.loads(path.read_text(encoding="utf-8"))
+        write_json(path, _merge([score(test, predict(model, test)) for test in tests]))
+    figures: Figures = json.loads(path.read_text(encoding="utf-8"))
+    return figures
