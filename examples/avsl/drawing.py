@@ -274,3 +274,11 @@ def motion_strokes(pen: Pen) -> None:
     for x, start in ((0.0, 130), (1.0, -50)):
         for radius in (0.12, 0.2):
             pen.arc((x, 0.5), radius, start, start + 100, (250, 250, 250), 0.025)
+
+
+def sound_waves(pen: Pen) -> None:
+    """Bold arcs over both sides of the box, visible on any background, for pictures that have no player."""
+    for x, start in ((0.1, 130), (0.9, -50)):
+        for radius in (0.1, 0.2, 0.3):
+            for colour, width in (((20, 20, 20), 0.07), ((255, 255, 255), 0.035)):
+                pen.arc((x, 0.5), radius, start, start + 100, colour, width)

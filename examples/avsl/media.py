@@ -27,7 +27,7 @@ class MediaSource:
     """Objects from a folder tree as Debian's ``tuxpaint-stamps-default`` installs it.
 
     An object sounds if its picture has a sound beside it; pictures without one are silent objects. A sounding object
-    is told from its silent twin by strokes of motion at its sides. There is one picture and one recording a class, so
+    is told from its silent twin by waves drawn at its sides. There is one picture and one recording a class, so
     training and test scenes share them and differ in composition, colours, mirroring, and the section of the sound.
 
     Raises:
@@ -76,7 +76,7 @@ class MediaSource:
     def paint(
         self, canvas: Image.Image, name: str, sounding: bool, box: Box, rng: np.random.Generator, held_out: bool
     ) -> None:
-        """Paste the photograph into its box; a sounding object gets strokes of motion."""
+        """Paste the photograph into its box; a sounding object gets waves at its sides."""
         side = canvas.width
         left, top = round(box[0] * side), round(box[1] * side)
         stamp = _picture(self.pictures[name]).resize((max(1, round(box[2] * side)), max(1, round(box[3] * side))))
@@ -88,7 +88,7 @@ class MediaSource:
         canvas.paste(tinted, (left, top), alpha)
         if sounding:
             pen = drawing.Pen(ImageDraw.Draw(canvas), (left, top, left + stamp.width, top + stamp.height))
-            drawing.motion_strokes(pen)
+            drawing.sound_waves(pen)
 
     def sound(self, name: str, rng: np.random.Generator, held_out: bool) -> NDArray[np.float32]:
         """Three seconds at 16 kHz: the recording, repeated with pauses, from a random point on.

@@ -41,7 +41,8 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     parser.add_argument("--data-root", type=Path, help="folder of MUSIC: frames/, audio/, metadata/")
     parser.add_argument("--media", type=Path, help="compose scenes from this folder of photographs and recordings")
     parser.add_argument(
-        "--config", help="YAML file, or a name in examples/configs (default: embedded; with --data-root: music)"
+        "--config",
+        help="YAML file, or a name in examples/configs (default: embedded, music with --data-root, media with --media)",
     )
     parser.add_argument("--quick", action="store_true", help="the quick configuration: a minute, to see that all works")
     parser.add_argument("--name", help="folder of this run below --runs (default: from data, configuration and seed)")
@@ -55,8 +56,14 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
         parser.error("--quick and --config exclude each other")
     if parsed.media:
         parsed.media = parsed.media.resolve()
-    parsed.config = parsed.config or ("quick" if parsed.quick else "music" if parsed.data_root else "embedded")
+    parsed.config = parsed.config or (_default_config(parsed))
     return parsed
+
+
+def _default_config(options: argparse.Namespace) -> str:
+    if options.quick:
+        return "quick"
+    return "music" if options.data_root else "media" if options.media else "embedded"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -110,8 +117,8 @@ def run(options: argparse.Namespace, console: Console) -> dict[str, Figures]:
 
 
 def _default_name(options: argparse.Namespace, config: Config) -> str:
-    data = options.data_root.resolve().name if options.data_root else "media" if options.media else None
-    return "-".join(filter(None, (data, Path(options.config).stem, f"seed{config.seed}")))
+    data = options.data_root.resolve().name if options.data_root else "media" if options.media else "embedded"
+    return "-".join(dict.fromkeys((data, Path(options.config).stem, f"seed{config.seed}")))
 
 
 class _Clock:

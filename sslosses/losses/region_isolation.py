@@ -14,7 +14,7 @@ from sslosses._precision import autocast_off
 from sslosses.losses._inputs import check_references
 from sslosses.losses._reduction import REDUCTIONS, reduce_samples
 from sslosses.similarity import similarity_map
-from sslosses.transport import ConvergenceWarning, check_solver, grid_cost, grid_positions, pointcloud_cost, solve
+from sslosses.transport import ConvergenceWarning, check_solver, grid_positions, lazy_grid_cost, pointcloud_cost, solve
 
 FORMULATIONS = ("pointcloud", "distribution")
 VALUES = ("transport", "regularised", "divergence")
@@ -216,7 +216,7 @@ def _transport(source: Tensor, target: Tensor, height: int, width: int, options:
         cost: Any = pointcloud_cost(source, target, positions, positions, options.value_weight, options.position_weight)
         weights, self_costs = (None, None), cost.self_costs()
     else:
-        cost = grid_cost(height, width, dtype=source.dtype, device=source.device)
+        cost = lazy_grid_cost(height, width, dtype=source.dtype, device=source.device)
         weights, self_costs = (_measure(source, options.normalise), _measure(target, options.normalise)), (cost, cost)
     result = solve(
         cost,
@@ -228,7 +228,10 @@ def _transport(source: Tensor, target: Tensor, height: int, width: int, options:
         gradient=options.gradient,
         self_costs=self_costs if options.value == "divergence" else None,
     )
-    return _Solved(result.value(kind=options.value, gradient=options.gradient), result.converged, result.marginal_error)
+    converged, errors = result.converged, result.marginal_error
+    for own in result.self_results or ():
+        converged, errors = converged & own.converged, errors.maximum(own.marginal_error)
+    return _Solved(result.value(kind=options.value, gradient=options.gradient), converged, errors)
 
 
 def _measure(values: Tensor, normalise: str) -> Tensor:
