@@ -183,6 +183,28 @@ def test_values_differ_as_defined() -> None:
 
 
 @pytest.mark.parametrize("formulation", ["pointcloud", "distribution"])
+@pytest.mark.parametrize("solver", ["pot", "pot-batch", "geomloss", "geomloss-keops"])
+def test_every_sinkhorn_solver_serves_both_formulations(solver: str, formulation: str) -> None:
+    options: dict[str, Any] = {"formulation": formulation, "epsilon": 0.2, "max_iter": 1000, "tol": 1e-10}
+    batch = make()
+    expected = object_region_isolation_loss(*batch, solver="dense", **options).distances
+    found = object_region_isolation_loss(*batch, solver=solver, **options)
+    assert bool(found.converged)
+    torch.testing.assert_close(found.distances, expected, rtol=1e-8, atol=1e-8)
+
+
+def test_divergence_reports_self_problems_that_did_not_converge() -> None:
+    # Against a constant map the cost depends on one side only and is settled at once; a map against itself is not.
+    visual, foreground, background = make(sources=1)
+    batch = visual, foreground, torch.zeros_like(background)
+    few: dict[str, Any] = {"position_weight": 0.0, "epsilon": 0.05, "max_iter": 2, "tol": 1e-9}
+    assert bool(object_region_isolation_loss(*batch, **few).converged)
+    assert not bool(object_region_isolation_loss(*batch, value="divergence", **few).converged)
+    with pytest.warns(ConvergenceWarning, match="did not converge"):
+        ORILoss(value="divergence", **few)(*batch)
+
+
+@pytest.mark.parametrize("formulation", ["pointcloud", "distribution"])
 @pytest.mark.parametrize("value", ["transport", "regularised", "divergence"])
 def test_exact_gradient_is_that_of_the_value(formulation: str, value: str) -> None:
     visual, foreground, background = make(2, 2, (2, 2), 4)
