@@ -68,7 +68,6 @@ class Config:
     weight_decay: float = 0.0
     schedule: str = "constant"
     precision: str = "32-true"
-    devices: int = 1
 
     def __post_init__(self) -> None:
         """Check what no library below checks with a clear text."""
@@ -77,7 +76,7 @@ class Config:
             raise ValueError(f"Expected `subsets` out of 'solo' and 'duet', but got {self.subsets}")
         if self.schedule not in ("constant", "one-cycle"):
             raise ValueError(f"Expected `schedule` to be 'constant' or 'one-cycle', but got {self.schedule!r}")
-        for name in ("train_scenes", "test_scenes", "image_size", "embedding_dim", "batch_size", "epochs", "devices"):
+        for name in ("train_scenes", "test_scenes", "image_size", "embedding_dim", "batch_size", "epochs"):
             if getattr(self, name) < 1:
                 raise ValueError(f"Expected `{name}` to be at least 1, but got {getattr(self, name)}")
 

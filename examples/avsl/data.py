@@ -50,17 +50,16 @@ class Collate:
 
 
 class TrainingScenes(L.LightningDataModule):
-    """The training loader. Its order is that of ``DistributedSampler``, also on one process, so that a run that was
-    stopped goes on with the batches that it would have seen."""
+    """The training loader. ``DistributedSampler`` draws an epoch's order from seed and epoch alone, on one process too,
+    so a run that was stopped goes on with the batches that it would have seen."""
 
     def __init__(self, scenes: MusicScenes, captions: CaptionTable, config: Config) -> None:
         super().__init__()
         self.scenes, self.captions, self.config = scenes, captions, config
 
     def train_dataloader(self) -> DataLoader[SceneBatch]:
-        assert self.trainer is not None
         sampler: DistributedSampler[Example] = DistributedSampler(
-            self.scenes, self.trainer.world_size, self.trainer.global_rank, shuffle=True, seed=self.config.seed
+            self.scenes, num_replicas=1, rank=0, shuffle=True, seed=self.config.seed
         )
         return DataLoader(
             self.scenes,

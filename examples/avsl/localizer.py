@@ -44,13 +44,12 @@ class Localizer(L.LightningModule):
         self.spectrogram = LogSpectrogram()
         self.text = TextProjection(text_features, c.embedding_dim)
         masks = {"alpha_foreground": c.alpha_foreground, "alpha_background": c.alpha_background, "omega": c.omega}
-        distributed = c.devices > 1
         self.objective = ObjectAwareObjective(
             trimap_weight=c.trimap_weight,
             oca_weight=c.oca_weight,
             ori_weight=c.ori_weight,
-            trimap=TriMapContrastiveLoss(gather_distributed=distributed, **masks),
-            oca=OCALoss(temperature=c.temperature, tau=c.tau, gather_distributed=distributed, **masks),
+            trimap=TriMapContrastiveLoss(**masks),
+            oca=OCALoss(temperature=c.temperature, tau=c.tau, **masks),
             ori=ORILoss(solver=c.ori_solver, epsilon=c.ori_epsilon, tol=c.ori_tol),
         )
 
@@ -69,7 +68,7 @@ class Localizer(L.LightningModule):
 
     def on_train_epoch_start(self) -> None:
         # So that an epoch draws the same numbers whether or not the run was stopped before it.
-        torch.manual_seed(self.config.seed * 100_003 + self.current_epoch * self.trainer.world_size + self.global_rank)
+        torch.manual_seed(self.config.seed * 100_003 + self.current_epoch)
 
     def train(self, mode: bool = True) -> Localizer:
         super().train(mode)

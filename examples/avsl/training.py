@@ -77,7 +77,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         log.info("Stopped. The same command goes on from here.")
         return 130
-    except (FileNotFoundError, ModuleNotFoundError, ValueError) as error:
+    except (OSError, ModuleNotFoundError, ValueError) as error:
         log.error("%s: %s", type(error).__name__, error)
         return 2
     return 0
@@ -119,6 +119,13 @@ def run(options: argparse.Namespace, console: Console) -> dict[str, Figures]:
 def _default_name(options: argparse.Namespace, config: Config) -> str:
     data = options.data_root.resolve().name if options.data_root else "media" if options.media else "embedded"
     return "-".join(dict.fromkeys((data, Path(options.config).stem, f"seed{config.seed}")))
+
+
+class _Progress(TQDMProgressBar):
+    def get_metrics(
+        self, trainer: L.Trainer, module: L.LightningModule
+    ) -> dict[str, int | str | float | dict[str, float]]:
+        return {name: value for name, value in super().get_metrics(trainer, module).items() if name != "v_num"}
 
 
 class _Clock:
@@ -198,7 +205,7 @@ def _fit(model: Localizer, data: TrainingScenes, directory: Path, config: Config
     trainer = L.Trainer(
         max_epochs=config.epochs,
         accelerator="auto",
-        devices=config.devices,
+        devices=1,
         precision=config.precision,
         logger=[
             CSVLogger(directory, name="", version="csv"),
@@ -206,7 +213,7 @@ def _fit(model: Localizer, data: TrainingScenes, directory: Path, config: Config
         ],
         callbacks=[
             ModelCheckpoint(checkpoints, save_last=True, save_top_k=0, every_n_epochs=1, save_on_train_epoch_end=True),
-            TQDMProgressBar(refresh_rate=5),
+            _Progress(refresh_rate=5),
         ],
         use_distributed_sampler=False,
         enable_model_summary=False,

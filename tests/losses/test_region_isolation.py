@@ -14,9 +14,10 @@ from torch import Tensor
 from torch._dynamo.testing import CompileCounterWithBackend
 
 from sslosses import ObjectRegionIsolationLoss, ORILoss, object_region_isolation_loss
-from sslosses.transport import ConvergenceWarning
+from sslosses.transport import ConvergenceWarning, available
 
 Batch = tuple[Tensor, Tensor, Tensor]
+KEOPS = pytest.mark.skipif(not available()["geomloss-keops"], reason=str(available()["geomloss-keops"]))
 TIGHT: dict[str, Any] = {"solver": "dense", "epsilon": 0.1, "max_iter": 5000, "tol": 1e-13}
 MASK = torch.tensor([[True, True], [True, False], [False, True]])
 
@@ -183,7 +184,7 @@ def test_values_differ_as_defined() -> None:
 
 
 @pytest.mark.parametrize("formulation", ["pointcloud", "distribution"])
-@pytest.mark.parametrize("solver", ["pot", "pot-batch", "geomloss", "geomloss-keops"])
+@pytest.mark.parametrize("solver", ["pot", "pot-batch", "geomloss", pytest.param("geomloss-keops", marks=KEOPS)])
 def test_every_sinkhorn_solver_serves_both_formulations(solver: str, formulation: str) -> None:
     options: dict[str, Any] = {"formulation": formulation, "epsilon": 0.2, "max_iter": 1000, "tol": 1e-10}
     batch = make()
