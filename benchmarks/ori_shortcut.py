@@ -27,6 +27,12 @@ import matplotlib.pyplot as plt
 SIDE = 14
 CHANNELS = 16
 EPSILONS = (0.0, 0.01, 0.05, 0.1)
+SETTINGS: list[dict[str, Any]] = [
+    {"formulation": "pointcloud", "epsilon": e, "solver": "dense" if e else "exact"} for e in EPSILONS
+] + [
+    {"formulation": "distribution", "normalise": n, "epsilon": 0.0, "solver": "exact"}
+    for n in ("softmax", "relu", "shift")
+]
 # (top, bottom, left, right) of each source's region on the 14 × 14 grid; the rest is background.
 REGIONS = ((5, 10, 1, 5), (3, 11, 8, 12), (11, 14, 4, 9))
 DRAWN_SOURCES = 2
@@ -82,35 +88,28 @@ def cases(sources: int, seed: int) -> list[Case]:
 
 
 def measure(max_iter: int, tol: float, seed: int) -> list[dict[str, Any]]:
-    """One row per number of sources, case and ε."""
+    """One row per number of sources, case and setting."""
     rows: list[dict[str, Any]] = []
     for sources in range(1, len(REGIONS) + 1):
         for case in cases(sources, seed):
-            for epsilon in EPSILONS:
+            for setting in SETTINGS:
                 terms = object_region_isolation_loss(
-                    case.visual,
-                    case.foreground,
-                    case.background,
-                    solver="dense" if epsilon else "exact",
-                    epsilon=epsilon,
-                    max_iter=max_iter,
-                    tol=tol,
+                    case.visual, case.foreground, case.background, max_iter=max_iter, tol=tol, **setting
                 )
                 rows.append(
                     {
                         "sources": sources,
                         "maps": case.name,
-                        "epsilon": epsilon,
+                        **setting,
                         "loss": terms.loss.item(),
                         "distances": terms.distances[0].tolist(),
                         "converged": bool(terms.converged),
                         "marginal_error": terms.marginal_error.item(),
                     }
                 )
-                row = rows[-1]
                 print(
-                    f"K {sources}, {case.name:24} epsilon {epsilon:4g}: loss {row['loss']:.4f}, "
-                    f"marginal error {row['marginal_error']:.1e}, converged {row['converged']}"
+                    f"K {sources}, {case.name:24} {', '.join(f'{k} {v}' for k, v in setting.items())}: "
+                    f"loss {terms.loss:.4f}, marginal error {terms.marginal_error:.1e}, converged {terms.converged}"
                 )
     return rows
 
@@ -132,7 +131,8 @@ def draw(rows: list[dict[str, Any]], seed: int, path: Path) -> None:
             if column == 0:
                 axis.set_ylabel(name)
         axis = figure.add_subplot(grid[len(names), column], **shared)
-        losses = [r["loss"] for r in rows if (r["sources"], r["maps"]) == (DRAWN_SOURCES, case.name)]
+        shown = (DRAWN_SOURCES, case.name, "pointcloud")
+        losses = [r["loss"] for r in rows if (r["sources"], r["maps"], r["formulation"]) == shown]
         colours = ["black", "#9ecae1", "#4292c6", "#08519c"]
         bars = axis.bar([f"{e:g}" for e in EPSILONS], losses, color=colours)
         axis.bar_label(bars, [f"{loss:.2f}" for loss in losses], fontsize=8, padding=1)

@@ -95,7 +95,7 @@ class ObjectAwareObjective(nn.Module):
         background: Tensor,
         source_mask: Tensor | None = None,
     ) -> Tensor:
-        """The weighted sum; arguments as of :func:`~sslosses.losses.object_aware.object_aware_contrastive_loss`."""
+        """The weighted sum; arguments as of :func:`~sslosses.losses.object_aware_contrastive_loss`."""
         return self.terms(visual, audio, foreground, background, source_mask).total
 
     def terms(

@@ -90,7 +90,7 @@ class PointcloudCost:
         return self.source.device
 
     def dense(self) -> Tensor:
-        """The (..., N, M) matrix, differentiable with respect to the values; |0| has derivative 0."""
+        """The (..., N, M) matrix, differentiable with respect to the values; ``|0|`` has derivative 0."""
         values = (self.source.unsqueeze(-1) - self.target.unsqueeze(-2)).abs()
         distances = _distances(self.source_positions, self.target_positions)
         return self.value_weight * values + self.position_weight * distances
@@ -138,7 +138,7 @@ def pointcloud_cost(
     value_weight: float = 1.0,
     position_weight: float = 1.0,
 ) -> PointcloudCost:
-    """C[x, y] = w_v·|source(x) − target(y)| + w_s·‖pos(x) − pos(y)‖₂, described rather than stored.
+    """``C[x, y] = w_v·|source(x) − target(y)| + w_s·‖pos(x) − pos(y)‖₂``, described rather than stored.
 
     For the object-region isolation loss ``source`` is S_n and ``target`` is 1 − S_m. Half precision is cast to float32.
 

@@ -53,7 +53,7 @@ class TransportResult:
 
     @property
     def plan(self) -> Tensor:
-        """P, (..., N, M). Without a graph unless the solve was unrolled: differentiate :meth:`value` instead."""
+        """P, (..., N, M). Without a graph unless the solve was unrolled; differentiate :meth:`value` instead."""
         with autocast_off(self.solution.f):
             p = plan(self.problem, self.solution)
         p = p if self.gradient == "unrolled" else p.detach()

@@ -18,7 +18,7 @@ def resize_bicubic(maps: Tensor, size: tuple[int, int]) -> Tensor:
         size: height and width wanted.
 
     Returns:
-        (..., *size); half precision is computed and returned in float32.
+        ``(..., *size)``; half precision is computed and returned in float32.
 
     Raises:
         TypeError: if ``maps`` is not floating.

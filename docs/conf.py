@@ -1,0 +1,53 @@
+"""Sphinx configuration. Build: python -m sphinx -W --keep-going -b html docs docs/_build/html."""
+
+from __future__ import annotations
+
+import importlib
+
+import sslosses
+
+project = "sslosses"
+author = "The sslosses authors"
+version = release = sslosses.__version__
+
+extensions = [
+    "myst_parser",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.mathjax",
+    "sphinx.ext.napoleon",
+    "sphinx.ext.viewcode",
+]
+exclude_patterns = ["_build"]
+
+myst_enable_extensions = ["amsmath", "dollarmath"]
+myst_heading_anchors = 3
+
+autodoc_member_order = "bysource"
+autodoc_typehints = "signature"
+napoleon_numpy_docstring = False
+napoleon_use_ivar = True
+napoleon_use_rtype = False
+python_maximum_signature_line_length = 100
+
+html_theme = "furo"
+html_title = f"sslosses {version}"
+html_copy_source = False
+
+
+def _silence_field_aliases(module: str) -> None:
+    """Drop "Alias for field number 0" from the fields of NamedTuples, whose class docstrings describe them."""
+    for value in vars(importlib.import_module(module)).values():
+        if isinstance(value, type) and issubclass(value, tuple):
+            for field in getattr(value, "_fields", ()):
+                getattr(value, field).__doc__ = ""
+
+
+for _module in (
+    "sslosses.distributed",
+    "sslosses.identification",
+    "sslosses.losses",
+    "sslosses.masks",
+    "sslosses.metrics.functional",
+    "sslosses.transport",
+):
+    _silence_field_aliases(_module)
