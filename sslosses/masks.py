@@ -214,7 +214,8 @@ def mask_weights(similarity: Tensor, *, alpha: float, omega: float = OMEGA, fore
 
     .. math:: w = M / \sum_x M(x) = \mathrm{softmax}_x \log \sigma(\pm (S - \alpha)/\omega)
 
-    At initialisation S ≈ 0 and M^p ≈ 4e-10; its quotient underflows where this does not.
+    The quotient underflows where M does everywhere: at S ≈ 0 in half precision (M^p ≈ 4e-10), in float32 from ω ≈ 0.01
+    downwards. The softmax does not.
 
     Args:
         similarity: (..., H, W), floating, in [-1, 1].

@@ -92,7 +92,13 @@ class Config:
         if not path.is_file():
             known = ", ".join(sorted(p.stem for p in CONFIGS.glob("*.yaml")))
             raise FileNotFoundError(f"Expected `config` to be a YAML file or one of {known}, but got {name!r}")
-        return cls.from_dict((yaml.safe_load(path.read_text(encoding="utf-8")) or {}) | changes)
+        try:
+            values = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+        except yaml.YAMLError as error:
+            raise ValueError(f"Expected {path} to hold lines of `key: value`, but {error}") from error
+        if not isinstance(values, dict):
+            raise ValueError(f"Expected {path} to hold lines of `key: value`, but got {values!r}")
+        return cls.from_dict(values | changes)
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Config:

@@ -98,12 +98,18 @@ class MusicFolder:
         return clips
 
     def test_clips(self, subset: str) -> tuple[list[Clip], list[list[tuple[float, float, float, float]]]]:
-        """The test clips of ``subset`` and, for each, one box (fractional corners) per source."""
+        """The test clips of ``subset`` and, for each, one box (fractional corners) per source.
+
+        Raises:
+            ValueError: naming the first clip without boxes.
+        """
         read = read_music_solo if subset == "solo" else read_music_duet
         annotations = read(self.listed(f"music_{subset}.json"))
         listed = read_music_split(self.listed(f"music_{subset}_test.csv"))
         clips, boxes = [], []
         for entry in listed:
+            if entry.clip not in annotations:
+                raise ValueError(f"Clip {entry.clip!r} of music_{subset}_test.csv is not in music_{subset}.json")
             record = annotations[entry.clip]
             clips.append(Clip(record.clip, record.classes))
             boxes.append([source[0] for source in record.boxes])

@@ -84,6 +84,10 @@ class TextProjection(nn.Module):
 
     def __init__(self, features: int, out: int) -> None:
         super().__init__()
+        if out > features:
+            raise ValueError(
+                f"Expected `embedding_dim` to be at most {features}, the size of the caption features, but got {out}"
+            )
         self.register_buffer("mean", torch.zeros(features))
         self.register_buffer("basis", torch.eye(features, out))
 

@@ -4,6 +4,7 @@ One convention for every solver: min ⟨P, C⟩ + ε KL(P | abᵀ) over P ≥ 0 
 torch only; the packages of a solver are imported when it is used.
 """
 
+from sslosses._optional import MissingDependencyError
 from sslosses.transport.costs import (
     PointcloudCost,
     grid_cost,
@@ -27,6 +28,7 @@ __all__ = [
     "VALUES",
     "Availability",
     "ConvergenceWarning",
+    "MissingDependencyError",
     "PointcloudCost",
     "Problem",
     "Solution",
