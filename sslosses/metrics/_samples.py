@@ -1,39 +1,70 @@
-"""From what a user passes to batches of one shape: checks, padding, grouping."""
+"""From what a user passes to batches of one shape: checks, padding, grouping, chunks."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from sslosses._checks import check_floating, check_mask, check_shapes
+from sslosses.metrics.functional import boxes_to_truths
 
 FRAMES = ("one", "stacked", "side-by-side")
+#: The boxes of a source: rows xmin, ymin, xmax, ymax as fractions of the frame.
+Boxes = Sequence[Sequence[float]] | Tensor
+#: The truths of a sample: masks or fractional maps (S, T, T), or the boxes of each source.
+Truths = Tensor | Sequence[Boxes]
 
 
 class Samples(NamedTuple):
     """Samples of one number of sources and one map resolution."""
 
+    place: Tensor  # (B,), in the update
     maps: Tensor  # (B, M, h, w); padded with zeros
     valid: Tensor  # (B, M), bool
-    truths: Tensor  # (B, S, T, T), float
+    truths: Tensor  # (B, S, T, T), or with `boxed` boxes (B, S, n, 4), padded with NaN
+    boxed: bool
+    map_classes: Tensor  # (B, M), int64, -1 where unknown
+    source_classes: Tensor  # (B, S), int64, -1 where unknown
+    confidences: Tensor | None  # (B, M)
+    priors: Tensor | None  # (B, h, w)
+
+    def chunks(self, length: int) -> Iterator[Samples]:
+        """The same samples, ``length`` at a time."""
+        for start in range(0, len(self.place), length):
+            part = slice(start, start + length)
+            cut: dict[str, Any] = {k: v[part] for k, v in self._asdict().items() if isinstance(v, Tensor)}
+            yield self._replace(**cut)
+
+    def rasterized(self, size: int, add: bool) -> Tensor:
+        """Truths on the frame, (B, S, T, T), bool or floating."""
+        if self.boxed:
+            return boxes_to_truths(self.truths, size, add=add)
+        truths = self.truths
+        if truths.dtype == torch.bool:
+            return truths
+        truths = truths if truths.dtype.is_floating_point else truths.float()
+        if not bool((truths >= 0).all()) or (not add and not bool((truths <= 1).all())):
+            raise ValueError(f"Expected `truths` to hold values {'>= 0' if add else 'in [0, 1]'} only")
+        return truths
 
 
 def batches(
     maps: Tensor | Sequence[Tensor],
-    truths: Tensor | Sequence[Tensor],
+    truths: Tensor | Sequence[Truths],
     valid: Tensor | None,
+    extras: dict[str, Any],
     *,
     size: int,
     frames: str,
     most_sources: int | None,
 ) -> list[Samples]:
     """Check the arguments of an update and bring them into as few batches as their shapes allow."""
-    for name, value in (("maps", maps), ("truths", truths)):
-        wrong = [type(v).__name__ for v in value if not isinstance(v, Tensor)] if isinstance(value, Sequence) else []
+    for name, value, allowed in (("maps", maps, Tensor), ("truths", truths, Tensor | Sequence)):
+        wrong = [type(v).__name__ for v in value if not isinstance(v, allowed)] if isinstance(value, Sequence) else []
         if wrong or not isinstance(value, Tensor | Sequence):
             kind = f"a sequence holding {wrong[0]}" if wrong else type(value).__name__
             raise TypeError(f"Expected `{name}` to be a tensor or a sequence of tensors, but got {kind}")
@@ -46,44 +77,115 @@ def batches(
         check_shapes(maps=(maps, "B M h w"), valid=(valid, "B M"))
     elif valid is not None:
         raise ValueError("Expected `valid` only with `maps` as one tensor; in a list, each sample has its own maps")
-    if len(maps) != len(truths):
-        raise ValueError(f"Expected as many samples in `truths` as in `maps` ({len(maps)}), but got {len(truths)}")
+    for name, value in (("truths", truths), *extras.items()):
+        if value is not None and len(value) != len(maps):
+            raise ValueError(f"Expected as many samples in `{name}` as in `maps` ({len(maps)}), but got {len(value)}")
     if isinstance(maps, Tensor) and isinstance(truths, Tensor) and valid is not None:
-        groups = [Samples(maps, valid, truths)] if len(maps) else []
+        groups = [_batch(torch.arange(len(maps)), maps, valid, truths, False, extras)] if len(maps) else []
     else:
-        groups = _grouped(maps, truths, valid)
+        groups = _grouped(maps, truths, valid, extras)
     return [_checked(group, size, frames, most_sources) for group in groups]
 
 
-def _grouped(maps: Tensor | Sequence[Tensor], truths: Tensor | Sequence[Tensor], valid: Tensor | None) -> list[Samples]:
+def _grouped(
+    maps: Tensor | Sequence[Tensor], truths: Tensor | Sequence[Truths], valid: Tensor | None, extras: dict[str, Any]
+) -> list[Samples]:
     members: dict[tuple[object, ...], list[int]] = {}
+    targets: list[Tensor] = []
     for i in range(len(maps)):
-        check_floating(f"maps[{i}]", maps[i])
-        check_shapes(**{f"maps[{i}]": (maps[i], "M h w"), f"truths[{i}]": (truths[i], "S T T")})
-        key = (maps[i].shape[1:], maps[i].dtype, truths[i].shape, truths[i].dtype)
+        truth, boxed = truths[i], not isinstance(truths[i], Tensor)
+        target = _padded_boxes(i, truth) if not isinstance(truth, Tensor) else truth
+        if not isinstance(maps, Tensor):
+            check_floating(f"maps[{i}]", maps[i])
+            check_shapes(**{f"maps[{i}]": (maps[i], "M h w")})
+        if not boxed:
+            check_shapes(**{f"maps[{i}]": (maps[i], "M h w"), f"truths[{i}]": (target, "S T T")})
+        targets.append(target)
+        shape = target.shape[:1] if boxed else target.shape
+        key: tuple[object, ...] = (maps[i].shape[1:], maps[i].dtype, maps[i].device, shape, target.dtype, boxed)
         members.setdefault(key, []).append(i)
     groups = []
-    for rows in members.values():
-        chosen = [maps[i] for i in rows]
-        counts = torch.tensor([len(m) for m in chosen])
+    for key, rows in members.items():
+        chosen, boxed = [maps[i] for i in rows], bool(key[-1])
         if valid is None:
-            kept = torch.arange(int(counts.max())) < counts[:, None]
-            kept = kept.to(chosen[0].device)
+            counts = torch.tensor([len(m) for m in chosen])
+            kept = (torch.arange(int(counts.max())) < counts[:, None]).to(chosen[0].device)
         else:
             kept = valid[rows]
-        stacked = torch.stack([truths[i] for i in rows])
-        groups.append(Samples(pad_sequence(chosen, batch_first=True), kept, stacked))
+        stacked = _stack_boxes([targets[i] for i in rows]) if boxed else torch.stack([targets[i] for i in rows])
+        padded = pad_sequence(chosen, batch_first=True)
+        groups.append(_batch(torch.tensor(rows), padded, kept, stacked.to(padded.device), boxed, extras))
     return groups
 
 
+def _padded_boxes(i: int, sources: Sequence[Boxes]) -> Tensor:
+    """Boxes of one sample's sources, (S, n, 4), padded with NaN; n is at least 1."""
+    rows = []
+    for boxes in sources:
+        box = torch.as_tensor(boxes, dtype=torch.float64).cpu()
+        box = box.reshape(0, 4) if box.numel() == 0 else box
+        if box.ndim != 2 or box.shape[1] != 4 or not bool(box.isfinite().all()):
+            raise ValueError(
+                f"Expected `truths[{i}]` to hold for each source rows of 4 finite numbers (xmin, ymin, xmax, ymax), "
+                f"but got {boxes!r}"
+            )
+        rows.append(box)
+    return _pad_boxes(rows) if rows else torch.zeros(0, 1, 4, dtype=torch.float64)
+
+
+def _pad_boxes(rows: list[Tensor]) -> Tensor:
+    most = max(1, *(len(box) for box in rows))
+    return torch.stack([torch.nn.functional.pad(box, (0, 0, 0, most - len(box)), value=torch.nan) for box in rows])
+
+
+def _stack_boxes(samples: list[Tensor]) -> Tensor:
+    most = max(boxes.shape[1] for boxes in samples)
+    pad = torch.nn.functional.pad
+    return torch.stack([pad(boxes, (0, 0, 0, most - boxes.shape[1]), value=torch.nan) for boxes in samples])
+
+
+def _batch(index: Tensor, maps: Tensor, valid: Tensor, truths: Tensor, boxed: bool, extras: dict[str, Any]) -> Samples:
+    def rows(name: str, width: int, dtype: torch.dtype, fill: float) -> Tensor:
+        table = torch.full((len(index), width), fill, dtype=dtype)
+        given = extras.get(name)
+        if given is not None:
+            for b, i in enumerate(index.tolist()):
+                row = torch.as_tensor(given[i], dtype=dtype).cpu()
+                # a list of samples has a list of maps each, shorter than the padded row
+                if row.ndim != 1 or len(row) > width or (len(row) < width and isinstance(given, Tensor)):
+                    raise ValueError(f"Expected `{name}[{i}]` to have shape ({width},), but got {tuple(row.shape)}")
+                table[b, : len(row)] = row
+        return table.to(maps.device)
+
+    count = maps.shape[1]
+    confidences = rows("confidences", count, torch.float64, 0) if extras.get("confidences") is not None else None
+    priors = extras.get("priors")
+    if priors is not None:
+        priors = torch.stack([torch.as_tensor(priors[i]) for i in index.tolist()])
+        check_floating("priors", priors)
+        check_shapes(maps=(maps, "B M h w"), priors=(priors, "B p q"))
+    return Samples(
+        index,
+        maps,
+        valid,
+        truths,
+        boxed,
+        rows("map_classes", count, torch.int64, -1),
+        rows("source_classes", truths.shape[1] if truths.ndim == 4 else 0, torch.int64, -1),
+        confidences,
+        priors,
+    )
+
+
 def _checked(group: Samples, size: int, frames: str, most_sources: int | None) -> Samples:
-    maps, valid, truths = group
-    if truths.ndim != 4 or truths.shape[-2:] != (size, size) or truths.shape[1] == 0:
+    maps, valid, truths = group.maps, group.valid, group.truths
+    frame = truths.shape[-2:] == (size, size) or group.boxed
+    if truths.ndim != 4 or not frame or truths.shape[1] == 0:
         raise ValueError(
             f"Expected each sample's truths to have shape (S, {size}, {size}) with S >= 1, "
             f"but got {tuple(truths.shape[1:])}"
         )
-    check_shapes(maps=(maps, "B M h w"), truths=(truths, "B S T T"))
+    check_shapes(maps=(maps, "B M h w"), truths=(truths, "B S T U"))
     sources = truths.shape[1]
     if most_sources is not None and sources > most_sources:
         raise ValueError(f"Expected at most {most_sources} source(s) a sample for this task, but got {sources}")
@@ -94,10 +196,8 @@ def _checked(group: Samples, size: int, frames: str, most_sources: int | None) -
             f"Expected the maps of a sample of {sources} source(s) to have shape {layout} with frames={frames!r}, "
             f"but got {tuple(maps.shape[1:])}"
         )
-    if not bool(torch.isfinite(maps[valid]).all()):
-        raise ValueError("Expected `maps` to be finite, but got NaN or infinite values")
-    maps = torch.where(valid[..., None, None], maps, 0.0)  # what is masked out may hold anything
-    truths = truths.to(truths.dtype if truths.dtype.is_floating_point else torch.float32)
-    if not bool(((truths >= 0) & (truths <= 1)).all()):
-        raise ValueError("Expected `truths` to hold values in [0, 1] only")
-    return Samples(maps, valid, truths)
+    for name, values in (("maps", maps[valid]), ("priors", group.priors), ("confidences", group.confidences)):
+        if values is not None and not bool(torch.isfinite(values).all()):
+            raise ValueError(f"Expected `{name}` to be finite, but got NaN or infinite values")
+    # what is masked out may hold anything
+    return group._replace(maps=torch.where(valid[..., None, None], maps, 0.0))

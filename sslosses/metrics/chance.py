@@ -8,21 +8,24 @@ import torch
 from torch import Tensor
 
 from sslosses._checks import check_count, check_number
+from sslosses.metrics._samples import Truths
+from sslosses.metrics._scoring import Canvases, Scorer
 from sslosses.metrics.localization import SoundLocalization
 from sslosses.metrics.protocols import Protocol
 
 _CHUNK = 64
 
 
-class _WholeFrame(SoundLocalization):
+class _WholeFrame(Scorer):
     """Scores the whole frame, which no map can express: above its own median is at most half of it."""
 
-    def _binary(self, maps: Tensor) -> Tensor:
-        return torch.ones_like(maps, dtype=torch.bool)
+    def canvases(self, maps: Tensor, sources: int, priors: Tensor | None) -> Canvases:
+        plain = super().canvases(maps, sources, priors)
+        return Canvases(torch.ones_like(plain.scores), torch.ones_like(plain.binary), plain.confidence)
 
 
 def chance_levels(
-    truths: Tensor | Sequence[Tensor],
+    truths: Tensor | Sequence[Truths],
     protocol: str | Protocol = "paper",
     *,
     maps_per_sample: int | None = None,
@@ -39,7 +42,8 @@ def chance_levels(
     Args:
         truths: the evaluation set's truths, as for :meth:`SoundLocalization.update`; they decide the number of sources.
         protocol: name of a preset, or a protocol.
-        maps_per_sample: maps that each prediction has; None: as many as the sample has sources.
+        maps_per_sample: maps that each prediction has; None: as many as the sample has sources; one
+            where the protocol has one entry a frame.
         resolution: height and width of the random maps, a frame.
         seed: seed of the random maps.
         sigma: standard deviation of the Gaussian, in frame sides. A binarisation at the median sees only the order of
@@ -75,11 +79,15 @@ def chance_levels(
     check_count("resolution[0]", height)
     check_count("resolution[1]", width)
     plain = SoundLocalization(protocol, task=task, frames=frames)
-    whole = _WholeFrame(protocol, task=task, frames=frames)
+    whole = SoundLocalization(protocol, task=task, frames=frames, scorer=_WholeFrame)
     generator = torch.Generator().manual_seed(seed)
     size = plain.protocol.size
     offset = (torch.arange(size, dtype=torch.float64) + 0.5) / size - 0.5
     gaussian = torch.exp(-(offset[:, None] ** 2 + offset**2) / (2 * sigma**2))
+    if plain.protocol.normalization == "inverted min-max":
+        gaussian = -gaussian  # there a map is low where it sounds
+    if maps_per_sample is None and plain.protocol.assignment == "one per frame":
+        maps_per_sample = 1
 
     levels: dict[str, dict[str, Tensor]] = {}
     for name, metric in (("centred Gaussian", plain), ("whole frame", whole), ("random maps", plain)):
@@ -88,18 +96,19 @@ def chance_levels(
             maps = []
             for truth in chunk:
                 sources = len(truth)
+                device = truth.device if isinstance(truth, Tensor) else torch.device("cpu")
                 count = sources if maps_per_sample is None else maps_per_sample
                 down, across = {"one": (1, 1), "stacked": (sources, 1), "side-by-side": (1, sources)}[frames]
                 if name == "random maps":
                     drawn = torch.rand(count, down * height, across * width, generator=generator)
-                    maps.append(drawn.to(truth.device))
+                    maps.append(drawn.to(device))
                 else:
-                    maps.append(gaussian.tile(count, down, across).to(truth.device))
-            metric.to(chunk[0].device).update(maps, chunk)
+                    maps.append(gaussian.tile(count, down, across).to(device))
+            metric.to(device).update(maps, chunk)
         levels[name] = metric.compute()
     return levels
 
 
-def _chunks(truths: Tensor | Sequence[Tensor]) -> Iterator[Tensor | Sequence[Tensor]]:
+def _chunks(truths: Tensor | Sequence[Truths]) -> Iterator[Tensor | Sequence[Truths]]:
     for start in range(0, len(truths), _CHUNK):
         yield truths[start : start + _CHUNK]

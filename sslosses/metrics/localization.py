@@ -2,37 +2,187 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 from torchmetrics import Metric
 
-from sslosses._checks import at_least_float32, check_option
+from sslosses._checks import check_option
 from sslosses.metrics import protocols
-from sslosses.metrics._samples import FRAMES, Samples, batches
-from sslosses.metrics.functional import (
-    AUC_THRESHOLDS,
-    area_under_success,
-    binarize_above_upper_median,
-    binary_average_precision,
-    ciou,
-    greedy_assignment,
-    resize_bicubic,
+from sslosses.metrics._samples import FRAMES, Samples, Truths, batches
+from sslosses.metrics._scoring import Scorer
+from sslosses.metrics._tables import (
+    CLASS,
+    SOURCE,
+    by_size,
+    counts_of,
+    empty_truths_of,
+    figures_of,
 )
+from sslosses.metrics.result import LocalizationResult
+
+_PIXELS = 2**20  # evaluated at once: about 20 maps of 224², which stay in a processor's cache
 
 
-class SoundLocalization(Metric):
+class LocalizationTables(Metric):
+    """The entries and samples of an evaluation; the figures are read from them by the metrics built on this class.
+
+    Memory grows by 56 bytes an entry and 40 a sample; what is evaluated at once is a fixed number of pixels.
+    """
+
+    is_differentiable = False
+    higher_is_better = True
+    full_state_update = False
+    plot_lower_bound = 0.0
+    plot_upper_bound = 1.0
+
+    entry_rows: list[Tensor]
+    sample_rows: list[Tensor]
+
+    def __init__(
+        self,
+        protocol: str | protocols.Protocol = "paper",
+        *,
+        task: str = "mixtures",
+        frames: str = "one",
+        figures: tuple[str, ...] | None = None,
+        scorer: type[Scorer] = Scorer,
+        **kwargs: Any,
+    ) -> None:
+        """Check the options and start with no entry."""
+        super().__init__(**kwargs)
+        check_option("frames", frames, FRAMES)
+        self.protocol = protocols.get(protocol)
+        self.figures = self.protocol.figures(task) if figures is None else figures
+        self.task = task
+        self.frames = frames
+        kinds = {protocols.parse_figure(figure)[0] for figure in self.figures}
+        self.scorer = scorer(self.protocol, task, frames, kinds)
+        self.add_state("entry_rows", [], dist_reduce_fx="cat")
+        self.add_state("sample_rows", [], dist_reduce_fx="cat")
+
+    def update(
+        self,
+        maps: Tensor | Sequence[Tensor],
+        truths: Tensor | Sequence[Truths],
+        valid: Tensor | None = None,
+        *,
+        map_classes: Tensor | Sequence[Any] | None = None,
+        source_classes: Tensor | Sequence[Any] | None = None,
+        confidences: Tensor | Sequence[Any] | None = None,
+        priors: Tensor | Sequence[Tensor] | None = None,
+    ) -> None:
+        """Add samples. With an error nothing is added.
+
+        Args:
+            maps: raw heatmaps, higher is more likely, in the model's order: one tensor (B, M, h, w), or B tensors (M_i,
+                h, w) with any M_i ≥ 0 and any resolution. Floating; half precision is computed in float32.
+            truths: of each sample, a tensor (S_i, T, T) of masks, boolean, or of values in [0, 1]; or a sequence with
+                the boxes of each of its S_i ≥ 1 sources, rows (xmin, ymin, xmax, ymax) in fractions of the frame. All
+                together also one tensor (B, S, T, T). A truth without a positive pixel is counted in ``empty_truths``.
+            valid: with ``maps`` as one tensor, which maps there are, (B, M), bool; None: all.
+            map_classes: class ids ≥ 0 of the maps, (B, M) or B rows of M_i, −1 where unknown; used by
+                ``assignment="optimal"``.
+            source_classes: class ids of the sources, (B, S) or B rows of S_i, −1 where unknown; used by the same and
+                for figures by class.
+            confidences: that each map's sound is there, (B, M) or B rows of M_i; None: the protocol's own.
+            priors: a map of objects for each sample, (B, p, q), for protocols with a ``prior_weight``.
+
+        Raises:
+            TypeError: if dtypes are wrong.
+            ValueError: if shapes or devices do not fit, maps hold NaN or infinity, truths leave [0, 1], or the protocol
+                takes no prior.
+        """
+        if priors is not None and self.protocol.prior_weight is None:
+            raise ValueError(f"Expected `priors` to be None, as protocol {self.protocol.name!r} takes no object prior")
+        groups = batches(
+            maps,
+            truths,
+            valid,
+            {
+                "map_classes": map_classes,
+                "source_classes": source_classes,
+                "confidences": confidences,
+                "priors": priors,
+            },
+            size=self.protocol.size,
+            frames=self.frames,
+            most_sources=1 if self.task == "single" else None,
+        )
+        entries, samples, index = [], [], []
+        for group in groups:
+            sources = group.truths.shape[1]
+            canvases = max(1, group.maps.shape[1]) * (1 if self.frames == "one" else sources)
+            length = max(1, _PIXELS // (self.protocol.size**2 * max(canvases, sources)))
+            for chunk in group.chunks(length):
+                rows, counted = self._rows(chunk)
+                entries.append(rows)
+                samples.append(counted)
+                index.append(chunk.place)
+        if index:
+            # back into the caller's order, which grouping by shape has changed
+            order = torch.cat(index).argsort().tolist()
+            per_sample = [part for chunk in entries for part in chunk]
+            self.entry_rows.append(torch.cat([per_sample[i] for i in order]))
+            table = torch.cat(samples)
+            self.sample_rows.append(table[torch.tensor(order, device=table.device)])
+
+    def _rows(self, chunk: Samples) -> tuple[list[Tensor], Tensor]:
+        """Entries of each sample, and the samples' table."""
+        scores = self.scorer.score(chunk)
+        found, sources = chunk.valid.sum(1), chunk.truths.shape[1]
+        width = scores.ciou.shape[1]
+        classes = chunk.source_classes.double()
+        if width != sources:  # a frame of several sources as one entry has a class only if they share it
+            classes = torch.where((classes == classes[:, :1]).all(1, keepdim=True), classes[:, :1], -1.0)
+        column = torch.arange(width, device=found.device, dtype=torch.float64).expand_as(scores.ciou)
+        columns = (column, scores.ciou, scores.precision, scores.iou, scores.confidence, scores.area, classes)
+        table = torch.stack(columns, -1)
+        keep = torch.ones_like(scores.empty[:, :width])
+        surplus = torch.zeros_like(found)
+        if self.protocol.assignment == "greedy":
+            keep, surplus = (found > 0)[:, None].expand_as(keep), (found - sources).clamp(min=0)
+        elif self.protocol.empty_truths == "leave out":
+            keep = scores.area > 0
+        extra = table.new_zeros(len(columns))
+        extra[SOURCE], extra[CLASS] = -1, -1
+        own = torch.split(table[keep], keep.sum(1).tolist())
+        extras = [extra.expand(n, -1) for n in surplus.tolist()]
+        entries = [torch.cat(parts) if len(parts[1]) else parts[0] for parts in zip(own, extras, strict=True)]
+        bits = (scores.empty.long() << torch.arange(sources, device=found.device)).sum(1)
+        counts = keep.sum(1) + surplus
+        total = torch.full_like(found, sources)
+        return entries, torch.stack([v.double() for v in (counts, found, total, scores.summed_precision, bits)], -1)
+
+    def sync(self, *args: Any, **kwargs: Any) -> None:
+        """Gather the tables of all processes; one that has seen no sample takes part with empty ones."""
+        for name, width in (("entry_rows", 7), ("sample_rows", 5)):
+            if isinstance(getattr(self, name), list) and not getattr(self, name):
+                setattr(self, name, [torch.zeros(0, width, dtype=torch.float64, device=self.device)])
+        super().sync(*args, **kwargs)
+
+    def tables(self) -> tuple[Tensor, Tensor]:
+        """The entries (n, 7) and samples (m, 5) so far, float64."""
+
+        def joined(rows: list[Tensor] | Tensor, width: int) -> Tensor:
+            if isinstance(rows, Tensor):  # gathered from several processes
+                return rows
+            return torch.cat(rows) if rows else torch.zeros(0, width, dtype=torch.float64, device=self.device)
+
+        return joined(self.entry_rows, 7), joined(self.sample_rows, 5)
+
+
+class SoundLocalization(LocalizationTables):
     r"""Localization figures of a named protocol, accumulated over samples of any number of sources and maps.
 
-    Per frame, a map is resized to T×T, min-max normalised and binarised above its upper median. The maps of a sample,
-    in order, each take the source with the largest cIoU among those left, which records one entry: that cIoU, and the
-    pixel average precision of the binary map. A map beyond the number of sources finds nothing left and is an entry of
-    0; a source without a map is an entry of 0; a sample without any map adds no entry. The figures are means and
-    success rates over entries, see :class:`~sslosses.metrics.protocols.Protocol`.
+    Maps are resized to T×T, normalised, binarised and assigned to sources as the protocol says; an entry is a source
+    (or frame) with its map's cIoU and pixel average precision. The figures are means and success rates over entries,
+    see :class:`~sslosses.metrics.protocols.Protocol`.
 
-    The states are sums (float64) and counts, so memory does not grow and DDP synchronises by adding.
+    It keeps a row of numbers for each entry and sample, 96 bytes together, and evaluates a fixed number of pixels at
+    once; DDP synchronises by gathering the rows.
 
     Args:
         protocol: name of a preset (``protocols.available()`` lists them) or a
@@ -41,7 +191,7 @@ class SoundLocalization(Metric):
             several sources.
         frames: where the sources are. ``"one"``: all in one frame, maps (h, w). ``"stacked"``: source j alone on frame
             j, frames stacked along the height, maps (S·h, w), as in NoPrior's mixtures. ``"side-by-side"``: the same
-            along the width, maps (h, S·w).
+            along the width, maps (h, S·w), as in T-VSL's.
         kwargs: passed to :class:`torchmetrics.Metric`.
 
     Raises:
@@ -67,21 +217,6 @@ class SoundLocalization(Metric):
         empty_truths: 0
     """
 
-    is_differentiable = False
-    higher_is_better = True
-    full_state_update = False
-    plot_lower_bound = 0.0
-    plot_upper_bound = 1.0
-
-    average_precisions: Tensor
-    summed_average_precisions: Tensor
-    successes: Tensor
-    entries: Tensor
-    samples: Tensor
-    samples_without_map: Tensor
-    right_counts: Tensor
-    empty_truths: Tensor
-
     def __init__(
         self,
         protocol: str | protocols.Protocol = "paper",
@@ -90,102 +225,8 @@ class SoundLocalization(Metric):
         frames: str = "one",
         **kwargs: Any,
     ) -> None:
-        """Check the options and set all sums to 0."""
-        super().__init__(**kwargs)
-        check_option("frames", frames, FRAMES)
-        self.protocol = protocols.get(protocol)
-        self.figures = self.protocol.figures(task)
-        self.task = task
-        self.frames = frames
-        named = {t for t in (protocols.parse_figure(figure)[1] for figure in self.figures) if t is not None}
-        self.thresholds = (*AUC_THRESHOLDS, *sorted(named))
-        # float32 sums over thousands of entries would lose the sixth digit
-        self.add_state("average_precisions", torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
-        self.add_state("summed_average_precisions", torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
-        self.add_state("successes", torch.zeros(len(self.thresholds), dtype=torch.int64), dist_reduce_fx="sum")
-        for name in ("entries", "samples", "samples_without_map", "right_counts", "empty_truths"):
-            self.add_state(name, torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
-
-    def update(
-        self,
-        maps: Tensor | Sequence[Tensor],
-        truths: Tensor | Sequence[Tensor],
-        valid: Tensor | None = None,
-    ) -> None:
-        """Add samples.
-
-        Args:
-            maps: raw heatmaps, higher is more likely, in the model's order: one tensor (B, M, h, w), or B tensors (M_i,
-                h, w) with any M_i ≥ 0 and any resolution. Floating; half precision is computed in float32.
-            truths: one tensor (B, S, T, T), or B tensors (S_i, T, T) with S_i ≥ 1. Boolean, or values in [0, 1]. A
-                truth without a positive pixel counts as a source that nothing can hit, and is counted in
-                ``empty_truths``.
-            valid: with ``maps`` as one tensor, which maps there are, (B, M), bool; None: all.
-
-        Raises:
-            TypeError: if dtypes are wrong.
-            ValueError: if shapes or devices do not fit, maps hold NaN or infinity, or truths leave [0, 1].
-        """
-        groups = batches(
-            maps,
-            truths,
-            valid,
-            size=self.protocol.size,
-            frames=self.frames,
-            most_sources=1 if self.task == "single" else None,
-        )
-        for group in groups:
-            self._count(group)
-            if group.maps.shape[1]:
-                self._score(group)
-
-    def _count(self, group: Samples) -> None:
-        found = group.valid.sum(1)
-        sources = group.truths.shape[1]
-        missing = (sources - found).clamp(min=0) * (found > 0)
-        self.samples += len(found)
-        self.samples_without_map += (found == 0).sum()
-        self.right_counts += (found == sources).sum()
-        self.empty_truths += (group.truths == 0).all(-1).all(-1).sum()
-        self.entries += found.sum() + missing.sum()
-        # a source without a map is an entry of cIoU 0, which reaches the threshold 0
-        self.successes[0] += missing.sum()
-
-    def _score(self, group: Samples) -> None:
-        maps, valid, truths = group
-        truths = at_least_float32(truths, maps)[0]
-        binary = self._binary(self._frames_of(maps, truths.shape[1]))
-        overlap, precision = [], []
-        for j in range(truths.shape[1]):
-            predicted = binary[:, :, 0 if self.frames == "one" else j]
-            overlap.append(ciou(predicted, truths[:, j, None]))
-            precision.append(binary_average_precision(predicted, truths[:, j, None]))
-        assigned = greedy_assignment(torch.stack(overlap, -1), valid)
-        entry = torch.stack(precision, -1).gather(-1, assigned.source.clamp(min=0)[..., None])[..., 0]
-        self.average_precisions += (entry * assigned.fresh).sum(dtype=torch.float64)
-        thresholds = torch.tensor(self.thresholds, dtype=assigned.score.dtype, device=assigned.score.device)
-        reached = (assigned.score[..., None] >= thresholds) & valid[..., None]
-        self.successes += reached.sum((0, 1))
-        if "PIAP" in self.figures:
-            summed = self._binary(self._frames_of(maps.sum(1, keepdim=True), truths.shape[1]))[:, 0]
-            whole = truths.amax(1, keepdim=True) if self.frames == "one" else truths
-            per_sample = binary_average_precision(summed.flatten(1, 2), whole.flatten(1, 2))
-            self.summed_average_precisions += (per_sample * valid.any(1)).sum(dtype=torch.float64)
-
-    def _binary(self, maps: Tensor) -> Tensor:
-        """Binary maps of maps on the evaluation frames."""
-        return binarize_above_upper_median(maps)
-
-    def _frames_of(self, maps: Tensor, sources: int) -> Tensor:
-        """Maps resized as a whole and split into frames, (B, M, F, T, T)."""
-        size = self.protocol.size
-        if self.frames == "one":
-            return resize_bicubic(maps, (size, size)).unsqueeze(2)
-        if self.frames == "stacked":
-            resized = resize_bicubic(maps, (sources * size, size))
-            return resized.reshape(*maps.shape[:2], sources, size, size)
-        resized = resize_bicubic(maps, (size, sources * size))
-        return resized.reshape(*maps.shape[:2], size, sources, size).transpose(2, 3)
+        """Check the options and start with no entry."""
+        super().__init__(protocol, task=task, frames=frames, **kwargs)
 
     def compute(self) -> dict[str, Tensor]:
         """Figures of all samples so far.
@@ -194,22 +235,47 @@ class SoundLocalization(Metric):
             0-d tensors. First the protocol's figures as fractions in [0, 1] (float64; NaN while there is no entry),
             then the counts (int64): ``entries``, ``samples``, ``samples_without_map``, ``empty_truths``.
         """
-        rates = self.successes.to(torch.float64) / self.entries
-        figures: dict[str, Tensor] = {}
-        for figure in self.figures:
-            kind, threshold = protocols.parse_figure(figure)
-            if threshold is not None:
-                figures[figure] = rates[self.thresholds.index(threshold, len(AUC_THRESHOLDS))]
-            elif kind == "AP":
-                figures[figure] = self.average_precisions / self.entries
-            elif kind == "AUC":
-                figures[figure] = area_under_success(rates[: len(AUC_THRESHOLDS)])
-            elif kind == "PIAP":
-                figures[figure] = self.summed_average_precisions / (self.samples - self.samples_without_map)
-            else:
-                figures[figure] = self.right_counts.to(torch.float64) / self.samples
-        counts = ("entries", "samples", "samples_without_map", "empty_truths")
-        return figures | {name: getattr(self, name).clone() for name in counts}
+        entries, samples = self.tables()
+        return self._figures(self.figures, entries, samples) | counts_of(entries, samples)
+
+    def result(
+        self, *, chance: Mapping[str, Mapping[str, Tensor]] | None = None, class_names: Sequence[str] | None = None
+    ) -> LocalizationResult:
+        """The figures as an object to print and export, with breakdowns by class and size.
+
+        Args:
+            chance: what :func:`~sslosses.metrics.chance_levels` returned for the same truths, to stand beside.
+            class_names: names of the class ids; None: their numbers.
+
+        Returns:
+            See :class:`~sslosses.metrics.LocalizationResult`.
+        """
+        with self.sync_context(dist_sync_fn=self.dist_sync_fn, should_sync=self._to_sync):
+            entries, samples = self.tables()
+        known = [int(c) for c in sorted(set(entries[:, CLASS].tolist())) if c >= 0]
+        names = {c: str(c) if class_names is None else class_names[c] for c in known}
+        return LocalizationResult(
+            protocol=self.protocol.name,
+            description=str(self.protocol),
+            task=self.task,
+            figures=_numbers(self._figures(self.figures, entries, samples)),
+            counts={name: int(value) for name, value in counts_of(entries, samples).items()},
+            empty_truths=empty_truths_of(samples),
+            chance={
+                prediction: _numbers({name: levels[name] for name in self.figures})
+                for prediction, levels in (chance or {}).items()
+            },
+            per_class={name: self._part(entries[entries[:, CLASS] == c]) for c, name in names.items()},
+            per_size={name: self._part(rows) for name, rows in by_size(entries).items() if len(rows)},
+        )
+
+    def _figures(self, names: tuple[str, ...], entries: Tensor, samples: Tensor) -> dict[str, Tensor]:
+        return figures_of(names, entries, samples, self.protocol.average_positions)
+
+    def _part(self, entries: Tensor) -> dict[str, float]:
+        # PIAP and CountAcc belong to a sample, not to a source of it
+        names = tuple(name for name in self.figures if name not in ("PIAP", "CountAcc"))
+        return _numbers(self._figures(names, entries, entries)) | {"entries": float(len(entries))}
 
     def plot(self, val: Any = None, ax: Any = None) -> Any:
         """Plot the figures, without the counts, with matplotlib.
@@ -228,3 +294,7 @@ class SoundLocalization(Metric):
         if isinstance(results, dict):
             return self._plot({name: results[name] for name in self.figures}, ax)
         return self._plot([{name: result[name] for name in self.figures} for result in results], ax)
+
+
+def _numbers(figures: Mapping[str, Tensor]) -> dict[str, float]:
+    return {name: float(value) for name, value in figures.items()}

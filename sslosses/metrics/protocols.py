@@ -1,10 +1,11 @@
 """Named evaluation protocols: what exactly CAP, CIoU or AUC stand for.
 
 Papers of this field print the same names for different computations, so a figure is only comparable with another one of
-the same protocol. :data:`noprior` is what the public evaluation code of NoPrior computes (Kim et al., Learning to
-Visually Localize Sound Sources from Mixtures without Prior Source Knowledge, CVPR 2024). :data:`paper` is the same
-computation under the figure names of the object-aware losses' paper, whose code is not public and which says that it
-follows NoPrior's.
+the same protocol. Each preset is what the public evaluation code of a method computes: :data:`lvs` (Chen et al., CVPR
+2021), :data:`ez_vsl` (Mo and Morgado, ECCV 2022), :data:`avgn` (Mo and Tian, CVPR 2023), :data:`noprior` (Kim et al.,
+CVPR 2024), :data:`tvsl` (Mahmud et al., CVPR 2024). :data:`paper` is noprior's computation under the figure names of
+the object-aware losses' paper, whose code is not public and which says that it follows it. :data:`clean` is ours: every
+source counts once, whatever the order of the maps.
 """
 
 from __future__ import annotations
@@ -14,15 +15,23 @@ from dataclasses import dataclass, fields
 from dataclasses import replace as _replace
 from typing import Any
 
-from sslosses._checks import check_count, check_option
+from sslosses._checks import check_count, check_flag, check_number, check_option
 
-__all__ = ["Protocol", "available", "get", "noprior", "paper"]
+__all__ = ["Protocol", "available", "avgn", "clean", "ez_vsl", "get", "lvs", "noprior", "paper", "tvsl"]
 
-UPSAMPLINGS = ("bicubic",)
-BINARIZATIONS = ("above upper median",)
-ASSIGNMENTS = ("greedy",)
+UPSAMPLINGS = ("bicubic", "bilinear", "bilinear, aligned corners")
+NORMALIZATIONS = ("min-max", "fixed range, min-max", "inverted min-max")
+BINARIZATIONS = ("above upper median", "from upper median", "from value", "area fraction")
+ASSIGNMENTS = ("greedy", "position", "optimal", "one per frame")
+CANVASES = ("frame", "whole map")
+AVERAGE_PRECISIONS = ("binary", "continuous", "swapped")
+EMPTY_TRUTHS = ("count", "leave out")
 TASKS = ("mixtures", "single")
-FIGURES = ("CAP", "AP", "CIoU@t", "IoU@t", "AUC", "PIAP", "CountAcc")
+FIGURES = (
+    *("CAP", "AP", "CIoU@t", "IoU@t", "AP50", "Precision@t", "CIoU", "mCIoU", "IoU", "AUC", "PIAP", "CountAcc"),
+    *("DetAP@t", "DetF1@t"),
+)
+_KINDS = {"CAP": "AP", "AP": "AP", "CIoU": "CIoU", "mCIoU": "CIoU", "AP50": "success"}
 
 
 @dataclass(frozen=True)
@@ -34,25 +43,49 @@ class Protocol:
         mixture_figures: figures reported for samples of several sources, in the order of the result.
         single_figures: figures reported for samples of one source.
         size: side T of a frame; truths are T×T, maps are resized to it.
-        upsampling: ``"bicubic"``: a = −0.75, half-pixel centres.
-        binarization: ``"above upper median"``: per frame, min-max, then above the value at ⌊N/2⌋ of the sorted pixels.
-        assignment: ``"greedy"``: every map in turn takes the source with the largest cIoU among those left.
+        upsampling: ``"bicubic"``: a = −0.75, half-pixel centres; ``"bilinear"``, the same centres; ``"bilinear, aligned
+            corners"``.
+        normalization: before the binary map. ``"min-max"``; ``"fixed range, min-max"``: rescaled from [−1/τ, 1/τ] to
+            [0, 1] first, which decides the confidences; ``"inverted min-max"``: 1 − x after it, for maps that are low
+            where it sounds.
+        binarization: ``"above upper median"`` or ``"from upper median"`` (>=): of the value at ⌊N/2⌋ of the sorted
+            pixels; ``"from value"``: >= ``threshold``; ``"area fraction"``: that share of the pixels, the largest ones.
+        threshold: of the last two, in [0, 1]; None with the others.
+        assignment: ``"greedy"``: every map in turn takes the source with the largest cIoU among those left, a surplus
+            map is an entry of 0, and a sample without any map has no entry. ``"position"``: map j belongs to source j.
+            ``"optimal"``: the assignment of the largest total cIoU, among maps and sources of one class where known.
+            ``"one per frame"``: the sum of the maps against the union of the sources in a frame. In all but "greedy",
+            every source (or frame) is one entry, of 0 without a map.
+        canvas: ``"frame"``: each frame is normalised and scored for itself; ``"whole map"``: the map of several frames
+            as one, where a source's truth is 0 outside its own frame.
+        average_precision: of a CAP's or AP's entries. ``"binary"``: of the binary map; ``"continuous"``: of the
+            normalised map; ``"swapped"``: with the binary map as label and the truth as score.
+        empty_truths: ``"count"`` or ``"leave out"`` a source whose truth has no pixel.
+        add_boxes: whether overlapping boxes of a source count 2, 3, … in mixtures, instead of once.
+        average_positions: whether figures are computed for each position j on its own, then averaged.
+        tau: τ of the fixed range; None without it.
+        prior_weight: share of the model's map when an object prior is given: both are min-max normalised, mixed and
+            normalised again; None: takes no prior.
 
-    The figures: ``"CAP"`` or ``"AP"``, mean over entries of the pixel average precision of the binary map; ``"CIoU@t"``
-    or ``"IoU@t"``, share of entries with cIoU ≥ t; ``"AUC"``, area under that share over t = 0, 0.05, …, 1; ``"PIAP"``,
-    mean over samples with a map of the pixel average precision of their summed map, binarised per frame, against all
-    sources together; ``"CountAcc"``, share of samples with as many maps as sources.
+    The figures: ``"CAP"`` or ``"AP"``, mean pixel average precision over entries; ``"CIoU@t"`` or ``"IoU@t"``, share of
+    entries with cIoU ≥ t, which is ``"AP50"`` at 0.5; ``"Precision@t"``, share with cIoU > t; ``"CIoU"`` or
+    ``"mCIoU"``, mean cIoU; ``"IoU"``, mean IoU with smoothing 1e-4; ``"AUC"``, area under the share with cIoU ≥ t over
+    t = 0, 0.05, …, 1; ``"PIAP"``, mean over samples with a map of the pixel average precision of their summed map,
+    binarised per canvas, against all sources together; ``"CountAcc"``, share of samples with as many maps as sources;
+    ``"DetAP@t"`` and ``"DetF1@t"``, detection over confidence at cIoU ≥ t, see
+    :func:`~sslosses.metrics.functional.detection_average_precision`.
 
     Raises:
         TypeError: if an argument has the wrong type.
-        ValueError: if an argument is none of the values above; the message lists them.
+        ValueError: if an argument is none of the values above, or two do not fit; the message lists what does.
 
     Example:
         >>> from sslosses.metrics import protocols
         >>> print(protocols.paper)
-        paper: 224×224, bicubic, above upper median, greedy; mixtures: CAP, CIoU@0.3, AUC; single: AP, IoU@0.5, AUC
-        >>> print(protocols.paper.replace(mixture_figures=("CIoU@0.1",)).name)
-        paper (changed)
+        paper: 224×224, bicubic, min-max, above upper median, greedy, binary AP;
+        mixtures: CAP, CIoU@0.3, AUC; single: AP, IoU@0.5, AUC
+        >>> print(protocols.tvsl.replace(threshold=0.5).name)
+        tvsl (changed)
     """
 
     name: str
@@ -60,8 +93,17 @@ class Protocol:
     single_figures: tuple[str, ...]
     size: int = 224
     upsampling: str = "bicubic"
+    normalization: str = "min-max"
     binarization: str = "above upper median"
+    threshold: float | None = None
     assignment: str = "greedy"
+    canvas: str = "frame"
+    average_precision: str = "binary"
+    empty_truths: str = "count"
+    add_boxes: bool = False
+    average_positions: bool = False
+    tau: float | None = None
+    prior_weight: float | None = None
 
     def __post_init__(self) -> None:
         """Check every field."""
@@ -69,8 +111,24 @@ class Protocol:
             raise TypeError(f"Expected `name` to be a non-empty string, but got {self.name!r}")
         check_count("size", self.size)
         check_option("upsampling", self.upsampling, UPSAMPLINGS)
+        check_option("normalization", self.normalization, NORMALIZATIONS)
         check_option("binarization", self.binarization, BINARIZATIONS)
         check_option("assignment", self.assignment, ASSIGNMENTS)
+        check_option("canvas", self.canvas, CANVASES)
+        check_option("average_precision", self.average_precision, AVERAGE_PRECISIONS)
+        check_option("empty_truths", self.empty_truths, EMPTY_TRUTHS)
+        check_flag("add_boxes", self.add_boxes)
+        check_flag("average_positions", self.average_positions)
+        needs_threshold = self.binarization in ("from value", "area fraction")
+        self._check_optional("threshold", needs_threshold, f"binarization={self.binarization!r}", least=0, most=1)
+        if self.binarization == "area fraction":
+            check_number("threshold", self.threshold, above=0)
+        fixed = self.normalization == "fixed range, min-max"
+        self._check_optional("tau", fixed, f"normalization={self.normalization!r}", above=0)
+        if self.prior_weight is not None:
+            check_number("prior_weight", self.prior_weight, least=0, most=1)
+        if self.assignment == "greedy" and self.empty_truths == "leave out":
+            raise ValueError("Expected `empty_truths` to be 'count' with assignment='greedy', but got 'leave out'")
         for field in ("mixture_figures", "single_figures"):
             figures = getattr(self, field)
             if not isinstance(figures, tuple) or not figures or len(set(figures)) != len(figures):
@@ -78,12 +136,26 @@ class Protocol:
             for figure in figures:
                 parse_figure(figure)
 
+    def _check_optional(self, name: str, needed: bool, where: str, **bounds: float) -> None:
+        value = getattr(self, name)
+        if needed:
+            check_number(name, value, **bounds)
+        elif value is not None:
+            raise ValueError(f"Expected `{name}` to be None with {where}, which does not use it, but got {value!r}")
+
     def __str__(self) -> str:
         """Name and contents in one line."""
-        how = ", ".join((f"{self.size}×{self.size}", self.upsampling, self.binarization, self.assignment))
-        return (
-            f"{self.name}: {how}; mixtures: {', '.join(self.mixture_figures)}; single: {', '.join(self.single_figures)}"
-        )
+        at = "" if self.threshold is None else f" {self.threshold:g}"
+        how = [f"{self.size}×{self.size}", self.upsampling, self.normalization, self.binarization + at, self.assignment]
+        how += [f"on the {self.canvas}"] if self.canvas != "frame" else []
+        how += [f"{self.average_precision} AP"]
+        how += ["empty truths left out"] if self.empty_truths == "leave out" else []
+        how += ["overlapping boxes added"] if self.add_boxes else []
+        how += ["averaged over positions"] if self.average_positions else []
+        how += [] if self.tau is None else [f"τ = {self.tau:g}"]
+        how += [] if self.prior_weight is None else [f"object prior at {self.prior_weight:g}"]
+        mixtures, single = ", ".join(self.mixture_figures), ", ".join(self.single_figures)
+        return f"{self.name}: {', '.join(how)}; mixtures: {mixtures}; single: {single}"
 
     def figures(self, task: str) -> tuple[str, ...]:
         """The figures reported for ``task``, ``"mixtures"`` or ``"single"``."""
@@ -109,30 +181,80 @@ class Protocol:
 
 
 def parse_figure(figure: str) -> tuple[str, float | None]:
-    """Kind of a figure (``"AP"``, ``"success"``, ``"AUC"``, ``"PIAP"``, ``"CountAcc"``), and its threshold if it has
-    one.
+    """Kind of a figure (``"AP"``, ``"success"``, ``"precision"``, ``"CIoU"``, ``"IoU"``, ``"AUC"``, ``"PIAP"``,
+    ``"CountAcc"``, ``"DetAP"``, ``"DetF1"``), and its threshold if it has one.
 
     Raises:
         ValueError: if there is no such figure; the message lists what there is.
     """
-    if figure in ("CAP", "AP"):
-        return "AP", None
-    if figure in ("AUC", "PIAP", "CountAcc"):
-        return figure, None
-    match = re.fullmatch(r"C?IoU@(\d*\.?\d+)", figure) if isinstance(figure, str) else None
-    if match is None or not 0 < float(match[1]) <= 1:
-        raise ValueError(f"Expected a figure to be one of {', '.join(FIGURES)} with 0 < t <= 1, but got {figure!r}")
-    return "success", float(match[1])
+    if isinstance(figure, str):
+        if figure in ("AUC", "PIAP", "CountAcc", "IoU", *_KINDS):
+            return _KINDS.get(figure, figure), 0.5 if figure == "AP50" else None
+        match = re.fullmatch(r"(C?IoU|Precision|DetAP|DetF1)@(\d*\.?\d+)", figure)
+        if match is not None and 0 < float(match[2]) <= 1:
+            kind = {"CIoU": "success", "IoU": "success", "Precision": "precision"}.get(match[1], match[1])
+            return kind, float(match[2])
+    raise ValueError(f"Expected a figure to be one of {', '.join(FIGURES)} with 0 < t <= 1, but got {figure!r}")
 
 
-paper = Protocol("paper", mixture_figures=("CAP", "CIoU@0.3", "AUC"), single_figures=("AP", "IoU@0.5", "AUC"))
+lvs = Protocol(
+    "lvs",
+    mixture_figures=("CIoU@0.5", "AUC"),
+    single_figures=("CIoU@0.5", "AUC"),
+    upsampling="bilinear",
+    assignment="one per frame",
+)
+ez_vsl = Protocol(
+    "ez-vsl",
+    mixture_figures=("AP50", "mCIoU", "AUC"),
+    single_figures=("AP50", "mCIoU", "AUC"),
+    upsampling="bilinear, aligned corners",
+    binarization="from upper median",
+    assignment="one per frame",
+    prior_weight=0.4,
+)
+avgn = Protocol(
+    "avgn",
+    mixture_figures=("Precision@0.1", "AP", "DetAP@0.3", "DetF1@0.3", "AUC"),
+    single_figures=("Precision@0.3", "AP", "DetAP@0.3", "DetF1@0.3", "AUC"),
+    normalization="fixed range, min-max",
+    binarization="from upper median",
+    assignment="position",
+    average_precision="swapped",
+    add_boxes=True,
+    average_positions=True,
+    tau=0.03,
+)
 noprior = Protocol(
     "noprior",
     mixture_figures=("CAP", "CIoU@0.3", "CIoU@0.5", "AUC", "PIAP", "CountAcc"),
     single_figures=("CAP", "CIoU@0.3", "CIoU@0.5", "AUC", "PIAP", "CountAcc"),
 )
+tvsl = Protocol(
+    "tvsl",
+    mixture_figures=("CIoU", "IoU", "AUC", "AP"),
+    single_figures=("CIoU", "IoU", "AUC", "AP"),
+    normalization="inverted min-max",
+    binarization="from value",
+    threshold=0.3,
+    assignment="position",
+    canvas="whole map",
+    average_precision="continuous",
+)
+paper = Protocol("paper", mixture_figures=("CAP", "CIoU@0.3", "AUC"), single_figures=("AP", "IoU@0.5", "AUC"))
+clean = Protocol(
+    "clean",
+    mixture_figures=("CAP", "CIoU@0.3", "CIoU@0.5", "mCIoU", "AUC", "CountAcc"),
+    single_figures=("AP", "CIoU@0.5", "mCIoU", "AUC"),
+    upsampling="bilinear",
+    binarization="from value",
+    threshold=0.5,
+    assignment="optimal",
+    average_precision="continuous",
+    empty_truths="leave out",
+)
 
-_PRESETS = {protocol.name: protocol for protocol in (noprior, paper)}
+_PRESETS = {protocol.name: protocol for protocol in (lvs, ez_vsl, avgn, noprior, tvsl, paper, clean)}
 
 
 def available() -> tuple[str, ...]:

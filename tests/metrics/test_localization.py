@@ -328,7 +328,7 @@ def test_forward_reset_pickle_and_plot():
     matplotlib.pyplot.close("all")
     del figure
     metric.reset()
-    assert metric.entries == 0
+    assert len(metric.tables()[0]) == 0
 
 
 # Arguments

@@ -6,7 +6,7 @@ from sslosses.metrics import Protocol, SoundLocalization, protocols
 
 
 def test_presets_are_frozen_printable_and_found_by_name():
-    assert protocols.available() == ("noprior", "paper")
+    assert protocols.available() == ("lvs", "ez-vsl", "avgn", "noprior", "tvsl", "paper", "clean")
     assert protocols.get("paper") is protocols.paper
     assert protocols.get(protocols.noprior) is protocols.noprior
     assert "bicubic" in str(protocols.paper)
@@ -16,8 +16,8 @@ def test_presets_are_frozen_printable_and_found_by_name():
 
 
 def test_unknown_preset_lists_those_available():
-    with pytest.raises(ValueError, match="'noprior', 'paper', but got 'lvs'"):
-        SoundLocalization("lvs")
+    with pytest.raises(ValueError, match="'paper', 'clean', but got 'lvs2'"):
+        SoundLocalization("lvs2")
     with pytest.raises(TypeError, match="a name or a Protocol"):
         protocols.get(3)
 
@@ -34,8 +34,20 @@ def test_derived_protocol_is_checked_and_renamed():
         protocols.paper.replace(mixture_figures=("mAP",))
     with pytest.raises(ValueError, match="0 < t <= 1"):
         protocols.paper.replace(mixture_figures=("CIoU@30",))
-    with pytest.raises(TypeError, match="threshold"):
+    with pytest.raises(ValueError, match="`threshold` to be None"):
         protocols.paper.replace(threshold=0.3)
+    with pytest.raises(TypeError, match="`threshold` to be a finite number"):
+        protocols.tvsl.replace(threshold=None)
+    with pytest.raises(ValueError, match="`tau` to be None"):
+        protocols.lvs.replace(tau=0.07)
+    with pytest.raises(ValueError, match="'count' with assignment='greedy'"):
+        protocols.paper.replace(empty_truths="leave out")
+    with pytest.raises(ValueError, match="> 0"):
+        protocols.clean.replace(binarization="area fraction", threshold=0)
+    assert protocols.clean.replace(binarization="area fraction", threshold=0.25).threshold == 0.25
+    assert protocols.avgn.replace(tau=0.07).tau == 0.07
+    with pytest.raises(TypeError, match=r"among name, .* got area"):
+        protocols.clean.replace(area=0.3)
     with pytest.raises(TypeError, match="tuple of distinct"):
         Protocol("mine", mixture_figures=["CAP"], single_figures=("AP",))
     with pytest.raises(ValueError, match="size"):

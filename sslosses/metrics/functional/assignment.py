@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import permutations
+from math import perm
 from typing import NamedTuple
 
 import torch
@@ -64,3 +66,59 @@ def greedy_assignment(scores: Tensor, valid: Tensor | None = None) -> GreedyAssi
         fresh[:, m] = (here & ~taken).any(-1)
         taken = taken | here
     return GreedyAssignment(source, score, fresh)
+
+
+_MOST_CANDIDATES = 50_000
+
+
+def optimal_assignment(scores: Tensor, allowed: Tensor | None = None) -> Tensor:
+    r"""Assign maps to sources, each at most once, with the largest total score: the Hungarian assignment.
+
+    .. math:: \max_\pi \sum_s \mathrm{scores}_{\pi(s), s}
+
+    Of several with the largest total (up to 1e-9), that of the most pairs; of these the one whose maps, read source by
+    source, come first. All candidates of all samples are compared at once, which is exact and fast for the few sources
+    of a scene; their number max(M, S)! / (max(M, S) − S)! is limited to 50,000, so for instance 8 maps for 6 sources.
+
+    Args:
+        scores: of each map for each source, (B, M, S), floating, non-negative, S ≥ 1.
+        allowed: which pairs may be assigned, (B, M, S), bool; None: all.
+
+    Returns:
+        The map of each source, (B, S), int64; −1 where it has none.
+
+    Raises:
+        TypeError: if ``scores`` is not floating or ``allowed`` not boolean.
+        ValueError: if shapes or devices do not fit, S is 0, or there are too many candidates.
+
+    Example:
+        >>> import torch
+        >>> from sslosses.metrics.functional import optimal_assignment
+        >>> optimal_assignment(torch.tensor([[[0.6, 0.5], [0.5, 0.1]]]))  # greedy would take 0.6 and 0.1
+        tensor([[1, 0]])
+    """
+    check_floating("scores", scores)
+    sizes = check_shapes(scores=(scores, "B M S"))
+    maps, sources = sizes["M"], sizes["S"]
+    if sources == 0:
+        raise ValueError(f"Expected `scores` to have shape (B, M, S) with S >= 1, but got {tuple(scores.shape)}")
+    if allowed is None:
+        allowed = torch.ones_like(scores, dtype=torch.bool)
+    check_mask("allowed", allowed)
+    check_shapes(scores=(scores, "B M S"), allowed=(allowed, "B M S"))
+    slots = max(maps, sources)  # fewer maps than sources: empty slots, so that every candidate is a permutation
+    if perm(slots, sources) > _MOST_CANDIDATES:
+        raise ValueError(
+            f"Expected at most {_MOST_CANDIDATES} ways to assign maps to sources, but got {perm(slots, sources)} of "
+            f"{maps} maps and {sources} sources"
+        )
+    candidates = torch.tensor(list(permutations(range(slots), sources)), device=scores.device)
+    padding = (0, 0, 0, slots - maps)
+    values = torch.nn.functional.pad(torch.where(allowed, scores, 0).to(torch.float64), padding)
+    usable = torch.nn.functional.pad(allowed, padding)
+    column = torch.arange(sources, device=scores.device)
+    totals = values[:, candidates, column].sum(-1)
+    pairs = usable[:, candidates, column].sum(-1)
+    largest = totals >= totals.amax(-1, keepdim=True) - 1e-9
+    chosen = candidates[torch.where(largest, pairs, -1).argmax(-1)]
+    return torch.where(usable.gather(1, chosen[:, None])[:, 0], chosen, -1)

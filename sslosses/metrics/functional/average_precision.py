@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from sslosses._checks import at_least_float32, check_floating
+from sslosses.metrics.functional._order import ordered_keys, sort_rows
 from sslosses.metrics.functional.ciou import check_same_frame, ratio_or_zero
 
 
@@ -45,16 +46,63 @@ def average_precision(scores: Tensor, truth: Tensor) -> Tensor:
     (scores,) = at_least_float32(scores)
     positive = (truth > 0) | torch.zeros_like(scores, dtype=torch.bool)
     scores = scores.expand_as(positive)
-    ordered, order = scores.flatten(-2).sort(dim=-1, descending=True)
-    positive = positive.flatten(-2).gather(-1, order)
+    level, positive = _sorted_levels(scores.flatten(-2), positive.flatten(-2))
     count = positive.shape[-1]
-    rank = torch.arange(count, device=scores.device).expand_as(ordered)
-    # The precision of a level is read at its last pixel: for every pixel, the nearest end of a level at or after it.
-    ends = torch.ones_like(positive)
-    ends[..., :-1] = ordered[..., 1:] != ordered[..., :-1]
-    level_end = torch.where(ends, rank, count - 1).flip(-1).cummin(-1).values.flip(-1)
-    precision = (positive.cumsum(-1) / (rank + 1).to(scores.dtype)).gather(-1, level_end)
-    return ratio_or_zero((precision * positive).sum(-1), positive.sum(-1).to(scores.dtype))
+    # From the smallest score upwards: at a pixel, precision and recall are those of all pixels from the first one of
+    # its level on.
+    rank = torch.arange(count, device=scores.device).expand_as(positive)
+    starts = torch.ones_like(positive)
+    starts[..., 1:] = level[..., 1:] != level[..., :-1]
+    first = torch.where(starts, rank, 0).cummax(-1).values
+    below = positive.cumsum(-1) - positive.long()
+    positives = positive.sum(-1)
+    hits = positives[..., None] - below.gather(-1, first)
+    precision = hits.to(scores.dtype) / (count - first)
+    return ratio_or_zero((precision * positive).sum(-1), positives.to(scores.dtype))
+
+
+def swapped_average_precision(binary: Tensor, truth: Tensor) -> Tensor:
+    """Pixel average precision with its arguments swapped, as AVGN's evaluation code calls it.
+
+    The binary prediction is taken for the label and the truth for the score: it asks how well the truth finds the
+    prediction. An empty prediction gives 0; an empty truth, a single score level, the predicted share of the frame.
+
+    Args:
+        binary: predicted maps, (..., H, W), boolean or holding 0 and 1 only.
+        truth: truths, (..., H, W), any dtype but complex; leading dimensions broadcast against those of ``binary``.
+
+    Returns:
+        AP in [0, 1], (...): float64 if an argument is float64, else float32.
+
+    Raises:
+        ValueError: if the last two dimensions differ.
+
+    Reference:
+        Mo and Tian, Audio-Visual Grouping Network for Sound Localization from Mixtures, CVPR 2023, evaluation code.
+
+    Example:
+        >>> import torch
+        >>> from sslosses.metrics.functional import binary_average_precision, swapped_average_precision
+        >>> binary = torch.tensor([[True, True], [True, False]])
+        >>> truth = torch.tensor([[True, False], [False, False]])
+        >>> swapped_average_precision(binary, truth), binary_average_precision(binary, truth)
+        (tensor(0.8333), tensor(0.3333))
+    """
+    if truth.dtype == torch.bool:
+        return binary_average_precision(truth, binary)
+    check_same_frame(binary, truth)
+    b, g = at_least_float32(binary, truth)
+    return average_precision(g, b)
+
+
+def _sorted_levels(scores: Tensor, positive: Tensor) -> tuple[Tensor, Tensor]:
+    """Rows in ascending order of the scores: anything that is equal where these are, and the pixels' labels."""
+    if scores.dtype == torch.float32:
+        # Score and label in one number need no indices to be sorted together.
+        keys = sort_rows(2 * ordered_keys(scores) + positive)
+        return keys >> 1, (keys & 1).bool()
+    ordered, order = scores.sort(dim=-1)
+    return ordered, positive.gather(-1, order)
 
 
 def binary_average_precision(binary: Tensor, truth: Tensor) -> Tensor:
@@ -93,8 +141,11 @@ def binary_average_precision(binary: Tensor, truth: Tensor) -> Tensor:
     positive = (g > 0).to(g.dtype)
     positives = positive.sum((-2, -1))
     hits = (b * positive).sum((-2, -1))
+    return binary_average_precision_of_counts(hits, b.sum((-2, -1)), positives, truth.shape[-2] * truth.shape[-1])
+
+
+def binary_average_precision_of_counts(hits: Tensor, predicted: Tensor, positives: Tensor, pixels: int) -> Tensor:
+    """:func:`binary_average_precision` from numbers of pixels: t, p, P and N."""
     recall = ratio_or_zero(hits, positives)
-    precision = ratio_or_zero(hits, b.sum((-2, -1)))
-    pixels = truth.shape[-2] * truth.shape[-1]
     # recall is 0 without a positive, and so is the prevalence
-    return recall * precision + (1 - recall) * (positives / pixels)
+    return recall * ratio_or_zero(hits, predicted) + (1 - recall) * (positives / pixels)

@@ -1,11 +1,12 @@
-"""Min-max normalisation, the upper median, and the binary map of the pixels above it."""
+"""Normalisation and binarisation of maps: by their extremes or a fixed range; at the median, a value or an area."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
-from sslosses._checks import at_least_float32, check_floating
+from sslosses._checks import at_least_float32, check_floating, check_number
+from sslosses.metrics.functional._order import kth_smallest
 
 
 def min_max_normalize(maps: Tensor) -> Tensor:
@@ -36,6 +37,35 @@ def min_max_normalize(maps: Tensor) -> Tensor:
     return (maps - low) / torch.where(span == 0, 1.0, span)
 
 
+def fixed_range_normalize(maps: Tensor, tau: float = 0.03) -> Tensor:
+    r"""Scale cosine similarities divided by τ from their possible range to [0, 1], :math:`(x + 1/\tau)\,\tau/2`.
+
+    Args:
+        maps: (..., H, W), floating.
+        tau: τ, positive.
+
+    Returns:
+        Same shape, in [0, 1] for maps in [−1/τ, 1/τ]; half precision is computed and returned in float32.
+
+    Raises:
+        TypeError: if ``maps`` is not floating or ``tau`` no number.
+        ValueError: if ``tau`` is not positive.
+
+    Reference:
+        Mo and Tian, Audio-Visual Grouping Network for Sound Localization from Mixtures, CVPR 2023, evaluation code.
+
+    Example:
+        >>> import torch
+        >>> from sslosses.metrics.functional import fixed_range_normalize
+        >>> fixed_range_normalize(torch.tensor([[-2.0, 0.0, 2.0]]), tau=0.5)
+        tensor([[0.0000, 0.5000, 1.0000]])
+    """
+    check_floating("maps", maps)
+    check_number("tau", tau, above=0)
+    (maps,) = at_least_float32(maps)
+    return (maps + 1 / tau) / (2 / tau)
+
+
 def upper_median(maps: Tensor) -> Tensor:
     """The pixel value at index ⌊N/2⌋ of the N ascending sorted pixels of each map.
 
@@ -58,7 +88,7 @@ def upper_median(maps: Tensor) -> Tensor:
     """
     check_floating("maps", maps)
     pixels = maps.flatten(-2)
-    return pixels.kthvalue(pixels.shape[-1] // 2 + 1, dim=-1).values
+    return kth_smallest(pixels, pixels.shape[-1] // 2)
 
 
 def binarize_above_upper_median(maps: Tensor) -> Tensor:
@@ -87,3 +117,85 @@ def binarize_above_upper_median(maps: Tensor) -> Tensor:
     """
     maps = min_max_normalize(maps)
     return maps > upper_median(maps)[..., None, None]
+
+
+def binarize_from_upper_median(maps: Tensor) -> Tensor:
+    """Min-max normalise each map, then mark the pixels from its upper median upwards.
+
+    At least half of the pixels are marked, more with ties at the median, all in a constant map.
+
+    Args:
+        maps: (..., H, W), floating, finite.
+
+    Returns:
+        Boolean, same shape.
+
+    Raises:
+        TypeError: if ``maps`` is not floating.
+
+    Reference:
+        Mo and Morgado, Localizing Visual Sounds the Easy Way, ECCV 2022, evaluation code.
+
+    Example:
+        >>> import torch
+        >>> from sslosses.metrics.functional import binarize_from_upper_median
+        >>> binarize_from_upper_median(torch.tensor([[4.0, 1.0], [3.0, 2.0]]))
+        tensor([[ True, False],
+                [ True, False]])
+    """
+    maps = min_max_normalize(maps)
+    return maps >= upper_median(maps)[..., None, None]
+
+
+def binarize_from_value(maps: Tensor, value: float) -> Tensor:
+    """Min-max normalise each map, then mark the pixels of at least ``value``.
+
+    Args:
+        maps: (..., H, W), floating, finite.
+        value: in [0, 1].
+
+    Returns:
+        Boolean, same shape.
+
+    Raises:
+        TypeError: if ``maps`` is not floating or ``value`` no number.
+        ValueError: if ``value`` is outside [0, 1].
+
+    Example:
+        >>> import torch
+        >>> from sslosses.metrics.functional import binarize_from_value
+        >>> binarize_from_value(torch.tensor([[4.0, 1.0], [3.0, 2.0]]), 0.5)
+        tensor([[ True, False],
+                [ True, False]])
+    """
+    check_number("value", value, least=0, most=1)
+    return min_max_normalize(maps) >= value
+
+
+def binarize_area(maps: Tensor, fraction: float) -> Tensor:
+    """Mark the ``round(fraction * N)`` largest of the N pixels of each map, at least one, and their ties.
+
+    Args:
+        maps: (..., H, W), floating, free of NaN.
+        fraction: in (0, 1].
+
+    Returns:
+        Boolean, same shape; a constant map is marked as a whole.
+
+    Raises:
+        TypeError: if ``maps`` is not floating or ``fraction`` no number.
+        ValueError: if ``fraction`` is outside (0, 1].
+
+    Example:
+        >>> import torch
+        >>> from sslosses.metrics.functional import binarize_area
+        >>> binarize_area(torch.tensor([[4.0, 1.0], [3.0, 2.0]]), 0.75)
+        tensor([[ True, False],
+                [ True,  True]])
+    """
+    check_floating("maps", maps)
+    check_number("fraction", fraction, above=0, most=1)
+    (maps,) = at_least_float32(maps)
+    pixels = maps.flatten(-2)
+    count = max(1, round(fraction * pixels.shape[-1]))
+    return maps >= kth_smallest(pixels, pixels.shape[-1] - count)[..., None, None]

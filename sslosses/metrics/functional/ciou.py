@@ -1,11 +1,11 @@
-"""cIoU: the overlap of a binary map with a truth that may be fractional."""
+"""Overlap of a binary map with a truth that may be fractional: cIoU, and IoU with smoothing."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
-from sslosses._checks import at_least_float32
+from sslosses._checks import at_least_float32, check_number
 
 
 def ciou(binary: Tensor, truth: Tensor) -> Tensor:
@@ -42,6 +42,38 @@ def ciou(binary: Tensor, truth: Tensor) -> Tensor:
     inter = (b * g).sum((-2, -1))
     outside = (b * (g == 0)).sum((-2, -1))
     return ratio_or_zero(inter, g.sum((-2, -1)) + outside)
+
+
+def smoothed_iou(binary: Tensor, truth: Tensor, smoothing: float = 1e-4) -> Tensor:
+    r"""Intersection over union with a constant added above and below, as T-VSL's evaluation code does.
+
+    .. math:: \mathrm{IoU}(b, g) = \frac{\sum b\,g + s}{\sum b + \sum g - \sum b\,g + s}
+
+    The sums run over the last two dimensions. An empty map of an empty truth gives 1.
+
+    Args:
+        binary: predicted maps, (..., H, W), boolean or holding 0 and 1 only.
+        truth: truths in [0, 1], (..., H, W), any dtype; the leading dimensions broadcast against those of ``binary``.
+        smoothing: s, positive.
+
+    Returns:
+        IoU in (0, 1], (...): float64 if an argument is float64, else float32.
+
+    Raises:
+        TypeError: if ``smoothing`` is no number.
+        ValueError: if the last two dimensions differ, or ``smoothing`` is not positive.
+
+    Example:
+        >>> import torch
+        >>> from sslosses.metrics.functional import smoothed_iou
+        >>> smoothed_iou(torch.tensor([[1, 1], [1, 0]]), torch.tensor([[1, 1], [0, 1]]))
+        tensor(0.5000)
+    """
+    check_same_frame(binary, truth)
+    check_number("smoothing", smoothing, above=0)
+    b, g = at_least_float32(binary, truth)
+    inter = (b * g).sum((-2, -1))
+    return (inter + smoothing) / (b.sum((-2, -1)) + g.sum((-2, -1)) - inter + smoothing)
 
 
 def check_same_frame(first: Tensor, second: Tensor) -> None:

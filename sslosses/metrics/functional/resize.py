@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from sslosses._checks import at_least_float32, check_floating
 
@@ -11,7 +11,8 @@ from sslosses._checks import at_least_float32, check_floating
 def resize_bicubic(maps: Tensor, size: tuple[int, int]) -> Tensor:
     """Resize maps by cubic convolution with a = −0.75 and half-pixel centres, as OpenCV's ``INTER_CUBIC`` does.
 
-    There is no anti-aliasing, and values can overshoot the range of the map. At the map's own size it is the identity.
+    There is no anti-aliasing, and values can overshoot the range of the map. At the map's own size it is the identity,
+    and a constant map stays exactly constant.
 
     Args:
         maps: (..., h, w), floating.
@@ -30,12 +31,74 @@ def resize_bicubic(maps: Tensor, size: tuple[int, int]) -> Tensor:
         >>> resize_bicubic(torch.tensor([[0.0, 1.0]]), (1, 4))
         tensor([[-0.1055,  0.2266,  0.7734,  1.1055]])
     """
+    return _resize(maps, size, cubic=True, align_corners=False)
+
+
+def resize_bilinear(maps: Tensor, size: tuple[int, int], *, align_corners: bool = False) -> Tensor:
+    """Resize maps bilinearly, with half-pixel centres as OpenCV's ``INTER_LINEAR`` does, or with aligned corners.
+
+    There is no anti-aliasing. At the map's own size it is the identity, and a constant map stays exactly constant.
+
+    Args:
+        maps: (..., h, w), floating.
+        size: height and width wanted.
+        align_corners: whether the centres of the corner pixels stay in place, instead of the corners of the frame.
+
+    Returns:
+        ``(..., *size)``; half precision is computed and returned in float32.
+
+    Raises:
+        TypeError: if ``maps`` is not floating.
+        ValueError: if ``maps`` has fewer than two dimensions or no pixel.
+
+    Example:
+        >>> import torch
+        >>> from sslosses.metrics.functional import resize_bilinear
+        >>> resize_bilinear(torch.tensor([[0.0, 1.0]]), (1, 4))
+        tensor([[0.0000, 0.2500, 0.7500, 1.0000]])
+        >>> resize_bilinear(torch.tensor([[0.0, 1.0]]), (1, 4), align_corners=True)
+        tensor([[0.0000, 0.3333, 0.6667, 1.0000]])
+    """
+    return _resize(maps, size, cubic=False, align_corners=align_corners)
+
+
+def _resize(maps: Tensor, size: tuple[int, int], *, cubic: bool, align_corners: bool) -> Tensor:
     check_floating("maps", maps)
     if maps.ndim < 2 or 0 in maps.shape[-2:]:
         raise ValueError(f"Expected `maps` to have shape (..., h, w) with h, w >= 1, but got {tuple(maps.shape)}")
     (maps,) = at_least_float32(maps)
-    flat = maps.reshape(-1, 1, *maps.shape[-2:])
-    if flat.shape[0] == 0:
-        return maps.new_zeros(*maps.shape[:-2], *size)
-    resized = F.interpolate(flat, size=size, mode="bicubic", align_corners=False)
-    return resized.reshape(*maps.shape[:-2], *size)
+    if maps.shape[-2:] == torch.Size(size):
+        return maps
+    down, across = (
+        _weights(old, new, cubic, align_corners).to(maps) for old, new in zip(maps.shape[-2:], size, strict=True)
+    )
+    # Weights sum to 1 only up to rounding: measured from its minimum, a constant map is exactly 0 and stays constant.
+    low = maps.amin((-2, -1), keepdim=True)
+    with torch.autocast(maps.device.type, enabled=False):
+        # Both directions as products of matrices: several times as fast as torch's own interpolation on a CPU.
+        return down @ ((maps - low) @ across.T) + low
+
+
+def _weights(old: int, new: int, cubic: bool, align_corners: bool) -> Tensor:
+    """Weights of the old pixels in each new one along an axis, (new, old), float64."""
+    index = torch.arange(new, dtype=torch.float64)
+    if align_corners:
+        centre = index * ((old - 1) / (new - 1) if new > 1 else 0.0)
+    else:
+        centre = (index + 0.5) * (old / new) - 0.5
+        if not cubic:
+            centre = centre.clamp(min=0)
+    first = centre.floor()
+    weights = torch.zeros(new, old, dtype=torch.float64)
+    for step in range(-1, 3) if cubic else range(2):
+        tap = first + step
+        share = _cubic((centre - tap).abs()) if cubic else 1 - (centre - tap).abs()
+        # taps beyond the border repeat the border pixel
+        weights.scatter_add_(1, tap.clamp(0, old - 1).long()[:, None], share[:, None])
+    return weights
+
+
+def _cubic(d: Tensor, a: float = -0.75) -> Tensor:
+    near = (a + 2) * d**3 - (a + 3) * d**2 + 1
+    far = a * (d**3 - 5 * d**2 + 8 * d - 4)
+    return torch.where(d <= 1, near, far)

@@ -1,0 +1,228 @@
+"""One table of every source's scores out of a batch of maps, by the rules of a protocol."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from sslosses._checks import at_least_float32
+from sslosses.metrics._samples import Samples
+from sslosses.metrics.functional import (
+    average_precision,
+    binary_average_precision,
+    fixed_range_normalize,
+    greedy_assignment,
+    min_max_normalize,
+    optimal_assignment,
+    resize_bicubic,
+    resize_bilinear,
+    swapped_average_precision,
+    upper_median,
+)
+from sslosses.metrics.functional.average_precision import binary_average_precision_of_counts
+from sslosses.metrics.functional.binarize import binarize_area
+from sslosses.metrics.protocols import Protocol
+
+SMOOTHING = 1e-4
+
+
+class Scores(NamedTuple):
+    """Scores of a batch; S is 1 where a frame with all its sources is one entry. float64 unless said otherwise."""
+
+    ciou: Tensor  # (B, S), 0 without a map
+    precision: Tensor  # (B, S), pixel AP, 0 without a map
+    iou: Tensor  # (B, S), with smoothing, 0 without a map
+    confidence: Tensor  # (B, S), 0 without a map
+    area: Tensor  # (B, S), share of the frame that the truth covers
+    empty: Tensor  # (B, S'), bool, truths without a pixel, of all sources S'
+    summed_precision: Tensor  # (B,), PIAP's; 0 without a map
+
+
+class Canvases(NamedTuple):
+    """Maps on the evaluation frames: F canvases a map, one for all sources or one for each."""
+
+    scores: Tensor  # (B, M, F, H, W), normalised
+    binary: Tensor  # (B, M, F, H, W), bool
+    confidence: Tensor  # (B, M, F)
+
+
+class Scorer:
+    """The steps from maps to scores; a subclass may replace what a map becomes."""
+
+    def __init__(self, protocol: Protocol, task: str, frames: str, kinds: set[str]) -> None:
+        """Keep the rules; ``kinds`` are those of the figures wanted, see ``parse_figure``."""
+        self.protocol, self.frames, self.kinds = protocol, frames, kinds
+        self.add_boxes = protocol.add_boxes and task == "mixtures"
+
+    def score(self, samples: Samples) -> Scores:
+        """Scores of a batch."""
+        truths = samples.rasterized(self.protocol.size, self.add_boxes)
+        truths = truths.to(at_least_float32(truths, samples.maps)[0].dtype) if truths.dtype != torch.bool else truths
+        empty = truths.flatten(2).sum(-1) == 0
+        maps, valid = samples.maps, samples.valid
+        if self.protocol.assignment == "one per frame":
+            maps, valid = maps.sum(1, keepdim=True), valid.any(1, keepdim=True)
+            truths = truths.amax(1, keepdim=True) if self.frames == "one" else truths
+        targets = self._targets(truths)
+        area = truths.flatten(2).sum(-1).double() / truths[0, 0].numel()
+        if samples.maps.shape[1] == 0:
+            none = torch.zeros_like(area)
+            return Scores(none, none, none, none, area, empty, none[:, 0])
+        canvases = self.canvases(maps, truths.shape[1], samples.priors)
+        owner, sums = self._assign(samples, canvases, targets, valid)
+        picked = owner.clamp(min=0)
+        has = owner >= 0
+        sums = {name: torch.where(has, value, 0) for name, value in sums.items()}
+        below = sums["truth"] + sums["binary"] - sums["hits"]
+        ciou = torch.where(below > 0, sums["inter"] / below.clamp(min=1e-300), 0)
+        union = sums["binary"] + sums["truth"] - sums["inter"]
+        iou = torch.where(has, (sums["inter"] + SMOOTHING) / (union + SMOOTHING), 0)
+        precision = torch.zeros_like(ciou)
+        if "AP" in self.kinds:
+            precision = torch.where(has, self._precision(canvases, picked, targets, sums), 0)
+        given = samples.confidences
+        if given is not None and self.protocol.assignment != "one per frame":
+            confidence = given.gather(1, picked)
+        else:
+            confidence = _pick(canvases.confidence, picked).double()
+        summed = self._summed(samples, canvases, targets) if "PIAP" in self.kinds else torch.zeros_like(ciou[:, 0])
+        return Scores(ciou, precision, iou, torch.where(has, confidence, 0), area, empty, summed)
+
+    def canvases(self, maps: Tensor, sources: int, priors: Tensor | None) -> Canvases:
+        """Maps resized as a whole, split into canvases, normalised and binarised."""
+        rules = self.protocol
+        split = self._split(self._resize(maps, sources), sources)
+        confidence = torch.zeros(split.shape[:3], device=split.device)
+        if rules.tau is not None:
+            split = fixed_range_normalize(split, rules.tau)
+            if self.kinds & {"DetAP", "DetF1"}:
+                pixels = split.flatten(-2)
+                confidence = pixels.topk(-(-pixels.shape[-1] // 4), dim=-1).values.mean(-1)
+        scores = min_max_normalize(split)
+        if rules.prior_weight is not None and priors is not None:
+            prior = min_max_normalize(self._split(self._resize(priors[:, None], sources), sources))
+            scores = min_max_normalize(scores * rules.prior_weight + prior * (1 - rules.prior_weight))
+        if rules.normalization == "inverted min-max":
+            scores = 1 - scores
+        return Canvases(scores, self._binary(scores), confidence)
+
+    def _binary(self, scores: Tensor) -> Tensor:
+        rules = self.protocol
+        if rules.binarization == "area fraction":
+            return binarize_area(scores, rules.threshold or 1.0)
+        if rules.binarization == "from value":
+            return scores >= (rules.threshold or 0.0)
+        median = upper_median(scores)[..., None, None]
+        return scores > median if rules.binarization == "above upper median" else scores >= median
+
+    def _resize(self, maps: Tensor, sources: int) -> Tensor:
+        size = self.protocol.size
+        wanted = {"one": (size, size), "stacked": (sources * size, size), "side-by-side": (size, sources * size)}
+        if self.protocol.upsampling == "bicubic":
+            return resize_bicubic(maps, wanted[self.frames])
+        aligned = self.protocol.upsampling == "bilinear, aligned corners"
+        return resize_bilinear(maps, wanted[self.frames], align_corners=aligned)
+
+    def _split(self, resized: Tensor, sources: int) -> Tensor:
+        size = self.protocol.size
+        if self.frames == "one" or self.protocol.canvas == "whole map":
+            return resized.unsqueeze(2)
+        if self.frames == "stacked":
+            return resized.reshape(*resized.shape[:2], sources, size, size)
+        return resized.reshape(*resized.shape[:2], size, sources, size).transpose(2, 3)
+
+    def _targets(self, truths: Tensor) -> Tensor:
+        """Truths on their canvases, (B, S, H, W): on a canvas of several frames, 0 outside the source's own one."""
+        if self.frames == "one" or self.protocol.canvas == "frame":
+            return truths
+        batch, sources, size, _ = truths.shape
+        stacked = self.frames == "stacked"
+        shape = (batch, sources, sources, size, size) if stacked else (batch, sources, size, sources, size)
+        wide = truths.new_zeros(shape)
+        for j in range(sources):
+            (wide[:, j, j] if stacked else wide[:, j, :, j])[...] = truths[:, j]
+        return wide.reshape(batch, sources, sources * size, size) if stacked else wide.flatten(3)
+
+    def _assign(
+        self, samples: Samples, canvases: Canvases, targets: Tensor, valid: Tensor
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """The map of each source, (B, S), −1 without, and the sums over pixels of that pair, (B, S) each."""
+        sources, rule = targets.shape[1], self.protocol.assignment
+        if rule in ("position", "one per frame"):
+            slot = torch.arange(sources, device=valid.device) if rule == "position" else valid.new_zeros(sources).long()
+            there = slot < valid.shape[1]
+            picked = slot.clamp(max=valid.shape[1] - 1).expand(len(valid), -1)
+            owner = torch.where(there & valid.gather(1, picked), picked, -1)
+            binary = _pick(canvases.binary, picked).flatten(2).unsqueeze(2)
+            pairs = _pixel_sums(binary, targets.flatten(2).unsqueeze(2))
+            return owner, {name: value[..., 0, 0] for name, value in pairs.items()}
+        binary = canvases.binary.flatten(3)
+        if binary.shape[2] == 1:
+            pairs = _pixel_sums(binary[:, :, 0], targets.flatten(2))
+        else:  # source s on frame s only
+            pairs = _pixel_sums(binary.transpose(1, 2), targets.flatten(2).unsqueeze(2))
+            pairs = {name: value[..., 0].transpose(1, 2) for name, value in pairs.items()}
+        below = pairs["truth"] + pairs["binary"] - pairs["hits"]
+        overlap = torch.where(below > 0, pairs["inter"] / below.clamp(min=1e-300), 0)
+        if rule == "greedy":
+            taken = greedy_assignment(overlap, valid)
+            column = torch.arange(sources, device=valid.device)
+            mine = (taken.source[..., None] == column) & taken.fresh[..., None]
+            owner = torch.where(mine.any(1), mine.long().argmax(1), -1)
+        else:
+            mine, theirs = samples.map_classes[:, :, None], samples.source_classes[:, None]
+            known = (mine >= 0) & (theirs >= 0)
+            same = known & (mine == theirs)
+            # a pair of one class outweighs any overlap
+            value = overlap + same * (1 + min(overlap.shape[1:]))
+            owner = optimal_assignment(value, valid[:, :, None] & (~known | same))
+        picked = owner.clamp(min=0)[:, None]
+        return owner, {name: value.gather(1, picked)[:, 0] for name, value in pairs.items()}
+
+    def _precision(self, canvases: Canvases, picked: Tensor, targets: Tensor, sums: dict[str, Tensor]) -> Tensor:
+        if self.protocol.average_precision == "binary":
+            pixels = targets.shape[-2] * targets.shape[-1]
+            return binary_average_precision_of_counts(sums["hits"], sums["binary"], sums["positive"], pixels)
+        if self.protocol.average_precision == "continuous":
+            return average_precision(_pick(canvases.scores, picked), targets).double()
+        return swapped_average_precision(_pick(canvases.binary, picked), targets).double()
+
+    def _summed(self, samples: Samples, canvases: Canvases, targets: Tensor) -> Tensor:
+        """Pixel AP of the summed map, binarised per canvas, against all sources together, (B,)."""
+        sources = targets.shape[1]
+        if samples.maps.shape[1] > 1:
+            canvases = self.canvases(samples.maps.sum(1, keepdim=True), sources, samples.priors)
+        whole = targets.amax(1, keepdim=True) if canvases.binary.shape[2] == 1 else targets
+        precision = binary_average_precision(canvases.binary[:, 0].flatten(1, 2), whole.flatten(1, 2)).double()
+        return torch.where(samples.valid.any(1), precision, 0)
+
+
+def _pick(canvases: Tensor, picked: Tensor) -> Tensor:
+    """Of each source, the canvas of its map: (B, M, F, …) and (B, S) → (B, S, …)."""
+    rows = torch.arange(len(picked), device=picked.device)[:, None]
+    frame = torch.arange(picked.shape[1], device=picked.device) if canvases.shape[2] > 1 else 0
+    return canvases[rows, picked, frame]
+
+
+def _pixel_sums(binary: Tensor, truths: Tensor) -> dict[str, Tensor]:
+    """Sums over pixels for all pairs: binary (..., M, N) bool, truths (..., S, N) → (..., M, S), float64.
+
+    They are sums of float32 only where these are exact or good to the seventh digit: counts below 2²⁴.
+    """
+    dtype = torch.float64 if truths.dtype == torch.float64 else torch.float32
+    b, g = binary.to(dtype), truths.to(dtype)
+    with torch.autocast(b.device.type, enabled=False):
+        inter = b @ g.transpose(-2, -1)
+        fractional = truths.dtype != torch.bool
+        positive = (g > 0).to(dtype) if fractional else g
+        hits = b @ positive.transpose(-2, -1) if fractional else inter
+    sums = {
+        "inter": inter,
+        "hits": hits,
+        "binary": b.sum(-1)[..., :, None].expand_as(inter),
+        "truth": g.sum(-1)[..., None, :].expand_as(inter),
+        "positive": positive.sum(-1)[..., None, :].expand_as(inter),
+    }
+    return {name: value.double() for name, value in sums.items()}

@@ -1,0 +1,101 @@
+"""Detection figures over confidence: a localization counts only where the model says that something sounds."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from sslosses._checks import check_floating, check_number, check_shapes
+
+
+def detection_average_precision(ciou: Tensor, confidence: Tensor, threshold: float = 0.5) -> Tensor:
+    r"""Average precision of detections, as AVGN's (and SLAVC's) evaluation code computes it.
+
+    At a confidence level c, an entry of confidence ≥ c is a true positive if its cIoU reaches the threshold and a false
+    positive otherwise; an entry below c is a false negative. So recall is TP / (TP + FN), and n entries are positives
+    at any level. Levels run down from the second largest confidence, in steps of max(1, ⌊n / 200⌋) entries:
+
+    .. math:: \mathrm{AP} = \sum_i \max_{j \ge i} P_j \; (R_{i+1} - R_i)
+
+    Args:
+        ciou: cIoU of the entries, (n,), floating.
+        confidence: their confidence, (n,), floating.
+        threshold: cIoU from which a localization is right, in [0, 1].
+
+    Returns:
+        0-d float64. Up to 1; 0 with fewer than three entries, NaN with none.
+
+    Raises:
+        TypeError: if a tensor is not floating.
+        ValueError: if shapes differ or ``threshold`` is outside [0, 1].
+
+    Example:
+        >>> import torch
+        >>> from sslosses.metrics.functional import detection_average_precision
+        >>> ciou, confidence = torch.tensor([0.9, 0.8, 0.1, 0.6]), torch.tensor([0.9, 0.7, 0.4, 0.2])
+        >>> detection_average_precision(ciou, confidence)  # recall 1/2, 2/3, 1 at precision 1, 2/3, 3/4
+        tensor(0.4167, dtype=torch.float64)
+    """
+    ciou, confidence = _checked(ciou, confidence, threshold)
+    count = len(ciou)
+    if count == 0:
+        return ciou.new_tensor(torch.nan)
+    ordered, order = confidence.sort(stable=True)
+    right = (ciou[order] >= threshold).to(torch.float64)
+    levels = ordered[:-1].flip(0)[:: max(1, count // 200)]
+    first = torch.searchsorted(ordered, levels)  # the first entry of at least that confidence
+    from_here = torch.cat([right.flip(0).cumsum(0).flip(0), right.new_zeros(1)])[first]
+    precision, recall = from_here / (count - first), _recall(from_here, first)
+    if len(levels) < 2:
+        return ciou.new_zeros(())
+    best = precision.flip(0).cummax(0).values.flip(0)
+    return (best[:-1] * recall.diff()).sum()
+
+
+def detection_f1(ciou: Tensor, confidence: Tensor, threshold: float = 0.5, level: float = 0.5) -> Tensor:
+    r"""F1 of detections at one confidence level, :math:`2PR / (P + R)`, as AVGN's evaluation code computes it.
+
+    True and false positives and false negatives are those of :func:`detection_average_precision`. Precision is 1 where
+    nothing is detected, recall 1 where there is neither a true positive nor a false negative; F1 is 0 if both are 0.
+
+    Args:
+        ciou: cIoU of the entries, (n,), floating.
+        confidence: their confidence, (n,), floating.
+        threshold: cIoU from which a localization is right, in [0, 1].
+        level: confidence from which an entry is a detection.
+
+    Returns:
+        0-d float64 in [0, 1]; NaN without an entry.
+
+    Raises:
+        TypeError: if a tensor is not floating.
+        ValueError: if shapes differ or ``threshold`` is outside [0, 1].
+
+    Example:
+        >>> import torch
+        >>> from sslosses.metrics.functional import detection_f1
+        >>> detection_f1(torch.tensor([0.9, 0.8, 0.1, 0.6]), torch.tensor([0.9, 0.7, 0.6, 0.2]))
+        tensor(0.6667, dtype=torch.float64)
+    """
+    check_number("level", level)
+    ciou, confidence = _checked(ciou, confidence, threshold)
+    if len(ciou) == 0:
+        return ciou.new_tensor(torch.nan)
+    found = confidence >= level
+    right = (found & (ciou >= threshold)).sum().to(torch.float64)
+    detected, missed = found.sum(), (~found).sum()
+    precision = torch.where(detected == 0, 1.0, right / detected.clamp(min=1))
+    recall = _recall(right, missed)
+    return torch.where(precision + recall == 0, 0.0, 2 * precision * recall / (precision + recall).clamp(min=1e-300))
+
+
+def _recall(right: Tensor, missed: Tensor) -> Tensor:
+    return torch.where(right + missed == 0, 1.0, right / (right + missed).clamp(min=1))
+
+
+def _checked(ciou: Tensor, confidence: Tensor, threshold: float) -> tuple[Tensor, Tensor]:
+    check_floating("ciou", ciou)
+    check_floating("confidence", confidence)
+    check_shapes(ciou=(ciou, "n"), confidence=(confidence, "n"))
+    check_number("threshold", threshold, least=0, most=1)
+    return ciou.to(torch.float64), confidence.to(torch.float64)

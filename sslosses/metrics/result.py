@@ -1,0 +1,104 @@
+"""The result of an evaluation: figures with all that is needed to read them, as a row, JSON, Markdown or LaTeX."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+Figures = Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class LocalizationResult:
+    """Figures of one protocol on one set, with counts, chance levels and breakdowns.
+
+    Args:
+        protocol: the preset's name.
+        description: the protocol in one line.
+        task: ``"mixtures"`` or ``"single"``.
+        figures: the protocol's figures, fractions in [0, 1], NaN where there is nothing to average.
+        counts: ``entries``, ``samples``, ``samples_without_map`` and ``empty_truths``.
+        empty_truths: which truths have no pixel, as (sample, source) in the order of the updates; with several
+            processes, one process after the other.
+        chance: the same figures for predictions that do not look at the sample, by name of the prediction.
+        per_class: figures by class, with the number of ``entries``.
+        per_size: figures by size of the object, with the number of ``entries``: "small" below 32² of 224² pixels,
+            "medium" below 96², "large" below 144², "huge" from there, as in AVGN's code.
+
+    Example:
+        >>> from sslosses.metrics import LocalizationResult
+        >>> counts = {"entries": 2040, "samples": 1020, "samples_without_map": 0, "empty_truths": 0}
+        >>> chance = {"whole frame": {"CAP": 0.116}}
+        >>> print(LocalizationResult("paper", "…", "mixtures", {"CAP": 0.443}, counts, chance=chance).to_markdown())
+        | paper, mixtures | CAP | entries |
+        |---|---|---|
+        | result | 44.3 | 2,040 |
+        | whole frame | 11.6 | |
+    """
+
+    protocol: str
+    description: str
+    task: str
+    figures: Figures
+    counts: Mapping[str, int]
+    empty_truths: tuple[tuple[int, int], ...] = ()
+    chance: Mapping[str, Figures] = field(default_factory=dict)
+    per_class: Mapping[str, Figures] = field(default_factory=dict)
+    per_size: Mapping[str, Figures] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        """One row, in percent."""
+        cells = [f"{name} {_percent(value)}" for name, value in self.figures.items()]
+        counts = [f"{value:,} {name.replace('_', ' ')}" for name, value in self.counts.items()]
+        return f"{self.protocol} ({self.task}) | {' | '.join(cells)} | {', '.join(counts)}"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything as plain numbers, strings, lists and dicts; NaN becomes None."""
+        cleaned: dict[str, Any] = _plain(asdict(self))
+        return cleaned
+
+    def to_json(self) -> str:
+        """Everything as JSON; NaN becomes null."""
+        return json.dumps(self.to_dict(), indent=2, ensure_ascii=False, allow_nan=False)
+
+    def to_markdown(self) -> str:
+        """A table in percent: the result, and a row for each chance level."""
+        head, rows = self._table()
+        lines = [head, ["---"] * len(head), *rows]
+        table = "\n".join("| " + " | ".join(cells) + " |" for cells in lines)
+        return table.replace("| --- |", "|---|").replace(" --- |", "---|").replace("|  |", "| |")
+
+    def to_latex(self) -> str:
+        """The same table as a LaTeX ``tabular`` with the rules of ``booktabs``."""
+        head, rows = self._table()
+        lines = [" & ".join(map(_latex, cells)) + r" \\" for cells in (head, *rows)]
+        body = ["\\toprule", lines[0], "\\midrule", *lines[1:], "\\bottomrule"]
+        return "\n".join([f"\\begin{{tabular}}{{l{'r' * (len(head) - 1)}}}", *body, "\\end{tabular}"])
+
+    def _table(self) -> tuple[list[str], list[list[str]]]:
+        names = list(self.figures)
+        head = [f"{self.protocol}, {self.task}", *names, "entries"]
+        rows = [["result", *(_percent(self.figures[n]) for n in names), f"{self.counts['entries']:,}"]]
+        for prediction, levels in self.chance.items():
+            rows.append([prediction, *(_percent(levels.get(n, float("nan"))) for n in names), ""])
+        return head, rows
+
+
+def _percent(value: float) -> str:
+    return "–" if value != value else f"{100 * value:.1f}"
+
+
+def _latex(text: str) -> str:
+    for sign in "&%_#":
+        text = text.replace(sign, f"\\{sign}")
+    return text.replace("–", "--")
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, tuple | list):
+        return [_plain(item) for item in value]
+    return None if isinstance(value, float) and value != value else value
