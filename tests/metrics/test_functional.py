@@ -1,10 +1,15 @@
 """Pure functions against scikit-learn, NumPy loops and known answers."""
 
+import sys
+from pathlib import Path
+
+import cv2
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.optimize import linear_sum_assignment
 from sklearn.metrics import auc, average_precision_score
 
 from sslosses.metrics.functional import (
@@ -12,15 +17,29 @@ from sslosses.metrics.functional import (
     area_under_success,
     average_precision,
     binarize_above_upper_median,
+    binarize_area,
+    binarize_from_upper_median,
+    binarize_from_value,
     binary_average_precision,
+    boxes_to_truths,
     ciou,
+    detection_average_precision,
+    detection_f1,
+    fixed_range_normalize,
     greedy_assignment,
     min_max_normalize,
+    optimal_assignment,
     resize_bicubic,
+    resize_bilinear,
+    smoothed_iou,
     success_auc,
     success_rate,
+    swapped_average_precision,
     upper_median,
 )
+
+sys.path.insert(0, str(Path(__file__).parent))
+import reference
 
 seeds = st.integers(0, 2**32 - 1)
 
@@ -156,3 +175,120 @@ def test_greedy_assignment():
     with pytest.raises(ValueError, match="S >= 1"):
         greedy_assignment(torch.zeros(1, 1, 0))
     assert greedy_assignment(torch.zeros(2, 0, 1)).source.shape == (2, 0)
+
+
+@settings(max_examples=60, deadline=None)
+@given(seeds, *[st.integers(1, 16)] * 2, *[st.integers(1, 40)] * 2)
+def test_resize_is_opencvs(seed, h, w, height, width):
+    maps = np.random.default_rng(seed).normal(size=(h, w)).astype(np.float32)
+    for resize, flag in ((resize_bicubic, cv2.INTER_CUBIC), (resize_bilinear, cv2.INTER_LINEAR)):
+        expected = cv2.resize(maps, (width, height), interpolation=flag)
+        np.testing.assert_allclose(resize(torch.tensor(maps), (height, width)), expected, atol=1e-5)
+
+
+@settings(max_examples=60, deadline=None)
+@given(seeds, *[st.integers(1, 16)] * 2, *[st.integers(1, 40)] * 2)
+def test_resize_is_torchs(seed, h, w, height, width):
+    maps = torch.tensor(np.random.default_rng(seed).normal(size=(2, 1, h, w)))
+    interpolate = torch.nn.functional.interpolate
+    for aligned in (False, True):
+        expected = interpolate(maps, size=(height, width), mode="bilinear", align_corners=aligned)
+        result = resize_bilinear(maps, (height, width), align_corners=aligned)
+        np.testing.assert_allclose(result, expected, atol=1e-12)
+    expected = interpolate(maps, size=(height, width), mode="bicubic", align_corners=False)
+    np.testing.assert_allclose(resize_bicubic(maps, (height, width)), expected, atol=1e-12)
+
+
+@pytest.mark.parametrize("value", [0.1, -7.3, 1e6])
+@pytest.mark.parametrize("resize", [resize_bicubic, resize_bilinear])
+def test_a_constant_map_stays_constant(resize, value):
+    resized = resize(torch.full((7, 7), value), (224, 224))
+    assert (resized == resized[0, 0]).all()
+
+
+@settings(max_examples=60, deadline=None)
+@given(seeds, st.sampled_from([1, 2, 4, 10**6]))
+def test_average_precision_of_signed_scores_and_zeros(seed, levels):
+    generator = np.random.default_rng(seed)
+    scores = generator.integers(-levels, levels + 1, (6, 4, 5)) / levels
+    scores[0, 0, 0], scores[0, 0, 1] = 0.0, -0.0  # one level
+    truth = generator.random((6, 4, 5)) < 0.4
+    expected = [reference.pixel_ap(s, g) for s, g in zip(scores.astype(np.float32), truth, strict=True)]
+    np.testing.assert_allclose(
+        average_precision(torch.tensor(scores).float(), torch.tensor(truth)), expected, atol=1e-6
+    )
+
+
+@settings(max_examples=60, deadline=None)
+@given(seeds)
+def test_swapped_average_precision_is_sklearns(seed):
+    generator = np.random.default_rng(seed)
+    binary, truth = generator.random((3, 4, 5)) < 0.5, generator.integers(0, 4, (3, 4, 5)) / 3
+    for g in (truth, truth > 0.5):
+        expected = [reference.pixel_ap(s.astype(float), b) for s, b in zip(g, binary, strict=True)]
+        result = swapped_average_precision(torch.tensor(binary), torch.tensor(g))
+        np.testing.assert_allclose(result, expected, atol=1e-6)
+
+
+@settings(max_examples=80, deadline=None)
+@given(seeds, st.integers(0, 6), st.integers(1, 5))
+def test_optimal_assignment_reaches_scipys_total(seed, maps, sources):
+    scores = np.random.default_rng(seed).integers(0, 5, (4, maps, sources)) / 4
+    owner = optimal_assignment(torch.tensor(scores)).numpy()
+    for mine, table in zip(owner, scores, strict=True):
+        pairs = [(m, s) for s, m in enumerate(mine) if m >= 0]
+        assert len({m for m, _ in pairs}) == len(pairs) == min(maps, sources)
+        assert sum(table[p] for p in pairs) == pytest.approx(table[linear_sum_assignment(-table)].sum())
+
+
+def test_optimal_assignment_of_forbidden_pairs_and_many():
+    scores = torch.tensor([[[0.9, 0.5], [0.8, 0.0]]])
+    assert optimal_assignment(scores).tolist() == [[1, 0]]
+    allowed = torch.tensor([[[True, False], [True, True]]])
+    assert optimal_assignment(scores, allowed).tolist() == [[0, 1]]
+    assert optimal_assignment(scores, torch.zeros_like(allowed)).tolist() == [[-1, -1]]
+    assert optimal_assignment(torch.zeros(1, 3, 2)).tolist() == [[0, 1]]  # all tied: in order
+    assert optimal_assignment(torch.zeros(2, 0, 2)).tolist() == [[-1, -1]] * 2
+    with pytest.raises(ValueError, match="ways to assign"):
+        optimal_assignment(torch.zeros(1, 9, 9))
+
+
+@settings(max_examples=80, deadline=None)
+@given(seeds, st.integers(1, 30), st.sampled_from([0.3, 0.5]))
+def test_detection_equals_the_loop(seed, count, threshold):
+    generator = np.random.default_rng(seed)
+    ciou, confidence = generator.integers(0, 11, count) / 10, generator.integers(0, 9, count) / 8
+    tensors = torch.tensor(ciou), torch.tensor(confidence)
+    expected = reference.detection_ap(ciou, confidence, threshold)
+    assert detection_average_precision(*tensors, threshold).item() == pytest.approx(expected, abs=1e-12)
+    expected = reference.detection_f1(ciou, confidence, threshold)
+    assert detection_f1(*tensors, threshold).item() == pytest.approx(expected, abs=1e-12)
+
+
+def test_detection_takes_every_other_level_of_many_entries():
+    generator = np.random.default_rng(0)
+    ciou, confidence = generator.random(450), generator.random(450)
+    expected = reference.detection_ap(ciou, confidence, 0.3)
+    result = detection_average_precision(torch.tensor(ciou), torch.tensor(confidence), 0.3)
+    assert result.item() == pytest.approx(expected, abs=1e-12)
+    assert torch.isnan(detection_average_precision(torch.zeros(0), torch.zeros(0)))
+    assert torch.isnan(detection_f1(torch.zeros(0), torch.zeros(0)))
+
+
+def test_binarisations_and_normalisation():
+    maps = torch.tensor([[0.0, 1.0, 1.0, 4.0]])
+    assert binarize_from_upper_median(maps).tolist() == [[False, True, True, True]]
+    assert binarize_from_value(maps, 0.25).tolist() == [[False, True, True, True]]
+    assert binarize_area(maps, 0.25).tolist() == [[False, False, False, True]]
+    assert binarize_area(maps, 0.5).tolist() == [[False, True, True, True]]  # the tie comes along
+    assert binarize_area(maps, 1.0).all()
+    assert fixed_range_normalize(torch.tensor([[-1 / 0.03, 1 / 0.03]]))[0].tolist() == pytest.approx([0, 1])
+    assert smoothed_iou(torch.zeros(2, 2), torch.zeros(2, 2)) == 1
+
+
+def test_boxes():
+    boxes = torch.tensor([[0.0, 0.0, 0.6, 0.5], [0.5, 0.0, 1.7, 0.5], [0.9, 0.9, 0.1, 0.1], [torch.nan] * 4])
+    assert boxes_to_truths(boxes, 4).int().tolist() == [[1, 1, 1, 1]] * 2 + [[0] * 4] * 2
+    assert boxes_to_truths(boxes[:2] - torch.tensor([0.1, 0, 0, 0]), 4, add=True).tolist()[0] == [1, 2, 1, 1]
+    with pytest.raises(ValueError, match="n, 4"):
+        boxes_to_truths(torch.zeros(3), 4)

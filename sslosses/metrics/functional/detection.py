@@ -42,7 +42,7 @@ def detection_average_precision(ciou: Tensor, confidence: Tensor, threshold: flo
         return ciou.new_tensor(torch.nan)
     ordered, order = confidence.sort(stable=True)
     right = (ciou[order] >= threshold).to(torch.float64)
-    levels = ordered[:-1].flip(0)[:: max(1, count // 200)]
+    levels = ordered[:-1].flip(0)[:: max(1, count // 200)].contiguous()
     first = torch.searchsorted(ordered, levels)  # the first entry of at least that confidence
     from_here = torch.cat([right.flip(0).cumsum(0).flip(0), right.new_zeros(1)])[first]
     precision, recall = from_here / (count - first), _recall(from_here, first)

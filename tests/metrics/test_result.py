@@ -1,0 +1,215 @@
+"""Results, breakdowns, single figures, and all of it over two processes."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from sslosses.metrics import (
+    AUC,
+    CAP,
+    PIAP,
+    CIoU,
+    CountingAccuracy,
+    LocalizationFigure,
+    SoundLocalization,
+    chance_levels,
+    protocols,
+)
+
+
+def scenes(count=12, size=56, seed=0):
+    """Maps 7×7, boxes of one to three sources of all sizes, classes."""
+    generator = np.random.default_rng(seed)
+    maps, boxes, classes = [], [], []
+    for _ in range(count):
+        sources = int(generator.integers(1, 4))
+        maps.append(torch.tensor(generator.normal(size=(int(generator.integers(0, 4)), 7, 7))))
+        corner = generator.random((sources, 2)) * 0.3
+        side = generator.choice([0.0, 0.1, 0.3, 0.6, 0.7], (sources, 1))
+        boxes.append([[tuple(row)] for row in np.hstack([corner, corner + side])])
+        classes.append(generator.integers(0, 3, sources).tolist())
+    return maps, boxes, classes, size
+
+
+def metric_of(name, size=56, **options):
+    return SoundLocalization(protocols.get(name).replace(size=size, name=name), **options)
+
+
+@pytest.mark.parametrize("name", protocols.available())
+def test_result_agrees_with_compute_and_its_parts_add_up(name):
+    maps, boxes, classes, size = scenes()
+    metric = metric_of(name, size)
+    metric.update(maps, boxes, source_classes=classes)
+    figures, result = metric.compute(), metric.result(class_names=("cello", "flute", "horn"))
+    assert type(figures) is dict
+    assert all(isinstance(value, torch.Tensor) and value.ndim == 0 for value in figures.values())
+    merged = {**result.figures, **result.counts}
+    assert list(merged) == list(figures)
+    np.testing.assert_allclose(list(merged.values()), [float(v) for v in figures.values()])
+    assert len(result.empty_truths) == result.counts["empty_truths"] > 0
+    entries = metric.tables()[0]
+    own = int((entries[:, 0] >= 0).sum())
+    assert sum(part["entries"] for part in result.per_size.values()) == own
+    if metric.protocol.assignment != "one per frame":  # a frame of two classes has none
+        assert set(result.per_class) == {"cello", "flute", "horn"}
+        assert sum(part["entries"] for part in result.per_class.values()) == own
+    if name == "clean":
+        mean = sum(part["mCIoU"] * part["entries"] for part in result.per_size.values()) / own
+        assert mean == pytest.approx(result.figures["mCIoU"])
+
+
+def test_empty_truths_are_named_in_the_callers_order():
+    full, none = [(0.0, 0.0, 1.0, 1.0)], [(0.5, 0.5, 0.5, 0.5)]
+    metric = metric_of("noprior", 8)
+    maps = [torch.rand(1, s, s) for s in (2, 4, 2, 4)]  # grouped by resolution inside
+    metric.update(maps, [[full], [full, none], [none], [full]])
+    metric.update(maps[:1], [[none, full]])
+    assert metric.result().empty_truths == ((1, 1), (2, 0), (4, 0))
+
+
+def test_sizes_are_avgns():
+    boxes = [[[(0.0, 0.0, s / 224, s / 224)]] for s in (31, 32, 95, 96, 143, 144, 224)]
+    metric = SoundLocalization("lvs")
+    metric.update(torch.rand(7, 1, 7, 7), boxes)
+    counts = {name: part["entries"] for name, part in metric.result().per_size.items()}
+    assert counts == {"small": 1, "medium": 2, "large": 2, "huge": 2}
+
+
+def test_row_json_markdown_and_latex():
+    maps, boxes, classes, size = scenes(4)
+    metric = metric_of("noprior", size)
+    metric.update(maps, boxes, source_classes=classes)
+    result = metric.result(chance=chance_levels(boxes, metric.protocol))
+    assert str(result).startswith("noprior (mixtures) | CAP ")
+    assert "samples without map" in str(result)
+    loaded = json.loads(result.to_json())
+    assert loaded["protocol"] == "noprior"
+    assert "bicubic" in loaded["description"]
+    assert loaded["figures"]["CAP"] == result.figures["CAP"]
+    assert loaded["empty_truths"] == [list(pair) for pair in result.empty_truths]
+    assert list(loaded["chance"]) == ["centred Gaussian", "whole frame", "random maps"]
+    lines = result.to_markdown().splitlines()
+    assert len(lines) == 2 + 1 + 3
+    assert {line.count("|") for line in lines} == {len(result.figures) + 3}
+    latex = result.to_latex()
+    assert latex.count(r"\\") == 4
+    assert r"\begin{tabular}{lrrrrrrr}" in latex
+    empty = metric_of("noprior", size)
+    empty.update(torch.zeros(1, 0, 2, 2), boxes[:1])
+    assert json.loads(empty.result().to_json())["figures"]["CAP"] is None
+    assert "CAP –" in str(empty.result())
+
+
+@pytest.mark.parametrize(
+    ("single", "name", "figure"),
+    [
+        (CAP, "noprior", "CAP"),
+        (CIoU, "noprior", "CIoU@0.3"),
+        (AUC, "lvs", "AUC"),
+        (PIAP, "noprior", "PIAP"),
+        (CountingAccuracy, "clean", "CountAcc"),
+    ],
+)
+def test_each_figure_is_a_metric_of_its_own(single, name, figure):
+    maps, boxes, _, size = scenes()
+    protocol = protocols.get(name).replace(size=size)
+    whole, alone = SoundLocalization(protocol), single(protocol=protocol)
+    whole.update(maps, boxes)
+    alone.update(maps, boxes)
+    assert alone.compute() == whole.compute()[figure]
+    other = LocalizationFigure(figure, protocol)
+    assert other(maps, boxes) == alone.compute()
+    with pytest.raises(ValueError, match="CAP, AP, CIoU@t"):
+        LocalizationFigure("mAP")
+
+
+def test_mean_and_threshold_of_ciou():
+    maps, boxes, _, size = scenes()
+    mean = CIoU(None, protocols.clean.replace(size=size))
+    mean.update(maps, boxes)
+    metric = metric_of("clean", size)
+    metric.update(maps, boxes)
+    assert mean.compute() == metric.compute()["mCIoU"]
+    assert CIoU(0.25).figures == ("CIoU@0.250000",)
+
+
+def test_an_error_adds_nothing():
+    metric = metric_of("noprior", 8)
+    truths = [torch.ones(1, 8, 8), torch.full((1, 8, 8), 2.0)]
+    with pytest.raises(ValueError, match=r"in \[0, 1\]"):
+        metric.update([torch.rand(1, 2, 2)] * 2, truths)
+    assert len(metric.tables()[0]) == 0
+
+
+@pytest.mark.parametrize("name", protocols.available())
+def test_chunks_and_batches_change_nothing(name, monkeypatch):
+    maps, boxes, classes, size = scenes(20)
+    whole, parts = metric_of(name, size), metric_of(name, size)
+    whole.update(maps, boxes, source_classes=classes)
+    monkeypatch.setattr("sslosses.metrics.localization._PIXELS", 1)
+    for i in range(0, 20, 3):
+        parts.update(maps[i : i + 3], boxes[i : i + 3], source_classes=classes[i : i + 3])
+    np.testing.assert_allclose(parts.tables()[0], whole.tables()[0], atol=1e-12)
+    np.testing.assert_allclose(parts.tables()[1], whole.tables()[1], atol=1e-12)
+
+
+@pytest.mark.parametrize("name", protocols.available())
+def test_chance_levels_of_every_preset(name):
+    _, boxes, _, size = scenes()
+    protocol = protocols.get(name).replace(size=size)
+    levels = chance_levels(boxes, protocol)
+    assert {len(figures) for figures in levels.values()} == {len(protocol.mixture_figures) + 4}
+    assert levels["random maps"] == chance_levels(boxes, protocol)["random maps"]
+    if name == "tvsl":  # maps that are low where it sounds: the Gaussian still is in the middle of the frame
+        middle = [[[(0.3, 0.3, 0.7, 0.7)]]]
+        assert chance_levels(middle, protocol)["centred Gaussian"]["CIoU"] > 0.2
+
+
+WORKER = """
+import json, sys, torch
+import torch.distributed as dist
+from sslosses.metrics import SoundLocalization, protocols
+
+rank, store = int(sys.argv[1]), sys.argv[2]
+dist.init_process_group("gloo", init_method="file://" + store, rank=rank, world_size=2)
+maps, boxes, classes = torch.load(store + ".pt", weights_only=False)
+results = []
+for cut in (5, len(maps)):  # then the second process sees no sample
+    mine = slice(0, cut) if rank == 0 else slice(cut, None)
+    for name in protocols.available():
+        metric = SoundLocalization(protocols.get(name).replace(size=56))
+        if maps[mine]:
+            metric.update(maps[mine], boxes[mine], source_classes=classes[mine])
+        figures = {k: float(v) for k, v in metric.compute().items()}
+        result = metric.result()
+        assert figures == {**result.figures, **result.counts} or any(v != v for v in figures.values())
+        results.append(result.to_dict())
+        if maps[mine]:
+            assert len(metric.tables()[1]) == len(maps[mine])  # its own samples again
+with open(f"{store}.{rank}.json", "w") as file:
+    json.dump(results, file)
+dist.destroy_process_group()
+"""
+
+
+@pytest.mark.slow
+def test_two_processes_agree_with_one_for_every_preset(tmp_path):
+    maps, boxes, classes, size = scenes()
+    store = tmp_path / "store"
+    torch.save((maps, boxes, classes), f"{store}.pt")
+    command = [sys.executable, "-W", "ignore", "-c", WORKER]
+    root = Path(__file__).parents[2]
+    workers = [subprocess.Popen([*command, str(rank), str(store)], cwd=root) for rank in range(2)]
+    assert [worker.wait(timeout=120) for worker in workers] == [0, 0]
+    expected = []
+    for name in protocols.available():
+        metric = SoundLocalization(protocols.get(name).replace(size=size))
+        metric.update(maps, boxes, source_classes=classes)
+        expected.append(json.loads(metric.result().to_json()))
+    for rank in range(2):
+        assert json.loads(Path(f"{store}.{rank}.json").read_text()) == expected * 2
