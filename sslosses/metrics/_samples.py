@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -40,12 +41,13 @@ class Samples(NamedTuple):
             yield self._replace(**cut)
 
     def rasterized(self, size: int, add: bool) -> Tensor:
-        """Truths on the frame, (B, S, T, T), bool or floating."""
+        """Truths on the frame, (B, S, T, T), floating."""
         if self.boxed:
-            return boxes_to_truths(self.truths, size, add=add)
+            covered = boxes_to_truths(self.truths, size, add=True)
+            return covered if add else covered.clamp_(max=1)
         truths = self.truths
         if truths.dtype == torch.bool:
-            return truths
+            return truths.float()
         truths = truths if truths.dtype.is_floating_point else truths.float()
         if not bool((truths >= 0).all()) or (not add and not bool((truths <= 1).all())):
             raise ValueError(f"Expected `truths` to hold values {'>= 0' if add else 'in [0, 1]'} only")
@@ -91,57 +93,54 @@ def _grouped(
     maps: Tensor | Sequence[Tensor], truths: Tensor | Sequence[Truths], valid: Tensor | None, extras: dict[str, Any]
 ) -> list[Samples]:
     members: dict[tuple[object, ...], list[int]] = {}
-    targets: list[Tensor] = []
     for i in range(len(maps)):
         truth, boxed = truths[i], not isinstance(truths[i], Tensor)
-        target = _padded_boxes(i, truth) if not isinstance(truth, Tensor) else truth
-        if not isinstance(maps, Tensor):
+        if isinstance(maps, Tensor):
+            form: tuple[object, ...] = ()
+        else:
             check_floating(f"maps[{i}]", maps[i])
             check_shapes(**{f"maps[{i}]": (maps[i], "M h w")})
-        if not boxed:
-            check_shapes(**{f"maps[{i}]": (maps[i], "M h w"), f"truths[{i}]": (target, "S T T")})
-        targets.append(target)
-        shape = target.shape[:1] if boxed else target.shape
-        key: tuple[object, ...] = (maps[i].shape[1:], maps[i].dtype, maps[i].device, shape, target.dtype, boxed)
-        members.setdefault(key, []).append(i)
+            form = (maps[i].shape[1:], maps[i].dtype, maps[i].device)
+        if isinstance(truth, Tensor):
+            check_shapes(**{f"maps[{i}]": (maps[i], "M h w"), f"truths[{i}]": (truth, "S T T")})
+            members.setdefault((*form, truth.shape, truth.dtype, boxed), []).append(i)
+        else:
+            members.setdefault((*form, len(truth), boxed), []).append(i)
     groups = []
     for key, rows in members.items():
-        chosen, boxed = [maps[i] for i in rows], bool(key[-1])
-        if valid is None:
-            counts = torch.tensor([len(m) for m in chosen])
-            kept = (torch.arange(int(counts.max())) < counts[:, None]).to(chosen[0].device)
+        place, boxed = torch.tensor(rows), bool(key[-1])
+        if isinstance(maps, Tensor) and valid is not None:
+            padded, kept = maps[place.to(maps.device)], valid[place.to(valid.device)]
         else:
-            kept = valid[rows]
-        stacked = _stack_boxes([targets[i] for i in rows]) if boxed else torch.stack([targets[i] for i in rows])
-        padded = pad_sequence(chosen, batch_first=True)
-        groups.append(_batch(torch.tensor(rows), padded, kept, stacked.to(padded.device), boxed, extras))
+            padded = pad_sequence([maps[i] for i in rows], batch_first=True)
+            counts = torch.tensor([len(maps[i]) for i in rows])
+            kept = (torch.arange(padded.shape[1]) < counts[:, None]).to(padded.device)
+        chosen = [truths[i] for i in rows]
+        stacked = _padded_boxes(chosen, rows) if boxed else torch.stack([t for t in chosen if isinstance(t, Tensor)])
+        groups.append(_batch(place, padded, kept, stacked.to(padded.device), boxed, extras))
     return groups
 
 
-def _padded_boxes(i: int, sources: Sequence[Boxes]) -> Tensor:
-    """Boxes of one sample's sources, (S, n, 4), padded with NaN; n is at least 1."""
-    rows = []
-    for boxes in sources:
-        box = torch.as_tensor(boxes, dtype=torch.float64).cpu()
-        box = box.reshape(0, 4) if box.numel() == 0 else box
-        if box.ndim != 2 or box.shape[1] != 4 or not bool(box.isfinite().all()):
-            raise ValueError(
-                f"Expected `truths[{i}]` to hold for each source rows of 4 finite numbers (xmin, ymin, xmax, ymax), "
-                f"but got {boxes!r}"
-            )
-        rows.append(box)
-    return _pad_boxes(rows) if rows else torch.zeros(0, 1, 4, dtype=torch.float64)
-
-
-def _pad_boxes(rows: list[Tensor]) -> Tensor:
-    most = max(1, *(len(box) for box in rows))
-    return torch.stack([torch.nn.functional.pad(box, (0, 0, 0, most - len(box)), value=torch.nan) for box in rows])
-
-
-def _stack_boxes(samples: list[Tensor]) -> Tensor:
-    most = max(boxes.shape[1] for boxes in samples)
-    pad = torch.nn.functional.pad
-    return torch.stack([pad(boxes, (0, 0, 0, most - boxes.shape[1]), value=torch.nan) for boxes in samples])
+def _padded_boxes(samples: list[Truths], places: list[int]) -> Tensor:
+    """Boxes of samples of one number of sources, (B, S, n, 4), padded with NaN; n is at least 1."""
+    flat: list[Sequence[float]] = []
+    owner: list[tuple[int, int, int]] = []
+    most = 1
+    for b, sample in enumerate(samples):
+        for s, boxes in enumerate(sample):
+            rows = boxes.tolist() if isinstance(boxes, Tensor) else boxes
+            if not all(len(row) == 4 and all(map(math.isfinite, row)) for row in rows):
+                raise ValueError(
+                    f"Expected `truths[{places[b]}]` to hold for each source rows of 4 finite numbers (xmin, ymin, "
+                    f"xmax, ymax), but got {boxes!r}"
+                )
+            flat.extend(rows)
+            owner.extend((b, s, n) for n in range(len(rows)))
+            most = max(most, len(rows))
+    table = torch.full((len(samples), len(samples[0]), most, 4), torch.nan, dtype=torch.float64)
+    if flat:
+        table[tuple(torch.tensor(owner).T)] = torch.tensor(flat, dtype=torch.float64)
+    return table
 
 
 def _batch(index: Tensor, maps: Tensor, valid: Tensor, truths: Tensor, boxed: bool, extras: dict[str, Any]) -> Samples:

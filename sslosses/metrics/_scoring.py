@@ -59,14 +59,17 @@ class Scorer:
     def score(self, samples: Samples) -> Scores:
         """Scores of a batch."""
         truths = samples.rasterized(self.protocol.size, self.add_boxes)
-        truths = truths.to(at_least_float32(truths, samples.maps)[0].dtype) if truths.dtype != torch.bool else truths
-        empty = truths.flatten(2).sum(-1) == 0
+        truths = at_least_float32(truths, samples.maps)[0]
+        weight = truths.flatten(2).sum(-1)
+        empty = weight == 0
         maps, valid = samples.maps, samples.valid
         if self.protocol.assignment == "one per frame":
             maps, valid = maps.sum(1, keepdim=True), valid.any(1, keepdim=True)
-            truths = truths.amax(1, keepdim=True) if self.frames == "one" else truths
+            if self.frames == "one" and truths.shape[1] > 1:
+                truths = truths.amax(1, keepdim=True)
+                weight = truths.flatten(2).sum(-1)
         targets = self._targets(truths)
-        area = truths.flatten(2).sum(-1).double() / truths[0, 0].numel()
+        area = weight.double() / truths[0, 0].numel()
         if samples.maps.shape[1] == 0:
             none = torch.zeros_like(area)
             return Scores(none, none, none, none, area, empty, none[:, 0])
@@ -207,17 +210,15 @@ def _pick(canvases: Tensor, picked: Tensor) -> Tensor:
 
 
 def _pixel_sums(binary: Tensor, truths: Tensor) -> dict[str, Tensor]:
-    """Sums over pixels for all pairs: binary (..., M, N) bool, truths (..., S, N) → (..., M, S), float64.
+    """Sums over pixels for all pairs: binary (..., M, N) bool, truths (..., S, N) floating → (..., M, S), float64.
 
     They are sums of float32 only where these are exact or good to the seventh digit: counts below 2²⁴.
     """
-    dtype = torch.float64 if truths.dtype == torch.float64 else torch.float32
-    b, g = binary.to(dtype), truths.to(dtype)
+    b, g = binary.to(truths.dtype), truths
     with torch.autocast(b.device.type, enabled=False):
         inter = b @ g.transpose(-2, -1)
-        fractional = truths.dtype != torch.bool
-        positive = (g > 0).to(dtype) if fractional else g
-        hits = b @ positive.transpose(-2, -1) if fractional else inter
+        positive = g if _is_binary(g) else (g > 0).to(g.dtype)
+        hits = inter if positive is g else b @ positive.transpose(-2, -1)
     sums = {
         "inter": inter,
         "hits": hits,
@@ -226,3 +227,11 @@ def _pixel_sums(binary: Tensor, truths: Tensor) -> dict[str, Tensor]:
         "positive": positive.sum(-1)[..., None, :].expand_as(inter),
     }
     return {name: value.double() for name, value in sums.items()}
+
+
+def _is_binary(truths: Tensor) -> bool:
+    """Whether there are only zeros and ones, whose squares add up to the same sum."""
+    flat = truths.flatten()
+    if flat.numel() == 0:
+        return True
+    return bool((torch.dot(flat, flat) == flat.sum()) & (flat.amax() <= 1))

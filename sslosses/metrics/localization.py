@@ -23,7 +23,7 @@ from sslosses.metrics._tables import (
 )
 from sslosses.metrics.result import LocalizationResult
 
-_PIXELS = 2**20  # evaluated at once: about 20 maps of 224², which stay in a processor's cache
+_PIXELS = 2**19  # evaluated at once: about 20 maps of 224², which stay in a processor's cache
 
 
 class LocalizationTables(Metric):
@@ -111,26 +111,20 @@ class LocalizationTables(Metric):
             frames=self.frames,
             most_sources=1 if self.task == "single" else None,
         )
-        entries, samples, index = [], [], []
+        parts = []
         for group in groups:
             sources = group.truths.shape[1]
             canvases = max(1, group.maps.shape[1]) * (1 if self.frames == "one" else sources)
             length = max(1, _PIXELS // (self.protocol.size**2 * max(canvases, sources)))
-            for chunk in group.chunks(length):
-                rows, counted = self._rows(chunk)
-                entries.append(rows)
-                samples.append(counted)
-                index.append(chunk.place)
-        if index:
+            parts += [self._rows(chunk) for chunk in group.chunks(length)]
+        if parts:
             # back into the caller's order, which grouping by shape has changed
-            order = torch.cat(index).argsort().tolist()
-            per_sample = [part for chunk in entries for part in chunk]
-            self.entry_rows.append(torch.cat([per_sample[i] for i in order]))
-            table = torch.cat(samples)
-            self.sample_rows.append(table[torch.tensor(order, device=table.device)])
+            entries, owner, samples, place = (torch.cat(column) for column in zip(*parts, strict=True))
+            self.entry_rows.append(entries[owner.argsort(stable=True)])
+            self.sample_rows.append(samples[place.argsort()])
 
-    def _rows(self, chunk: Samples) -> tuple[list[Tensor], Tensor]:
-        """Entries of each sample, and the samples' table."""
+    def _rows(self, chunk: Samples) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """The entries' table, the place of each one's sample, the samples' table, and their places."""
         scores = self.scorer.score(chunk)
         found, sources = chunk.valid.sum(1), chunk.truths.shape[1]
         width = scores.ciou.shape[1]
@@ -146,15 +140,16 @@ class LocalizationTables(Metric):
             keep, surplus = (found > 0)[:, None].expand_as(keep), (found - sources).clamp(min=0)
         elif self.protocol.empty_truths == "leave out":
             keep = scores.area > 0
-        extra = table.new_zeros(len(columns))
-        extra[SOURCE], extra[CLASS] = -1, -1
-        own = torch.split(table[keep], keep.sum(1).tolist())
-        extras = [extra.expand(n, -1) for n in surplus.tolist()]
-        entries = [torch.cat(parts) if len(parts[1]) else parts[0] for parts in zip(own, extras, strict=True)]
+        extra = table.new_zeros(int(surplus.sum()), len(columns))
+        extra[:, [SOURCE, CLASS]] = -1
+        place = chunk.place.to(found.device)
+        entries = torch.cat([table[keep], extra])
+        owner = torch.cat([place.repeat_interleave(keep.sum(1)), place.repeat_interleave(surplus)])
         bits = (scores.empty.long() << torch.arange(sources, device=found.device)).sum(1)
         counts = keep.sum(1) + surplus
         total = torch.full_like(found, sources)
-        return entries, torch.stack([v.double() for v in (counts, found, total, scores.summed_precision, bits)], -1)
+        samples = torch.stack([v.double() for v in (counts, found, total, scores.summed_precision, bits)], -1)
+        return entries, owner, samples, place
 
     def sync(self, *args: Any, **kwargs: Any) -> None:
         """Gather the tables of all processes; one that has seen no sample takes part with empty ones."""

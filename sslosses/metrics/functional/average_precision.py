@@ -46,19 +46,20 @@ def average_precision(scores: Tensor, truth: Tensor) -> Tensor:
     (scores,) = at_least_float32(scores)
     positive = (truth > 0) | torch.zeros_like(scores, dtype=torch.bool)
     scores = scores.expand_as(positive)
-    level, positive = _sorted_levels(scores.flatten(-2), positive.flatten(-2))
+    starts, positive = _sorted_levels(scores.flatten(-2), positive.flatten(-2))
     count = positive.shape[-1]
-    # From the smallest score upwards: at a pixel, precision and recall are those of all pixels from the first one of
-    # its level on.
-    rank = torch.arange(count, device=scores.device).expand_as(positive)
-    starts = torch.ones_like(positive)
-    starts[..., 1:] = level[..., 1:] != level[..., :-1]
-    first = torch.where(starts, rank, 0).cummax(-1).values
-    below = positive.cumsum(-1) - positive.long()
-    positives = positive.sum(-1)
-    hits = positives[..., None] - below.gather(-1, first)
-    precision = hits.to(scores.dtype) / (count - first)
-    return ratio_or_zero((precision * positive).sum(-1), positives.to(scores.dtype))
+    # From the smallest score upwards: where a level starts, what is at or above it is what follows.
+    below = positive.cumsum(-1, dtype=torch.int32).flatten()
+    first = starts.flatten().nonzero()[:, 0]
+    row = first.div(count, rounding_mode="floor")
+    positives = below.view(positive.shape)[..., -1].flatten()
+    passed = below[first] - positive.flatten()[first].to(torch.int32)
+    hits = (positives[row] - passed).to(scores.dtype)  # at or above the level
+    here = hits.clone()  # in the level: less those at or above the next one of the row
+    here[:-1] -= torch.where(row[1:] == row[:-1], hits[1:], 0)
+    terms = here * hits / (count - (first - row * count))
+    total = torch.zeros_like(positives, dtype=scores.dtype).index_add(0, row, terms)
+    return ratio_or_zero(total, positives.to(scores.dtype)).view(positive.shape[:-1])
 
 
 def swapped_average_precision(binary: Tensor, truth: Tensor) -> Tensor:
@@ -96,13 +97,16 @@ def swapped_average_precision(binary: Tensor, truth: Tensor) -> Tensor:
 
 
 def _sorted_levels(scores: Tensor, positive: Tensor) -> tuple[Tensor, Tensor]:
-    """Rows in ascending order of the scores: anything that is equal where these are, and the pixels' labels."""
+    """Of rows in ascending order of the scores: where a level of equal scores starts, and the pixels' labels."""
+    starts = torch.ones_like(positive, memory_format=torch.contiguous_format)
     if scores.dtype == torch.float32:
         # Score and label in one number need no indices to be sorted together.
-        keys = sort_rows(2 * ordered_keys(scores) + positive)
-        return keys >> 1, (keys & 1).bool()
+        keys = sort_rows((ordered_keys(scores) << 1) | positive)
+        starts[..., 1:] = ((keys[..., 1:] ^ keys[..., :-1]) & -2) != 0
+        return starts, (keys & 1).bool()
     ordered, order = scores.sort(dim=-1)
-    return ordered, positive.gather(-1, order)
+    starts[..., 1:] = ordered[..., 1:] != ordered[..., :-1]
+    return starts, positive.gather(-1, order)
 
 
 def binary_average_precision(binary: Tensor, truth: Tensor) -> Tensor:

@@ -34,7 +34,7 @@ def min_max_normalize(maps: Tensor) -> Tensor:
     (maps,) = at_least_float32(maps)
     low = maps.amin((-2, -1), keepdim=True)
     span = maps.amax((-2, -1), keepdim=True) - low
-    return (maps - low) / torch.where(span == 0, 1.0, span)
+    return (maps - low).div_(torch.where(span == 0, 1.0, span))
 
 
 def fixed_range_normalize(maps: Tensor, tau: float = 0.03) -> Tensor:

@@ -76,7 +76,7 @@ def _resize(maps: Tensor, size: tuple[int, int], *, cubic: bool, align_corners: 
     low = maps.amin((-2, -1), keepdim=True)
     with torch.autocast(maps.device.type, enabled=False):
         # Both directions as products of matrices: several times as fast as torch's own interpolation on a CPU.
-        return down @ ((maps - low) @ across.T) + low
+        return (down @ ((maps - low) @ across.T)).add_(low)
 
 
 def _weights(old: int, new: int, cubic: bool, align_corners: bool) -> Tensor:
