@@ -23,7 +23,7 @@ from sslosses.metrics._tables import (
 )
 from sslosses.metrics.result import LocalizationResult
 
-_PIXELS = 2**19  # evaluated at once: about 20 maps of 224², which stay in a processor's cache
+_PIXELS = 2**19  # evaluated at once: about 10 maps of 224², which stay in a processor's cache
 
 
 class LocalizationTables(Metric):

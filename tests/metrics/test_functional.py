@@ -249,6 +249,8 @@ def test_optimal_assignment_of_forbidden_pairs_and_many():
     assert optimal_assignment(scores, torch.zeros_like(allowed)).tolist() == [[-1, -1]]
     assert optimal_assignment(torch.zeros(1, 3, 2)).tolist() == [[0, 1]]  # all tied: in order
     assert optimal_assignment(torch.zeros(2, 0, 2)).tolist() == [[-1, -1]] * 2
+    allowed = torch.tensor([[[False, True], [False, True]]])  # none for source 0, so source 1 takes the first map
+    assert optimal_assignment(torch.zeros(1, 2, 2), allowed).tolist() == [[-1, 0]]
     with pytest.raises(ValueError, match="ways to assign"):
         optimal_assignment(torch.zeros(1, 9, 9))
 

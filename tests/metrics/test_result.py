@@ -97,7 +97,7 @@ def test_row_json_markdown_and_latex():
     assert len(lines) == 2 + 1 + 3
     assert {line.count("|") for line in lines} == {len(result.figures) + 3}
     latex = result.to_latex()
-    assert latex.count(r"\\") == 4
+    assert latex.count("\\\\\n") == 1 + 1 + 3
     assert r"\begin{tabular}{lrrrrrrr}" in latex
     empty = metric_of("noprior", size)
     empty.update(torch.zeros(1, 0, 2, 2), boxes[:1])

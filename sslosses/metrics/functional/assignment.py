@@ -77,8 +77,9 @@ def optimal_assignment(scores: Tensor, allowed: Tensor | None = None) -> Tensor:
     .. math:: \max_\pi \sum_s \mathrm{scores}_{\pi(s), s}
 
     Of several with the largest total (up to 1e-9), that of the most pairs; of these the one whose maps, read source by
-    source, come first. All candidates of all samples are compared at once, which is exact and fast for the few sources
-    of a scene; their number max(M, S)! / (max(M, S) − S)! is limited to 50,000, so for instance 8 maps for 6 sources.
+    source, come first, none last. All candidates of all samples are compared at once, which is exact and fast for the
+    few sources of a scene; their number max(M, S)! / (max(M, S) − S)! is limited to 50,000, so for instance 8 maps for
+    6 sources.
 
     Args:
         scores: of each map for each source, (B, M, S), floating, non-negative, S ≥ 1.
@@ -118,7 +119,11 @@ def optimal_assignment(scores: Tensor, allowed: Tensor | None = None) -> Tensor:
     usable = torch.nn.functional.pad(allowed, padding)
     column = torch.arange(sources, device=scores.device)
     totals = values[:, candidates, column].sum(-1)
-    pairs = usable[:, candidates, column].sum(-1)
-    largest = totals >= totals.amax(-1, keepdim=True) - 1e-9
-    chosen = candidates[torch.where(largest, pairs, -1).argmax(-1)]
+    made = usable[:, candidates, column]
+    pairs = torch.where(totals >= totals.amax(-1, keepdim=True) - 1e-9, made.sum(-1), -1)
+    best = pairs == pairs.amax(-1, keepdim=True)
+    # the candidate as a number with one digit a source, where a source without a map has the largest digit
+    digits = torch.where(made, candidates, slots) * (slots + 1) ** column.flip(0)
+    order = torch.where(best, digits.sum(-1), (slots + 1) ** sources)
+    chosen = candidates[order.argmin(-1)]
     return torch.where(usable.gather(1, chosen[:, None])[:, 0], chosen, -1)

@@ -69,9 +69,9 @@ def _resize(maps: Tensor, size: tuple[int, int], *, cubic: bool, align_corners: 
     (maps,) = at_least_float32(maps)
     if maps.shape[-2:] == torch.Size(size):
         return maps
-    down, across = (
-        _weights(old, new, cubic, align_corners).to(maps) for old, new in zip(maps.shape[-2:], size, strict=True)
-    )
+    axes = list(zip(maps.shape[-2:], size, strict=True))
+    table = {axis: _weights(*axis, cubic, align_corners).to(maps) for axis in set(axes)}
+    down, across = (table[axis] for axis in axes)
     # Weights sum to 1 only up to rounding: measured from its minimum, a constant map is exactly 0 and stays constant.
     low = maps.amin((-2, -1), keepdim=True)
     with torch.autocast(maps.device.type, enabled=False):
