@@ -46,7 +46,7 @@ def read(folder: Path, name: str):
 def test_layout(whole: Path) -> None:
     names = clips(whole)
     assert len(set(names)) == len(names) == 2 * (4 + 3)
-    assert [p.name for p in whole.parent.iterdir()] == [whole.name]
+    assert sorted(p.name for p in whole.parent.iterdir()) == sorted([whole.name, f".{whole.name}.lock"])
     metadata = (*LISTS, "music_solo.json", "music_duet.json", "silent_objects.json", "captions.jsonl")
     assert set(contents(whole)) == {
         "dataset.json",
@@ -161,7 +161,7 @@ def test_goes_on_after_an_interruption(whole: Path, tmp_path: Path, monkeypatch:
     monkeypatch.setattr(embedded, "render_audio", stopping)
     with pytest.raises(KeyboardInterrupt):
         ensure_embedded(tmp_path, DESCRIPTION)
-    (partial,) = tmp_path.iterdir()
+    (partial,) = (path for path in tmp_path.iterdir() if path.is_dir())
     assert partial.name.endswith(".partial")
     done = contents(partial)
     assert len([name for name in done if name.endswith(".jpg")]) == 6
@@ -175,7 +175,7 @@ def test_goes_on_after_an_interruption(whole: Path, tmp_path: Path, monkeypatch:
     calls.extend(range(10))
     assert contents(ensure_embedded(tmp_path, DESCRIPTION)) == contents(whole)
     assert (tmp_path / whole.name / "frames" / kept.name).stat().st_mtime_ns == before
-    assert [p.name for p in tmp_path.iterdir()] == [whole.name]
+    assert sorted(p.name for p in tmp_path.iterdir()) == sorted([whole.name, f".{whole.name}.lock"])
 
 
 @pytest.mark.usefixtures("serial")
@@ -201,7 +201,7 @@ def test_refuses_a_folder_with_another_description(whole: Path, tmp_path: Path) 
     partial = tmp_path / f".{whole.name}.partial"
     partial.mkdir()
     (partial / "dataset.json").write_bytes((whole / "dataset.json").read_bytes())
-    with pytest.raises(ValueError, match=r"\.partial is the rest of a dataset with another description. Delete it"):
+    with pytest.raises(ValueError, match=r"\.partial to hold .* Move it away"):
         ensure_embedded(tmp_path, changed)
 
 

@@ -66,7 +66,7 @@ def test_maps_on_the_silent_side(held_out: dict[str, HeldOutScenes]) -> None:
     wrong = perfect(solo)
     wrong = wrong._replace(sound=wrong.sound.flip(2), maps=wrong.maps.flip(3))
     figures = score(solo, wrong)
-    assert [figures[f"solo {name}"] for name in ("IoU@0.5", "> silent", "> twin")] == [0, 0, 0]
+    assert [figures[f"solo {name}"] for name in ("IoU@0.5", "> silent", "> twin")] == [0, 25, 0]  # the chair ties
     assert figures["solo AP"] <= 50
 
 
