@@ -99,7 +99,7 @@ def without(entry, key):
         ([{**SOLO, "class": 3}], "entry 0: expected 'class' to be a non-empty string, but got 3"),
         (
             [{**SOLO, "file": "../a"}],
-            "entry 0: expected 'file' to be a clip id without path separators, but got '../a'",
+            "entry 0: expected .file. to be a clip id without path separators",
         ),
         ([{**SOLO, "file": ""}], "entry 0: expected 'file' to be a non-empty string"),
         ([SOLO, SOLO], "entry 1: expected each clip once, but 'a_000_00000' is entry 0 too"),
