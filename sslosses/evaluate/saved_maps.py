@@ -37,7 +37,12 @@ class SavedMaps:
                 self._files[file.stem] = file
             self.clips = tuple(self._files)
         elif path.exists():
-            self._archive = _open(path)
+            try:
+                self._archive = _open(path)
+            except _UNREADABLE as error:
+                raise CommandError(
+                    f"{path}: expected a folder or an NPZ file of maps, but got neither ({error})"
+                ) from error
             self.clips = tuple(self._archive.files)
         else:
             raise CommandError(f"Expected a folder or an NPZ file of maps, but there is no {path}")
@@ -91,12 +96,7 @@ class SavedMaps:
 
 def _open(path: Path) -> NpzFile:
     """An NPZ file; anything else that NumPy can load is refused."""
-    if not zipfile.is_zipfile(path):
-        raise CommandError(f"{path}: expected a folder or an NPZ file of maps, but it is neither")
-    try:
-        archive = np.load(path, allow_pickle=False)
-    except _UNREADABLE as error:
-        raise CommandError(f"{path}: expected an NPZ file, but it cannot be read ({error})") from error
+    archive = np.load(path, allow_pickle=False) if zipfile.is_zipfile(path) else None
     if not isinstance(archive, NpzFile):
-        raise CommandError(f"{path}: expected an NPZ file, but got {type(archive).__name__}")
+        raise ValueError(f"{path.name} is no NPZ file")
     return archive
