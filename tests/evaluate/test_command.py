@@ -29,7 +29,7 @@ CLIPS = [f"clip{i}_00003{i}" for i in range(len(BOXES))]
 def vggss(tmp_path):
     path = tmp_path / "vggss.json"
     entries = [{"file": c, "class": "a bird, singing", "bbox": [b]} for c, b in zip(CLIPS, BOXES, strict=True)]
-    entries[1]["bbox"].append([0.0, 0.0, 0.2, 0.2])
+    entries[1]["bbox"].append([0.4, 0.4, 0.7, 0.7])
     path.write_text(json.dumps(entries))
     return path
 
@@ -175,7 +175,7 @@ def test_flickr(tmp_path):
 
 
 @pytest.mark.parametrize(("layout", "shape"), [("stacked", (2, 10, 5)), ("side-by-side", (2, 5, 10))])
-def test_vggsound_duet(tmp_path, vggss, layout, shape):
+def test_vggsound_duet(tmp_path, vggss, capsys, layout, shape):
     path = tmp_path / "duet.csv"
     path.write_text("".join(f"{a},a_bird_singing,{b},a_bird_singing\n" for a, b in pairwise(CLIPS[:4])))
     mixtures = read_vggsound_mixtures(path, vggss)
@@ -189,8 +189,12 @@ def test_vggsound_duet(tmp_path, vggss, layout, shape):
     levels = chance_levels(truths, "noprior", frames=layout, resolution=(5, 5), seed=1)
     assert found["chance"]["random maps"]["CAP"] == levels["random maps"]["CAP"].item()
     # two maps of one frame each, where each map has to hold both frames
-    wrong = drawn([record.clip for record in mixtures], 2, 5, 5)
-    assert command(tmp_path, saved(tmp_path, wrong), path, "vggsound-duet", *more) == 2
+    wrong = saved(tmp_path, drawn([record.clip for record in mixtures], 2, 6, 6))
+    capsys.readouterr()
+    assert command(tmp_path, wrong, path, "vggsound-duet", *more) == 2
+    shown = capsys.readouterr().err
+    assert f"{mixtures.records[0].clip}: expected maps of 2 {layout} frames" in shown
+    assert "but got (2, 6, 6)" in shown
 
 
 @pytest.mark.parametrize(
