@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import soundfile
+from filelock import FileLock
 from tqdm import tqdm
 
 from .composer import DrawnSource, Source, captions, render_audio, render_frame
@@ -44,6 +45,10 @@ class Description:
         """The name of the dataset's folder."""
         return f"{'media' if self.media else 'drawn'}-seed{self.seed}-{self.train}-{self.test}"
 
+    def as_json(self) -> dict[str, Any]:
+        """What the dataset's folder says of itself."""
+        return {"format": FORMAT, **asdict(self)}
+
 
 @cache
 def open_source(media: str | None) -> Source:
@@ -54,33 +59,47 @@ def open_source(media: str | None) -> Source:
 def ensure_embedded(root: Path, description: Description) -> Path:
     """The dataset's folder below ``root``; composed now if it is not there, going on where an earlier call stopped.
 
+    Of several processes that want it, one composes it and the others wait.
+
     Raises:
         ValueError: if the folder exists with another description, as after a change of ``media``.
     """
+    root.mkdir(parents=True, exist_ok=True)
     target = root / description.folder
-    wanted = {"format": FORMAT, **asdict(description)}
-    if target.exists():
-        found = json.loads((target / "dataset.json").read_text(encoding="utf-8"))
-        if found != wanted:
-            raise ValueError(f"Expected {target} to hold the dataset {wanted}, but it holds {found}. Move it away.")
-        return target
-    aside = root / f".{description.folder}.partial"
-    if (aside / "dataset.json").exists() and json.loads((aside / "dataset.json").read_text()) != wanted:
-        raise ValueError(f"{aside} is the rest of a dataset with another description. Delete it.")
-    for folder in ("frames", "audio", "metadata"):
-        (aside / folder).mkdir(parents=True, exist_ok=True)
-    write_json(aside / "dataset.json", wanted)
+    with FileLock(root / f".{description.folder}.lock"):
+        if target.exists():
+            _check_description(target, description)
+        else:
+            _compose_all(root / f".{description.folder}.partial", description).replace(target)
+            log.info("composed %d scenes in %s", 2 * (description.train + description.test), target)
+    return target
+
+
+def _check_description(folder: Path, description: Description) -> None:
+    found = json.loads((folder / "dataset.json").read_text(encoding="utf-8"))
+    if found != description.as_json():
+        raise ValueError(
+            f"Expected {folder} to hold the dataset {description.as_json()}, but it holds {found}. Move it away."
+        )
+
+
+def _compose_all(folder: Path, description: Description) -> Path:
+    if (folder / "dataset.json").exists():
+        _check_description(folder, description)
+    for part in ("frames", "audio", "metadata"):
+        (folder / part).mkdir(parents=True, exist_ok=True)
+    for half_written in folder.glob("*/.*.partial.*"):  # left by a killed process
+        half_written.unlink()
+    write_json(folder / "dataset.json", description.as_json())
     jobs = list(_jobs(description))
     lines: dict[str, dict[str, Any]] = {}
-    compose = partial(_compose, folder=aside, description=description)
+    compose = partial(_compose, folder=folder, description=description)
     with ProcessPoolExecutor(os.cpu_count(), multiprocessing.get_context("spawn")) as pool:
         done = pool.map(compose, jobs, chunksize=16)
-        for line in tqdm(done, total=len(jobs), desc=f"composing {target.name}", unit="scene"):
+        for line in tqdm(done, total=len(jobs), desc=f"composing {description.folder}", unit="scene"):
             lines[line["id"]] = line
-    _write_metadata(aside / "metadata", lines)
-    aside.replace(target)
-    log.info("composed %d scenes in %s", len(jobs), target)
-    return target
+    _write_metadata(folder / "metadata", lines)
+    return folder
 
 
 def _jobs(description: Description) -> Iterator[tuple[str, str, int]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,9 +12,9 @@ from typing import Any
 
 @contextlib.contextmanager
 def written_aside(path: Path) -> Iterator[Path]:
-    """A temporary path beside ``path``, with its suffix; moved to ``path`` on success, deleted on failure."""
+    """A temporary path beside ``path``, with its suffix and this process's; moved there on success, else deleted."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f".{path.stem}.partial{path.suffix}")
+    aside = path.with_name(f".{path.stem}.{os.getpid()}.partial{path.suffix}")
     try:
         yield aside
         aside.replace(path)

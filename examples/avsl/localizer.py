@@ -39,6 +39,7 @@ class Localizer(L.LightningModule):
         self.save_hyperparameters()
         c = Config.from_dict(config)
         self.config = c
+        self._mirror = torch.Generator()
         self.visual = VisualEncoder(build_trunk(c.visual_weights, 3, c.visual_widths, c.visual_depths), c.embedding_dim)
         self.audio = AudioEncoder(build_trunk(c.audio_weights, 1, c.audio_widths, c.audio_depths), c.embedding_dim)
         self.spectrogram = LogSpectrogram()
@@ -58,7 +59,7 @@ class Localizer(L.LightningModule):
         return F.normalize(self.visual(frames), dim=1), self.audio(self.spectrogram(waveforms))
 
     def training_step(self, batch: SceneBatch, _: int) -> Tensor:
-        frames = batch.frames.flip(3) if torch.rand(()) < 0.5 else batch.frames
+        frames = batch.frames.flip(3) if torch.rand((), generator=self._mirror) < 0.5 else batch.frames
         visual, audio = self.encode(frames, batch.waveforms)
         terms = self.objective.terms(
             visual, audio, self.text(batch.foreground), self.text(batch.background), batch.source_mask
@@ -67,8 +68,8 @@ class Localizer(L.LightningModule):
         return terms.total
 
     def on_train_epoch_start(self) -> None:
-        # So that an epoch draws the same numbers whether or not the run was stopped before it.
-        torch.manual_seed(self.config.seed * 100_003 + self.current_epoch)
+        # A stream of its own, so that an epoch is mirrored alike whether or not the run was stopped before it.
+        self._mirror = torch.Generator().manual_seed(self.config.seed * 100_003 + self.current_epoch)
 
     def train(self, mode: bool = True) -> Localizer:
         super().train(mode)

@@ -14,7 +14,7 @@ from pathlib import Path
 import lightning as L
 import torch
 import yaml
-from lightning.pytorch.callbacks import ModelCheckpoint, TQDMProgressBar
+from lightning.pytorch.callbacks import Checkpoint, TQDMProgressBar
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from rich.console import Console
 
@@ -121,6 +121,18 @@ def _default_name(options: argparse.Namespace, config: Config) -> str:
     return "-".join(dict.fromkeys((data, Path(options.config).stem, f"seed{config.seed}")))
 
 
+class _KeepLast(Checkpoint):
+    """Writes the checkpoint after every epoch, in one move. (``ModelCheckpoint`` keeps its temporary file in another
+    folder, and from Lightning 2.6 on writes no ``last.ckpt`` before the end of training if ``save_top_k`` is 0.)"""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def on_train_epoch_end(self, trainer: L.Trainer, _: L.LightningModule) -> None:
+        with written_aside(self.path) as aside:
+            trainer.save_checkpoint(aside, weights_only=False)  # with the optimiser
+
+
 class _Progress(TQDMProgressBar):
     def get_metrics(
         self, trainer: L.Trainer, module: L.LightningModule
@@ -199,8 +211,7 @@ def _load_pretrained(model: Localizer, config: Config, media: str | None, cache:
 
 def _fit(model: Localizer, data: TrainingScenes, directory: Path, config: Config) -> None:
     """Train, from the last checkpoint if there is one."""
-    checkpoints = directory / "checkpoints"
-    last = checkpoints / "last.ckpt"
+    last = directory / "checkpoints" / "last.ckpt"
     model.train()
     trainer = L.Trainer(
         max_epochs=config.epochs,
@@ -211,10 +222,7 @@ def _fit(model: Localizer, data: TrainingScenes, directory: Path, config: Config
             CSVLogger(directory, name="", version="csv"),
             TensorBoardLogger(directory, name="", version="tensorboard"),
         ],
-        callbacks=[
-            ModelCheckpoint(checkpoints, save_last=True, save_top_k=0, every_n_epochs=1, save_on_train_epoch_end=True),
-            _Progress(refresh_rate=5),
-        ],
+        callbacks=[_KeepLast(last), _Progress(refresh_rate=5)],
         use_distributed_sampler=False,
         enable_model_summary=False,
         log_every_n_steps=10,

@@ -1,0 +1,107 @@
+"""Makes ``avsl`` importable, as ``examples/train_music.py`` finds it, and holds what several files share."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+from PIL import Image
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+sys.path.insert(0, str(EXAMPLES))
+
+WORDS = ("a", "an", "image", "of", "person", "playing", "the", "silent", "and", "cello", "flute", "chair", ",")
+
+
+class SerialPool:
+    """What the example uses of ``ProcessPoolExecutor``, in this process and one job after the other."""
+
+    def __init__(self, *_: object) -> None:
+        pass
+
+    def __enter__(self) -> SerialPool:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def map(self, function, jobs, chunksize=1):  # noqa: ARG002
+        return map(function, jobs)
+
+
+@pytest.fixture
+def serial(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Compose and draw without worker processes."""
+    from avsl import embedded, pretraining
+
+    monkeypatch.setattr(embedded, "ProcessPoolExecutor", SerialPool)
+    monkeypatch.setattr(pretraining, "ProcessPoolExecutor", SerialPool)
+
+
+def write_clip(root: Path, name: str, rng: np.random.Generator, seconds: float = 3.0) -> None:
+    for folder in ("frames", "audio"):
+        (root / folder).mkdir(parents=True, exist_ok=True)
+    Image.fromarray(rng.integers(100, 156, size=(24, 32, 3), dtype=np.uint8)).save(root / "frames" / f"{name}.jpg")
+    soundfile.write(root / "audio" / f"{name}.wav", rng.uniform(-0.5, 0.5, round(seconds * 16_000)), 16_000)
+
+
+@pytest.fixture
+def music(tmp_path: Path) -> Path:
+    """A MUSIC folder of five clips, written by hand."""
+    root, rng = tmp_path / "music", np.random.default_rng(0)
+    for name in ("a", "b", "c", "d", "e"):
+        write_clip(root, name, rng)
+    metadata = root / "metadata"
+    metadata.mkdir()
+    lists = {
+        "music_solo_train.txt": "a,cello\nb,flute\n",
+        "music_duet_train.txt": "c,cello,flute\n",
+        "music_solo_test.csv": "d,cello\n",
+        "music_duet_test.csv": "e\n",
+    }
+    for name, text in lists.items():
+        (metadata / name).write_text(text)
+    left, right = [0.0, 0.0, 0.375, 1.0], [0.625, 0.0, 0.375, 1.0]
+    (metadata / "music_solo.json").write_text(json.dumps([{"file": "d", "class": "cello", "bbox": left}]))
+    duet = {"file": "e", "class_src1": "cello", "bbox_src1": left, "class_src2": "flute", "bbox_src2": right}
+    (metadata / "music_duet.json").write_text(json.dumps([duet]))
+    cello, flute = "an image of a person playing the cello", "an image of a person playing the flute"
+    captions = [
+        {"id": "a", "foreground": [cello], "background": "an image of a chair"},
+        {"id": "b", "foreground": flute, "background": "an image of a silent cello"},
+        {"id": "c", "foreground": [cello, flute], "background": "an image of a chair"},
+    ]
+    (metadata / "captions.jsonl").write_text("".join(json.dumps(c) + "\n" for c in captions))
+    return root
+
+
+@pytest.fixture(scope="session")
+def bert(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Path of a BERT with random weights and a vocabulary of a few words."""
+    import torch
+    from tokenizers import Tokenizer, models, pre_tokenizers, processors
+    from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
+
+    path = tmp_path_factory.mktemp("bert")
+    vocabulary = {word: i for i, word in enumerate(("[PAD]", "[UNK]", "[CLS]", "[SEP]", *WORDS))}
+    tokenizer = Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    tokenizer.post_processor = processors.BertProcessing(("[SEP]", 3), ("[CLS]", 2))
+    special = {"pad_token": "[PAD]", "unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]"}
+    PreTrainedTokenizerFast(tokenizer_object=tokenizer, **special).save_pretrained(path)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        config = BertConfig(
+            vocab_size=len(vocabulary),
+            hidden_size=24,
+            num_hidden_layers=1,
+            num_attention_heads=2,
+            intermediate_size=32,
+            max_position_embeddings=64,
+        )
+        BertModel(config).save_pretrained(path)
+    return str(path)

@@ -1,0 +1,116 @@
+"""The configuration: YAML files, command line, and what is said of wrong values."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+from avsl.config import CONFIGS, Config, given_options
+from avsl.training import parse_arguments
+
+
+@pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.yaml")), ids=lambda p: p.stem)
+def test_the_files_load(path: Path) -> None:
+    config = Config.load(path.stem, {})
+    assert config == Config.load(str(path), {})
+    assert Config.from_dict(config.as_dict()) == config
+    assert Config.load(path.stem, {"epochs": 7}) == dataclasses.replace(config, epochs=7)
+
+
+def test_the_music_file_is_the_paper() -> None:
+    assert Config.load("music", {}) == Config()
+
+
+def test_plain_values() -> None:
+    values = Config(visual_weights=None, subsets=("duet",)).as_dict()
+    assert (values["visual_weights"], values["subsets"]) == (None, ["duet"])
+    assert {type(v) for v in values.values()} <= {int, float, str, bool, list, type(None)}
+    assert set(values) == {f.name for f in dataclasses.fields(Config)}
+
+
+def test_a_float_may_be_written_as_a_number_or_a_text() -> None:
+    assert Config.from_dict({"rate": 1, "weight_decay": "1e-2"}) == Config(rate=1.0, weight_decay=0.01)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"epoch": 3, "sed": 1}, r"Unknown configuration key: epoch, sed\. Known: .*epochs"),
+        ({"epochs": 1.5}, "Expected `epochs` to be int, but got 1.5"),
+        ({"epochs": "3"}, "Expected `epochs` to be int, but got '3'"),
+        ({"epochs": True}, "Expected `epochs` to be int, but got True"),
+        ({"epochs": 0}, "Expected `epochs` to be at least 1, but got 0"),
+        ({"rate": "fast"}, "Expected `rate` to be float, but got 'fast'"),
+        ({"rate": True}, "Expected `rate` to be float, but got True"),
+        ({"rate": None}, "Expected `rate` to be float, but got None"),
+        ({"in_memory": 1}, "Expected `in_memory` to be bool, but got 1"),
+        ({"visual_widths": 64}, "Expected `visual_widths` to be a list of int, but got 64"),
+        ({"visual_widths": "64"}, "Expected `visual_widths` to be a list of int, but got '64'"),
+        ({"visual_widths": [64, "a"]}, "Expected `visual_widths` to be int, but got 'a'"),
+        ({"visual_weights": 3}, "Expected `visual_weights` to be str, but got 3"),
+        ({"subsets": ["solo", "trio"]}, "Expected `subsets` out of 'solo' and 'duet', but got .*trio"),
+        ({"subsets": []}, "Expected `subsets` out of"),
+        ({"schedule": "cosine"}, "Expected `schedule` to be 'constant' or 'one-cycle', but got 'cosine'"),
+    ],
+)
+def test_wrong_values(values: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Config.from_dict(values)
+
+
+def test_an_unknown_name(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"one of embedded, .*music, quick, but got 'imbedded'"):
+        Config.load("imbedded", {})
+    with pytest.raises(FileNotFoundError, match=r"but got '.*none\.yaml'"):
+        Config.load(str(tmp_path / "none.yaml"), {})
+
+
+@pytest.mark.parametrize("text", ["- 1", "epochs", "epochs: [1"])
+def test_a_file_of_another_form(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "own.yaml"
+    path.write_text(text)
+    with pytest.raises(ValueError, match=r"own\.yaml to hold lines of `key: value`"):
+        Config.load(str(path), {})
+
+
+def test_the_command_line_is_put_over_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "own.yaml"
+    path.write_text("epochs: 5\nrate: 1.0e-2\n")
+    line = "--epochs 9 --in-memory true --visual-weights none --visual-widths 8 16 --subsets solo --tau 0.5"
+    options = parse_arguments(["--config", str(path), *line.split()])
+    assert Config.load(options.config, given_options(options)) == Config(
+        epochs=9, rate=0.01, in_memory=True, visual_weights=None, visual_widths=(8, 16), subsets=("solo",), tau=0.5
+    )
+
+
+@pytest.mark.parametrize(
+    ("line", "name"),
+    [
+        ("", "embedded"),
+        ("--quick", "quick"),
+        ("--data-root x", "music"),
+        ("--data-root x --quick", "quick"),
+        ("--media x", "media"),
+        ("--config music", "music"),
+    ],
+)
+def test_which_file(line: str, name: str) -> None:
+    assert parse_arguments(line.split()).config == name
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("--epochs many", "argument --epochs: invalid int value: 'many'"),
+        ("--in-memory yes", "expected true or false, got 'yes'"),
+        ("--epoch-number 3", "unrecognized arguments"),
+        ("--data-root x --media y", "--data-root and --media exclude each other"),
+        ("--quick --config music", "--quick and --config exclude each other"),
+    ],
+)
+def test_a_wrong_command_line(line: str, message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        parse_arguments(line.split())
+    assert stop.value.code == 2
+    assert message in capsys.readouterr().err

@@ -1,0 +1,164 @@
+"""The reader of MUSIC folders, and what it says of broken ones."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from avsl.data import Collate
+from avsl.dataset import Clip, MusicFolder, MusicScenes
+from avsl.text import CaptionTable
+from PIL import Image
+
+
+def scenes(root: Path, **options) -> MusicScenes:
+    folder = MusicFolder(root)
+    return MusicScenes(folder, folder.training_clips("solo"), 16, **options)
+
+
+def test_clips(music: Path) -> None:
+    folder = MusicFolder(music)
+    cello, flute = "an image of a person playing the cello", "an image of a person playing the flute"
+    assert folder.training_clips("solo") == [
+        Clip("a", ("cello",), (cello,), "an image of a chair"),
+        Clip("b", ("flute",), (flute,), "an image of a silent cello"),  # a bare string in captions.jsonl
+    ]
+    assert folder.training_clips("duet") == [Clip("c", ("cello", "flute"), (cello, flute), "an image of a chair")]
+    assert folder.test_clips("solo") == ([Clip("d", ("cello",))], [[(0.0, 0.0, 0.375, 1.0)]])
+    assert folder.test_clips("duet") == (
+        [Clip("e", ("cello", "flute"))],
+        [[(0.0, 0.0, 0.375, 1.0), (0.625, 0.0, 1.0, 1.0)]],
+    )
+
+
+@pytest.mark.parametrize("in_memory", [False, True])
+def test_examples(music: Path, in_memory: bool) -> None:
+    Image.new("RGB", (40, 20), (255, 0, 0)).save(music / "frames" / "b.jpg")
+    data = scenes(music, in_memory=in_memory)
+    assert len(data) == 2
+    for _ in range(2):
+        frame, waveform, index = data[1]
+        assert (frame.shape, frame.dtype, index) == ((3, 16, 16), torch.uint8, 1)
+        assert frame.float().mean((1, 2)).tolist() == pytest.approx([254, 0, 0], abs=2)
+        assert (waveform.shape, waveform.dtype) == ((48_000,), torch.float32)
+        written, _ = soundfile.read(music / "audio" / "b.wav")
+        np.testing.assert_allclose(waveform, written, atol=1e-4)
+    (music / "frames" / "b.jpg").unlink()
+    if in_memory:
+        assert data[1].index == 1
+    else:
+        with pytest.raises(FileNotFoundError):
+            data[1]
+
+
+@pytest.mark.parametrize("folder", ["frames", "audio", "metadata"])
+def test_a_missing_folder(music: Path, folder: str) -> None:
+    shutil.rmtree(music / folder)
+    with pytest.raises(FileNotFoundError, match=rf"frames/ .<id>\.jpg., audio/ .* lacks {folder}/$"):
+        MusicFolder(music)
+
+
+@pytest.mark.parametrize(
+    ("name", "read"),
+    [
+        ("captions.jsonl", lambda f: f.training_clips("solo")),
+        ("music_duet_train.txt", lambda f: f.training_clips("duet")),
+        ("music_solo_test.csv", lambda f: f.test_clips("solo")),
+        ("music_duet.json", lambda f: f.test_clips("duet")),
+    ],
+)
+def test_a_missing_list(music: Path, name: str, read) -> None:
+    (music / "metadata" / name).unlink()
+    with pytest.raises(FileNotFoundError, match=rf"{name}, one of MUSIC's public lists"):
+        read(MusicFolder(music))
+
+
+@pytest.mark.parametrize("name", ["frames/b.jpg", "audio/b.wav"])
+def test_a_missing_frame_or_sound(music: Path, name: str) -> None:
+    (music / name).unlink()
+    with pytest.raises(FileNotFoundError, match=f"1 of 4 listed files are missing, first .*{name}"):
+        scenes(music)
+
+
+def test_a_test_clip_without_boxes(music: Path) -> None:
+    (music / "metadata" / "music_solo_test.csv").write_text("d,cello\nz,cello\n")
+    with pytest.raises(ValueError, match=r"'z' of music_solo_test\.csv is not in music_solo\.json"):
+        MusicFolder(music).test_clips("solo")
+
+
+def write_captions(root: Path, *entries: dict | str) -> None:
+    lines = [e if isinstance(e, str) else json.dumps(e) for e in entries]
+    (root / "metadata" / "captions.jsonl").write_text("\n".join(lines) + "\n")
+
+
+A = {"id": "a", "foreground": ["one"], "background": "none"}
+B = {"id": "b", "foreground": ["one"], "background": "none"}
+
+
+def test_a_missing_caption(music: Path) -> None:
+    write_captions(music, A)
+    with pytest.raises(ValueError, match=r"Clip 'b' of music_solo_train\.txt has no line in captions\.jsonl"):
+        scenes(music)
+
+
+def test_a_wrong_number_of_captions(music: Path) -> None:
+    write_captions(music, A, B | {"foreground": ["one", "two", "three"]})
+    with pytest.raises(ValueError, match=r"Expected 1 foreground captions for clip 'b' .flute., .* has 3"):
+        scenes(music)
+
+
+@pytest.mark.parametrize(
+    "line",
+    ['{"id": "b", "fore', "[]", "", {"id": "b", "foreground": ["one"]}, B | {"foreground": [1]}, B | {"background": 2}],
+)
+def test_a_malformed_line(music: Path, line: dict | str) -> None:
+    write_captions(music, A, line, B)
+    with pytest.raises(ValueError, match=r"in line 2 of .*captions\.jsonl, but got"):
+        scenes(music)
+
+
+def test_a_sound_at_another_rate(music: Path) -> None:
+    soundfile.write(music / "audio" / "a.wav", np.zeros(100), 22_050)
+    with pytest.raises(ValueError, match=r"a\.wav at 16000 Hz, but got 22050 Hz"):
+        scenes(music)[0]
+
+
+def test_an_empty_sound(music: Path) -> None:
+    soundfile.write(music / "audio" / "a.wav", np.zeros(0), 16_000)
+    with pytest.raises(ValueError, match=r"a\.wav to hold sound, but it is empty"):
+        scenes(music)[0]
+
+
+def test_a_short_sound_is_repeated(music: Path) -> None:
+    samples = np.arange(1, 20_001, dtype=np.int16)
+    soundfile.write(music / "audio" / "a.wav", samples, 16_000)
+    waveform = scenes(music)[0].waveform * 32768
+    assert torch.equal(waveform, torch.from_numpy(np.tile(samples, 3)[:48_000]).float())
+
+
+def test_the_centre_of_a_long_sound_in_stereo(music: Path) -> None:
+    samples = np.arange(50_000).astype(np.int16)
+    soundfile.write(music / "audio" / "a.wav", np.stack([samples, samples], axis=1), 16_000)
+    waveform = scenes(music)[0].waveform * 32768
+    assert torch.equal(waveform, torch.from_numpy(samples[1000:49_000]).float())
+
+
+def test_batches_hold_the_features_of_their_captions(music: Path) -> None:
+    folder = MusicFolder(music)
+    clips = [*folder.training_clips("solo"), *folder.training_clips("duet")]
+    texts = sorted({t for c in clips for t in (*c.foreground, c.background)})
+    table = CaptionTable(torch.arange(len(texts)).float()[:, None], {t: i for i, t in enumerate(texts)})
+    data = MusicScenes(folder, clips, 16)
+    batch = Collate(clips, table)([data[2], data[1]])
+    assert batch.frames.shape == (2, 3, 16, 16)
+    assert batch.waveforms.shape == (2, 48_000)
+    assert batch.source_mask.tolist() == [[True, True], [True, False]]
+    found = [[texts[int(v)] for v in row[mask]] for row, mask in zip(batch.foreground, batch.source_mask, strict=True)]
+    assert found == [list(clips[2].foreground), list(clips[1].foreground)]
+    assert [texts[int(v)] for v in batch.background] == [clips[2].background, clips[1].background]
+    assert torch.equal(batch.waveforms[1], data[1].waveform)

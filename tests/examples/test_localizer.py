@@ -1,0 +1,167 @@
+"""The Lightning module: one step, frozen statistics, checkpoints, maps."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+import torch
+from avsl.config import Config
+from avsl.data import SceneBatch, TrainingScenes
+from avsl.dataset import MusicFolder
+from avsl.evaluation import load_held_out, predict
+from avsl.localizer import Localizer
+from torch import nn
+
+CONFIG = Config(
+    image_size=64,
+    visual_weights=None,
+    visual_widths=(4, 8),
+    visual_depths=(1, 1),
+    freeze_statistics=True,
+    audio_weights=None,
+    audio_widths=(4, 8),
+    audio_depths=(1, 1),
+    embedding_dim=6,
+    trimap_weight=1.0,
+    temperature=0.07,
+)
+
+
+def build(**changes) -> Localizer:
+    torch.manual_seed(0)
+    model = Localizer(dataclasses.replace(CONFIG, **changes).as_dict(), 10)
+    model.text.fit(torch.randn(30, 10), 1.0)
+    return model.train()
+
+
+def batch(count: int = 4) -> SceneBatch:
+    generator = torch.Generator().manual_seed(1)
+    return SceneBatch(
+        torch.randint(256, (count, 3, 64, 64), dtype=torch.uint8, generator=generator),
+        0.1 * torch.randn(count, 48_000, generator=generator),
+        torch.randn(count, 2, 10, generator=generator),
+        torch.randn(count, 10, generator=generator),
+        torch.tensor([[True, True], [True, False]]).repeat(count // 2, 1),
+    )
+
+
+def step(
+    model: Localizer, monkeypatch: pytest.MonkeyPatch, scenes: SceneBatch | None = None
+) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+    logged: dict[str, torch.Tensor] = {}
+    monkeypatch.setattr(model, "log_dict", lambda values, **_: logged.update(values))
+    loss = model.training_step(scenes or batch(), 0)
+    loss.backward()
+    return loss, logged
+
+
+def test_a_step_reaches_both_encoders(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = build()
+    loss, logged = step(model, monkeypatch)
+    assert set(logged) == {"total", "trimap", "oca", "ori"}
+    assert all(v.isfinite() and not v.requires_grad for v in logged.values())
+    assert logged["total"] == loss
+    expected = CONFIG.trimap_weight * logged["trimap"] + CONFIG.oca_weight * logged["oca"] + 0.1 * logged["ori"]
+    torch.testing.assert_close(logged["total"], expected)
+    for encoder in (model.visual, model.audio):
+        gradients = [p.grad for p in encoder.parameters()]
+        assert all(g is not None and g.isfinite().all() for g in gradients)
+        assert all(g.abs().max() > 0 for g in (encoder.head.weight.grad, gradients[0]))
+    assert not list(model.text.parameters())
+
+
+def test_oca_alone_reaches_the_audio_encoder(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = build(trimap_weight=0.0, ori_weight=0.0)
+    step(model, monkeypatch)
+    assert model.audio.head.weight.grad.abs().max() > 0
+
+
+def test_padding_does_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    scenes = batch()
+    padded = scenes._replace(foreground=scenes.foreground.masked_fill(~scenes.source_mask[..., None], 5.0))
+    losses = []
+    for example in (scenes, padded):
+        model = build()
+        losses.append(step(model, monkeypatch, example)[0])
+    assert losses[0] == losses[1]
+
+
+def statistics(encoder: nn.Module) -> list[torch.Tensor]:
+    return [b.clone() for m in encoder.modules() if isinstance(m, nn.BatchNorm2d) for b in m.buffers()]
+
+
+def unchanged(before: list[torch.Tensor], after: list[torch.Tensor]) -> bool:
+    assert before
+    return all(torch.equal(x, y) for x, y in zip(before, after, strict=True))
+
+
+@pytest.mark.parametrize("frozen", [True, False])
+def test_frozen_statistics(frozen: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = build(freeze_statistics=frozen)
+    visual, audio = statistics(model.visual), statistics(model.audio)
+    step(model, monkeypatch)
+    assert unchanged(visual, statistics(model.visual)) is frozen
+    assert not unchanged(audio, statistics(model.audio))
+    assert model.training
+    assert model.visual.training
+
+
+def test_a_checkpoint_gives_the_same_maps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = build()
+    step(model, monkeypatch)
+    model.eval()
+    path = tmp_path / "model.ckpt"
+    saved = {"state_dict": model.state_dict(), "hyper_parameters": dict(model.hparams)}
+    torch.save(saved, path)
+    read = torch.load(path, weights_only=True)
+    again = Localizer(**read["hyper_parameters"])
+    again.load_state_dict(read["state_dict"])
+    again.eval()
+    assert again.config == model.config
+    frames, waveforms, *_ = batch()
+    assert torch.equal(model.sound_map(frames, waveforms), again.sound_map(frames, waveforms))
+    assert torch.equal(model.text(torch.ones(10)), again.text(torch.ones(10)))
+
+
+def test_maps(music: Path) -> None:
+    model, folder = build(), MusicFolder(music)
+    for subset, sources in (("solo", 1), ("duet", 2)):
+        test = load_held_out(folder, subset, 64)
+        found = predict(model, test)
+        assert found.sound.shape == (1, 8, 8)
+        assert found.maps.shape == (1, sources, 8, 8)
+        assert found.valid.shape == (1, sources)
+        assert found.sound.abs().max() <= 1
+        assert not found.maps.requires_grad
+    assert model.training
+
+
+def test_the_size_of_a_batch_does_not_matter(music: Path) -> None:
+    (music / "metadata" / "music_solo_test.csv").write_text("d,cello\na,cello\nb,cello\n")
+    boxes = ", ".join(f'{{"file": "{n}", "class": "cello", "bbox": [0.1, 0.1, 0.5, 0.5]}}' for n in "dab")
+    (music / "metadata" / "music_solo.json").write_text(f"[{boxes}]")
+    test = load_held_out(MusicFolder(music), "solo", 64)
+    model = build()
+    torch.testing.assert_close(predict(model, test, 2).sound, predict(model, test, 50).sound, atol=1e-5, rtol=0)
+
+
+def loader(seed: int, epoch: int, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    from avsl import data
+
+    monkeypatch.setattr(data, "Collate", lambda *_: list)
+    scenes = type("Scenes", (list,), {"clips": []})(range(10))
+    config = dataclasses.replace(CONFIG, seed=seed, batch_size=4, workers=0)
+    batches = TrainingScenes(scenes, None, config).train_dataloader()
+    batches.sampler.set_epoch(epoch)
+    return [i for b in batches for i in b]
+
+
+def test_the_order_depends_on_seed_and_epoch_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    first = loader(0, 0, monkeypatch)
+    assert len(set(first)) == 8  # the last two make no full batch
+    torch.manual_seed(123)
+    assert loader(0, 0, monkeypatch) == first
+    assert loader(0, 1, monkeypatch) != first
+    assert loader(1, 0, monkeypatch) != first
