@@ -27,6 +27,7 @@ OPTIONAL = {
     "tensorboard",
     "torchmetrics",
     "torchvision",
+    "tqdm",
     "transformers",
     "triton",
     "yaml",
@@ -70,7 +71,8 @@ def test_the_reader_sees_the_files_and_their_imports() -> None:
     assert "sslosses.losses" in ours(ROOT / "__init__.py")
     assert "sslosses.transport" in ours(ROOT / "losses" / "region_isolation.py")
     assert "sslosses.transport.problem" in ours(ROOT / "transport" / "solvers" / "dense.py")
-    for folder in ("losses", "transport", "transport/solvers", "metrics/functional", "annotations"):
+    assert "sslosses.annotations" in ours(ROOT / "evaluate" / "benchmark.py")
+    for folder in ("losses", "transport", "transport/solvers", "metrics/functional", "annotations", "evaluate"):
         assert len(files(folder)) >= 3, folder
 
 
@@ -109,6 +111,17 @@ def test_metrics_losses_and_annotations_do_not_know_each_other() -> None:
     for package in packages:
         for path in files(package.removeprefix("sslosses.")):
             assert not {name for name in ours(path) if within(name, *(packages - {package}))}, path
+
+
+def test_the_command_joins_metrics_and_annotations_and_nothing_needs_it() -> None:
+    for path in files("evaluate"):
+        others = {name for name in ours(path) if not within(name, "sslosses.evaluate")}
+        strangers = {name for name in others if not within(name, "sslosses.annotations", "sslosses.metrics")}
+        assert not strangers, f"{path.name} imports {strangers}"
+        assert not any(part[0] == "_" for name in others for part in name.split(".")), path.name
+    for path in files("."):
+        if "evaluate" not in path.relative_to(ROOT).parts:
+            assert not {name for name in ours(path) if within(name, "sslosses.evaluate")}, path
 
 
 def test_similarity_masks_and_distributed_know_no_loss() -> None:

@@ -1,18 +1,27 @@
 """Readers of the field's annotation files, and boxes as masks."""
 
+from sslosses.annotations.flickr import read_flickr
+from sslosses.annotations.mixtures import read_vggsound_mixtures
 from sslosses.annotations.music import SplitEntry, read_music_duet, read_music_solo, read_music_split
-from sslosses.annotations.rasterize import rasterize
-from sslosses.annotations.records import AnnotationError, Annotations, InvalidBox, Record, Report
+from sslosses.annotations.rasterize import rasterize, rasterize_annotators, rasterize_sum
+from sslosses.annotations.records import AnnotationError, Annotations, InvalidBox, MixtureRecord, Record, Report
+from sslosses.annotations.vggss import read_vggss
 
 __all__ = [
     "AnnotationError",
     "Annotations",
     "InvalidBox",
+    "MixtureRecord",
     "Record",
     "Report",
     "SplitEntry",
     "rasterize",
+    "rasterize_annotators",
+    "rasterize_sum",
+    "read_flickr",
     "read_music_duet",
     "read_music_solo",
     "read_music_split",
+    "read_vggsound_mixtures",
+    "read_vggss",
 ]

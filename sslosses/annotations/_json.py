@@ -7,6 +7,7 @@ import math
 from pathlib import Path
 from typing import Any
 
+from sslosses.annotations._clips import check_clip
 from sslosses.annotations.records import AnnotationError
 
 
@@ -21,6 +22,8 @@ def read_entries(path: Path, keys: tuple[str, ...]) -> list[dict[str, Any]]:
             f"{path}: expected a complete JSON list, but line {error.lineno}, column {error.colno} cannot be read "
             f"({error.msg}); the file may be truncated"
         ) from error
+    except (RecursionError, ValueError) as error:  # nested without end, or an integer of thousands of digits
+        raise AnnotationError(f"{path}: expected a JSON list of entries, but it cannot be read ({error})") from error
     if not isinstance(entries, list):
         raise AnnotationError(f"{path}: expected a JSON list of entries, but got {_kind(entries)}")
     for index, entry in enumerate(entries):
@@ -43,19 +46,40 @@ def text(path: Path, index: int, entry: dict[str, Any], key: str) -> str:
     return value
 
 
+def clip_id(path: Path, index: int, entry: dict[str, Any], key: str) -> str:
+    """A string that is a clip id."""
+    value = text(path, index, entry, key)
+    check_clip(f"{path}: entry {index}: expected {key!r}", value)
+    return value
+
+
 def four_numbers(path: Path, index: int, entry: dict[str, Any], key: str) -> tuple[float, float, float, float]:
     """Four finite numbers."""
+    return _four_numbers(f"{path}: entry {index}: expected {key!r}", entry[key])
+
+
+def boxes(path: Path, index: int, entry: dict[str, Any], key: str) -> list[tuple[float, float, float, float]]:
+    """A list of fours of finite numbers."""
     value = entry[key]
+    if not isinstance(value, list):
+        raise AnnotationError(f"{path}: entry {index}: expected {key!r} to be a list of boxes, but got {value!r}")
+    return [_four_numbers(f"{path}: entry {index}: expected {key}[{i}]", box) for i, box in enumerate(value)]
+
+
+def _four_numbers(where: str, value: Any) -> tuple[float, float, float, float]:
     if not isinstance(value, list) or len(value) != 4 or not all(_is_finite_number(v) for v in value):
-        raise AnnotationError(
-            f"{path}: entry {index}: expected {key!r} to be a list of 4 finite numbers, but got {value!r}"
-        )
+        raise AnnotationError(f"{where} to be a list of 4 finite numbers, but got {value!r}")
     a, b, c, d = (float(v) for v in value)
     return a, b, c, d
 
 
 def _is_finite_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # an integer beyond float
+        return False
 
 
 def _kind(value: Any) -> str:

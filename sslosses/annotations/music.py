@@ -6,11 +6,10 @@ from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
 
-from sslosses._checks import check_option
-from sslosses.annotations._json import four_numbers, read_entries, text
-from sslosses.annotations.records import AnnotationError, Annotations, Box, InvalidBox, Record, Report
-
-ON_INVALID = ("report", "error", "drop")
+from sslosses.annotations._boxes import Collector, has_area
+from sslosses.annotations._clips import check_clip
+from sslosses.annotations._json import clip_id, four_numbers, read_entries, text
+from sslosses.annotations.records import AnnotationError, Annotations, InvalidBox, Record
 
 _SOLO_KEYS = (("class", "bbox"),)
 _DUET_KEYS = (("class_src1", "bbox_src1"), ("class_src2", "bbox_src2"))
@@ -70,44 +69,21 @@ def read_music_duet(path: str | PathLike[str], on_invalid: str = "report") -> An
 
 
 def _read_boxes(path: Path, sources: tuple[tuple[str, str], ...], on_invalid: str) -> Annotations:
-    check_option("on_invalid", on_invalid, ON_INVALID)
-    entries = read_entries(path, ("file", *(key for pair in sources for key in pair)))
-    records: list[Record] = []
-    invalid: list[InvalidBox] = []
-    dropped: list[str] = []
-    first: dict[str, int] = {}
+    collector = Collector(path, on_invalid)
     as_corners = 0
-    for index, entry in enumerate(entries):
-        clip = text(path, index, entry, "file")
-        if clip in first:
-            raise AnnotationError(
-                f"{path}: entry {index}: expected each clip once, but {clip!r} is entry {first[clip]} too"
-            )
-        first[clip] = index
-        classes, boxes = [], []
-        broken = False
+    for index, entry in enumerate(read_entries(path, ("file", *(key for pair in sources for key in pair)))):
+        clip = clip_id(path, index, entry, "file")
+        classes, boxes, invalid = [], [], []
         for class_key, box_key in sources:
             classes.append(text(path, index, entry, class_key))
             x, y, width, height = values = four_numbers(path, index, entry, box_key)
             box = (x, y, x + width, y + height)
             boxes.append((box,))
             as_corners += width <= x or height <= y
-            if not _has_area(box):
+            if not has_area(box):
                 invalid.append(InvalidBox(index, clip, box_key, values))
-                broken = True
-        if broken and on_invalid == "drop":
-            dropped.append(clip)
-        else:
-            records.append(Record(clip, tuple(classes), tuple(boxes)))
-    report = Report(path, len(entries), len(entries) * len(sources), tuple(invalid), tuple(dropped), as_corners)
-    if invalid and on_invalid == "error":
-        raise AnnotationError(f"Expected every box to have an area inside the frame, but got\n{report}")
-    return Annotations(tuple(records), report)
-
-
-def _has_area(box: Box) -> bool:
-    xmin, ymin, xmax, ymax = (min(max(v, 0.0), 1.0) for v in box)
-    return xmin < xmax and ymin < ymax
+        collector.add(Record(clip, tuple(classes), tuple(boxes)), invalid, where=f"entry {index}")
+    return collector.finish(as_corners)
 
 
 @dataclass(frozen=True)
@@ -158,6 +134,7 @@ def read_music_split(path: str | PathLike[str]) -> tuple[SplitEntry, ...]:
         if not clip or not all(classes) or len(classes) != wanted:
             form = ",".join(["id", "class1", "class2"][: wanted + 1])
             raise AnnotationError(f"{path}: line {number}: expected {form!r}, but got {line!r}")
+        check_clip(f"{path}: line {number}: expected the id", clip)
         entries.append(SplitEntry(clip, tuple(classes)))
     if not entries:
         raise AnnotationError(

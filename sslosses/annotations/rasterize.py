@@ -10,12 +10,15 @@ from torch import Tensor
 
 from sslosses._checks import check_count
 
+Boxes = Sequence[Sequence[float]] | Tensor
 
-def rasterize(boxes: Sequence[Sequence[float]] | Tensor, size: int = 224) -> Tensor:
+
+def rasterize(boxes: Boxes, size: int = 224) -> Tensor:
     """Mask of the union of the boxes of one source.
 
-    Each corner v becomes ``int(size * v)``, truncated and clipped below at 0; the pixels ``[ymin:ymax, xmin:xmax]`` are
-    set. A box that is empty or inverted after that sets none.
+    Each corner v becomes ``int(size * v)``, truncated; the pixels ``[ymin:ymax, xmin:xmax]`` are set. A box that is
+    empty or inverted after that sets none. LVS and NoPrior clip the truncated corners below at 0, AVGN and T-VSL clip
+    the fractions to [0, 1]; the mask is the same, since either cuts off what lies beyond the frame.
 
     Args:
         boxes: corners (xmin, ymin, xmax, ymax) as fractions of the frame, one row a box; a sequence of fours or (n, 4).
@@ -39,12 +42,74 @@ def rasterize(boxes: Sequence[Sequence[float]] | Tensor, size: int = 224) -> Ten
                 [0, 0, 0, 0],
                 [0, 0, 0, 0]], dtype=torch.int32)
     """
-    check_count("size", size)
+    corners = _pixels(boxes, size)
     mask = torch.zeros(size, size, dtype=torch.bool)
-    rows = boxes.tolist() if isinstance(boxes, Tensor) else boxes
-    for row in rows:
-        if not isinstance(row, Sequence) or len(row) != 4 or not all(math.isfinite(v) for v in row):
-            raise ValueError(f"Expected a box to hold 4 finite numbers (xmin, ymin, xmax, ymax), but got {row!r}")
-        xmin, ymin, xmax, ymax = (max(int(size * v), 0) for v in row)
+    for xmin, ymin, xmax, ymax in corners:
         mask[ymin:ymax, xmin:xmax] = True
     return mask
+
+
+def rasterize_sum(boxes: Boxes, size: int = 224) -> Tensor:
+    """How many boxes of one source cover each pixel, as AVGN's evaluation of mixtures takes it for the truth.
+
+    Args:
+        boxes: as for :func:`rasterize`.
+        size: as for :func:`rasterize`.
+
+    Returns:
+        (size, size), float32, whole numbers.
+
+    Raises:
+        TypeError: as for :func:`rasterize`.
+        ValueError: as for :func:`rasterize`.
+
+    Example:
+        >>> from sslosses.annotations import rasterize_sum
+        >>> rasterize_sum([(0, 0, 0.7, 1), (0.4, 0, 1, 1)], size=3)
+        tensor([[1., 2., 1.],
+                [1., 2., 1.],
+                [1., 2., 1.]])
+    """
+    corners = _pixels(boxes, size)
+    count = torch.zeros(size, size)
+    for xmin, ymin, xmax, ymax in corners:
+        count[ymin:ymax, xmin:xmax] += 1
+    return count
+
+
+def rasterize_annotators(boxes: Boxes, size: int = 224) -> Tensor:
+    """Fractional truth of several annotators' boxes: half the number of boxes that cover a pixel, at most 1.
+
+    A pixel that two of them agree on counts in full, one that a single annotator marked counts half.
+
+    Args:
+        boxes: one row an annotator's box, as for :func:`rasterize`.
+        size: as for :func:`rasterize`.
+
+    Returns:
+        (size, size), float32, of 0, 0.5 and 1.
+
+    Raises:
+        TypeError: as for :func:`rasterize`.
+        ValueError: as for :func:`rasterize`.
+
+    Reference:
+        Senocak et al., Learning to Localize Sound Source in Visual Scenes, CVPR 2018.
+
+    Example:
+        >>> from sslosses.annotations import rasterize_annotators
+        >>> rasterize_annotators([(0, 0, 0.7, 1), (0.4, 0, 1, 1)], size=3)[0]
+        tensor([0.5000, 1.0000, 0.5000])
+    """
+    return rasterize_sum(boxes, size).div(2).clamp(max=1)
+
+
+def _pixels(boxes: Boxes, size: int) -> list[tuple[int, ...]]:
+    """Corners in pixels within [0, size]."""
+    check_count("size", size)
+    corners = []
+    for row in boxes.tolist() if isinstance(boxes, Tensor) else boxes:
+        if not isinstance(row, Sequence) or len(row) != 4 or not all(math.isfinite(v) for v in row):
+            raise ValueError(f"Expected a box to hold 4 finite numbers (xmin, ymin, xmax, ymax), but got {row!r}")
+        corners.append(tuple(int(size * min(max(v, 0.0), 1.0)) for v in row))
+    return corners

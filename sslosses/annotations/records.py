@@ -20,14 +20,28 @@ class Record:
     """The annotation of one clip.
 
     Args:
-        clip: the clip's id.
-        classes: one class name a source.
+        clip: the clip's id. Never a path: readers refuse ids that could lead out of a folder.
+        classes: one class name a source; empty for a format without classes.
         boxes: one tuple of boxes a source, as fractional corners (xmin, ymin, xmax, ymax).
     """
 
     clip: str
     classes: tuple[str, ...]
     boxes: tuple[tuple[Box, ...], ...]
+
+
+@dataclass(frozen=True)
+class MixtureRecord(Record):
+    """The annotation of sounds mixed from several clips, each source on a frame of its own.
+
+    Args:
+        clip: the ids of the clips, joined by "+".
+        classes: one class name a source.
+        boxes: one tuple of boxes a source, as fractions of that source's frame.
+        frames: the id of the clip that source j, on frame j, is from.
+    """
+
+    frames: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -53,7 +67,8 @@ class Report:
         entries: entries in the file.
         boxes: boxes in the file.
         invalid: the boxes with no area inside the frame.
-        dropped: ids of the clips left out because of them; empty unless read with ``on_invalid="drop"``.
+        without_box: ids of the clips of which some source has no usable box.
+        dropped: ids of the clips left out for that; empty unless read with ``on_invalid="drop"``.
         unreadable_as_corners: for a format of [x, y, width, height]: boxes that come out empty or inverted when taken
             for [xmin, ymin, xmax, ymax], as some public evaluation codes do; 0 for a format of corners.
     """
@@ -62,17 +77,21 @@ class Report:
     entries: int
     boxes: int
     invalid: tuple[InvalidBox, ...] = ()
+    without_box: tuple[str, ...] = ()
     dropped: tuple[str, ...] = ()
     unreadable_as_corners: int = 0
 
     def __str__(self) -> str:
-        """A line of counts, and one for every invalid box."""
+        """A line of counts, one for every invalid box, and one for every clip without a usable box."""
         lines = [
             f"{self.file}: {self.entries} entries, {self.boxes} boxes, {len(self.invalid)} without area in the frame"
         ]
+        if self.without_box:
+            lines[0] += f", {len(self.without_box)} clips with a source without usable box"
         if self.dropped:
             lines[0] += f", {len(self.dropped)} clips dropped"
-        return "\n".join([*lines, *(f"  {box}" for box in self.invalid)])
+        lines += [f"  {box}" for box in self.invalid]
+        return "\n".join([*lines, *(f"  no usable box: {clip}" for clip in self.without_box)])
 
 
 @dataclass(frozen=True)

@@ -97,6 +97,10 @@ def without(entry, key):
         ([{**SOLO, "bbox": [0, 0, True, 1]}], "4 finite numbers"),
         ([{**SOLO, "bbox": [0, 0, float("nan"), 1]}], "4 finite numbers"),
         ([{**SOLO, "class": 3}], "entry 0: expected 'class' to be a non-empty string, but got 3"),
+        (
+            [{**SOLO, "file": "../a"}],
+            "entry 0: expected .file. to be a clip id without path separators",
+        ),
         ([{**SOLO, "file": ""}], "entry 0: expected 'file' to be a non-empty string"),
         ([SOLO, SOLO], "entry 1: expected each clip once, but 'a_000_00000' is entry 0 too"),
     ],
@@ -128,6 +132,7 @@ def test_splits(tmp_path):
         ("a,\n", "line 1"),
         ("a,b,c,d\n", "line 1: expected 'id,class1,class2'"),
         ("\n", "the file is empty"),
+        ("../a,cello\n", "line 1: expected the id to be a clip id without path separators"),
     ]:
         path.write_text(content)
         with pytest.raises(AnnotationError, match=message):

@@ -4,21 +4,41 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sslosses.annotations import rasterize
+from sslosses.annotations import rasterize, rasterize_annotators, rasterize_sum
 
-corner = st.floats(-0.5, 1.5)
+corner = st.one_of(st.floats(-0.5, 1.5), st.sampled_from([-2.9e16, 1e300, 0.0, 1.0]))
+boxes_of_a_source = st.lists(st.tuples(corner, corner, corner, corner), max_size=3)
 
 
-@settings(deadline=None)
-@given(st.lists(st.tuples(corner, corner, corner, corner), max_size=3), st.integers(1, 12))
-def test_equals_the_loop(boxes, size):
-    expected = np.zeros((size, size), dtype=bool)
-    for xmin, ymin, xmax, ymax in boxes:
-        left, top, right, bottom = (max(int(size * v), 0) for v in (xmin, ymin, xmax, ymax))
+def counts(boxes, size, pixel):
+    """How many boxes cover a pixel, pixel by pixel."""
+    expected = np.zeros((size, size))
+    for box in boxes:
+        left, top, right, bottom = (pixel(v, size) for v in box)
         for y in range(size):
             for x in range(size):
-                expected[y, x] |= top <= y < bottom and left <= x < right
-    assert np.array_equal(rasterize(boxes, size).numpy(), expected)
+                expected[y, x] += top <= y < bottom and left <= x < right
+    return expected
+
+
+def clipped_below(v, size):
+    """LVS and NoPrior."""
+    return max(int(size * v), 0)
+
+
+def clipped_to_unit(v, size):
+    """AVGN and T-VSL."""
+    return int(size * min(max(v, 0), 1))
+
+
+@pytest.mark.parametrize("pixel", [clipped_below, clipped_to_unit])
+@settings(deadline=None)
+@given(boxes_of_a_source, st.integers(1, 12))
+def test_equals_the_loop(pixel, boxes, size):
+    expected = counts(boxes, size, pixel)
+    assert np.array_equal(rasterize(boxes, size).numpy(), expected > 0)
+    assert np.array_equal(rasterize_sum(boxes, size).numpy(), expected)
+    assert np.array_equal(rasterize_annotators(boxes, size).numpy(), np.clip(expected / 2, 0, 1))
 
 
 def test_corners_are_truncated():
@@ -27,17 +47,28 @@ def test_corners_are_truncated():
 
 
 def test_broken_boxes_are_empty():
-    assert not rasterize([(0.4, 0.3, -2.9e16, 0.9), (0.2, 0.2, 0.2, 0.8), (0.6, 0.6, 0.5, 0.5)]).any()
-    assert rasterize([]).shape == (224, 224)
+    broken = [(0.4, 0.3, -2.9e16, 0.9), (0.2, 0.2, 0.2, 0.8), (0.6, 0.6, 0.5, 0.5), (1e308, 0.0, 1e308, 1.0)]
+    assert not rasterize(broken).any()
+    assert not rasterize_sum(broken).any()
+    assert rasterize([]).shape == rasterize_annotators([]).shape == (224, 224)
 
 
-def test_tensors_and_wrong_arguments():
-    assert torch.equal(rasterize(torch.tensor([[0.25, 0.5, 1, 1]]), 8), rasterize([(0.25, 0.5, 1, 1)], 8))
+def test_overlaps():
+    boxes = [(0, 0, 1, 1), (0, 0, 0.5, 1), (0, 0, 0.5, 0.5)]
+    assert rasterize(boxes, 2).all()
+    assert rasterize_sum(boxes, 2).tolist() == [[3, 1], [2, 1]]
+    assert rasterize_annotators(boxes, 2).tolist() == [[1, 0.5], [1, 0.5]]
+    assert (rasterize(boxes).dtype, rasterize_sum(boxes).dtype) == (torch.bool, torch.float32)
+
+
+@pytest.mark.parametrize("function", [rasterize, rasterize_sum, rasterize_annotators])
+def test_tensors_and_wrong_arguments(function):
+    assert torch.equal(function(torch.tensor([[0.25, 0.5, 1, 1]]), 8), function([(0.25, 0.5, 1, 1)], 8))
     with pytest.raises(ValueError, match="4 finite numbers"):
-        rasterize([(0, 0, 1)])
+        function([(0, 0, 1)])
     with pytest.raises(ValueError, match="4 finite numbers"):
-        rasterize([(0, 0, 1, float("nan"))])
+        function([(0, 0, 1, float("nan"))])
     with pytest.raises(ValueError, match="4 finite numbers"):
-        rasterize((0, 0, 1, 1))
+        function((0, 0, 1, 1))
     with pytest.raises(ValueError, match="size"):
-        rasterize([], 0)
+        function([], 0)

@@ -1,0 +1,74 @@
+"""What readers do with boxes that cover nothing of the frame."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from sslosses._checks import check_option
+from sslosses.annotations.records import AnnotationError, Annotations, Box, InvalidBox, Record, Report
+
+ON_INVALID = ("report", "error", "drop")
+
+
+def has_area(box: Box) -> bool:
+    """Whether a box covers something of the frame."""
+    xmin, ymin, xmax, ymax = (min(max(v, 0.0), 1.0) for v in box)
+    return xmin < xmax and ymin < ymax
+
+
+@dataclass
+class Collector:
+    """Records as they are read, with what has to be reported of their boxes."""
+
+    file: Path
+    on_invalid: str
+    entries: int = 0
+    boxes: int = 0
+    records: list[Record] = field(default_factory=list)
+    invalid: list[InvalidBox] = field(default_factory=list)
+    without_box: list[str] = field(default_factory=list)
+    _first: dict[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Check the option before anything is read."""
+        check_option("on_invalid", self.on_invalid, ON_INVALID)
+
+    def add(self, record: Record, invalid: list[InvalidBox], *, where: str) -> None:
+        """Add one entry, whose broken boxes are ``invalid``; refuse a clip that was there before."""
+        if record.clip in self._first:
+            raise AnnotationError(
+                f"{self.file}: {where}: expected each clip once, but {record.clip!r} is {self._first[record.clip]} too"
+            )
+        self._first[record.clip] = where
+        self.entries += 1
+        self.boxes += sum(len(boxes) for boxes in record.boxes)
+        self.invalid += invalid
+        usable = tuple(tuple(box for box in boxes if has_area(box)) for boxes in record.boxes)
+        if not all(usable):
+            self.without_box.append(record.clip)
+        self.records.append(record)
+
+    def finish(self, unreadable_as_corners: int = 0) -> Annotations:
+        """The records with the report, or the error that ``on_invalid="error"`` asks for."""
+        dropping = self.on_invalid == "drop"
+        report = Report(
+            self.file,
+            self.entries,
+            self.boxes,
+            tuple(self.invalid),
+            tuple(self.without_box),
+            tuple(self.without_box) if dropping else (),
+            unreadable_as_corners,
+        )
+        if self.on_invalid == "error" and (self.invalid or self.without_box):
+            raise AnnotationError(f"Expected every source to have boxes with an area in the frame, but got\n{report}")
+        records = self.records
+        if dropping:
+            left_out = set(self.without_box)
+            records = [_without_broken_boxes(record) for record in records if record.clip not in left_out]
+        return Annotations(tuple(records), report)
+
+
+def _without_broken_boxes(record: Record) -> Record:
+    return replace(record, boxes=tuple(tuple(box for box in boxes if has_area(box)) for boxes in record.boxes))

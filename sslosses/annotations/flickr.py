@@ -1,0 +1,125 @@
+"""Flickr-SoundNet: boxes of several annotators, an XML file a frame."""
+
+from __future__ import annotations
+
+import math
+from os import PathLike
+from pathlib import Path
+from typing import NoReturn
+from xml.etree.ElementTree import Element, TreeBuilder
+from xml.parsers import expat
+
+from sslosses._checks import check_count
+from sslosses.annotations._boxes import Collector, has_area
+from sslosses.annotations._clips import check_clip
+from sslosses.annotations.records import AnnotationError, Annotations, Box, InvalidBox, Record
+
+_CORNERS = ("xmin", "ymin", "xmax", "ymax")
+_MOST_BYTES = 1 << 20  # a real file has about a thousand
+
+
+def read_flickr(folder: str | PathLike[str], on_invalid: str = "report", *, side: int = 256) -> Annotations:
+    """Read the boxes of Flickr-SoundNet's annotated frames.
+
+    The folder holds a file ``<id>.xml`` a frame with a ``<bbox>`` an annotator, at any depth. A ``<bbox>`` holds
+    ``<xmin>``, ``<ymin>``, ``<xmax>`` and ``<ymax>``; under other names, five children of which the last four are these
+    corners, as the published codes read them. Corners are pixels of a frame of ``side`` × ``side``.
+
+    The annotators' boxes of a frame are the boxes of its one source; :func:`rasterize_annotators` makes the fractional
+    truth of them. Document types, and with them entities, are refused: they can make a small file take all memory, or
+    read other files.
+
+    Args:
+        folder: the folder; files of other names than ``*.xml`` are not looked at.
+        on_invalid: as for :func:`read_vggss`; a frame without any box counts as one without a usable box.
+        side: side of the annotated frames in pixels.
+
+    Returns:
+        One record a file, in the order of the ids, with one source and no class, and the report; its entries are the
+        files in that order.
+
+    Raises:
+        FileNotFoundError: if there is no such folder, or no XML file in it.
+        AnnotationError: if a file is not of this format, declares a document type, or a box or frame is invalid with
+            ``on_invalid="error"``; the message names the file.
+        TypeError: if ``side`` is no integer.
+        ValueError: if ``on_invalid`` is none of the three, or ``side`` is below 1.
+
+    Reference:
+        Senocak et al., Learning to Localize Sound Source in Visual Scenes, CVPR 2018.
+
+    Example:
+        >>> import pathlib, tempfile
+        >>> from sslosses.annotations import rasterize_annotators, read_flickr
+        >>> folder = pathlib.Path(tempfile.mkdtemp())
+        >>> box = "<bbox><xmin>{}</xmin><ymin>0</ymin><xmax>256</xmax><ymax>128</ymax></bbox>"
+        >>> _ = (folder / "7.xml").write_text(f"<annotation>{box.format(0)}{box.format(128)}</annotation>")
+        >>> boxes = read_flickr(folder)["7"].boxes[0]
+        >>> boxes
+        ((0.0, 0.0, 1.0, 0.5), (0.5, 0.0, 1.0, 0.5))
+        >>> rasterize_annotators(boxes, size=2)
+        tensor([[0.5000, 1.0000],
+                [0.0000, 0.0000]])
+    """
+    folder = Path(folder)
+    check_count("side", side)
+    collector = Collector(folder, on_invalid)
+    if not folder.is_dir():
+        raise FileNotFoundError(f"Expected a folder of XML files, but there is no folder {folder}")
+    paths = sorted(folder.glob("*.xml"))
+    if not paths:
+        raise FileNotFoundError(f"Expected a folder of XML files, but {folder} holds none")
+    for index, path in enumerate(paths):
+        check_clip(f"{path}: expected the name", path.stem)
+        boxes = [_corners(path, box, side) for box in _parse(path).iter("bbox")]
+        invalid = [
+            InvalidBox(index, path.stem, f"bbox[{i}]", tuple(v * side for v in box))
+            for i, box in enumerate(boxes)
+            if not has_area(box)
+        ]
+        collector.add(Record(path.stem, (), (tuple(boxes),)), invalid, where=path.name)
+    return collector.finish()
+
+
+def _parse(path: Path) -> Element:
+    size = path.stat().st_size
+    if size > _MOST_BYTES:
+        raise AnnotationError(f"{path}: expected at most {_MOST_BYTES:,} bytes, but got {size:,}")
+    builder = TreeBuilder()
+    parser = expat.ParserCreate()
+
+    def refuse(*_: object) -> NoReturn:
+        raise AnnotationError(f"{path}: expected XML without a document type or entities, but it declares some")
+
+    # Entities can only be declared in a document type. The further handlers hold should a parser skip the first.
+    parser.StartDoctypeDeclHandler = refuse
+    parser.EntityDeclHandler = refuse
+    parser.ExternalEntityRefHandler = refuse
+    parser.StartElementHandler = builder.start
+    parser.EndElementHandler = builder.end
+    parser.CharacterDataHandler = builder.data
+    try:
+        parser.Parse(path.read_bytes(), True)
+    except expat.ExpatError as error:
+        raise AnnotationError(f"{path}: expected well-formed XML, but it cannot be read ({error})") from error
+    return builder.close()
+
+
+def _corners(path: Path, box: Element, side: int) -> Box:
+    by_name = {child.tag: child.text for child in box}
+    if all(name in by_name for name in _CORNERS):
+        texts = [by_name[name] for name in _CORNERS]
+    elif len(box) == 5:
+        texts = [child.text for child in box][1:]
+    else:
+        raise AnnotationError(
+            f"{path}: expected a bbox to hold {', '.join(_CORNERS)}, or five elements that end with these, but "
+            f"it holds {', '.join(child.tag for child in box) or 'nothing'}"
+        )
+    try:
+        xmin, ymin, xmax, ymax = values = [float(text or "") for text in texts]
+    except ValueError:
+        values = [math.nan]
+    if not all(math.isfinite(v) for v in values):
+        raise AnnotationError(f"{path}: expected the corners of a bbox to be finite numbers, but got {texts}")
+    return xmin / side, ymin / side, xmax / side, ymax / side

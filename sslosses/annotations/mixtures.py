@@ -1,0 +1,102 @@
+"""VGGSound-Duet and -Trio: sounds of several clips mixed, each source on its own clip's frame."""
+
+from __future__ import annotations
+
+import re
+from os import PathLike
+from pathlib import Path
+
+from sslosses.annotations._boxes import Collector
+from sslosses.annotations._clips import check_clip
+from sslosses.annotations.records import AnnotationError, Annotations, InvalidBox, MixtureRecord
+from sslosses.annotations.vggss import read_vggss
+
+
+def read_vggsound_mixtures(
+    path: str | PathLike[str], vggss: str | PathLike[str], on_invalid: str = "report"
+) -> Annotations:
+    """Read a list of mixtures of VGGSound clips, with their boxes from VGG-SS.
+
+    A line of the list is ``id1,class1,id2,class2``, with one more pair for each further source, of one length
+    throughout. Source j is on frame j, the frame of clip ``id_j``.
+
+    Args:
+        path: the list, usually ``vggsound_duet_test.csv``.
+        vggss: the boxes of the single clips, usually ``vggss.json``.
+        on_invalid: as for :func:`read_vggss`; ``"drop"`` leaves a mixture out if any of its sources has no usable box.
+
+    Returns:
+        One :class:`MixtureRecord` a line, found by the clip ids joined with "+", and the report of the list: its
+        entries are lines, its boxes those of the mixtures' sources. Class names are those of ``vggss``.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        AnnotationError: if a file is not of its format, a mixture is there twice, a clip has no annotation or another
+            class in ``vggss``, or a box is invalid with ``on_invalid="error"``; the message names file and line.
+        ValueError: if ``on_invalid`` is none of the three.
+
+    Reference:
+        Mo and Tian, Audio-Visual Grouping Network for Sound Localization from Mixtures, CVPR 2023.
+
+    Example:
+        >>> import json, pathlib, tempfile
+        >>> from sslosses.annotations import read_vggsound_mixtures
+        >>> folder = pathlib.Path(tempfile.mkdtemp())
+        >>> clips = [("a_000030", "elk bugling", [[0, 0, 0.5, 1]]), ("b_000030", "people coughing", [[0.5, 0, 1, 1]])]
+        >>> entries = [{"file": file, "class": name, "bbox": boxes} for file, name, boxes in clips]
+        >>> _ = (folder / "vggss.json").write_text(json.dumps(entries))
+        >>> _ = (folder / "duet.csv").write_text("a_000030,elk_bugling,b_000030,people_coughing\\n")
+        >>> record = read_vggsound_mixtures(folder / "duet.csv", folder / "vggss.json")["a_000030+b_000030"]
+        >>> record.frames, record.classes, record.boxes[1]
+        (('a_000030', 'b_000030'), ('elk bugling', 'people coughing'), ((0.5, 0.0, 1.0, 1.0),))
+    """
+    path = Path(path)
+    collector = Collector(path, on_invalid)
+    single = read_vggss(vggss)
+    broken: dict[str, list[InvalidBox]] = {}
+    for box in single.report.invalid:
+        broken.setdefault(box.clip, []).append(box)
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except UnicodeDecodeError as error:
+        raise AnnotationError(f"{path}: expected text in UTF-8, but byte {error.start} is not UTF-8") from error
+    length = 0
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        where = f"{path}: line {number}"
+        parts = [part.strip() for part in line.split(",")]
+        length = length or len(parts)
+        if not all(parts) or len(parts) % 2 or len(parts) != length:
+            form = ",".join(f"id{j},class{j}" for j in range(1, max(length // 2, 2) + 1))
+            raise AnnotationError(f"{where}: expected {form!r}, but got {line!r}")
+        frames, names = parts[::2], parts[1::2]
+        for clip, name in zip(frames, names, strict=True):
+            check_clip(f"{where}: expected the id", clip)
+            if clip not in single:
+                raise AnnotationError(f"{where}: expected clips of {single.report.file}, but {clip!r} is not there")
+            if _plain(single[clip].classes[0]) != _plain(name):
+                raise AnnotationError(
+                    f"{where}: expected {clip!r} to be {single[clip].classes[0]!r} as in {single.report.file}, "
+                    f"but got {name!r}"
+                )
+        record = MixtureRecord(
+            "+".join(frames),
+            tuple(single[clip].classes[0] for clip in frames),
+            tuple(single[clip].boxes[0] for clip in frames),
+            tuple(frames),
+        )
+        invalid = [
+            InvalidBox(collector.entries, record.clip, f"source {j} ({clip}), {box.key}", box.values)
+            for j, clip in enumerate(frames)
+            for box in broken.get(clip, ())
+        ]
+        collector.add(record, invalid, where=f"line {number}")
+    if not collector.entries:
+        raise AnnotationError(f"{path}: expected lines of 'id1,class1,id2,class2', but the file is empty")
+    return collector.finish()
+
+
+def _plain(name: str) -> str:
+    """A class name as the lists write it: "female speech, woman speaking" is female_speech_woman_speaking there."""
+    return re.sub(r"[^a-z0-9]+", "_", name.lower()).strip("_")

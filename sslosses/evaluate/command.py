@@ -1,0 +1,172 @@
+"""Arguments, order of work and exit codes of ``python -m sslosses.evaluate``."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from sslosses._optional import MissingDependencyError
+from sslosses.annotations import AnnotationError
+from sslosses.evaluate import sheet
+from sslosses.evaluate.benchmark import FORMATS, LAYOUTS, read_benchmark
+from sslosses.evaluate.errors import CommandError
+from sslosses.evaluate.output import as_json, tables, written_aside
+from sslosses.evaluate.progress import progress
+from sslosses.evaluate.saved_maps import SavedMaps
+from sslosses.evaluate.scoring import check_clips, score, steps
+from sslosses.metrics import Protocol, protocols
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Score saved heatmaps; see the page on scoring saved heatmaps, or ``--help``.
+
+    Args:
+        argv: the arguments; None: those of the process.
+
+    Returns:
+        The exit code: 0, or 2 if something was refused, which is named on stderr. Nothing is written then.
+
+    Raises:
+        SystemExit: from argparse, with code 2 for arguments that it refuses and 0 after ``--help``.
+
+    Example:
+        >>> import json, pathlib, tempfile
+        >>> import numpy as np
+        >>> from sslosses.evaluate import main
+        >>> folder = pathlib.Path(tempfile.mkdtemp())
+        >>> entry = {"file": "a_000030", "class": "elk bugling", "bbox": [[0, 0, 0.5, 1]]}
+        >>> _ = (folder / "vggss.json").write_text(json.dumps([entry]))
+        >>> np.savez(folder / "maps.npz", a_000030=np.array([[0.9, 0.1], [0.9, 0.1]]))
+        >>> main(["--maps", str(folder / "maps.npz"), "--annotations", str(folder / "vggss.json"), "--format", "vggss",
+        ...       "--protocol", "paper", "--out", str(folder / "scores"), "--no-chance", "--no-sheet"])
+        | paper, % |  maps |
+        | -------- | ----: |
+        | AP       | 100.0 |
+        | IoU@0.5  | 100.0 |
+        | AUC      |  97.5 |
+        <BLANKLINE>
+        1 entries, 1 samples, 0 samples without map, 0 empty truths
+        0
+    """
+    options = _parser().parse_args(argv)
+    try:
+        sys.stdout.write(_run(options))
+    except (CommandError, AnnotationError, MissingDependencyError, OSError) as error:
+        sys.stderr.write(f"error: {error}\n")
+        return 2
+    return 0
+
+
+def _run(options: argparse.Namespace) -> str:
+    chosen = _protocols(options.protocol)
+    if options.out.exists() and not options.out.is_dir():
+        raise CommandError(f"Expected --out to be a folder, but {options.out} is a file")
+    if options.frames_dir is not None and not options.frames_dir.is_dir():
+        raise CommandError(f"Expected --frames-dir to be a folder, but there is no folder {options.frames_dir}")
+    if not options.no_sheet:
+        sheet.check_packages()  # before the scoring, not after it
+    benchmark = read_benchmark(
+        options.annotations,
+        options.format,
+        boxes=options.boxes,
+        layout=options.layout,
+        on_invalid=options.on_invalid,
+        clips=options.clips,
+    )
+    with SavedMaps(options.maps) as saved:
+        missing = check_clips(saved, benchmark, options.allow_missing)
+        with progress(steps(benchmark, chosen, not options.no_chance)) as tick:
+            scores = score(
+                saved,
+                benchmark,
+                chosen,
+                missing=missing,
+                chance=not options.no_chance,
+                seed=options.seed,
+                tick=tick,
+            )
+        with written_aside(options.out) as aside:
+            table = tables(scores.results)
+            (aside / "table.md").write_text(table, encoding="utf-8")
+            (aside / "metrics.json").write_text(
+                as_json(
+                    scores,
+                    benchmark,
+                    sorted(missing),
+                    maps=str(options.maps),
+                    annotations=str(options.annotations),
+                    format=options.format,
+                    on_invalid=options.on_invalid,
+                    seed=options.seed,
+                    resolution=scores.resolution,
+                ),
+                encoding="utf-8",
+            )
+            if not options.no_sheet:
+                sheet.draw(
+                    aside / "sheet.png",
+                    scores.ranking,
+                    saved,
+                    benchmark,
+                    chosen[0],
+                    missing=missing,
+                    frames=options.frames_dir,
+                    per_group=options.pictures,
+                )
+    report = benchmark.annotations.report
+    # the boxes and clips themselves are in metrics.json
+    return table + (f"\n{str(report).splitlines()[0]}\n" if report.invalid or report.without_box else "")
+
+
+def _protocols(names: str) -> list[Protocol]:
+    chosen = [name.strip() for name in names.split(",")]
+    if len(set(chosen)) != len(chosen):
+        raise CommandError(f"Expected each protocol once in --protocol, but got {names!r}")
+    try:
+        return [protocols.get(name) for name in chosen]
+    except ValueError as error:
+        raise CommandError(str(error)) from error
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m sslosses.evaluate",
+        description="Score saved heatmaps by one or more evaluation protocols, with chance levels and pictures.",
+    )
+    helps = {
+        "maps": "folder of <clip>.npy or <clip>.npz, or one NPZ keyed by clip id; each array (h, w) or (M, h, w)",
+        "annotations": "annotation file; flickr: the folder of XML files; vggsound-duet: the list of mixtures",
+        "protocol": f"one or more, with commas: {', '.join(protocols.available())}",
+        "clips": "score these clips only: a text file with an id a line, or a CSV file with the id first",
+        "boxes": "vggsound-duet: the boxes of the single clips (vggss.json beside the annotations)",
+        "layout": "vggsound-duet: how a map holds the frames of its mixture (stacked)",
+        "on_invalid": "boxes without area: keep them empty, refuse the file, or leave them out (report)",
+        "pictures": "how many best, median and worst clips to draw (4 of each)",
+        "seed": "seed of the random maps of the chance levels (0)",
+    }
+    add = parser.add_argument
+    add("--maps", type=Path, required=True, help=helps["maps"])
+    add("--annotations", type=Path, required=True, help=helps["annotations"])
+    add("--format", choices=FORMATS, required=True, help="format of the annotations")
+    add("--protocol", required=True, metavar="NAMES", help=helps["protocol"])
+    add("--out", type=Path, required=True, help="folder for metrics.json, table.md and sheet.png")
+    add("--clips", type=Path, metavar="LIST", help=helps["clips"])
+    add("--boxes", type=Path, help=helps["boxes"])
+    add("--layout", choices=LAYOUTS, default="stacked", help=helps["layout"])
+    add("--on-invalid", choices=("report", "error", "drop"), default="report", help=helps["on_invalid"])
+    add("--allow-missing", action="store_true", help="score clips without a file as clips without a map")
+    add("--no-chance", action="store_true", help="leave out the chance levels, which take most of the time")
+    add("--no-sheet", action="store_true", help="draw no pictures")
+    add("--frames-dir", type=Path, help="folder of <clip>.jpg or <clip>.png to draw behind the maps")
+    add("--pictures", type=_positive, default=4, metavar="N", help=helps["pictures"])
+    add("--seed", type=int, default=0, help=helps["seed"])
+    return parser
+
+
+def _positive(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise ValueError
+    return value

@@ -1,0 +1,142 @@
+"""The picture sheet: the best, median and worst clips with their maps and truths."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from sslosses._optional import require
+from sslosses.annotations import MixtureRecord, Record
+from sslosses.evaluate.benchmark import Benchmark
+from sslosses.evaluate.saved_maps import SavedMaps
+from sslosses.metrics import Protocol
+
+_COLOURS = ("lime", "deepskyblue", "magenta", "orange")
+_GROUPS = ("best", "median", "worst")
+
+
+def check_packages() -> None:
+    """Raise if something that :func:`draw` needs is not installed."""
+    for package in ("matplotlib", "PIL"):
+        require(package, extra="examples", purpose="The picture sheet (leave it out with --no-sheet)")
+
+
+def draw(
+    path: Path,
+    ranking: Sequence[tuple[str, float]],
+    saved: SavedMaps,
+    benchmark: Benchmark,
+    protocol: Protocol,
+    *,
+    missing: Collection[str],
+    frames: Path | None,
+    per_group: int,
+) -> None:
+    """Draw a row each of the best, median and worst clips of a ranking.
+
+    A clip has a picture for every map, or, where the sources are on frames of their own, one for every frame with the
+    sum of the maps. The outlines are the truths, a colour a source.
+    """
+    rows = _chosen(ranking, per_group)
+    records = {record.clip: record for record in benchmark.records}
+    cells = [[_panels(records[clip], saved, benchmark, protocol, missing, frames) for clip, _ in row] for row in rows]
+    columns = max(sum(len(panels) for panels in row) for row in cells)
+    backend = require("matplotlib.backends.backend_agg", extra="examples", purpose="The picture sheet")
+    # a figure of its own: pyplot would keep it, and choose a backend for the whole process
+    figure = require("matplotlib.figure", extra="examples", purpose="The picture sheet").Figure(
+        figsize=(2.2 * columns, 2.6 * len(rows) + 0.5), layout="constrained"
+    )
+    backend.FigureCanvasAgg(figure)
+    axes = figure.subplots(len(rows), columns, squeeze=False)
+    for axis in axes.flat:
+        axis.axis("off")
+    for name, row, row_cells, row_axes in zip(_GROUPS, rows, cells, axes, strict=True):
+        column = 0
+        for (clip, auc), panels in zip(row, row_cells, strict=True):
+            score = "no entry" if auc < 0 else f"AUC {100 * auc:.0f} %"
+            for number, (picture, heat, truths) in enumerate(panels):
+                axis = row_axes[column]
+                _draw_panel(axis, picture, heat, truths)
+                title = f"{name}: {score}\n{clip}" if number == 0 else ""
+                axis.set_title(title, fontsize=7, loc="left")
+                column += 1
+    figure.suptitle(f"Clips by their AUC, protocol {protocol.name}", fontsize=9)
+    figure.savefig(path, dpi=100)
+
+
+def _chosen(ranking: Sequence[tuple[str, float]], count: int) -> list[Sequence[tuple[str, float]]]:
+    """The first, middle and last clips, fewer where there are few; below three clips, groups repeat them."""
+    count = min(count, max(len(ranking) // 3, 1))
+    middle = (len(ranking) - count) // 2
+    return [ranking[:count], ranking[middle : middle + count], ranking[len(ranking) - count :]]
+
+
+_Panel = tuple["np.ndarray | None", "Tensor | None", list["tuple[str, Tensor]"]]
+
+
+def _panels(
+    record: Record,
+    saved: SavedMaps,
+    benchmark: Benchmark,
+    protocol: Protocol,
+    missing: Collection[str],
+    frames: Path | None,
+) -> list[_Panel]:
+    size = protocol.size
+    truths = list(zip(_COLOURS * len(record.boxes), benchmark.truth(record, protocol), strict=False))
+    maps = torch.zeros(0, 1, 1) if record.clip in missing else saved.load(record.clip)
+    ids = record.frames if isinstance(record, MixtureRecord) else (record.clip,)
+    pictures = [_picture(frames, clip, size) for clip in ids]
+    if benchmark.frames == "one":
+        heats: list[Tensor | None] = [_resized(heat, size, size) for heat in maps]
+        return [(pictures[0], heat, truths) for heat in heats or [None]]
+    sources = len(record.boxes)
+    parts: Sequence[Tensor | None] = [None] * sources
+    if len(maps):
+        stacked = benchmark.frames == "stacked"
+        whole = _resized(maps.sum(0), *((sources * size, size) if stacked else (size, sources * size)))
+        parts = whole.chunk(sources, 0 if stacked else 1)
+    return [(pictures[j], parts[j], [truths[j]]) for j in range(sources)]
+
+
+def _resized(heat: Tensor, height: int, width: int) -> Tensor:
+    return F.interpolate(heat[None, None].float(), size=(height, width), mode="bicubic")[0, 0]
+
+
+def _picture(folder: Path | None, clip: str, size: int) -> np.ndarray | None:
+    """The frame of a clip in grey, (size, size); None without a file that can be read: pictures are no figures."""
+    if folder is None:
+        return None
+    image = require("PIL.Image", extra="examples", purpose="The picture sheet")
+    for suffix in (".jpg", ".png"):
+        try:
+            with image.open(folder / f"{clip}{suffix}") as opened:
+                return np.asarray(opened.convert("L").resize((size, size)))
+        except OSError:
+            continue
+    return None
+
+
+def _draw_panel(axis: Any, picture: np.ndarray | None, heat: Tensor | None, truths: list[tuple[str, Tensor]]) -> None:
+    size = truths[0][1].shape[-1]
+    background = np.full((size, size), 128, np.uint8) if picture is None else picture
+    axis.imshow(background, cmap="gray", vmin=0, vmax=255)
+    if heat is None:
+        axis.text(size / 2, size / 2, "no map", ha="center", va="center", color="white")
+    else:
+        axis.imshow(heat.numpy(), cmap="turbo", alpha=1.0 if picture is None else 0.55)
+    for colour, truth in truths:
+        if bool(truth.any()):
+            # padded, so that an outline along the edge of the frame is closed; half covers one annotator too
+            padded = F.pad(truth.float(), (1, 1, 1, 1)).numpy()
+            pixels = np.arange(-1, size + 1)
+            for colour_, width in (("black", 2.6), (colour, 1.3)):
+                axis.contour(pixels, pixels, padded, levels=[0.25], colors=colour_, linewidths=width)
+    axis.set_xlim(-0.5, size - 0.5)
+    axis.set_ylim(size - 0.5, -0.5)
