@@ -53,8 +53,9 @@ class Vocabulary:
 def sample_scene(rng: np.random.Generator, vocabulary: Vocabulary, sources: int) -> Scene:
     """A scene with ``sources`` (1 or 2) sounding objects of different classes among silent ones.
 
-    In a share of the scenes (``twin_share``) one silent object has the class of a sounding one. Sounding and silent
-    objects draw position and size from the same distribution, so neither gives the state away.
+    In a share of the scenes (``twin_share``) one silent object has the class of a sounding one; such twins have the
+    sizes and positions of the sounding objects. Other silent objects of solos are smaller on average, as only silent
+    ones are put into a strip that is cut in two.
     """
     names = [str(n) for n in rng.choice(list(vocabulary.sounding), size=sources, replace=False)]
     tall = [vocabulary.tall(n) for n in names]

@@ -249,7 +249,7 @@ def _merge(parts: Sequence[Figures]) -> Figures:
 
 
 def _untrained_figures(path: Path, model: Localizer, tests: Sequence[HeldOutScenes]) -> Figures:
-    """Figures before training, kept because a resumed run starts with a trained model."""
+    """Figures before training, kept so that a resumed run need not compute them again."""
     if not path.is_file():
         write_json(path, _merge([score(test, predict(model, test)) for test in tests]))
     figures: Figures = json.loads(path.read_text(encoding="utf-8"))

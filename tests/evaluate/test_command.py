@@ -287,7 +287,7 @@ def test_dropped_clips_are_no_extra_maps(tmp_path, vggss, capsys):
 def test_wrong_arguments(tmp_path, vggss, capsys):
     path = saved(tmp_path, drawn(CLIPS, 4, 4))
     assert command(tmp_path, path, vggss, protocol="paper,novel") == 2
-    refused(capsys, tmp_path, "'noprior', 'paper'", "but got 'novel'")
+    refused(capsys, tmp_path, "'noprior', 'tvsl', 'paper', 'clean'", "but got 'novel'")
     assert command(tmp_path, path, vggss, protocol="paper,paper") == 2
     refused(capsys, tmp_path, "each protocol once")
     assert command(tmp_path, path, tmp_path / "none.json") == 2
