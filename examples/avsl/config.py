@@ -84,21 +84,13 @@ class Config:
     def load(cls, name: str, changes: dict[str, Any]) -> Config:
         """The YAML file ``name`` (a path, or a name in ``configs/``) with ``changes`` over it.
 
+        Its key ``base`` names another file, whose values it changes.
+
         Raises:
             FileNotFoundError: if there is no such file; the text lists the named ones.
             ValueError: as :meth:`from_dict`.
         """
-        path = Path(name) if name.endswith((".yaml", ".yml")) else CONFIGS / f"{name}.yaml"
-        if not path.is_file():
-            known = ", ".join(sorted(p.stem for p in CONFIGS.glob("*.yaml")))
-            raise FileNotFoundError(f"Expected `config` to be a YAML file or one of {known}, but got {name!r}")
-        try:
-            values = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-        except yaml.YAMLError as error:
-            raise ValueError(f"Expected {path} to hold lines of `key: value`, but {error}") from error
-        if not isinstance(values, dict):
-            raise ValueError(f"Expected {path} to hold lines of `key: value`, but got {values!r}")
-        return cls.from_dict(values | changes)
+        return cls.from_dict(_read(name) | changes)
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Config:
@@ -116,6 +108,21 @@ class Config:
     def as_dict(self) -> dict[str, Any]:
         """Plain values, as YAML and checkpoints take them."""
         return {k: list(v) if isinstance(v, tuple) else v for k, v in dataclasses.asdict(self).items()}
+
+
+def _read(name: str) -> dict[str, Any]:
+    path = Path(name) if name.endswith((".yaml", ".yml")) else CONFIGS / f"{name}.yaml"
+    if not path.is_file():
+        known = ", ".join(sorted(p.stem for p in CONFIGS.glob("*.yaml")))
+        raise FileNotFoundError(f"Expected `config` to be a YAML file or one of {known}, but got {name!r}")
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    except yaml.YAMLError as error:
+        raise ValueError(f"Expected {path} to hold lines of `key: value`, but {error}") from error
+    if not isinstance(values, dict):
+        raise ValueError(f"Expected {path} to hold lines of `key: value`, but got {values!r}")
+    base = values.pop("base", None)
+    return (_read(str(base)) if base else {}) | values
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:

@@ -97,8 +97,8 @@ def chance(test: HeldOutScenes, resolution: tuple[int, int], seed: int = 0) -> d
     """The same figures for a centred Gaussian, the whole frame and random maps."""
     levels = chance_levels(test.truths, "paper", task=TASKS[test.subset], resolution=resolution, seed=seed)
     count, (height, width) = len(test.truths), resolution
-    y, x = (torch.arange(FRAME) + 0.5).div(FRAME).sub(0.5).square(), (torch.arange(FRAME) + 0.5).div(FRAME).sub(0.5)
-    gaussian = torch.exp(-(y[:, None] + x.square()) / (2 * 0.25**2))
+    squared = (torch.arange(FRAME) + 0.5).div(FRAME).sub(0.5).square()
+    gaussian = torch.exp(-(squared[:, None] + squared) / (2 * 0.25**2))
     maps = {
         "centred Gaussian": gaussian.expand(count, -1, -1),
         "whole frame": torch.ones(count, height, width),

@@ -78,8 +78,7 @@ class Scorer:
         picked = owner.clamp(min=0)
         has = owner >= 0
         sums = {name: torch.where(has, value, 0) for name, value in sums.items()}
-        below = sums["truth"] + sums["binary"] - sums["hits"]
-        ciou = torch.where(below > 0, sums["inter"] / below.clamp(min=1e-300), 0)
+        ciou = _ciou(sums)
         union = sums["binary"] + sums["truth"] - sums["inter"]
         iou = torch.where(has, (sums["inter"] + SMOOTHING) / (union + SMOOTHING), 0)
         precision = torch.zeros_like(ciou)
@@ -167,8 +166,7 @@ class Scorer:
         else:  # source s on frame s only
             pairs = _pixel_sums(binary.transpose(1, 2), targets.flatten(2).unsqueeze(2))
             pairs = {name: value[..., 0].transpose(1, 2) for name, value in pairs.items()}
-        below = pairs["truth"] + pairs["binary"] - pairs["hits"]
-        overlap = torch.where(below > 0, pairs["inter"] / below.clamp(min=1e-300), 0)
+        overlap = _ciou(pairs)
         if rule == "greedy":
             taken = greedy_assignment(overlap, valid)
             column = torch.arange(sources, device=valid.device)
@@ -207,6 +205,12 @@ def _pick(canvases: Tensor, picked: Tensor) -> Tensor:
     rows = torch.arange(len(picked), device=picked.device)[:, None]
     frame = torch.arange(picked.shape[1], device=picked.device) if canvases.shape[2] > 1 else 0
     return canvases[rows, picked, frame]
+
+
+def _ciou(sums: dict[str, Tensor]) -> Tensor:
+    """cIoU out of the sums of :func:`_pixel_sums`; 0 where there is neither map nor truth."""
+    below = sums["truth"] + sums["binary"] - sums["hits"]
+    return torch.where(below > 0, sums["inter"] / below.clamp(min=1e-300), 0)
 
 
 def _pixel_sums(binary: Tensor, truths: Tensor) -> dict[str, Tensor]:

@@ -114,3 +114,12 @@ def test_a_wrong_command_line(line: str, message: str, capsys: pytest.CaptureFix
         parse_arguments(line.split())
     assert stop.value.code == 2
     assert message in capsys.readouterr().err
+
+
+def test_a_file_changes_its_base(tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text("base: quick\nepochs: 9\n", encoding="utf-8")
+    assert Config.load(str(path), {}) == Config.load("quick", {"epochs": 9})
+    path.write_text("base: nowhere\n", encoding="utf-8")
+    with pytest.raises(FileNotFoundError, match="but got 'nowhere'"):
+        Config.load(str(path), {})
