@@ -99,6 +99,35 @@ class Solver(Protocol):
         ...
 
 
+class ValueGradient(NamedTuple):
+    """Gradient of the value of every problem, for weights of 1.
+
+    Attributes:
+        source: (P, N), with respect to the values of the source points.
+        target: (P, M), with respect to the values of the target points.
+        a: (P, N), with respect to a, up to a constant per problem.
+        b: (P, M), with respect to b, up to a constant per problem.
+    """
+
+    source: Tensor
+    target: Tensor
+    a: Tensor
+    b: Tensor
+
+
+@runtime_checkable
+class MatrixFreeSolver(Protocol):
+    """A solver that also computes values and gradients of a :class:`PointcloudCost` without building its matrix."""
+
+    def transport_value(self, problem: Problem, f: Tensor, g: Tensor) -> Tensor:
+        """⟨P, C⟩ of the plan that f and g stand for, (P,)."""
+        ...
+
+    def value_gradient(self, problem: Problem, f: Tensor, g: Tensor, *, exact: bool) -> ValueGradient:
+        """``exact``: the gradient of ⟨P, C⟩ at the fixed point; otherwise the envelope's, P, f and g."""
+        ...
+
+
 def make_problem(
     cost: Tensor | PointcloudCost, a: Tensor | None, b: Tensor | None, epsilon: float
 ) -> tuple[Problem, torch.Size]:

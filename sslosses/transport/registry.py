@@ -17,7 +17,7 @@ from sslosses import _optional
 from sslosses._checks import check_count, check_number, check_option
 from sslosses._precision import autocast_off
 from sslosses.transport.costs import PointcloudCost
-from sslosses.transport.problem import Potentials, Problem, Solution, Solver, make_problem
+from sslosses.transport.problem import MatrixFreeSolver, Potentials, Problem, Solution, Solver, make_problem
 from sslosses.transport.result import GRADIENTS, TransportResult
 from sslosses.transport.solvers.dense import DenseSolver
 
@@ -212,7 +212,8 @@ def solve(
             solution = _balanced(problem, chosen.solve(given, max_iter=max_iter, tol=float(tol), init=start))
         else:
             solution = _nothing(problem)
-    return TransportResult(problem, solution, batch_shape, name, gradient, max_iter, float(tol), self_results)
+    kernels = chosen if isinstance(chosen, MatrixFreeSolver) else None
+    return TransportResult(problem, solution, batch_shape, name, gradient, max_iter, float(tol), self_results, kernels)
 
 
 def _missing(name: str, entry: _Entry) -> str | None:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from sslosses._checks import check_option
 from sslosses._precision import autocast_off
-from sslosses.transport.problem import Potentials, Problem, Solution
+from sslosses.transport.problem import MatrixFreeSolver, Potentials, Problem, Solution
 from sslosses.transport.value import plan, value_of
 
 VALUES = ("transport", "regularised", "divergence")
@@ -34,6 +34,7 @@ class TransportResult:
         max_iter: the limit it ran under.
         tol: the marginal error it aimed at.
         self_results: results of a against a and of b against b, if ``self_costs`` were given.
+        kernels: the solver, if it computes values and gradients without the cost's matrix.
     """
 
     problem: Problem
@@ -44,6 +45,7 @@ class TransportResult:
     max_iter: int
     tol: float
     self_results: tuple[TransportResult, TransportResult] | None = None
+    kernels: MatrixFreeSolver | None = None
 
     @property
     def potentials(self) -> Potentials:
@@ -124,7 +126,7 @@ class TransportResult:
             of_a, of_b = (result.value("regularised", gradient) for result in self.self_results)
             return self.value("regularised", gradient) - 0.5 * of_a - 0.5 * of_b
         with autocast_off(self.solution.f):
-            value = value_of(self.problem, self.solution, kind, gradient)
+            value = value_of(self.problem, self.solution, kind, gradient, self.kernels)
         return value.reshape(self.batch_shape)
 
     @property

@@ -20,13 +20,21 @@ from torch.utils.checkpoint import checkpoint
 
 from sslosses._precision import autocast_off
 from sslosses.transport.adjoint import adjoint_potentials
-from sslosses.transport.problem import Problem, Solution, log_weights
+from sslosses.transport.costs import PointcloudCost
+from sslosses.transport.problem import MatrixFreeSolver, Problem, Solution, log_weights
 
 Gradients = tuple[Tensor | None, ...]
 
 
-def value_of(problem: Problem, solution: Solution, kind: str, gradient: str) -> Tensor:
-    """``"transport"`` or ``"regularised"`` value of every problem, (P,)."""
+def value_of(
+    problem: Problem, solution: Solution, kind: str, gradient: str, kernels: MatrixFreeSolver | None = None
+) -> Tensor:
+    """``"transport"`` or ``"regularised"`` value of every problem, (P,); ``kernels`` spare a described cost its matrix."""
+    if kernels is not None and isinstance(problem.cost, PointcloudCost):
+        cost, f, g = problem.cost, solution.f.detach(), solution.g.detach()
+        return _MatrixFreeValue.apply(  # type: ignore[no-any-return, no-untyped-call]
+            cost.source, cost.target, problem.a, problem.b, f, g, problem, kernels, kind, gradient
+        )
     function = transport_value if kind == "transport" else regularised_value
     if isinstance(problem.cost, Tensor) or problem.a.shape[0] < 2:
         return function(problem, solution, gradient)
@@ -96,6 +104,42 @@ class _TransportValue(torch.autograd.Function):
                 grads[1] = grad_output[:, None] * _centred(lam, a)
                 grads[2] = grad_output[:, None] * _centred(mu, b)
         return (*grads, None, None, None)
+
+
+class _MatrixFreeValue(torch.autograd.Function):
+    """Either value of a described cost, computed by its solver's kernels from the points."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        source: Tensor,
+        target: Tensor,
+        a: Tensor,
+        b: Tensor,
+        f: Tensor,
+        g: Tensor,
+        problem: Problem,
+        kernels: MatrixFreeSolver,
+        kind: str,
+        gradient: str,
+    ) -> Tensor:
+        ctx.save_for_backward(source, target, a, b, f, g)
+        ctx.problem, ctx.kernels = problem.detach(), kernels
+        ctx.exact = kind == "transport" and gradient == "exact"
+        if kind == "regularised":
+            return (f * a).sum(-1) + (g * b).sum(-1)
+        return kernels.transport_value(ctx.problem, f, g)
+
+    @staticmethod
+    def backward(ctx: Any, *grad_outputs: Tensor) -> Gradients:
+        (grad_output,) = grad_outputs
+        _refuse_double_backward()
+        _, _, a, b, f, g = ctx.saved_tensors
+        with autocast_off(a):
+            found = ctx.kernels.value_gradient(ctx.problem, f, g, exact=ctx.exact)
+            weight = grad_output.unsqueeze(-1)
+            of_a, of_b = (weight * _centred(mine, mass) for mine, mass in ((found.a, a), (found.b, b)))
+        return (weight * found.source, weight * found.target, of_a, of_b, *[None] * 6)
 
 
 class _WithGradient(torch.autograd.Function):
