@@ -17,7 +17,7 @@ from torch import Tensor
 
 from sslosses.transport.costs import PointcloudCost
 from sslosses.transport.problem import Potentials, Problem, Solution, ValueGradient, log_weights
-from sslosses.transport.solvers.fused import numba_gradient, numba_sinkhorn
+from sslosses.transport.solvers.fused import numba_entry
 from sslosses.transport.solvers.fused.numba_vectors import ROWS, VECTOR_BYTES
 
 # A plan that fits into the caches is read faster than built anew; beyond, memory stays linear in the number of points.
@@ -30,19 +30,17 @@ _ENTRIES_PER_THREAD = 50_000
 
 def sinkhorn(problem: Problem, *, max_iter: int, tol: float, init: Potentials | None) -> Solution:
     """Alternating updates from g = 0 or ``init``'s, each problem until its row marginal is within ``tol``."""
-    count, rows, columns = problem.a.shape[0], problem.a.shape[1], problem.b.shape[1]
     f = torch.zeros_like(problem.a, memory_format=torch.contiguous_format)
     g = torch.zeros_like(problem.b, memory_format=torch.contiguous_format)
     if init is not None:
         g.copy_(init[1] / problem.epsilon)
-    iterations = torch.zeros(count, dtype=torch.int64)
+    iterations = torch.zeros(f.shape[0], dtype=torch.int64)
     errors = torch.zeros_like(f[:, 0])
-    masses = _Masses.of(problem)
     _run(
-        numba_sinkhorn.sinkhorn_range,
+        numba_entry.sinkhorn_range,
         problem,
         _cost(problem),
-        *masses,
+        *_Masses.of(problem),
         f.numpy(),
         g.numpy(),
         max_iter,
@@ -50,7 +48,6 @@ def sinkhorn(problem: Problem, *, max_iter: int, tol: float, init: Potentials | 
         iterations.numpy(),
         errors.numpy(),
     )
-    del rows, columns
     return Solution(f * problem.epsilon, g * problem.epsilon, iterations, errors)
 
 
@@ -59,7 +56,7 @@ def transport_value(problem: Problem, f: Tensor, g: Tensor) -> Tensor:
     out = torch.zeros_like(problem.a[:, 0])
     masses = _Masses.of(problem)
     _run(
-        numba_gradient.transport_range,
+        numba_entry.transport_range,
         problem,
         _cost(problem),
         masses.log_a,
@@ -75,7 +72,7 @@ def value_gradient(problem: Problem, f: Tensor, g: Tensor, *, exact: bool) -> Va
     """Gradient of ⟨P, C⟩ at the fixed point, or the envelope's, with respect to the points' values, a and b."""
     found = ValueGradient(*(torch.zeros(x.shape, dtype=x.dtype) for x in (f, g, f, g)))
     _run(
-        numba_gradient.gradient_range,
+        numba_entry.gradient_range,
         problem,
         _cost(problem),
         *_Masses.of(problem),
@@ -121,7 +118,7 @@ def _cost(problem: Problem) -> tuple[Any, ...]:
     return (*arrays, *map(number, weights), number(1 / problem.epsilon))
 
 
-def _run(kernel: Callable[..., None], problem: Problem, *arguments: Any) -> None:
+def _run(kernel: Callable[..., int], problem: Problem, *arguments: Any) -> None:
     """Call ``kernel`` on ranges of problems, on as many threads as torch uses."""
     count, rows = problem.a.shape
     entries = problem.b.shape[1] * rows

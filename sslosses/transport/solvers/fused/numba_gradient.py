@@ -67,22 +67,19 @@ def _add_gradient(
 
 
 @control
-def transport_range(
-    first: int, last: int, cost: Any, log_a: Any, log_b: Any, f: Any, g: Any, out: Any, space: Any
-) -> None:
-    """⟨P, C⟩ of problems first … last − 1."""
+def transport_value(cost: Any, p: int, log_a: Any, log_b: Any, f: Any, g: Any, space: Any) -> float:
+    """⟨P, C⟩ of problem p."""
     plan, _, over_columns, _, _ = space
     log_columns, moved, mass, row = over_columns[0], over_columns[1], over_columns[2], over_columns[3]
-    rows, columns = f.shape[1], g.shape[1]
+    rows, columns = f.shape[0], g.shape[0]
     log_columns[columns:] = -np.inf
-    for p in range(first, last):
-        shifted(g[p], log_b[p], log_columns)
-        total = 0.0
-        for i in range(rows):
-            cost_row(cost, p, i, row, columns)
-            exp_row(f[p, i] + log_a[p, i], log_columns, row, plan[0], plan.shape[1])
-            total += _add_moments(plan[0], row, columns, moved, mass)[0]
-        out[p] = total
+    shifted(g, log_b, log_columns)
+    total = 0.0
+    for i in range(rows):
+        cost_row(cost, p, i, row, columns)
+        exp_row(f[i] + log_a[i], log_columns, row, plan[0], plan.shape[1])
+        total += _add_moments(plan[0], row, columns, moved, mass)[0]
+    return total
 
 
 @control
@@ -203,10 +200,9 @@ def _define_without_mass(
 
 
 @control
-def gradient_range(
-    first: int,
-    last: int,
+def value_gradient(
     cost: Any,
+    p: int,
     a: Any,
     log_a: Any,
     b: Any,
@@ -220,30 +216,27 @@ def gradient_range(
     mu: Any,
     space: Any,
 ) -> None:
-    """Gradients of problems first … last − 1 with respect to their values; ``exact``: and λ, μ, those of a and b."""
+    """Gradient of problem p with respect to its values, added to zeros; ``exact``: and λ, μ, those of a and b."""
     plan, over_rows, over_columns, _, _ = space
     log_rows, log_columns, row = over_rows[0], over_columns[0], over_columns[1]
     source, target, value_weight = cost[1], cost[2], cost[5]
-    rows, columns = f.shape[1], g.shape[1]
+    rows, columns = f.shape[0], g.shape[0]
     kept = plan.shape[0] >= rows
     log_columns[columns:] = -np.inf
-    for p in range(first, last):
-        shifted(f[p], log_a[p], log_rows)
-        shifted(g[p], log_b[p], log_columns)
-        if exact:
-            _adjoint(cost, p, log_rows, log_columns, lam[p], mu[p], space)
-            _define_without_mass(cost, p, a[p], b[p], log_rows, log_columns, lam[p], mu[p], space)
-        if value_weight == 0:
-            continue
-        for i in range(rows):
-            cost_row(cost, p, i, row, columns)
-            here = plan[i if kept else 0]
-            if not (kept and exact):
-                exp_row(log_rows[i], log_columns, row, here, plan.shape[1])
-            of_source[p, i] = _add_gradient(
-                here, row, lam[p, i], mu[p], source[p, i], target[p], exact, of_target[p], columns
-            )
-        for i in range(rows):
-            of_source[p, i] *= value_weight
-        for j in range(columns):
-            of_target[p, j] *= value_weight
+    shifted(f, log_a, log_rows)
+    shifted(g, log_b, log_columns)
+    if exact:
+        _adjoint(cost, p, log_rows, log_columns, lam, mu, space)
+        _define_without_mass(cost, p, a, b, log_rows, log_columns, lam, mu, space)
+    if value_weight == 0:
+        return
+    for i in range(rows):
+        cost_row(cost, p, i, row, columns)
+        here = plan[i if kept else 0]
+        if not (kept and exact):
+            exp_row(log_rows[i], log_columns, row, here, plan.shape[1])
+        of_source[i] = value_weight * _add_gradient(
+            here, row, lam[i], mu, source[p, i], target[p], exact, of_target, columns
+        )
+    for j in range(columns):
+        of_target[j] *= value_weight

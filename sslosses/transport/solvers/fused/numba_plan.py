@@ -16,8 +16,9 @@ from numba import njit
 from sslosses.transport.solvers.fused.numba_vectors import exp_row
 
 # Control flow keeps to IEEE: it has to see what is not a number. Loops over a row may be reordered.
-control = njit(nogil=True, error_model="numpy", cache=True)
-loops = njit(nogil=True, error_model="numpy", cache=True, forceinline=True, fastmath={"reassoc", "contract", "nsz"})
+_INTERNAL = {"nogil": True, "error_model": "numpy", "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
+control = njit(**_INTERNAL)
+loops = njit(**_INTERNAL, fastmath={"reassoc", "contract", "nsz"})
 
 
 @loops
@@ -28,9 +29,8 @@ def cost_row(cost: Any, p: int, i: int, out: Any, columns: int) -> None:
         out[j] = 0
     if matrix.size:
         row = matrix[p if matrix.shape[0] > 1 else 0, i]
-        for j in range(columns):
-            out[j] = row[j]
     else:
+        row = out
         for j in range(columns):
             out[j] = 0
         for d in range(x.shape[0]):
@@ -44,10 +44,10 @@ def cost_row(cost: Any, p: int, i: int, out: Any, columns: int) -> None:
         mine = source[p, i]
         theirs = target[p]
         for j in range(columns):
-            out[j] = scale * (out[j] + value_weight * abs(mine - theirs[j]))
+            out[j] = scale * (row[j] + value_weight * abs(mine - theirs[j]))
     else:
         for j in range(columns):
-            out[j] *= scale
+            out[j] = scale * row[j]
 
 
 @control
@@ -84,7 +84,7 @@ def shifted(potential: Any, log_mass: Any, out: Any) -> None:
         out[k] = potential[k] + log_mass[k]
 
 
-@njit(nogil=True, error_model="numpy", cache=True, forceinline=True, fastmath={"nnan", "nsz", "reassoc"})
+@njit(**_INTERNAL, fastmath={"nnan", "nsz", "reassoc"})
 def _largest_difference(x: Any, y: Any, columns: int) -> Any:
     largest = x[0] - y[0]
     for j in range(columns):

@@ -169,25 +169,3 @@ def sinkhorn(
         if a[i] == 0:
             f[i] = -row_softmax(cost, p, i, log_columns, row, columns)[1]
     return iterations, error
-
-
-@control
-def sinkhorn_range(
-    first: int,
-    last: int,
-    cost: Any,
-    a: Any,
-    log_a: Any,
-    b: Any,
-    log_b: Any,
-    f: Any,
-    g: Any,
-    max_iter: int,
-    tol: float,
-    iterations: Any,
-    errors: Any,
-    space: Any,
-) -> None:
-    """Problems first … last − 1."""
-    for p in range(first, last):
-        iterations[p], errors[p] = sinkhorn(cost, p, a[p], log_a[p], b[p], log_b[p], f[p], g[p], max_iter, tol, space)

@@ -1,0 +1,301 @@
+"""The compiled CPU kernels: beside the dense solver, update for update, on every path they have."""
+
+import math
+import os
+import resource
+import subprocess
+import sys
+import threading
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sslosses.transport import available, grid_positions, lazy_grid_cost, pointcloud_cost, solve
+
+if not available()["fused"]:
+    pytest.skip(available()["fused"].reason, allow_module_level=True)
+
+from numba import njit
+
+from sslosses.transport.solvers.fused import cpu
+from sslosses.transport.solvers.fused.numba_vectors import exp_row
+
+
+def uniform(*shape, seed=0, dtype=torch.float64):
+    return torch.rand(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64).to(dtype)
+
+
+def close(actual, expected, tolerance):
+    torch.testing.assert_close(actual, expected, rtol=0, atol=tolerance)
+
+
+@pytest.fixture(params=["kept", "rebuilt"])
+def path(request, monkeypatch):
+    """The plan and the distances in memory, or evaluated in every pass, as for maps too large for a cache."""
+    if request.param == "rebuilt":
+        monkeypatch.setattr(cpu, "_KEPT_BYTES", 0)
+        monkeypatch.setattr(cpu, "_SHARED_BYTES", 0)
+    return request.param
+
+
+def clouds(count, rows, columns, *, seed=0, dtype=torch.float64, zeros=False):
+    """A cost with value and position weights, and marginals; with ``zeros`` some points have no mass."""
+    values = [uniform(count, n, seed=seed + k, dtype=dtype) for k, n in enumerate((rows, columns))]
+    places = [uniform(n, 2, seed=seed + k, dtype=dtype) for k, n in enumerate((rows, columns), 2)]
+    masses = []
+    for k, n in enumerate((rows, columns), 4):
+        mass = uniform(count, n, seed=seed + k, dtype=dtype) + 0.1
+        if zeros:
+            mass = mass * (uniform(count, n, seed=seed + k + 2, dtype=dtype) > 0.3)
+            mass[:, 0] += 0.1
+        masses.append(mass / mass.sum(-1, keepdim=True))
+    return pointcloud_cost(*values, *places, 0.8, 0.6), *masses
+
+
+def outcome(cost, a, b, solver, kind="transport", **options):
+    """Result, value, and gradients of a weighted sum of values with respect to values and masses."""
+    inputs = [x.detach().clone().requires_grad_() for x in (cost.source, cost.target, a, b)]
+    points = pointcloud_cost(
+        *inputs[:2], cost.source_positions, cost.target_positions, cost.value_weight, cost.position_weight
+    )
+    result = solve(points, *inputs[2:], solver=solver, **options)
+    value = result.value(kind)
+    weights = torch.linspace(1, 2, value.numel(), dtype=value.dtype)
+    grads = torch.autograd.grad((value * weights).sum(), inputs, allow_unused=True)
+    return result, value.detach(), [torch.zeros(()) if g is None else g for g in grads]
+
+
+@pytest.mark.parametrize("kind", ["transport", "regularised"])
+@pytest.mark.parametrize(("rows", "columns"), [(1, 1), (1, 5), (7, 8), (8, 7), (9, 17), (33, 20)])
+@pytest.mark.parametrize("zeros", [False, True])
+def test_every_update_is_the_dense_solvers(path, rows, columns, zeros, kind):
+    problem = clouds(3, rows, columns, zeros=zeros)
+    for iterations in (1, 4, 60):
+        options = {"epsilon": 0.08, "max_iter": iterations, "tol": 1e-4, "kind": kind}
+        ours, theirs = outcome(*problem, "fused", **options), outcome(*problem, "dense", **options)
+        assert ours[0].iterations.tolist() == theirs[0].iterations.tolist()
+        close(ours[0].marginal_error, theirs[0].marginal_error, 1e-12)
+        for mine, other in zip(ours[0].potentials, theirs[0].potentials, strict=True):
+            close(mine, other, 1e-12)
+        close(ours[1], theirs[1], 1e-12)
+        for mine, other in zip(ours[2], theirs[2], strict=True):
+            close(mine, other, 1e-9)
+
+
+@given(st.integers(0, 10_000), st.integers(1, 20), st.integers(1, 20), st.floats(0.03, 2), st.booleans())
+@settings(max_examples=20, deadline=None)
+def test_any_problem(seed, rows, columns, epsilon, zeros):
+    problem = clouds(2, rows, columns, seed=seed, zeros=zeros)
+    options = {"epsilon": epsilon, "max_iter": 30_000, "tol": 1e-12}
+    ours, theirs = outcome(*problem, "fused", **options), outcome(*problem, "dense", **options)
+    assert ours[0].converged.all()
+    close(ours[0].plan, theirs[0].plan, 1e-10)
+    for mine, other in zip(ours[2], theirs[2], strict=True):
+        close(mine, other, 1e-7)
+
+
+@pytest.mark.parametrize("fraction", [0.1, 1e-2, 1e-3])
+def test_small_epsilon_in_float32(path, fraction):
+    cost, a, b = clouds(4, 49, 40, dtype=torch.float32)
+    epsilon = fraction * cost.dense().max().item()
+    options = {"epsilon": epsilon, "max_iter": 300, "tol": 1e-30}
+    wide = pointcloud_cost(
+        *(x.double() for x in (cost.source, cost.target, cost.source_positions, cost.target_positions)), 0.8, 0.6
+    )
+    reference, value, _ = outcome(wide, a.double(), b.double(), "dense", **options)
+    ours, our_value, _ = outcome(cost, a, b, "fused", **options)
+    close(our_value.double(), value, 1e-4 * value.max().item())
+    # A potential is known to the rounding of C/ε.
+    assert (ours.plan - reference.plan).abs().sum((-2, -1)).max() < 2e-2 * (1e-3 / fraction)
+    assert ours.plan.isfinite().all()
+
+
+def test_the_scalings_leave_their_range():
+    # Potentials that start far away: the first updates of the plan are by e^±400.
+    cost, a, b = clouds(2, 12, 10)
+    start = (torch.zeros(2, 12, dtype=torch.float64), 20 * (uniform(2, 10, seed=9) - 0.5))
+    for solver in ("fused", "dense"):
+        result = solve(cost, a, b, epsilon=0.05, solver=solver, init=start, max_iter=5000, tol=1e-11)
+        assert result.converged.all()
+        close(result.plan, solve(cost, a, b, epsilon=0.05, solver="dense", max_iter=5000, tol=1e-12).plan, 1e-9)
+
+
+def test_a_column_that_a_pass_over_rows_cannot_serve(path):
+    # Its mass comes from rows whose plan lies elsewhere, e^-1000 away: the sum underflows and is done by itself.
+    x = torch.tensor([[0.0, 0.1, 0.2, 0.3]])
+    y = torch.tensor([[0.0, 0.1, 0.2, 10.0]])
+    still = torch.zeros(4, 1)
+    options = {"epsilon": 0.01, "max_iter": 40, "tol": 1e-30}
+    ours = solve(pointcloud_cost(x, y, still, still), solver="fused", **options)
+    wide = pointcloud_cost(x.double(), y.double(), still.double(), still.double())
+    theirs = solve(wide, solver="dense", **options)
+    for mine, other in zip(ours.potentials, theirs.potentials, strict=True):
+        close(mine.double(), other, 1e-4)
+    close(ours.value().double(), theirs.value(), 1e-5)
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_a_matrix(path, shared):
+    matrix = uniform(1 if shared else 3, 9, 11).requires_grad_()
+    a, b = uniform(3, 9, seed=1).softmax(-1), uniform(3, 11, seed=2).softmax(-1)
+    found = []
+    for solver in ("fused", "dense"):
+        result = solve(matrix, a, b, epsilon=0.1, solver=solver, max_iter=2000, tol=1e-12)
+        found.append((*result.potentials, result.plan, *torch.autograd.grad(result.value().sum(), matrix)))
+    for mine, other in zip(*found, strict=True):
+        close(mine, other, 1e-9)
+
+
+def test_a_grid_without_values(path):
+    cost = lazy_grid_cost(4, 5, dtype=torch.float64)
+    logits = [uniform(2, 20, seed=s).requires_grad_() for s in (1, 2)]
+    found = []
+    for solver in ("fused", "dense"):
+        result = solve(cost, *(x.softmax(-1) for x in logits), epsilon=0.05, solver=solver, max_iter=4000, tol=1e-12)
+        found.append((result.value(), *torch.autograd.grad(result.value().sum(), logits)))
+    for mine, other in zip(*found, strict=True):
+        close(mine, other, 1e-8)
+
+
+def test_strides_and_expanded_input():
+    cost, a, b = clouds(3, 10, 12)
+    strided = pointcloud_cost(
+        cost.source.mT.contiguous().mT,
+        cost.target.repeat_interleave(2, -1)[:, ::2],
+        cost.source_positions,
+        cost.target_positions,
+        0.8,
+        0.6,
+    )
+    options = {"epsilon": 0.1, "solver": "fused"}
+    assert torch.equal(solve(strided, a, b, **options).value(), solve(cost, a, b, **options).value())
+    one = pointcloud_cost(
+        cost.source[:1].expand(3, -1), cost.target, cost.source_positions, cost.target_positions, 0.8, 0.6
+    )
+    expected = solve(one, a[:1].expand(3, -1), b[0], epsilon=0.1, solver="dense").value()
+    close(solve(one, a[:1].expand(3, -1), b[0], **options).value(), expected, 1e-12)
+
+
+def test_a_problem_that_is_not_a_number_fails_alone(path):
+    cost, a, b = clouds(3, 20, 20, dtype=torch.float32)
+    clean = solve(cost, a, b, epsilon=0.1, solver="fused")
+    cost.source[1, 3] = torch.nan
+    result = solve(cost, a, b, epsilon=0.1, solver="fused", max_iter=20)
+    assert result.converged.tolist() == [True, False, True]
+    assert result.value().isnan().tolist() == [False, True, False]
+    assert torch.equal(result.value()[::2], clean.value()[::2])
+
+
+def test_threads_do_not_change_the_result():
+    cost, a, b = clouds(40, 60, 50, dtype=torch.float32)
+    before = torch.get_num_threads()
+    found = []
+    try:
+        for count in (1, 3):
+            torch.set_num_threads(count)
+            found.append(outcome(cost, a, b, "fused", epsilon=0.1))
+    finally:
+        torch.set_num_threads(before)
+    assert torch.equal(found[0][1], found[1][1])
+    assert all(map(torch.equal, found[0][2], found[1][2]))
+
+
+def test_many_callers_at_once():
+    cost, a, b = clouds(6, 60, 50, dtype=torch.float32)
+    expected = solve(cost, a, b, epsilon=0.1, solver="fused").value()
+    found = []
+    callers = [
+        threading.Thread(target=lambda: found.append(solve(cost, a, b, epsilon=0.1, solver="fused").value()))
+        for _ in range(4)
+    ]
+    for caller in callers:
+        caller.start()
+    for caller in callers:
+        caller.join()
+    assert len(found) == 4
+    assert all(torch.equal(value, expected) for value in found)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this platform")
+def test_a_fork_after_use():
+    code = (
+        "import os, torch; from sslosses.transport import grid_positions, pointcloud_cost, solve; "
+        "x, y, at = torch.rand(64, 64), torch.rand(64, 64), grid_positions(8, 8); torch.set_num_threads(2); "
+        "run = lambda: solve(pointcloud_cost(x, y, at, at), epsilon=0.1, solver='fused').value().sum().item(); "
+        "one = run(); child = os.fork(); same = run() == one; "
+        "os._exit(not same) if child == 0 else print(same, os.waitpid(child, 0)[1])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=True)
+    assert done.stdout.split() == ["True", "0"], done.stderr
+
+
+@pytest.mark.slow
+def test_memory_is_linear_in_the_number_of_points():
+    # One 80×80 pair: its matrix would take 164 MB in float32.
+    code = (
+        "import resource, torch; from sslosses.transport import grid_positions, pointcloud_cost, solve; "
+        "torch.set_num_threads(2); peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss; "
+        "cloud = lambda n: pointcloud_cost(torch.rand(2, n * n, requires_grad=True), torch.rand(2, n * n), "
+        "grid_positions(n, n), grid_positions(n, n)); "
+        "run = lambda n: solve(cloud(n), epsilon=0.1, solver='fused', max_iter=2).value().sum().backward(); "
+        "run(4); before = peak(); run(80); print(peak() - before)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=600, check=True)
+    unit = 1 if sys.platform == "darwin" else 1024
+    assert int(done.stdout) * unit < 20e6
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss > 0
+
+
+@njit
+def exponentials(shift, x, y, out):
+    return exp_row(shift, x, y, out, out.shape[0])
+
+
+def aligned(size, dtype):
+    return torch.zeros(size, dtype=dtype).numpy()
+
+
+@given(st.lists(st.floats(-800, 800), min_size=16, max_size=16), st.floats(-5, 5))
+@settings(max_examples=100, deadline=None)
+def test_exp_of_a_row(values, shift):
+    for dtype, least, most, tolerance in (
+        (torch.float32, -87, 88, 3e-7),
+        (torch.float64, -708, 709, 1e-15),
+    ):
+        x, y, out = (aligned(16, dtype) for _ in range(3))
+        x[:] = values
+        y[:] = 0.25
+        shift = x.dtype.type(shift)
+        total = exponentials(shift, x, y, out)
+        exact = (shift + x) - y
+        expected = np.exp(np.clip(exact.astype(np.float64), least, most))
+        expected[exact < least] = 0
+        np.testing.assert_allclose(out, expected, rtol=tolerance)
+        np.testing.assert_allclose(total, out.sum(dtype=np.float64), rtol=1e-5)
+
+
+def test_exp_of_what_is_not_finite():
+    x, y, out = (aligned(8, torch.float32) for _ in range(3))
+    x[:3] = -math.inf, math.nan, 0
+    exponentials(np.float32(0), x, y, out)
+    assert out[0] == 0
+    assert math.isnan(out[1])
+    assert (out[2:] == 1).all()
+
+
+def test_large_maps_take_the_path_without_a_plan():
+    space = cpu._space(
+        type("P", (), {"a": torch.zeros(1, 3136), "b": torch.zeros(1, 3136)})  # 39 MB would be the plan
+    )
+    assert space[0].shape[0] == 8
+    positions = grid_positions(56, 56)
+    source, target = (uniform(1, 3136, seed=s, dtype=torch.float32) for s in (1, 2))
+    options = {"epsilon": 0.1, "max_iter": 3, "tol": 1e-30}
+    cost = pointcloud_cost(source, target, positions, positions)
+    ours, theirs = (solve(cost, solver=s, **options) for s in ("fused", "dense"))
+    close(ours.value(), theirs.value(), 1e-5)
+    for mine, other in zip(ours.potentials, theirs.potentials, strict=True):
+        close(mine, other, 1e-5)
