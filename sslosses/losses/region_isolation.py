@@ -31,12 +31,16 @@ class RegionIsolationTerms(NamedTuple):
             part and on the diagonal.
         converged: scalar bool, whether the solver reached its tolerance on every pair that counts.
         marginal_error: scalar without gradient, the largest marginal error of these pairs.
+        potentials: f and g, (B, pairs, H·W) without gradient, of the pairs n < m (``"distribution"``: n ≠ m) in the
+            order of :func:`itertools.combinations` (``permutations``); 0 where a padded source takes part. As ``init``
+            of the next step on the same samples they save iterations.
     """
 
     loss: Tensor
     distances: Tensor
     converged: Tensor
     marginal_error: Tensor
+    potentials: tuple[Tensor, Tensor]
 
 
 class _Options(NamedTuple):
@@ -51,8 +55,9 @@ class _Options(NamedTuple):
     value_weight: float
     position_weight: float
     reduction: str
+    scaling: float | None
 
-    def check(self) -> None:
+    def check(self, start: bool = False) -> None:
         check_number("epsilon", self.epsilon, least=0)
         check_count("max_iter", self.max_iter)
         check_number("tol", self.tol, above=0)
@@ -63,7 +68,7 @@ class _Options(NamedTuple):
         check_number("value_weight", self.value_weight, least=0)
         check_number("position_weight", self.position_weight, least=0)
         check_option("reduction", self.reduction, REDUCTIONS)
-        check_solver(self.solver, epsilon=self.epsilon, gradient=self.gradient)
+        check_solver(self.solver, epsilon=self.epsilon, gradient=self.gradient, scaling=self.scaling, start=start)
 
 
 def object_region_isolation_loss(
@@ -83,6 +88,8 @@ def object_region_isolation_loss(
     value_weight: float = 1.0,
     position_weight: float = 1.0,
     reduction: str = "mean",
+    scaling: float | None = None,
+    init: tuple[Tensor, Tensor] | None = None,
 ) -> RegionIsolationTerms:
     r"""Push the similarity maps of a sample's references apart, each towards the complement of every other.
 
@@ -121,6 +128,9 @@ def object_region_isolation_loss(
         position_weight: w_s of ``"pointcloud"``, at least 0.
         reduction: ``"mean"`` or ``"sum"`` (Eq. 7 as printed) over the samples with a real source, or ``"none"``:
             (B,), 0 for the others.
+        scaling: ratio of ε-scaling, see :func:`sslosses.transport.solve`; it saves iterations for small ε.
+        init: ``potentials`` of an earlier call to start from; what they were computed from may differ, not their shape.
+            The self problems of ``value="divergence"`` start afresh.
 
     Returns:
         :class:`RegionIsolationTerms`; float64 if an input is, else float32. With no pair in the batch the loss is a
@@ -155,21 +165,24 @@ def object_region_isolation_loss(
         value_weight,
         position_weight,
         reduction,
+        scaling,
     )
-    options.check()
+    options.check(start=init is not None)
     real = check_references(visual, foreground, background, source_mask)
     visual, foreground, background = at_least_float32(visual, foreground, background)
     with autocast_off(visual):
         # Whatever stands in a padded reference, NaN included, stays out of the gradient.
         references = torch.cat([foreground.where(real[..., None], 0), background[:, None]], dim=1)
         maps = similarity_map(visual, references)
-        distances, converged, error = _all_pairs(maps, real, options)
+        distances, converged, error, potentials = _all_pairs(maps, real, init, options)
         loss = reduce_samples(distances.sum((1, 2)), real.any(1), reduction)
-    return RegionIsolationTerms(loss, distances, converged, error)
+    return RegionIsolationTerms(loss, distances, converged, error, potentials)
 
 
-def _all_pairs(maps: Tensor, real: Tensor, options: _Options) -> tuple[Tensor, Tensor, Tensor]:
-    """D_W(S_n, 1 - S_m) of maps (B, S, H, W) as (B, S, S), whether all solves converged, and their largest error."""
+def _all_pairs(
+    maps: Tensor, real: Tensor, init: tuple[Tensor, Tensor] | None, options: _Options
+) -> tuple[Tensor, Tensor, Tensor, tuple[Tensor, Tensor]]:
+    """Of maps (B, S, H, W): D_W(S_n, 1 - S_m) as (B, S, S), the other three fields of the terms."""
     batch, count, height, width = maps.shape
     symmetric = options.formulation == "pointcloud"
     pairs = list((combinations if symmetric else permutations)(range(count), 2))
@@ -178,17 +191,22 @@ def _all_pairs(maps: Tensor, real: Tensor, options: _Options) -> tuple[Tensor, T
     counted = (present[:, first] & present[:, second]).flatten()
     flat = maps.flatten(2)
     source, target = flat[:, first].flatten(0, 1), 1 - flat[:, second].flatten(0, 1)
+    starts = _starts(init, (batch, len(pairs), height * width))
     # Eagerly only the pairs that count are solved; a compiled graph has no sizes that depend on data.
     rows = None if torch.compiler.is_compiling() else counted.nonzero()[:, 0]
     if rows is not None:
         source, target = source[rows], target[rows]
-    solved = _transport(source, target, height, width, options)
+        starts = starts and (starts[0][rows], starts[1][rows])
+    solved = _transport(source, target, height, width, starts, options)
+    f, g = solved.potentials
     if rows is not None:
         values = maps.new_zeros(batch * len(pairs)).index_put((rows,), solved.values)
         converged, error = solved.converged.all(), solved.errors
+        f, g = (flat.new_zeros(batch * len(pairs), x.shape[1]).index_put((rows,), x) for x in (f, g))
     else:
         values = solved.values.where(counted, 0)
         converged, error = (solved.converged | ~counted).all(), solved.errors.where(counted, 0)
+        f, g = (x.where(counted[:, None], 0) for x in (f, g))
 
     # An extra column of zeros serves the diagonal.
     column = {pair: index for index, pair in enumerate(pairs)}
@@ -197,19 +215,40 @@ def _all_pairs(maps: Tensor, real: Tensor, options: _Options) -> tuple[Tensor, T
     place = [[column.get((n, m), len(pairs)) for m in range(count)] for n in range(count)]
     zero = values.new_zeros(batch, 1)
     distances = torch.cat([values.view(batch, len(pairs)), zero], dim=1)[:, place]
-    return distances, converged, torch.cat([error.detach(), error.new_zeros(1)]).max()
+    largest = torch.cat([error.detach(), error.new_zeros(1)]).max()
+    shape = (batch, len(pairs), height * width)
+    return distances, converged, largest, (f.view(shape), g.view(shape))
+
+
+def _starts(init: tuple[Tensor, Tensor] | None, shape: tuple[int, int, int]) -> tuple[Tensor, Tensor] | None:
+    if init is None:
+        return None
+    f, g = init
+    if f.shape != shape or g.shape != shape:
+        raise ValueError(
+            f"Expected `init` to hold potentials of shape {shape}, but got {tuple(f.shape)} and {tuple(g.shape)}"
+        )
+    return f.flatten(0, 1), g.flatten(0, 1)
 
 
 class _Solved(NamedTuple):
     values: Tensor
     converged: Tensor
     errors: Tensor
+    potentials: tuple[Tensor, Tensor]
 
 
-def _transport(source: Tensor, target: Tensor, height: int, width: int, options: _Options) -> _Solved:
+def _transport(
+    source: Tensor,
+    target: Tensor,
+    height: int,
+    width: int,
+    init: tuple[Tensor, Tensor] | None,
+    options: _Options,
+) -> _Solved:
     """Distances (P,) between the rows of source and target, both (P, height * width)."""
     if source.shape[0] == 0:
-        return _Solved(source.sum(1), source.sum(1) >= 0, source.detach().sum(1))
+        return _Solved(source.sum(1), source.sum(1) >= 0, source.detach().sum(1), (source.detach(), target.detach()))
     weights: tuple[Tensor | None, Tensor | None]
     if options.formulation == "pointcloud":
         positions = grid_positions(height, width, dtype=source.dtype, device=source.device)
@@ -227,11 +266,15 @@ def _transport(source: Tensor, target: Tensor, height: int, width: int, options:
         tol=options.tol,
         gradient=options.gradient,
         self_costs=self_costs if options.value == "divergence" else None,
+        init=init,
+        scaling=options.scaling,
     )
     converged, errors = result.converged, result.marginal_error
     for own in result.self_results or ():
         converged, errors = converged & own.converged, errors.maximum(own.marginal_error)
-    return _Solved(result.value(kind=options.value, gradient=options.gradient), converged, errors)
+    f, g = result.potentials
+    value = result.value(kind=options.value, gradient=options.gradient)
+    return _Solved(value, converged, errors, (f.detach(), g.detach()))
 
 
 def _measure(values: Tensor, normalise: str) -> Tensor:
@@ -247,7 +290,9 @@ def _measure(values: Tensor, normalise: str) -> Tensor:
 class ObjectRegionIsolationLoss(nn.Module):
     """Module over :func:`object_region_isolation_loss`; the arguments are its options. Also named ``ORILoss``.
 
-    Warns once per instance if the solver did not converge (not inside ``torch.compile``).
+    Warns once per instance if the solver did not converge (not inside ``torch.compile``). With ``warm_start`` each call
+    starts from the potentials of the last one of the same shape: for training that shows the same samples in the same
+    order, such as whole batches or repeated steps on one. They are no part of the state dict.
 
     Raises:
         TypeError: if an option has the wrong type.
@@ -275,9 +320,15 @@ class ObjectRegionIsolationLoss(nn.Module):
         value_weight: float = 1.0,
         position_weight: float = 1.0,
         reduction: str = "mean",
+        scaling: float | None = None,
+        warm_start: bool = False,
     ) -> None:
         """Check and keep the options."""
         super().__init__()
+        if not isinstance(warm_start, bool):
+            raise TypeError(f"Expected `warm_start` to be a bool, but got {type(warm_start).__name__}")
+        if warm_start and scaling is not None:
+            raise ValueError("Expected `warm_start` or `scaling`, which makes its own start, but got both")
         _Options(
             solver,
             epsilon,
@@ -290,7 +341,8 @@ class ObjectRegionIsolationLoss(nn.Module):
             value_weight,
             position_weight,
             reduction,
-        ).check()
+            scaling,
+        ).check(start=warm_start)
         self.solver = solver
         self.epsilon = epsilon
         self.max_iter = max_iter
@@ -302,6 +354,9 @@ class ObjectRegionIsolationLoss(nn.Module):
         self.value_weight = value_weight
         self.position_weight = position_weight
         self.reduction = reduction
+        self.scaling = scaling
+        self.warm_start = warm_start
+        self._potentials: tuple[Tensor, Tensor] | None = None
         self._warned = False
 
     def forward(
@@ -324,7 +379,11 @@ class ObjectRegionIsolationLoss(nn.Module):
             value_weight=self.value_weight,
             position_weight=self.position_weight,
             reduction=self.reduction,
+            scaling=self.scaling,
+            init=self._start(visual, foreground),
         )
+        if self.warm_start:
+            self._potentials = terms.potentials
         if not torch.compiler.is_compiling() and not self._warned and not bool(terms.converged):
             self._warned = True
             warnings.warn(
@@ -336,11 +395,20 @@ class ObjectRegionIsolationLoss(nn.Module):
             )
         return terms.loss
 
+    def _start(self, visual: Tensor, foreground: Tensor) -> tuple[Tensor, Tensor] | None:
+        if self._potentials is None:
+            return None
+        batch, sources = foreground.shape[:2]
+        pairs = sources * (sources + 1) // (2 if self.formulation == "pointcloud" else 1)
+        shape = (batch, pairs, visual.shape[-2:].numel())
+        return self._potentials if self._potentials[0].shape == shape else None
+
     def extra_repr(self) -> str:
         """The options, for printing."""
         return (
             f"solver={self.solver!r}, epsilon={self.epsilon}, max_iter={self.max_iter}, tol={self.tol}, "
             f"formulation={self.formulation!r}, value={self.value!r}, gradient={self.gradient!r}, "
             f"normalise={self.normalise!r}, value_weight={self.value_weight}, "
-            f"position_weight={self.position_weight}, reduction={self.reduction!r}"
+            f"position_weight={self.position_weight}, reduction={self.reduction!r}, scaling={self.scaling}, "
+            f"warm_start={self.warm_start}"
         )

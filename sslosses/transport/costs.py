@@ -95,6 +95,14 @@ class PointcloudCost:
         distances = _distances(self.source_positions, self.target_positions)
         return self.value_weight * values + self.position_weight * distances
 
+    def bound(self) -> float:
+        """A number that no entry of the matrix exceeds."""
+        positions = torch.cat((self.source_positions, self.target_positions))
+        extent = torch.linalg.vector_norm(positions.amax(0) - positions.amin(0))
+        low = torch.minimum(self.source.amin(-1), self.target.amin(-1))
+        high = torch.maximum(self.source.amax(-1), self.target.amax(-1))
+        return float(self.value_weight * (high - low).max() + self.position_weight * extent)
+
     def self_costs(self) -> tuple[PointcloudCost, PointcloudCost]:
         """Source against source and target against target, which ``value(kind="divergence")`` subtracts."""
         of_source = replace(self, target=self.source, target_positions=self.source_positions)

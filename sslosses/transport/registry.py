@@ -7,7 +7,7 @@ import os
 import shutil
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import torch
@@ -31,14 +31,15 @@ class _Entry(NamedTuple):
     unrolled: bool = False
     packages: tuple[tuple[str, str | None], ...] = ()  # (package, extra of ours that brings it)
     compiler: bool = False
+    starts: bool = True  # whether it can start from given potentials
 
 
 _ENTRIES: Mapping[str, _Entry] = {
     "dense": _Entry("dense", "DenseSolver", unrolled=True),
     "fused": _Entry("fused", "FusedSolver", packages=(("numba", "fused"),)),
     "pot": _Entry("pot", "PotSolver", packages=(("ot", None),)),
-    "pot-batch": _Entry("pot", "PotBatchSolver", packages=(("ot", None),)),
-    "exact": _Entry("exact", "ExactSolver", entropic=False, packages=(("ot", None),)),
+    "pot-batch": _Entry("pot", "PotBatchSolver", packages=(("ot", None),), starts=False),
+    "exact": _Entry("exact", "ExactSolver", entropic=False, packages=(("ot", None),), starts=False),
     "geomloss": _Entry("geomloss", "GeomlossSolver", packages=(("geomloss", None),)),
     "geomloss-keops": _Entry(
         "geomloss", "GeomlossKeopsSolver", packages=(("geomloss", None), ("pykeops", "keops")), compiler=True
@@ -88,16 +89,21 @@ def available() -> dict[str, Availability]:
     return statuses
 
 
-def check_solver(solver: str | Solver, *, epsilon: float, gradient: str = "exact") -> str:
-    """Raise unless ``solver`` can run here with this ``epsilon`` and ``gradient``; imports and solves nothing.
+def check_solver(
+    solver: str | Solver, *, epsilon: float, gradient: str = "exact", scaling: float | None = None, start: bool = False
+) -> str:
+    """Raise unless ``solver`` can run here with these options of :func:`solve`; imports and solves nothing.
+
+    ``start`` is whether it is to start from given potentials.
 
     Returns:
         The name of the solver that will run. ``"auto"`` is ``"exact"`` for ε = 0; for ε > 0 it stays ``"auto"``, as the
         choice depends on the problems.
 
     Raises:
-        ValueError: if the name is unknown, if an entropic solver gets ε = 0 or the exact one ε > 0, or if the
-            solver's iterations can't be differentiated and ``gradient`` is ``"unrolled"``.
+        ValueError: if the name is unknown, if an entropic solver gets ε = 0 or the exact one ε > 0, if the solver's
+            iterations can't be differentiated and ``gradient`` is ``"unrolled"``, if ``scaling`` is not between 0 and 1 or
+            comes with ``gradient="unrolled"``, or if the solver can't start from potentials and would have to.
         TypeError: if ``solver`` is neither a name nor has the attributes of :class:`Solver`.
         MissingDependencyError: if a package or a compiler is missing; the message is the command that installs it.
 
@@ -107,6 +113,14 @@ def check_solver(solver: str | Solver, *, epsilon: float, gradient: str = "exact
     """
     check_number("epsilon", epsilon, least=0)
     check_option("gradient", gradient, GRADIENTS)
+    if scaling is not None:
+        check_number("scaling", scaling, above=0)
+        if scaling >= 1 or gradient == "unrolled":
+            raise ValueError(
+                "Expected `scaling` to be below 1, and None for gradient='unrolled', but got "
+                f"{scaling:g} with gradient={gradient!r}"
+            )
+    starts = True
     if isinstance(solver, str):
         check_option("solver", solver, SOLVERS)
         if solver == "auto" and epsilon > 0:
@@ -114,6 +128,7 @@ def check_solver(solver: str | Solver, *, epsilon: float, gradient: str = "exact
         name = "exact" if solver == "auto" else solver
         entry = _ENTRIES[name]
         entropic, unrolled, missing = entry.entropic, entry.unrolled, _missing(name, entry)
+        starts = entry.starts
     elif isinstance(solver, Solver):
         name, entropic, unrolled, missing = solver.name, solver.entropic, solver.unrolled, None
     else:
@@ -133,6 +148,8 @@ def check_solver(solver: str | Solver, *, epsilon: float, gradient: str = "exact
             f"The iterations of the solver {name!r} can't be differentiated. "
             "Use solver='dense' with gradient='unrolled', or gradient='exact'"
         )
+    if (start or scaling is not None) and not starts:
+        raise ValueError(f"The solver {name!r} can't start from potentials. Use another one, such as 'dense'")
     if missing is not None:
         raise _optional.MissingDependencyError(missing)
     return name
@@ -150,6 +167,7 @@ def solve(
     gradient: str = "exact",
     self_costs: tuple[Tensor | PointcloudCost, Tensor | PointcloudCost] | None = None,
     init: Potentials | None = None,
+    scaling: float | None = None,
 ) -> TransportResult:
     """Solve min ⟨P, C⟩ + ε KL(P | abᵀ) over P ≥ 0 with P1 = a, Pᵀ1 = b, for a batch of problems.
 
@@ -172,6 +190,9 @@ def solve(
             ``value(kind="divergence")``.
         init: potentials (f, g) of shapes (..., N) and (..., M) to start from, such as those of an earlier result.
             ``"pot-batch"`` and ``"exact"`` can't use it.
+        scaling: ε-scaling: solve first at the largest cost instead of ε, then at ``scaling`` times that and so on down to
+            ε, each from the potentials of the last; between 0 and 1, for example 0.5. Half of ``max_iter`` at most, and no
+            more than 20 updates each, go to the larger ε. It pays for ε below about 1/50 of the cost. None: off.
 
     Returns:
         A :class:`TransportResult`. It never raises for lack of convergence: ``result.converged`` and ``result.status``
@@ -189,7 +210,9 @@ def solve(
         >>> result.status
         'All 1 problems converged within 1 iterations to a marginal error of at most 0 (tol 0.001).'
     """
-    name = check_solver(solver, epsilon=epsilon, gradient=gradient)
+    name = check_solver(solver, epsilon=epsilon, gradient=gradient, scaling=scaling, start=init is not None)
+    if scaling is not None and init is not None:
+        raise ValueError("Expected `init` or `scaling`, which makes its own start, but got both")
     check_count("max_iter", max_iter)
     check_number("tol", tol, above=0)
     problem, batch_shape = make_problem(cost, a, b, float(epsilon))
@@ -203,7 +226,17 @@ def solve(
     self_results = None
     if self_costs is not None:
         of_a, of_b = (
-            solve(each, mass, mass, epsilon=epsilon, solver=solver, max_iter=max_iter, tol=tol, gradient=gradient)
+            solve(
+                each,
+                mass,
+                mass,
+                epsilon=epsilon,
+                solver=solver,
+                max_iter=max_iter,
+                tol=tol,
+                gradient=gradient,
+                scaling=scaling,
+            )
             for each, mass in zip(
                 self_costs,
                 (problem.a.reshape(*batch_shape, -1), problem.b.reshape(*batch_shape, -1)),
@@ -215,11 +248,32 @@ def solve(
     with autocast_off(problem.a), torch.set_grad_enabled(recorded):
         if batch_shape.numel():
             given = problem if recorded else problem.detach()
-            solution = _balanced(problem, chosen.solve(given, max_iter=max_iter, tol=float(tol), init=start))
+            if scaling is None:
+                solution = chosen.solve(given, max_iter=max_iter, tol=float(tol), init=start)
+            else:
+                solution = _scaled(given, chosen, max_iter, float(tol), float(scaling))
+            solution = _balanced(problem, solution)
         else:
             solution = _nothing(problem)
     kernels = chosen if isinstance(chosen, MatrixFreeSolver) else None
     return TransportResult(problem, solution, batch_shape, name, gradient, max_iter, float(tol), self_results, kernels)
+
+
+def _scaled(problem: Problem, solver: Solver, max_iter: int, tol: float, scaling: float) -> Solution:
+    """Solve at falling ε, each time from the potentials before; the iterations of all levels count."""
+    largest = problem.cost.bound() if isinstance(problem.cost, PointcloudCost) else float(problem.cost.max())
+    levels = []
+    # A cost that is not finite has no levels; the solver says what becomes of it.
+    while problem.epsilon < largest < float("inf"):
+        levels.append(largest)
+        largest *= scaling
+    each = min(20, max_iter // max(1, 2 * len(levels)))
+    start, spent = None, torch.zeros(problem.a.shape[0], dtype=torch.int64, device=problem.a.device)
+    for epsilon in levels if each else []:
+        f, g, iterations, *_ = solver.solve(replace(problem, epsilon=epsilon), max_iter=each, tol=tol, init=start)
+        start, spent = (f, g), spent + iterations
+    solution = solver.solve(problem, max_iter=max_iter - int(spent.max()), tol=tol, init=start)
+    return solution._replace(iterations=solution.iterations + spent)
 
 
 def _automatic(problem: Problem, gradient: str) -> str:

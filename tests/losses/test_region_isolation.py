@@ -407,3 +407,50 @@ def test_compiles_to_one_graph(formulation: str) -> None:
         (wanted,), (got,) = torch.autograd.grad(expected, visual), torch.autograd.grad(actual, visual)
         torch.testing.assert_close(got, wanted, atol=1e-10, rtol=0)
     assert counter.frame_count == 1
+
+
+@pytest.mark.parametrize("formulation", ["pointcloud", "distribution"])
+@pytest.mark.parametrize("solver", ["dense", "auto"])
+def test_a_start_from_the_last_potentials_saves_iterations(formulation, solver):
+    generator = torch.Generator().manual_seed(5)
+    visual = torch.randn(3, 6, 4, 5, generator=generator)
+    references = torch.randn(3, 3, 6, generator=generator)
+    mask = torch.tensor([[True, True], [True, False], [False, False]])
+    arguments = (references[:, :2], references[:, 2], mask)
+    options = {"formulation": formulation, "solver": solver, "tol": 1e-5}
+    first = object_region_isolation_loss(visual, *arguments, **options, max_iter=2000)
+    assert first.converged
+    pairs = 3 if formulation == "pointcloud" else 6
+    assert all(x.shape == (3, pairs, 20) and not x.requires_grad for x in first.potentials)
+    assert (first.potentials[0][2] == 0).all()
+    # One update is enough from there, and far from it from nothing; nearby maps are nearly solved.
+    again = object_region_isolation_loss(visual, *arguments, **options, max_iter=1, init=first.potentials)
+    assert again.converged
+    torch.testing.assert_close(again.distances, first.distances, rtol=0, atol=1e-5)
+    assert not object_region_isolation_loss(visual, *arguments, **options, max_iter=1).converged
+
+    module = ObjectRegionIsolationLoss(**options, max_iter=2000, warm_start=True)
+    torch.testing.assert_close(module(visual, *arguments), first.loss)
+    module.max_iter = 1
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        torch.testing.assert_close(module(visual, *arguments), first.loss, rtol=0, atol=1e-5)
+    assert module.state_dict() == {}
+    # Another shape starts from nothing.
+    module.max_iter = 2000
+    torch.testing.assert_close(
+        module(visual[:2], *(x[:2] for x in arguments)),
+        object_region_isolation_loss(visual[:2], *(x[:2] for x in arguments), **options, max_iter=2000).loss,
+    )
+
+
+def test_a_start_that_cannot_be_used_is_refused():
+    visual, references = torch.randn(1, 4, 2, 2), torch.randn(1, 2, 4)
+    start = (torch.zeros(1, 1, 3), torch.zeros(1, 1, 3))
+    with pytest.raises(ValueError, match=r"`init` to hold potentials of shape \(1, 1, 4\), but got \(1, 1, 3\)"):
+        object_region_isolation_loss(visual, references[:, :1], references[:, 1], init=start)
+    for options in ({"solver": "pot-batch"}, {"epsilon": 0}):
+        with pytest.raises(ValueError, match="start from potentials"):
+            ObjectRegionIsolationLoss(warm_start=True, **options)
+    with pytest.raises(TypeError, match="`warm_start` to be a bool, but got int"):
+        ObjectRegionIsolationLoss(warm_start=1)
