@@ -18,8 +18,8 @@ Run: python benchmarks/transport.py --preset iterations
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import NamedTuple
+from collections.abc import Container, Iterator
+from typing import Any, NamedTuple
 
 import torch
 from problems import Pairs, pairs_of, similarity_maps, smooth
@@ -37,7 +37,7 @@ REGIMES = ("random", "complementary")
 
 
 class Counted(NamedTuple):
-    """Iterations of every problem, (P,), more than the limit if it did not converge, and g / ε to start another from."""
+    """Iterations of every problem, (P,), more than the limit if not converged, and g / ε to start another from."""
 
     iterations: Tensor
     scaled_g: Tensor
@@ -109,12 +109,15 @@ def scaled(pairs: Pairs, epsilon: float, factor: float, each: int) -> Tensor:
     return total + sinkhorn(pairs, epsilon, start=start).iterations
 
 
-def measure(count: int = 4) -> Iterator[dict[str, object]]:
-    """One row per grid, regime and ε; of every way the mean iterations over the problems and the most."""
+def measure(known: Container[str] = (), count: int = 4) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Key and row per grid, regime and ε, but ``known`` ones; of every way the mean iterations and the most."""
     for height, width in GRIDS:
         for regime in REGIMES:
             pairs = problems(regime, count, height, width)
             for epsilon in EPSILONS:
+                key = f"{height}x{width} {regime} eps{epsilon:g}"
+                if key in known:
+                    continue
                 ways: dict[str, Tensor] = {"plain": sinkhorn(pairs, epsilon).iterations}
                 for step in (0.01, 0.05):
                     ways[f"warm start, step {step}"] = warm(pairs, epsilon, step, height, width)
@@ -126,7 +129,7 @@ def measure(count: int = 4) -> Iterator[dict[str, object]]:
                 best = min(tried, key=lambda omega: float(tried[omega].max()))
                 ways["best ω"], ways["ω = 1.5"] = tried[best], tried[1.5]
                 ways["estimated ω"] = sinkhorn(pairs, epsilon, omega=None, most=most).iterations
-                yield {
+                row = {
                     "pixels": f"{height}x{width}",
                     "maps": regime,
                     "epsilon": epsilon,
@@ -135,3 +138,4 @@ def measure(count: int = 4) -> Iterator[dict[str, object]]:
                     "mean": {name: round(float(value.double().mean()), 1) for name, value in ways.items()},
                     "most": {name: round(float(value.max())) for name, value in ways.items()},
                 }
+                yield key, row

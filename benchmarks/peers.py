@@ -83,9 +83,7 @@ def textbook_kernel(pairs: Pairs, epsilon: float, iterations: int, _: float) -> 
     return (u * kernel * v.mT * cost).sum((-2, -1))
 
 
-def pot_sinkhorn2(
-    pairs: Pairs, epsilon: float, iterations: int, tol: float, *, method: str = "sinkhorn"
-) -> Tensor:
+def pot_sinkhorn2(pairs: Pairs, epsilon: float, iterations: int, tol: float, *, method: str = "sinkhorn") -> Tensor:
     import ot
 
     cost = pairs.cost.dense()
@@ -101,9 +99,7 @@ def pot_sinkhorn2(
         )
 
 
-def pot_solve_batch(
-    pairs: Pairs, epsilon: float, iterations: int, tol: float, *, grad: str = "autodiff"
-) -> Tensor:
+def pot_solve_batch(pairs: Pairs, epsilon: float, iterations: int, tol: float, *, grad: str = "autodiff") -> Tensor:
     import ot
 
     cost = pairs.cost.dense()

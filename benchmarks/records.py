@@ -89,7 +89,7 @@ def timed(work: Callable[[], object], device: str) -> tuple[float, float]:
 def interleaved(
     work: Mapping[str, Callable[[], object]], rounds: Mapping[str, int], device: str
 ) -> dict[str, tuple[list[tuple[float, float]], str]]:
-    """(elapsed, processor) of every contestant's rounds, taken in turns, so that a drift hits all; and what went wrong."""
+    """(elapsed, processor) of every contestant's rounds, in turns, so that a drift hits all; and what went wrong."""
     times: dict[str, list[tuple[float, float]]] = {name: [] for name in work}
     failed: dict[str, str] = {}
     for i in range(max(rounds.values(), default=0)):
@@ -97,7 +97,7 @@ def interleaved(
             if i < rounds[name] and name not in failed:
                 try:
                     times[name].append(timed(call, device))
-                except Exception as error:  # noqa: BLE001
+                except Exception as error:
                     failed[name] = reason(error)
     return {name: (times[name], failed.get(name, "")) for name in work}
 

@@ -15,26 +15,26 @@ class Reference(NamedTuple):
     """Values (P,) with gradients of their mean by source and target, stacked to (2, P, N), of one set of problems.
 
     Attributes:
-        converged: at the fixed point, with its exact gradient.
+        converged: at the fixed point, with its exact gradient; None if that was not asked for.
         iterates: after the given number of iterations that start with the rows, and with the columns; derivatives
             through the iterations.
         marginal_error: L1, of the converged plans.
     """
 
-    converged: Graded
+    converged: Graded | None
     iterates: tuple[Graded, Graded]
-    marginal_error: float
+    marginal_error: float | None
 
 
-def reference(pairs: Pairs, epsilon: float, iterations: int) -> Reference:
+def reference(pairs: Pairs, epsilon: float, iterations: int, *, fixed_point: bool = True) -> Reference:
     pairs = pairs.to(torch.float64)
     rows = _iterate(pairs, epsilon, iterations, rows_first=True)
     columns = _iterate(pairs, epsilon, iterations, rows_first=False)
-    converged, error = _fixed_point(pairs, epsilon)
+    converged, error = _fixed_point(pairs, epsilon) if fixed_point else (None, None)
     return Reference(converged, (rows, columns), error)
 
 
-def _leaves(pairs: Pairs) -> Pairs:
+def leaves(pairs: Pairs) -> Pairs:
     return pairs._replace(source=pairs.source.clone().requires_grad_(), target=pairs.target.clone().requires_grad_())
 
 
@@ -45,7 +45,7 @@ def graded(values: Tensor, pairs: Pairs) -> Graded:
 
 def _iterate(pairs: Pairs, epsilon: float, iterations: int, *, rows_first: bool) -> Graded:
     """Sinkhorn on the kernel; float64 holds exp(−C/ε) for C/ε < 700."""
-    pairs = _leaves(pairs)
+    pairs = leaves(pairs)
     cost = pairs.cost.dense() if rows_first else pairs.cost.dense().mT
     kernel = (-cost / epsilon).exp()
     mass = 1 / kernel.shape[-1]
@@ -58,7 +58,7 @@ def _iterate(pairs: Pairs, epsilon: float, iterations: int, *, rows_first: bool)
 
 def _fixed_point(pairs: Pairs, epsilon: float, tol: float = 1e-11) -> tuple[Graded, float]:
     """Newton's method on g, from Sinkhorn with ε lowered in steps, since a few thousand iterations may not converge."""
-    pairs = _leaves(pairs)
+    pairs = leaves(pairs)
     cost = pairs.cost.dense()
     fixed = cost.detach()
     mass = 1 / cost.shape[-1]
