@@ -120,17 +120,18 @@ def iterations_table(results: Results) -> str:
     if not rows:
         return ""
     ways = list(rows[0]["mean"])
-    columns = ["pixels", "maps", "ε", *ways, "best ω", "ω slower than plain or diverging"]
+    columns = ["pixels", "maps", "ε", *ways, "that ω", "ω slower than plain or diverging"]
 
     def cells(row: Row) -> Iterable[str]:
         yield from (row["pixels"].replace("x", " × "), row["maps"], f"{row['epsilon']:g}")
         for way in ways:
-            beyond = row["most"][way] > row["most"]["plain"]
+            # Over-relaxation was stopped there.
+            beyond = "ω" in way and row["most"][way] > row["most"]["plain"]
             yield "–" if beyond else f"{row['mean'][way]:.0f} ({row['most'][way]})"
         yield f"{row['best_omega']:.1f}"
         yield ", ".join(f"{omega:.1f}" for omega in row["slower_or_diverging_omega"])
 
-    note = "Mean over the problems and, in brackets, the most; – is more than plain iterations take.\n"
+    note = "Mean over the problems and, in brackets, the most; – is an ω that takes more than plain or diverges.\n"
     return "\n".join([described(results.runs), markdown(columns, map(cells, rows)), note])
 
 
