@@ -15,7 +15,7 @@ class Reference(NamedTuple):
     """Values (P,) with gradients of their mean by source and target, stacked to (2, P, N), of one set of problems.
 
     Attributes:
-        converged: at the fixed point, with its exact gradient; None if that was not asked for.
+        converged: at the fixed point, with its exact gradient; None if not asked for or not found.
         iterates: after the given number of iterations that start with the rows, and with the columns; derivatives
             through the iterations.
         marginal_error: L1, of the converged plans.
@@ -30,7 +30,11 @@ def reference(pairs: Pairs, epsilon: float, iterations: int, *, fixed_point: boo
     pairs = pairs.to(torch.float64)
     rows = _iterate(pairs, epsilon, iterations, rows_first=True)
     columns = _iterate(pairs, epsilon, iterations, rows_first=False)
-    converged, error = _fixed_point(pairs, epsilon) if fixed_point else (None, None)
+    try:
+        converged, error = _fixed_point(pairs, epsilon) if fixed_point else (None, None)
+    except torch.linalg.LinAlgError:
+        # The plan is a permutation to the last digit: the potentials are not unique.
+        converged = error = None
     return Reference(converged, (rows, columns), error)
 
 

@@ -32,8 +32,8 @@ Median of the rounds and their quartiles in brackets; wall time. "× dense" is t
 `dense` in the same case and mode (its fixed iterations for "to the accuracy of"): below 1 is faster. Peak memory of
 forward and backward, above what was in use before. "off": largest absolute error of ⟨P, C⟩ on the checked problems,
 against float64 after the same iterations and at the fixed point. The gradient's error is relative; an unrolled one is
-compared with the derivative through the same fixed float64 iterations, all others with the exact
-gradient at the fixed point. "above W₁" is the mean excess over the exact, unregularised distance.
+compared with the derivative through the same fixed float64 iterations, all others with the exact gradient at the fixed
+point. "above W₁" is the mean excess over the exact, unregularised distance.
 """
 
 

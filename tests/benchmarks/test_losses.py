@@ -11,6 +11,7 @@ def test_naive_losses_agree():
     assert max(losses.differences("dense", 3, 2, 2).values()) < 1e-6
 
 
+@pytest.mark.filterwarnings("ignore::sslosses.transport.ConvergenceWarning")
 def test_inputs_reach_every_gradient():
     given = losses.inputs(3, 8, 3, 2, 2, "cpu")
     losses.both(ObjectAwareObjective(), given)()
