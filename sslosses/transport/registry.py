@@ -35,6 +35,7 @@ class _Entry(NamedTuple):
 
 _ENTRIES: Mapping[str, _Entry] = {
     "dense": _Entry("dense", "DenseSolver", unrolled=True),
+    "fused": _Entry("fused", "FusedSolver", packages=(("numba", "fused"),)),
     "pot": _Entry("pot", "PotSolver", packages=(("ot", None),)),
     "pot-batch": _Entry("pot", "PotBatchSolver", packages=(("ot", None),)),
     "exact": _Entry("exact", "ExactSolver", entropic=False, packages=(("ot", None),)),
@@ -91,7 +92,8 @@ def check_solver(solver: str | Solver, *, epsilon: float, gradient: str = "exact
     """Raise unless ``solver`` can run here with this ``epsilon`` and ``gradient``; imports and solves nothing.
 
     Returns:
-        The name of the solver that will run: ``"auto"`` is ``"dense"`` for ε > 0 and ``"exact"`` for ε = 0.
+        The name of the solver that will run. ``"auto"`` is ``"exact"`` for ε = 0; for ε > 0 it stays ``"auto"``, as the
+        choice depends on the problems.
 
     Raises:
         ValueError: if the name is unknown, if an entropic solver gets ε = 0 or the exact one ε > 0, or if the
@@ -101,13 +103,15 @@ def check_solver(solver: str | Solver, *, epsilon: float, gradient: str = "exact
 
     Example:
         >>> check_solver("auto", epsilon=0.05), check_solver("auto", epsilon=0)
-        ('dense', 'exact')
+        ('auto', 'exact')
     """
     check_number("epsilon", epsilon, least=0)
     check_option("gradient", gradient, GRADIENTS)
     if isinstance(solver, str):
         check_option("solver", solver, SOLVERS)
-        name = ("dense" if epsilon > 0 else "exact") if solver == "auto" else solver
+        if solver == "auto" and epsilon > 0:
+            return solver
+        name = "exact" if solver == "auto" else solver
         entry = _ENTRIES[name]
         entropic, unrolled, missing = entry.entropic, entry.unrolled, _missing(name, entry)
     elif isinstance(solver, Solver):
@@ -159,7 +163,7 @@ def solve(
         epsilon: ε in the units of the cost; 0 is the unregularised problem. From 1e-3 of the largest cost on float32
             suffices.
         solver: a name of ``SOLVERS`` or an object with the protocol :class:`Solver`. ``"auto"`` never changes the
-            problem: ``"dense"`` for ε > 0, ``"exact"`` for ε = 0.
+            problem: ``"exact"`` for ε = 0; for ε > 0 ``"fused"`` where it can run, else ``"dense"``.
         max_iter: most updates of both potentials. The exact solver has no use for it.
         tol: marginal error Σ|P1 − a| + Σ|Pᵀ1 − b| at which a problem is solved.
         gradient: default of :meth:`TransportResult.value`. ``"unrolled"`` records the iterations, which only
@@ -189,6 +193,8 @@ def solve(
     check_count("max_iter", max_iter)
     check_number("tol", tol, above=0)
     problem, batch_shape = make_problem(cost, a, b, float(epsilon))
+    if name == "auto":
+        name = _automatic(problem, gradient)
     chosen = _load(name) if isinstance(solver, str) else solver
     if not chosen.lazy:
         with autocast_off(problem.a):
@@ -214,6 +220,14 @@ def solve(
             solution = _nothing(problem)
     kernels = chosen if isinstance(chosen, MatrixFreeSolver) else None
     return TransportResult(problem, solution, batch_shape, name, gradient, max_iter, float(tol), self_results, kernels)
+
+
+def _automatic(problem: Problem, gradient: str) -> str:
+    """The fastest solver for these problems of those that can run here."""
+    if gradient == "unrolled" or torch.compiler.is_compiling():
+        return "dense"
+    package = {"cpu": "numba", "cuda": "triton"}.get(problem.a.device.type)
+    return "fused" if package and _optional.is_installed(package) else "dense"
 
 
 def _missing(name: str, entry: _Entry) -> str | None:

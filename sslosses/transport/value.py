@@ -29,7 +29,7 @@ Gradients = tuple[Tensor | None, ...]
 def value_of(
     problem: Problem, solution: Solution, kind: str, gradient: str, kernels: MatrixFreeSolver | None = None
 ) -> Tensor:
-    """``"transport"`` or ``"regularised"`` value of every problem, (P,); ``kernels`` spare a described cost its matrix."""
+    """``"transport"`` or ``"regularised"`` value of every problem, (P,); ``kernels`` spare the cost's matrix."""
     if kernels is not None and isinstance(problem.cost, PointcloudCost):
         cost, f, g = problem.cost, solution.f.detach(), solution.g.detach()
         return _MatrixFreeValue.apply(  # type: ignore[no-any-return, no-untyped-call]

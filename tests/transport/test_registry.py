@@ -20,17 +20,17 @@ NOTHING = object()
 
 
 def test_names():
-    assert SOLVERS == ("auto", "dense", "pot", "pot-batch", "exact", "geomloss", "geomloss-keops")
+    assert SOLVERS == ("auto", "dense", "fused", "pot", "pot-batch", "exact", "geomloss", "geomloss-keops")
     assert set(available()) == set(SOLVERS) - {"auto"}
 
 
 def test_auto_never_changes_the_problem():
     cost = torch.rand(3, 3)
-    assert solve(cost, epsilon=0.1).solver == "dense"
+    assert solve(cost, epsilon=0.1).solver in ("fused", "dense")
     assert solve(cost, epsilon=0).solver == "exact"
 
 
-@pytest.mark.parametrize("name", ["sinkhorn", "fused", None])
+@pytest.mark.parametrize("name", ["sinkhorn", None])
 def test_an_unknown_solver_names_the_known(name):
     error = ValueError if isinstance(name, str) else TypeError
     with pytest.raises(error) as raised:
@@ -39,7 +39,7 @@ def test_an_unknown_solver_names_the_known(name):
         assert all(repr(each) in str(raised.value) for each in SOLVERS)
 
 
-@pytest.mark.parametrize("name", ["dense", "pot", "pot-batch", "geomloss", "geomloss-keops"])
+@pytest.mark.parametrize("name", ["dense", "fused", "pot", "pot-batch", "geomloss", "geomloss-keops"])
 def test_entropic_solvers_need_epsilon(name):
     with pytest.raises(ValueError, match=r"needs epsilon > 0, but got 0\. Use solver='exact'"):
         solve(NOTHING, epsilon=0, solver=name)
@@ -61,6 +61,7 @@ def test_only_dense_unrolls(name, epsilon):
     [
         ("ot", {"pot", "pot-batch", "exact"}, "pip install sslosses"),
         ("geomloss", {"geomloss", "geomloss-keops"}, "pip install sslosses"),
+        ("numba", {"fused"}, "pip install 'sslosses[fused]'"),
         ("pykeops", {"geomloss-keops"}, "pip install 'sslosses[keops]'"),
     ],
 )
@@ -108,7 +109,7 @@ OPTIONAL = "{'ot', 'geomloss', 'pykeops', 'keopscore', 'scipy', 'numba', 'matplo
 def test_importing_and_asking_load_no_optional_package():
     code = (
         "import sys, torch; before = set(sys.modules); import sslosses.transport as t; "
-        "t.available(); t.solve(torch.rand(3, 3)).value(); "
+        "t.available(); t.solve(torch.rand(3, 3), solver='dense').value(); "
         f"print(sorted({OPTIONAL} & (set(sys.modules) - before)))"
     )
     assert run_python(code).stdout.strip() == "[]"

@@ -17,7 +17,7 @@ from sslosses.transport import (
     solve,
 )
 
-ENTROPIC = ("dense", "pot", "pot-batch", "geomloss")
+ENTROPIC = ("dense", "fused", "pot", "pot-batch", "geomloss")
 KEOPS = pytest.mark.skipif(not available()["geomloss-keops"], reason=str(available()["geomloss-keops"]))
 TIGHT = {"max_iter": 40_000, "tol": 1e-12}
 

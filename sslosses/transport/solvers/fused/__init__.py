@@ -1,0 +1,50 @@
+"""All iterations of all problems in one call: compiled by numba on the CPU, one Triton launch on a GPU."""
+
+from __future__ import annotations
+
+import importlib
+from types import ModuleType
+
+from torch import Tensor
+
+from sslosses import _optional
+from sslosses.transport.problem import Potentials, Problem, Solution, ValueGradient
+
+
+class FusedSolver:
+    """Sinkhorn's alternating updates with the plan in a cache, values and gradients included.
+
+    The same updates as the dense solver's, so the same potentials after as many iterations. A described cost is
+    evaluated where it is needed; of a matrix the iterations are fused, value and gradient are the dense ones.
+    """
+
+    name = "fused"
+    entropic = True
+    unrolled = False
+    lazy = True
+
+    def solve(self, problem: Problem, *, max_iter: int, tol: float, init: Potentials | None) -> Solution:
+        """Iterate until the row marginals are within ``tol``; the column marginals are exact after every update."""
+        solution: Solution = _backend(problem).sinkhorn(problem, max_iter=max_iter, tol=tol, init=init)
+        return solution
+
+    def transport_value(self, problem: Problem, f: Tensor, g: Tensor) -> Tensor:
+        """⟨P, C⟩ of the plan that f and g stand for, (P,)."""
+        value: Tensor = _backend(problem).transport_value(problem, f, g)
+        return value
+
+    def value_gradient(self, problem: Problem, f: Tensor, g: Tensor, *, exact: bool) -> ValueGradient:
+        """``exact``: the gradient of ⟨P, C⟩ at the fixed point; otherwise the envelope's, P, f and g."""
+        gradient: ValueGradient = _backend(problem).value_gradient(problem, f, g, exact=exact)
+        return gradient
+
+
+def _backend(problem: Problem) -> ModuleType:
+    device = problem.a.device.type
+    if device == "cpu":
+        _optional.require("numba", extra="fused", purpose="The solver 'fused' on a CPU")
+        return importlib.import_module("sslosses.transport.solvers.fused.cpu")
+    if device == "cuda":
+        _optional.require("triton", extra="fused", purpose="The solver 'fused' on a GPU")
+        return importlib.import_module("sslosses.transport.solvers.fused.gpu")
+    raise ValueError(f"The solver 'fused' runs on cpu and cuda devices, but got {device!r}. Use solver='dense'")

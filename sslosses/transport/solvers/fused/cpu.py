@@ -1,0 +1,169 @@
+"""The fused solver on the CPU: tensors in, compiled kernels on threads, tensors out.
+
+The threads are Python's, as the kernels run without the interpreter's lock, and end with the call: unlike OpenMP's,
+they leave nothing that a fork or another thread could trip over.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sslosses.transport.costs import PointcloudCost
+from sslosses.transport.problem import Potentials, Problem, Solution, ValueGradient, log_weights
+from sslosses.transport.solvers.fused import numba_gradient, numba_sinkhorn
+from sslosses.transport.solvers.fused.numba_vectors import ROWS, VECTOR_BYTES
+
+# A plan that fits into the caches is read faster than built anew; beyond, memory stays linear in the number of points.
+_KEPT_BYTES = 16 << 20
+# Distances of the points are computed once if all problems can share them in the cache.
+_SHARED_BYTES = 4 << 20
+# Entries of all plans together from which a thread more is worth its start.
+_ENTRIES_PER_THREAD = 50_000
+
+
+def sinkhorn(problem: Problem, *, max_iter: int, tol: float, init: Potentials | None) -> Solution:
+    """Alternating updates from g = 0 or ``init``'s, each problem until its row marginal is within ``tol``."""
+    count, rows, columns = problem.a.shape[0], problem.a.shape[1], problem.b.shape[1]
+    f = torch.zeros_like(problem.a, memory_format=torch.contiguous_format)
+    g = torch.zeros_like(problem.b, memory_format=torch.contiguous_format)
+    if init is not None:
+        g.copy_(init[1] / problem.epsilon)
+    iterations = torch.zeros(count, dtype=torch.int64)
+    errors = torch.zeros_like(f[:, 0])
+    masses = _Masses.of(problem)
+    _run(
+        numba_sinkhorn.sinkhorn_range,
+        problem,
+        _cost(problem),
+        *masses,
+        f.numpy(),
+        g.numpy(),
+        max_iter,
+        tol,
+        iterations.numpy(),
+        errors.numpy(),
+    )
+    del rows, columns
+    return Solution(f * problem.epsilon, g * problem.epsilon, iterations, errors)
+
+
+def transport_value(problem: Problem, f: Tensor, g: Tensor) -> Tensor:
+    """⟨P, C⟩, (P,)."""
+    out = torch.zeros_like(problem.a[:, 0])
+    masses = _Masses.of(problem)
+    _run(
+        numba_gradient.transport_range,
+        problem,
+        _cost(problem),
+        masses.log_a,
+        masses.log_b,
+        (f / problem.epsilon).contiguous().numpy(),
+        (g / problem.epsilon).contiguous().numpy(),
+        out.numpy(),
+    )
+    return out * problem.epsilon
+
+
+def value_gradient(problem: Problem, f: Tensor, g: Tensor, *, exact: bool) -> ValueGradient:
+    """Gradient of ⟨P, C⟩ at the fixed point, or the envelope's, with respect to the points' values, a and b."""
+    found = ValueGradient(*(torch.zeros(x.shape, dtype=x.dtype) for x in (f, g, f, g)))
+    _run(
+        numba_gradient.gradient_range,
+        problem,
+        _cost(problem),
+        *_Masses.of(problem),
+        (f / problem.epsilon).contiguous().numpy(),
+        (g / problem.epsilon).contiguous().numpy(),
+        exact,
+        *(x.numpy() for x in found),
+    )
+    if not exact:
+        return found._replace(a=f, b=g)
+    return found._replace(a=found.a * problem.epsilon, b=found.b * problem.epsilon)
+
+
+class _Masses(NamedTuple):
+    a: Any
+    log_a: Any
+    b: Any
+    log_b: Any
+
+    @staticmethod
+    def of(problem: Problem) -> _Masses:
+        """Marginals padded with zeros to the kernels' blocks, and their logarithms."""
+        a = _padded(problem.a, ROWS)
+        b = _padded(problem.b, _lanes(problem.b))
+        return _Masses(a.numpy(), log_weights(a).numpy(), b.numpy(), log_weights(b).numpy())
+
+
+def _cost(problem: Problem) -> tuple[Any, ...]:
+    """The cost as the kernels take it, see ``numba_plan``."""
+    cost = problem.cost
+    number = np.float32 if problem.a.dtype == torch.float32 else np.float64
+    none = torch.zeros(0, 0, dtype=problem.a.dtype)
+    if not isinstance(cost, PointcloudCost):
+        points, weights, matrix = (none, none, none, none), (0.0, 0.0), cost
+    else:
+        positions = (cost.source_positions.mT, cost.target_positions.mT)
+        points, weights = (cost.source, cost.target, *positions), (cost.value_weight, cost.position_weight)
+        matrix = none[None]
+        if cost.shape[-2:].numel() * none.element_size() <= _SHARED_BYTES:
+            difference = cost.source_positions.unsqueeze(1) - cost.target_positions
+            matrix = cost.position_weight * torch.linalg.vector_norm(difference, dim=-1)[None]
+    arrays = (x.detach().contiguous().numpy() for x in (matrix, *points))
+    return (*arrays, *map(number, weights), number(1 / problem.epsilon))
+
+
+def _run(kernel: Callable[..., None], problem: Problem, *arguments: Any) -> None:
+    """Call ``kernel`` on ranges of problems, on as many threads as torch uses."""
+    count, rows = problem.a.shape
+    entries = problem.b.shape[1] * rows
+    threads = max(1, min(torch.get_num_threads(), count, count * entries // _ENTRIES_PER_THREAD))
+    size = max(1, -(-count // (8 * threads) if threads > 1 else count))
+    ranges = deque((first, min(first + size, count)) for first in range(0, count, size))
+
+    def work() -> None:
+        space = _space(problem)
+        while True:
+            try:
+                first, last = ranges.popleft()
+            except IndexError:
+                return
+            kernel(first, last, *arguments, space)
+
+    if threads == 1:
+        work()
+        return
+    with ThreadPoolExecutor(threads - 1) as pool:
+        others = [pool.submit(work) for _ in range(threads - 1)]
+        work()
+        for other in others:
+            other.result()
+
+
+def _space(problem: Problem) -> tuple[Any, ...]:
+    """Room of one thread: the plan or ROWS rows of it, vectors over rows, over columns, and two of ROWS."""
+    rows, columns = -(-problem.a.shape[1] // ROWS) * ROWS, _round_up(problem.b.shape[1], _lanes(problem.b))
+    kept = rows if rows * columns * problem.b.element_size() <= _KEPT_BYTES else ROWS
+    shapes = ((kept, columns), (4, rows), (9, columns), (ROWS,), (ROWS,))
+    return tuple(torch.zeros(shape, dtype=problem.b.dtype).numpy() for shape in shapes)
+
+
+def _lanes(x: Tensor) -> int:
+    return VECTOR_BYTES // x.element_size()
+
+
+def _round_up(size: int, step: int) -> int:
+    return -(-size // step) * step
+
+
+def _padded(x: Tensor, step: int) -> Tensor:
+    x = x.detach()
+    return torch.nn.functional.pad(x, (0, _round_up(x.shape[-1], step) - x.shape[-1])).contiguous()
