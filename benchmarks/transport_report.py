@@ -135,15 +135,22 @@ def iterations_table(results: Results) -> str:
     return "\n".join([described(results.runs), markdown(columns, map(cells, rows)), note])
 
 
-def draw(results: Results, folder: Path, stem: str) -> None:
-    """Time by pixels, and time by what ⟨P, C⟩ is above the exact distance, where there is more than one point."""
+def draw(results: Results, folder: Path, stem: str) -> str:
+    """Time by pixels, and by what ⟨P, C⟩ is above the exact distance, where there is more than one point.
+
+    Returns Markdown that shows the figures, for a page beside ``folder``.
+    """
+    shown = []
     timed = [row for row in results.rows.values() if "both" in row]
     for axis, unit in (("pixels", "pixels of a map"), ("above_exact", "mean of ⟨P, C⟩ / exact W₁ − 1")):
         for mode in MODES:
             rows = [row for row in timed if row["mode"] == mode and row.get(axis, 0) > 0]
             varied = "pixels" if axis == "pixels" else "epsilon"
             if len({row[varied] for row in rows}) > 1:
-                _draw(rows, axis, unit, folder / f"{stem}-{mode}-{'size' if axis == 'pixels' else 'error'}.png")
+                path = folder / f"{stem}-{mode}-{'size' if axis == 'pixels' else 'error'}.png"
+                _draw(rows, axis, unit, path)
+                shown.append(f"![{MODES[mode]}: time by {unit}]({folder.name}/{path.name})\n")
+    return "\n".join(shown)
 
 
 def _draw(rows: list[Row], axis: str, unit: str, path: Path) -> None:

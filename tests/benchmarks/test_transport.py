@@ -37,10 +37,10 @@ def run(tmp_path, monkeypatch):
 def test_reference_is_the_fixed_point_and_its_gradient(pairs):
     found = reference(pairs, EPSILON, ITERATIONS)
     doubles = leaves(pairs.to(torch.float64))
-    solved = solve(doubles.cost, epsilon=EPSILON, max_iter=5000, tol=1e-12)
+    solved = solve(doubles.cost, epsilon=EPSILON, solver="dense", max_iter=5000, tol=1e-12)
     values, gradient = graded(solved.value(), doubles)
     torch.testing.assert_close(found.converged, (values, gradient), rtol=0, atol=1e-9)
-    limited = solve(doubles.cost, epsilon=EPSILON, max_iter=3, tol=1e-30, gradient="unrolled")
+    limited = solve(doubles.cost, epsilon=EPSILON, solver="dense", max_iter=3, tol=1e-30, gradient="unrolled")
     unrolled = graded(limited.value(), doubles)
     torch.testing.assert_close(reference(pairs, EPSILON, 3).iterates[0], unrolled, rtol=0, atol=1e-12)
 
@@ -107,3 +107,11 @@ def test_results_survive_an_interruption(tmp_path):
         "rows": {"a": {"x": 1, "run": 0}, "b": {"x": 2, "run": 1}},
     }
     assert Results(path, {}, fresh=True).rows == {}
+
+
+def test_a_larger_budget_tries_again():
+    over = {"reason": "over the budget of 3 s in its forward", "budget": 3}
+    assert transport.done(over, 3)
+    assert not transport.done(over, 4)
+    assert transport.done({"reason": "in its check: RuntimeError", "budget": 3}, 4)
+    assert not transport.done({"unfinished": True}, 3)
