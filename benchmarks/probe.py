@@ -60,13 +60,13 @@ class Memory:
         raise RuntimeError(f"/proc/self/status has no {name}")
 
 
-def limit_memory() -> None:
-    """Make an allocation beyond nine tenths of what is free fail here, before the system ends other processes."""
+def limit_memory(gib: float | None) -> None:
+    """Make an allocation beyond ``gib``, or nine tenths of what is free, fail here before other processes suffer."""
     if sys.platform != "linux":
         return
     free = next(line for line in Path("/proc/meminfo").read_text().splitlines() if line.startswith("MemAvailable"))
     used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-    most = used + int(0.9 * 1024 * int(free.split()[1]))
+    most = used + int(gib * 2**30 if gib else 0.9 * 1024 * int(free.split()[1]))
     resource.setrlimit(resource.RLIMIT_AS, (most, resource.RLIM_INFINITY))
 
 
@@ -99,7 +99,7 @@ def findings(given: dict[str, Any], found: Path) -> None:
         take = min(take, given["loop_problems"])
     write(tol=tol, timed_problems=take, iterations=iterations)
     if device == "cpu":
-        limit_memory()
+        limit_memory(given["memory"])
 
     maps = case.maps(device).requires_grad_()
     # Compiles kernels, without the budget: what is compiled stays in a cache.

@@ -179,6 +179,7 @@ def probed(
                 "device": options.device,
                 "threads": options.threads,
                 "budget": options.budget,
+                "memory": options.memory,
                 "iterations": options.iterations,
                 "loop_problems": loop_problems,
                 "against": against,
@@ -298,6 +299,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--iterations", type=int, default=100)
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--budget", type=float, default=60, help="seconds for a contestant's forward and backward")
+    parser.add_argument("--memory", type=float, help="GiB a contestant may take on a CPU; nine tenths of what is free")
     parser.add_argument("--loop-problems", type=int, help="time contestants that loop on so many problems and scale")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
