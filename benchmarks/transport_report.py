@@ -44,6 +44,7 @@ def tables(results: Results) -> str:
     for row in results.rows.values():
         case = (row["height"], row["width"], row["batch"], row["sources"], row["epsilon"], row["threads"])
         groups.setdefault((*case, row["mode"]), []).append(row)
+    parts += _summaries(results.rows.values())
     for (height, width, batch, sources, epsilon, threads, mode), rows in groups.items():
         title = f"{rows[0]['problems']} problems of {height} × {width} pixels, ε = {epsilon:g}: {MODES[str(mode)]}"
         parts.append(f"**{title}** (B = {batch}, K = {sources}, {threads} threads)\n")
@@ -59,6 +60,24 @@ def tables(results: Results) -> str:
             f"{row['gflops']:.1f} GFLOP/s forward, as 4 · N · M · iterations · P / time.\n"
         )
     return "\n".join(parts)
+
+
+def _summaries(rows: Iterable[Row]) -> list[str]:
+    """Forward and backward of every case in a line, one table a mode, where there are several cases."""
+    parts = []
+    for mode, title in MODES.items():
+        cases: dict[tuple[str, ...], dict[str, str]] = {}
+        for row in rows:
+            if row["mode"] == mode:
+                size = (f"{row['height']} × {row['width']}", str(row["problems"]), f"{row['epsilon']:g}")
+                time = seconds(row["both"]["median"]) if "both" in row else row["status"]
+                cases.setdefault(size, {})[row["contestant"]] = time
+        if len(cases) > 1:
+            names = list(dict.fromkeys(name for times in cases.values() for name in times))
+            lines = [(*size, *(times.get(name, "–") for name in names)) for size, times in cases.items()]
+            parts.append(f"**{title}: forward and backward of every case**\n")
+            parts.append(markdown(("pixels", "problems", "ε", *(f"`{name}`" for name in names)), lines))
+    return parts
 
 
 def _order(row: Row) -> float:
