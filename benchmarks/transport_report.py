@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 from records import Results, Row, described, markdown, number, seconds
 
@@ -111,13 +112,19 @@ def _cells(row: Row, base: Row | None) -> list[str]:
         *(_time(row.get(part)) for part in ("forward", "both")),
         *(_ratio(row, base, part) for part in ("forward", "both")),
         "–" if peak is None else f"{peak:.0f}",
-        str(row.get("iterations", "–")) if row["mode"] != "tolerance" else f"≤ {row.get('iterations', '–')}",
+        _iterations(row),
         number(row.get("value_error_iterate")) if compared else "–",
         number(row.get("value_error_converged")) if row["updates"] != "none" else "–",
         "–" if gradient is None or row["updates"] == "none" else f"{gradient:.1e} ({row['gradient']})",
         "–" if "above_exact" not in row else f"{100 * row['above_exact']:.2g} %",
         "; ".join(remarks),
     ]
+
+
+def _iterations(row: Row) -> str:
+    if row["updates"] == "none" or "iterations" not in row:
+        return "–"
+    return f"{'≤ ' if row['mode'] == 'tolerance' else ''}{row['iterations']}"
 
 
 def _time(times: Row | None) -> str:
@@ -164,12 +171,21 @@ def draw(results: Results, folder: Path, stem: str) -> str:
     for axis, unit in (("pixels", "pixels of a map"), ("above_exact", "mean of ⟨P, C⟩ / exact W₁ − 1")):
         for mode in MODES:
             rows = [row for row in timed if row["mode"] == mode and row.get(axis, 0) > 0]
-            varied = "pixels" if axis == "pixels" else "epsilon"
-            if len({row[varied] for row in rows}) > 1:
+            varied, kept = ("pixels", "epsilon") if axis == "pixels" else ("epsilon", "pixels")
+            # One line a contestant: of a grid of cases those of one ε, or of one size, with the most problems.
+            one = min((row[kept] for row in rows), default=None)
+            rows = [row for row in rows if row[kept] == one]
+            most = {value: max(row["problems"] for row in rows if row[varied] == value) for value in _all(rows, varied)}
+            rows = [row for row in rows if row["problems"] == most[row[varied]]]
+            if len(most) > 1:
                 path = folder / f"{stem}-{mode}-{'size' if axis == 'pixels' else 'error'}.png"
                 _draw(rows, axis, unit, path)
                 shown.append(f"![{MODES[mode]}: time by {unit}]({folder.name}/{path.name})\n")
     return "\n".join(shown)
+
+
+def _all(rows: Iterable[Row], name: str) -> set[Any]:
+    return {row[name] for row in rows}
 
 
 def _draw(rows: list[Row], axis: str, unit: str, path: Path) -> None:
@@ -189,6 +205,10 @@ def _draw(rows: list[Row], axis: str, unit: str, path: Path) -> None:
         times = [1e3 * row["both"]["median"] / row["problems"] for row in own]
         axes.plot([row[axis] for row in own], times, "o-", color=colours[i % 20], markersize=4, label=name)
     axes.set(xscale="log", yscale="log", xlabel=unit, ylabel="forward + backward, ms a problem")
+    if axis == "pixels":
+        sizes = sorted(_all(rows, "pixels"))
+        axes.set_xticks(sizes, [str(size) for size in sizes])
+        axes.minorticks_off()
     axes.grid(alpha=0.3, which="both")
     axes.legend(fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
     path.parent.mkdir(parents=True, exist_ok=True)
