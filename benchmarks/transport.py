@@ -81,7 +81,7 @@ class Preset(NamedTuple):
 
 
 def presets() -> dict[str, Preset]:
-    by_size = [Case(h, w, batch, 2, 0.05) for (h, w), batch in zip(SIZES, (64, 64, 32, 8, 2), strict=True)]
+    by_size = [Case(h, w, batch, 2, 0.05) for (h, w), batch in zip(SIZES, (64, 64, 32, 8, 1), strict=True)]
     by_choice = [Case(h, w, batch, 1, 0.05) for (h, w) in SIZES for batch in (1, 8, 64, 384) if h * w * batch < 60_000]
     every = [Case(h, w, *rest) for (h, w), *rest in product(SIZES, (8, 32, 128), (1, 2, 3), EPSILONS)]
     return {
