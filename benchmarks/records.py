@@ -1,0 +1,147 @@
+"""What the benchmarks share: the machine in words, results that survive an interruption, clocks, Markdown tables."""
+
+from __future__ import annotations
+
+import datetime
+import importlib.metadata
+import json
+import os
+import platform
+import shlex
+import statistics
+import sys
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+Row = dict[str, Any]
+ROOT = Path(__file__).resolve().parents[1]
+PACKAGES = ("torch", "numpy", "POT", "geomloss", "pykeops", "numba", "triton", "transformers")
+
+
+def environment(device: str, threads: int) -> Row:
+    """Machine, versions and command of a run."""
+    versions = {"python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            versions[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return {
+        "cpu": _processor(),
+        "cores": os.cpu_count(),
+        "gpu": torch.cuda.get_device_name() if device.startswith("cuda") else None,
+        "device": device,
+        "threads": threads,
+        "versions": versions,
+        "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+        "command": shlex.join(["python", *sys.argv]),
+    }
+
+
+def _processor() -> str:
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        for line in info.read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    return platform.processor() or platform.machine()
+
+
+class Results:
+    """Rows by key in a JSON file, written after every change, so that a run goes on where another was cut off."""
+
+    def __init__(self, path: Path, setting: Row, *, fresh: bool = False) -> None:
+        self.path = path
+        self.rows: dict[str, Row] = {}
+        self.runs: list[Row] = []
+        if path.exists() and not fresh:
+            kept = json.loads(path.read_text(encoding="utf-8"))
+            self.rows, self.runs = kept["rows"], kept["runs"]
+        self.runs.append(setting)
+
+    def put(self, key: str, row: Row) -> None:
+        # `run` says which entry of `runs` measured a row of a file that several runs have written.
+        self.rows[key] = row | {"run": len(self.runs) - 1}
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        aside = self.path.with_suffix(".tmp")
+        aside.write_text(json.dumps({"runs": self.runs, "rows": self.rows}, indent=1, ensure_ascii=False) + "\n")
+        aside.replace(self.path)
+
+
+def synchronise(device: str) -> None:
+    if device.startswith("cuda"):
+        torch.cuda.synchronize()
+
+
+def timed(work: Callable[[], object], device: str) -> tuple[float, float]:
+    """Elapsed seconds of a call, and processor seconds of all threads, which others on the machine do not lengthen."""
+    synchronise(device)
+    elapsed, processor = time.perf_counter(), time.process_time()
+    work()
+    synchronise(device)
+    return time.perf_counter() - elapsed, time.process_time() - processor
+
+
+def interleaved(
+    work: Mapping[str, Callable[[], object]], rounds: Mapping[str, int], device: str
+) -> dict[str, tuple[list[tuple[float, float]], str]]:
+    """(elapsed, processor) of every contestant's rounds, in turns, so that a drift hits all; and what went wrong."""
+    times: dict[str, list[tuple[float, float]]] = {name: [] for name in work}
+    failed: dict[str, str] = {}
+    for i in range(max(rounds.values(), default=0)):
+        for name, call in work.items():
+            if i < rounds[name] and name not in failed:
+                try:
+                    times[name].append(timed(call, device))
+                except Exception as error:
+                    failed[name] = reason(error)
+    return {name: (times[name], failed.get(name, "")) for name in work}
+
+
+def reason(error: BaseException) -> str:
+    """An error in one line."""
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"[:300]
+
+
+def spread(times: Sequence[float]) -> Row:
+    """Median, quartiles, extremes and number."""
+    quartiles = statistics.quantiles(times, n=4, method="inclusive") if len(times) > 1 else [times[0]] * 3
+    return {
+        "median": statistics.median(times),
+        "quartiles": [quartiles[0], quartiles[2]],
+        "range": [min(times), max(times)],
+        "rounds": len(times),
+    }
+
+
+def seconds(value: float | None) -> str:
+    """A time to three digits with its unit."""
+    if value is None:
+        return "–"
+    for unit, scale in (("s", 1.0), ("ms", 1e3), ("µs", 1e6)):
+        if value * scale >= 1:
+            return f"{value * scale:.3g} {unit}"
+    return f"{value * 1e9:.3g} ns"
+
+
+def number(value: float | None, digits: int = 2) -> str:
+    return "–" if value is None else f"{value:.{digits}g}"
+
+
+def markdown(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    """A Markdown table."""
+    lines = [f"| {' | '.join(columns)} |", "|" + "---|" * len(columns)]
+    lines += [f"| {' | '.join(str(cell).replace('|', chr(92) + '|') for cell in row)} |" for row in rows]
+    return "\n".join(lines) + "\n"
+
+
+def described(runs: Sequence[Row]) -> str:
+    """The machine of the last run, in a sentence."""
+    last = runs[-1]
+    versions = ", ".join(f"{name} {version}" for name, version in last["versions"].items())
+    device = f"{last['gpu']}; host {last['cpu']}" if last["gpu"] else f"{last['cpu']}, {last['cores']} cores"
+    return f"{device}, {last['threads']} threads; {versions}; {last['date'][:10]}; `{last['command']}`.\n"

@@ -1,0 +1,216 @@
+"""Tables and figures of ``transport.py``, from its results alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from records import Results, Row, described, markdown, number, seconds
+
+MODES = {
+    "fixed": "Equal iterations",
+    "equal": "Averaged updates, iterated to the accuracy of alternating ones",
+    "tolerance": "To a marginal error of 1e-3",
+}
+REFERENCE = "dense"
+COLUMNS = (
+    "contestant",
+    "forward",
+    "forward + backward",
+    "× dense, forward",
+    "× dense, both",
+    "peak MiB",
+    "iterations",
+    "off iterate",
+    "off fixed point",
+    "gradient off (kind)",
+    "above W₁",
+    "remark",
+)
+NOTES = """\
+Median of the rounds and their quartiles in brackets; wall time. "× dense" is the time divided by that of the solver
+`dense` in the same case and mode (its fixed iterations for "to the accuracy of"): below 1 is faster. Peak memory of
+forward and backward, above what was in use before. "off": largest absolute error of ⟨P, C⟩ on the checked problems,
+against float64 after the same iterations and at the fixed point. The gradient's error is relative; an unrolled one is
+compared with the derivative through the same fixed float64 iterations, all others with the exact gradient at the fixed
+point. "above W₁" is the mean excess over the exact, unregularised distance.
+"""
+
+
+def tables(results: Results) -> str:
+    """One section per case and mode."""
+    parts = [described(results.runs)] if results.runs else []
+    groups: dict[tuple[object, ...], list[Row]] = {}
+    for row in results.rows.values():
+        case = (row["height"], row["width"], row["batch"], row["sources"], row["epsilon"], row["threads"])
+        groups.setdefault((*case, row["mode"]), []).append(row)
+    parts += _summaries(results.rows.values())
+    for (height, width, batch, sources, epsilon, threads, mode), rows in groups.items():
+        title = f"{rows[0]['problems']} problems of {height} × {width} pixels, ε = {epsilon:g}: {MODES[str(mode)]}"
+        parts.append(f"**{title}** (B = {batch}, K = {sources}, {threads} threads)\n")
+        base_mode = "fixed" if mode == "equal" else mode
+        of_case = groups.get((height, width, batch, sources, epsilon, threads, base_mode), [])
+        base = next((row for row in of_case if row["contestant"] == REFERENCE and "forward" in row), None)
+        parts.append(markdown(COLUMNS, (_cells(row, base) for row in sorted(rows, key=_order))))
+    parts.append(NOTES)
+    fused = [row for row in results.rows.values() if row["contestant"] == "fused" and "gflops" in row]
+    for row in fused:
+        parts.append(
+            f"`fused`, {row['problems']} problems of {row['pixels']} pixels, ε = {row['epsilon']:g}: "
+            f"{row['gflops']:.1f} GFLOP/s forward, as 4 · N · M · iterations · P / time.\n"
+        )
+    return "\n".join(parts)
+
+
+def _summaries(rows: Iterable[Row]) -> list[str]:
+    """Forward and backward of every case in a line, one table a mode, where there are several cases."""
+    parts = []
+    for mode, title in MODES.items():
+        cases: dict[tuple[str, ...], dict[str, str]] = {}
+        for row in rows:
+            if row["mode"] == mode:
+                size = (f"{row['height']} × {row['width']}", str(row["problems"]), f"{row['epsilon']:g}")
+                time = seconds(row["both"]["median"]) if "both" in row else row["status"]
+                cases.setdefault(size, {})[row["contestant"]] = time
+        if len(cases) > 1:
+            names = list(dict.fromkeys(name for times in cases.values() for name in times))
+            lines = [(*size, *(times.get(name, "–") for name in names)) for size, times in cases.items()]
+            parts.append(f"**{title}: forward and backward of every case**\n")
+            parts.append(markdown(("pixels", "problems", "ε", *(f"`{name}`" for name in names)), lines))
+    return parts
+
+
+def _order(row: Row) -> float:
+    return row["both"]["median"] if "both" in row else float("inf")
+
+
+def _cells(row: Row, base: Row | None) -> list[str]:
+    remarks = []
+    if row["status"] != "ok":
+        remarks.append(f"{row['status']}: {row['reason']}")
+        if "first_forward" in row and "forward" not in row:
+            remarks.append(f"first forward {seconds(row['first_forward'])} of {row['timed_problems']} problems")
+    if row.get("timed_problems", row["problems"]) < row["problems"]:
+        remarks.append(f"timed on {row['timed_problems']} of {row['problems']} problems and scaled")
+    if row.get("both", {}).get("first_run_only"):
+        remarks.append("first run only")
+    if row.get("finite") is False:
+        remarks.append("not finite")
+    if row["mode"] == "fixed" and row["updates"] == "alternating" and row.get("within_1e-4_of_iterate") is False:
+        remarks.append("more than 1e-4 off the same iterate")
+    if row.get("reached") is False:
+        remarks.append("accuracy not reached")
+    unrolled = row["gradient"] == "unrolled"
+    # At a tolerance it has made fewer iterations than the reference, and the fixed point is what is left to compare.
+    same = unrolled and row["mode"] == "fixed"
+    gradient = row.get("gradient_error_unrolled" if same else "gradient_error_exact")
+    compared = row["updates"] == "alternating" and row["mode"] == "fixed"
+    peak = row.get("peak_both_mib")
+    return [
+        f"`{row['contestant']}`",
+        *(_time(row.get(part)) for part in ("forward", "both")),
+        *(_ratio(row, base, part) for part in ("forward", "both")),
+        "–" if peak is None else f"{peak:.0f}",
+        _iterations(row),
+        number(row.get("value_error_iterate")) if compared else "–",
+        number(row.get("value_error_converged")) if row["updates"] != "none" else "–",
+        "–" if gradient is None or row["updates"] == "none" else f"{gradient:.1e} ({row['gradient']})",
+        "–" if "above_exact" not in row else f"{100 * row['above_exact']:.2g} %",
+        "; ".join(remarks),
+    ]
+
+
+def _iterations(row: Row) -> str:
+    if row["updates"] == "none" or "iterations" not in row:
+        return "–"
+    return f"{'≤ ' if row['mode'] == 'tolerance' else ''}{row['iterations']}"
+
+
+def _time(times: Row | None) -> str:
+    if times is None:
+        return "–"
+    low, high = times["quartiles"]
+    return f"{seconds(times['median'])} ({seconds(low)}–{seconds(high)})"
+
+
+def _ratio(row: Row, base: Row | None, part: str) -> str:
+    if base is None or part not in row:
+        return "–"
+    return f"{row[part]['median'] / base[part]['median']:.3g}"
+
+
+def iterations_table(results: Results) -> str:
+    """The mean iterations of every way, the most in brackets."""
+    rows = list(results.rows.values())
+    if not rows:
+        return ""
+    ways = list(rows[0]["mean"])
+    columns = ["pixels", "maps", "ε", *ways, "that ω", "ω slower than plain or diverging"]
+
+    def cells(row: Row) -> Iterable[str]:
+        yield from (row["pixels"].replace("x", " × "), row["maps"], f"{row['epsilon']:g}")
+        for way in ways:
+            # Over-relaxation was stopped there.
+            beyond = "ω" in way and row["most"][way] > row["most"]["plain"]
+            yield "–" if beyond else f"{row['mean'][way]:.0f} ({row['most'][way]})"
+        yield f"{row['best_omega']:.1f}"
+        yield ", ".join(f"{omega:.1f}" for omega in row["slower_or_diverging_omega"])
+
+    note = "Mean over the problems and, in brackets, the most; – is an ω that takes more than plain or diverges.\n"
+    return "\n".join([described(results.runs), markdown(columns, map(cells, rows)), note])
+
+
+def draw(results: Results, folder: Path, stem: str) -> str:
+    """Time by pixels, and by what ⟨P, C⟩ is above the exact distance, where there is more than one point.
+
+    Returns Markdown that shows the figures, for a page beside ``folder``.
+    """
+    shown = []
+    timed = [row for row in results.rows.values() if "both" in row]
+    for axis, unit in (("pixels", "pixels of a map"), ("above_exact", "mean of ⟨P, C⟩ / exact W₁ − 1")):
+        for mode in MODES:
+            rows = [row for row in timed if row["mode"] == mode and row.get(axis, 0) > 0]
+            varied, kept = ("pixels", "epsilon") if axis == "pixels" else ("epsilon", "pixels")
+            # One line a contestant: of a grid of cases those of one ε, or of one size, with the most problems.
+            one = min((row[kept] for row in rows), default=None)
+            rows = [row for row in rows if row[kept] == one]
+            most = {value: max(row["problems"] for row in rows if row[varied] == value) for value in _all(rows, varied)}
+            rows = [row for row in rows if row["problems"] == most[row[varied]]]
+            if len(most) > 1:
+                path = folder / f"{stem}-{mode}-{'size' if axis == 'pixels' else 'error'}.png"
+                _draw(rows, axis, unit, path)
+                shown.append(f"![{MODES[mode]}: time by {unit}]({folder.name}/{path.name})\n")
+    return "\n".join(shown)
+
+
+def _all(rows: Iterable[Row], name: str) -> set[Any]:
+    return {row[name] for row in rows}
+
+
+def _draw(rows: list[Row], axis: str, unit: str, path: Path) -> None:
+    # Not needed by the processes that measure.
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    import matplotlib.pyplot as plt
+
+    figure, axes = plt.subplots(figsize=(8.5, 5), layout="constrained")
+    colours = plt.get_cmap("tab20").colors
+    for i, name in enumerate(dict.fromkeys(row["contestant"] for row in rows)):
+        own = sorted((row for row in rows if row["contestant"] == name), key=lambda row: row["epsilon"], reverse=True)
+        if axis == "pixels":
+            own.sort(key=lambda row: row["pixels"])
+        # Cases differ in their number of problems: the time of one is comparable.
+        times = [1e3 * row["both"]["median"] / row["problems"] for row in own]
+        axes.plot([row[axis] for row in own], times, "o-", color=colours[i % 20], markersize=4, label=name)
+    axes.set(xscale="log", yscale="log", xlabel=unit, ylabel="forward + backward, ms a problem")
+    if axis == "pixels":
+        sizes = sorted(_all(rows, "pixels"))
+        axes.set_xticks(sizes, [str(size) for size in sizes])
+        axes.minorticks_off()
+    axes.grid(alpha=0.3, which="both")
+    axes.legend(fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=130)
+    plt.close(figure)
