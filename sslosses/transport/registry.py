@@ -39,9 +39,7 @@ _ENTRIES: Mapping[str, _Entry] = {
     "pot-batch": _Entry("pot", "PotBatchSolver", packages=(("ot", None),)),
     "exact": _Entry("exact", "ExactSolver", entropic=False, packages=(("ot", None),)),
     "geomloss": _Entry("geomloss", "GeomlossSolver", packages=(("geomloss", None),)),
-    "geomloss-keops": _Entry(
-        "geomloss", "GeomlossKeopsSolver", packages=(("geomloss", None), ("pykeops", "keops")), compiler=True
-    ),
+    "geomloss-keops": _Entry("keops", "GeomlossKeopsSolver", packages=(("pykeops", "keops"),), compiler=True),
 }
 
 SOLVERS: tuple[str, ...] = ("auto", *_ENTRIES)
