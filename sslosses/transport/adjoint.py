@@ -31,7 +31,10 @@ def solve_adjoint(rows: Product, columns: Product, a: Tensor, b: Tensor, r: Tens
     limit = torch.finfo(b.dtype).eps ** 1.7 * (c * inverse_b * c).sum(-1)
 
     mu = torch.zeros_like(b)
+    share = b / b.sum(-1, keepdim=True)
     residual = c - columns(inverse_a * r)
+    # A sum other than 0 is rounding. Along the null space the system has no curvature to keep it small.
+    residual = residual - share * residual.sum(-1, keepdim=True)
     z = inverse_b * residual
     direction = z
     rz = (residual * z).sum(-1)
@@ -47,6 +50,7 @@ def solve_adjoint(rows: Product, columns: Product, a: Tensor, b: Tensor, r: Tens
         step = torch.where(active, rz / curvature, 0).unsqueeze(-1)
         mu = mu + step * direction
         residual = residual - step * image
+        residual = residual - share * residual.sum(-1, keepdim=True)
         z = inverse_b * residual
         rz_next = torch.where(active, (residual * z).sum(-1), 0)
         direction = z + torch.where(active, rz_next / rz, 0).unsqueeze(-1) * direction
