@@ -91,7 +91,7 @@ def test_losses_use_public_names_of_transport() -> None:
 
 
 def test_solvers_know_the_problem_and_no_other_solver() -> None:
-    allowed = {f"sslosses.transport.{name}" for name in ("problem", "result", "costs", "_foreign")}
+    allowed = {f"sslosses.transport.{name}" for name in ("problem", "result", "costs", "adjoint", "_foreign")}
     for path in files("transport/solvers"):
         assert ours(path) <= allowed, f"{path.name} imports {ours(path) - allowed}"
 

@@ -15,7 +15,7 @@ from sslosses.transport import (
     solve,
     warn_if_not_converged,
 )
-from sslosses.transport.adjoint import adjoint_potentials
+from sslosses.transport.adjoint import adjoint_potentials, solve_adjoint
 
 TIGHT = {"max_iter": 40_000, "tol": 1e-13}
 KEOPS = pytest.mark.skipif(not available()["geomloss-keops"], reason=str(available()["geomloss-keops"]))
@@ -152,6 +152,25 @@ def test_the_adjoint_solves_the_dense_system():
             support = plan[p] > 0
             ours, theirs = lam[p][:, None] + mu[p], both[:5, None] + both[5:]
             close(ours[support], theirs[support], 1e-9)
+
+
+def test_the_adjoint_keeps_rounding_out_of_its_null_space():
+    # Products of large float32 plans are off by some 1e-6; a constant that follows from it must not grow.
+    cost, a = grid_cost(12, 12, dtype=torch.float64), rand(2, 144)
+    plan = solve(cost, a / a.sum(-1, keepdim=True), epsilon=0.05, max_iter=20).plan
+    lam, mu = adjoint_potentials(plan, cost.expand_as(plan).contiguous())
+    narrow = plan.float()
+    moved = narrow * cost.float()
+    ours = solve_adjoint(
+        lambda v: (narrow @ v[..., None])[..., 0],
+        lambda u: (1 + 1e-6) * (narrow.mT @ u[..., None])[..., 0],
+        a=narrow.sum(-1),
+        b=narrow.sum(-2),
+        r=moved.sum(-1),
+        c=moved.sum(-2),
+    )
+    expected = lam[..., None] + mu[:, None]
+    close(ours[0][..., None].double() + ours[1][:, None], expected, 1e-4 * expected.abs().max().item())
 
 
 def test_the_adjoint_of_a_plan_in_pieces_is_finite():
