@@ -196,6 +196,7 @@ def _pairs(problem: Problem, solver: str) -> _Pairs:
         _log(problem.a),
         _log(problem.b),
         keops.Genred(f"G - {_COST}", [*points, "G = Vj(1)"], reduction_op="LogSumExp", axis=1),
+        # Compensated, as rounding in the products with the plan limits what the adjoint system can reach in float32.
         keops.Genred(weighted, [*points, *variables], reduction_op="Sum", axis=1, sum_scheme="kahan_scheme"),
     )
 
