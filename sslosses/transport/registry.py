@@ -41,9 +41,7 @@ _ENTRIES: Mapping[str, _Entry] = {
     "pot-batch": _Entry("pot", "PotBatchSolver", packages=(("ot", None),), starts=False),
     "exact": _Entry("exact", "ExactSolver", entropic=False, packages=(("ot", None),), starts=False),
     "geomloss": _Entry("geomloss", "GeomlossSolver", packages=(("geomloss", None),)),
-    "geomloss-keops": _Entry(
-        "geomloss", "GeomlossKeopsSolver", packages=(("geomloss", None), ("pykeops", "keops")), compiler=True
-    ),
+    "geomloss-keops": _Entry("keops", "GeomlossKeopsSolver", packages=(("pykeops", "keops"),), compiler=True),
 }
 
 SOLVERS: tuple[str, ...] = ("auto", *_ENTRIES)
@@ -102,8 +100,8 @@ def check_solver(
 
     Raises:
         ValueError: if the name is unknown, if an entropic solver gets ε = 0 or the exact one ε > 0, if the solver's
-            iterations can't be differentiated and ``gradient`` is ``"unrolled"``, if ``scaling`` is not between 0 and 1 or
-            comes with ``gradient="unrolled"``, or if the solver can't start from potentials and would have to.
+            iterations can't be differentiated and ``gradient`` is ``"unrolled"``, if ``scaling`` is not between 0 and 1
+            or comes with ``gradient="unrolled"``, or if the solver can't start from potentials and would have to.
         TypeError: if ``solver`` is neither a name nor has the attributes of :class:`Solver`.
         MissingDependencyError: if a package or a compiler is missing; the message is the command that installs it.
 
@@ -190,9 +188,9 @@ def solve(
             ``value(kind="divergence")``.
         init: potentials (f, g) of shapes (..., N) and (..., M) to start from, such as those of an earlier result.
             ``"pot-batch"`` and ``"exact"`` can't use it.
-        scaling: ε-scaling: solve first at the largest cost instead of ε, then at ``scaling`` times that and so on down to
-            ε, each from the potentials of the last; between 0 and 1, for example 0.5. Half of ``max_iter`` at most, and no
-            more than 20 updates each, go to the larger ε. It pays for ε below about 1/50 of the cost. None: off.
+        scaling: ε-scaling: solve first at the largest cost instead of ε, then at ``scaling`` times that and so on down
+            to ε, each from the potentials of the last; between 0 and 1, for example 0.5. Half of ``max_iter`` at most,
+            and no more than 20 updates each, go to the larger ε. It pays for small ε. None: off.
 
     Returns:
         A :class:`TransportResult`. It never raises for lack of convergence: ``result.converged`` and ``result.status``

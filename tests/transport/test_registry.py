@@ -60,7 +60,7 @@ def test_only_dense_unrolls(name, epsilon):
     ("package", "names", "command"),
     [
         ("ot", {"pot", "pot-batch", "exact"}, "pip install sslosses"),
-        ("geomloss", {"geomloss", "geomloss-keops"}, "pip install sslosses"),
+        ("geomloss", {"geomloss"}, "pip install sslosses"),
         ("numba", {"fused"}, "pip install 'sslosses[fused]'"),
         ("pykeops", {"geomloss-keops"}, "pip install 'sslosses[keops]'"),
     ],

@@ -43,6 +43,22 @@ def _inner(x: Any, y: Any) -> float:
     return total
 
 
+@loops
+def _total(x: Any) -> float:
+    total = 0.0
+    for k in range(x.shape[0]):
+        total += x[k]
+    return total
+
+
+@loops
+def _project(residual: Any, mass: Any, total_mass: float) -> None:
+    """Off the null space, where rounding would build up as the system has no curvature along it."""
+    excess = _total(residual) / total_mass
+    for k in range(residual.shape[0]):
+        residual[k] -= excess * mass[k]
+
+
 @control
 def _quotient(x: Any, y: Any, out: Any) -> None:
     for k in range(x.shape[0]):
@@ -135,8 +151,10 @@ def _adjoint(cost: Any, p: int, log_rows: Any, log_columns: Any, lam: Any, mu: A
 
     _quotient(of_moved, of_mass, z)
     limit = np.finfo(plan.dtype).eps ** 1.7 * _inner(of_moved, z)
+    total_mass = _total(of_mass)
     for j in range(width):
         residual[j] = of_moved[j] - image[j]
+    _project(residual, of_mass, total_mass)
     _quotient(residual, of_mass, z)
     direction[:] = z
     rz = _inner(residual, z)
@@ -154,6 +172,7 @@ def _adjoint(cost: Any, p: int, log_rows: Any, log_columns: Any, lam: Any, mu: A
         for j in range(width):
             solution[j] += step * direction[j]
             residual[j] -= step * image[j]
+        _project(residual, of_mass, total_mass)
         _quotient(residual, of_mass, z)
         rz_next = _inner(residual, z)
         for j in range(width):

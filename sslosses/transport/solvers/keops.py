@@ -1,0 +1,206 @@
+"""Sinkhorn with KeOps: cost and plan are evaluated pair by pair, in memory linear in the number of points.
+
+The updates are those of the dense solver. The log-sum-exp over points with a formula for their cost is the one on
+which GeomLoss' online backend stands; GeomLoss itself takes no part, as it solves one problem a call and its averaged
+updates need about three times the iterations.
+
+Everything is in units of ε, and every quantity is one of two formulas, since each costs seconds of a compiler on its
+first use.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sslosses.transport._foreign import load
+from sslosses.transport.adjoint import solve_adjoint
+from sslosses.transport.costs import PointcloudCost
+from sslosses.transport.problem import Potentials, Problem, Solution, ValueGradient, mass_error
+
+_COST = "(Abs(S - T) + Norm2(X - Y))"
+
+
+class GeomlossKeopsSolver:
+    """Sinkhorn's alternating updates for a :class:`PointcloudCost`, all problems of the batch in one KeOps reduction.
+
+    The iterates are those of the dense solver; a problem that has reached ``tol`` leaves the batch. Value and gradient
+    are KeOps reductions too. The first use of a dimension and dtype compiles two formulas, which KeOps keeps in its
+    cache folder.
+    """
+
+    name = "geomloss-keops"
+    entropic = True
+    unrolled = False
+    lazy = True
+
+    def solve(self, problem: Problem, *, max_iter: int, tol: float, init: Potentials | None) -> Solution:
+        """Iterate until the row marginals are within ``tol``; the column marginals are exact after every update."""
+        a, epsilon = problem.a, problem.epsilon
+        pairs = _pairs(problem, self.name)
+        g = torch.zeros_like(problem.b) if init is None else init[1] / epsilon
+        f = pairs.potential(g)
+        g = pairs.mT.potential(f)
+        update = pairs.potential(g)
+        error = mass_error(a, f, update, 1.0)
+        iterations = torch.ones(a.shape[0], dtype=torch.int64, device=a.device)
+        active = torch.arange(a.shape[0], device=a.device)
+        for _ in range(1, max_iter):
+            # Written so that an error of NaN counts as not converged.
+            active = active[~(error[active] <= tol)]
+            if not len(active):
+                break
+            part = pairs.select(active)
+            f[active] = update[active]
+            g[active] = part.mT.potential(f[active])
+            update[active] = part.potential(g[active])
+            error[active] = mass_error(a[active], f[active], update[active], 1.0)
+            iterations[active] += 1
+        # A point without mass took no part; its potential is the one that the others imply in the end.
+        f = torch.where(a > 0, f, update)
+        return Solution(f * epsilon, g * epsilon, iterations, error)
+
+    def transport_value(self, problem: Problem, f: Tensor, g: Tensor) -> Tensor:
+        """⟨P, C⟩, (P,)."""
+        pairs, epsilon = _pairs(problem, self.name), problem.epsilon
+        row, column = pairs.log_a + f / epsilon, pairs.log_b + g / epsilon
+        return epsilon * pairs.sum(row, column, cost=1.0).sum(-1)
+
+    def value_gradient(self, problem: Problem, f: Tensor, g: Tensor, *, exact: bool) -> ValueGradient:
+        """Gradient of ⟨P, C⟩ at the fixed point, or the envelope's; see :mod:`sslosses.transport.value`."""
+        pairs, epsilon = _pairs(problem, self.name), problem.epsilon
+        back = pairs.mT
+        row, column = pairs.log_a + f / epsilon, pairs.log_b + g / epsilon
+        lam, mu, cost = torch.zeros_like(f), torch.zeros_like(g), 0.0
+        if exact:
+            cost = -1.0
+            lam, mu = solve_adjoint(
+                lambda v: pairs.sum(row, column, v=v),
+                lambda u: back.sum(column, row, v=u),
+                a=pairs.sum(row, column, u=torch.ones_like(f)),
+                b=back.sum(column, row, u=torch.ones_like(g)),
+                r=pairs.sum(row, column, cost=1.0),
+                c=back.sum(column, row, cost=1.0),
+            )
+        # The derivative of |s − t| is a sign, and from the other side the opposite one.
+        source = pairs.sum(row, column, u=1 + lam, v=mu, cost=cost, signed=True)
+        target = back.sum(column, row, u=1 + mu, v=lam, cost=cost, signed=True)
+        if exact:
+            # Once more through the conditional plans P/a and P/b, which exist where a or b is 0.
+            lam = pairs.sum(pairs.potential(g / epsilon), column, v=-mu, cost=1.0)
+            mu = back.sum(back.potential(f / epsilon), row, v=-lam, cost=1.0)
+            f, g = epsilon * lam, epsilon * mu
+        assert isinstance(problem.cost, PointcloudCost)
+        weight = problem.cost.value_weight
+        return ValueGradient(weight * source, weight * target, f, g)
+
+
+@dataclass(frozen=True, eq=False)
+class _Pairs:
+    """Every x with every y: in units of ε, their cost is |source − target| + ‖source_positions − target_positions‖.
+
+    Attributes:
+        source: (P, N, 1) weighted values.
+        source_positions: (1, N, D) weighted positions.
+        target: (P, M, 1) weighted values.
+        target_positions: (1, M, D) weighted positions.
+        log_a: (P, N) log of the row masses, finite also where they are 0.
+        log_b: (P, M) log of the column masses.
+        log_sum: KeOps' reduction log Σ_y exp(G − C).
+        plain_sum: KeOps' reduction Σ_y exp(F + G − C)·(U + V + K·C)·sign(S − T + Z).
+    """
+
+    source: Tensor
+    source_positions: Tensor
+    target: Tensor
+    target_positions: Tensor
+    log_a: Tensor
+    log_b: Tensor
+    log_sum: Any
+    plain_sum: Any
+
+    @property
+    def mT(self) -> _Pairs:  # noqa: N802
+        """Every y with every x."""
+        return replace(
+            self,
+            source=self.target,
+            source_positions=self.target_positions,
+            target=self.source,
+            target_positions=self.source_positions,
+            log_a=self.log_b,
+            log_b=self.log_a,
+        )
+
+    def select(self, index: Tensor) -> _Pairs:
+        """The problems of that index."""
+        return replace(
+            self,
+            source=self.source[index],
+            target=self.target[index],
+            log_a=self.log_a[index],
+            log_b=self.log_b[index],
+        )
+
+    def potential(self, g: Tensor) -> Tensor:
+        """f = −log Σ_y b exp(g − C): (P, M) → (P, N)."""
+        return -self._reduce(self.log_sum, (self.log_b + g).unsqueeze(-1))
+
+    def sum(
+        self,
+        row: Tensor,
+        column: Tensor,
+        *,
+        u: Tensor | None = None,
+        v: Tensor | None = None,
+        cost: float = 0.0,
+        signed: bool = False,
+    ) -> Tensor:
+        """Σ_y exp(row + column − C)·(u + v + cost·C), times the sign of source − target if ``signed``: (P, N)."""
+        u = torch.zeros_like(row) if u is None else u
+        v = torch.zeros_like(column) if v is None else v
+        # Added to the difference of the values, ∞ makes its sign 1.
+        constants = (row.new_full((1, 1, 1), each) for each in (cost, 0.0 if signed else torch.inf))
+        return self._reduce(self.plain_sum, *(each.unsqueeze(-1) for each in (row, column, u, v)), *constants)
+
+    def _reduce(self, reduction: Any, *variables: Tensor) -> Tensor:
+        # KeOps refuses an empty batch.
+        if not self.source.shape[0]:
+            return self.source[..., 0]
+        points = (self.source, self.source_positions, self.target, self.target_positions)
+        reduced: Tensor = reduction(*points, *variables)
+        return reduced.squeeze(-1)
+
+
+def _pairs(problem: Problem, solver: str) -> _Pairs:
+    cost = problem.cost
+    if not isinstance(cost, PointcloudCost):
+        raise ValueError(
+            f"The solver {solver!r} evaluates the cost point by point and takes no matrix. Pass "
+            "pointcloud_cost(...) or lazy_grid_cost(...), or use solver='geomloss'"
+        )
+    keops = load("pykeops.torch", solver=solver, extra="keops")
+    value, position = cost.value_weight / problem.epsilon, cost.position_weight / problem.epsilon
+    d = cost.source_positions.shape[-1]
+    points = ["S = Vi(1)", f"X = Vi({d})", "T = Vj(1)", f"Y = Vj({d})"]
+    variables = ["F = Vi(1)", "G = Vj(1)", "U = Vi(1)", "V = Vj(1)", "K = Pm(1)", "Z = Pm(1)"]
+    weighted = f"Exp(F + G - {_COST}) * (U + V + K * {_COST}) * Sign(S - T + Z)"
+    return _Pairs(
+        cost.source.unsqueeze(-1) * value,
+        (cost.source_positions * position).unsqueeze(0),
+        cost.target.unsqueeze(-1) * value,
+        (cost.target_positions * position).unsqueeze(0),
+        _log(problem.a),
+        _log(problem.b),
+        keops.Genred(f"G - {_COST}", [*points, "G = Vj(1)"], reduction_op="LogSumExp", axis=1),
+        # Compensated, as rounding in the products with the plan limits what the adjoint system can reach in float32.
+        keops.Genred(weighted, [*points, *variables], reduction_op="Sum", axis=1, sum_scheme="kahan_scheme"),
+    )
+
+
+def _log(weights: Tensor) -> Tensor:
+    # Finite: KeOps' running maximum can't start from −∞. An eighth, so that sums of a few are finite as well.
+    return torch.where(weights > 0, weights.log(), torch.finfo(weights.dtype).min / 8)
