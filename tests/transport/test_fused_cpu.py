@@ -37,7 +37,8 @@ def path(request, monkeypatch):
     """The plan and the distances in memory, or evaluated in every pass, as for maps too large for a cache."""
     if request.param == "rebuilt":
         monkeypatch.setattr(cpu, "_KEPT_BYTES", 0)
-        monkeypatch.setattr(cpu, "_SHARED_BYTES", 0)
+    else:
+        monkeypatch.setattr(cpu, "_SHARED_FROM", 1)
     return request.param
 
 

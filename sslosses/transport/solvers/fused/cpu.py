@@ -22,8 +22,9 @@ from sslosses.transport.solvers.fused.numba_vectors import ROWS, VECTOR_BYTES
 
 # A plan that fits into the caches is read faster than built anew; beyond, memory stays linear in the number of points.
 _KEPT_BYTES = 16 << 20
-# Distances of the points are computed once if all problems can share them in the cache.
+# Distances of the points are computed once if they fit into the cache and enough problems share them.
 _SHARED_BYTES = 4 << 20
+_SHARED_FROM = 16
 # Entries of all plans together from which a thread more is worth its start.
 _ENTRIES_PER_THREAD = 50_000
 
@@ -111,7 +112,8 @@ def _cost(problem: Problem) -> tuple[Any, ...]:
         positions = (cost.source_positions.mT, cost.target_positions.mT)
         points, weights = (cost.source, cost.target, *positions), (cost.value_weight, cost.position_weight)
         matrix = none[None]
-        if cost.shape[-2:].numel() * none.element_size() <= _SHARED_BYTES:
+        fits = cost.shape[-2:].numel() * none.element_size() <= _SHARED_BYTES
+        if fits and problem.a.shape[0] >= _SHARED_FROM:
             difference = cost.source_positions.unsqueeze(1) - cost.target_positions
             matrix = cost.position_weight * torch.linalg.vector_norm(difference, dim=-1)[None]
     arrays = (x.detach().contiguous().numpy() for x in (matrix, *points))

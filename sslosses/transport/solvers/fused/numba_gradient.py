@@ -44,6 +44,14 @@ def _inner(x: Any, y: Any) -> float:
 
 
 @loops
+def _dot(x: Any, y: Any) -> Any:
+    total = x.dtype.type(0)
+    for k in range(x.shape[0]):
+        total += x[k] * y[k]
+    return total
+
+
+@loops
 def _total(x: Any) -> float:
     total = 0.0
     for k in range(x.shape[0]):
@@ -86,15 +94,15 @@ def _add_gradient(
 def transport_value(cost: Any, p: int, log_a: Any, log_b: Any, f: Any, g: Any, space: Any) -> float:
     """⟨P, C⟩ of problem p."""
     plan, _, over_columns, _, _ = space
-    log_columns, moved, mass, row = over_columns[0], over_columns[1], over_columns[2], over_columns[3]
+    log_columns, row, here, width = over_columns[0], over_columns[1], plan[0], plan.shape[1]
     rows, columns = f.shape[0], g.shape[0]
     log_columns[columns:] = -np.inf
     shifted(g, log_b, log_columns)
     total = 0.0
     for i in range(rows):
         cost_row(cost, p, i, row, columns)
-        exp_row(f[i] + log_a[i], log_columns, row, plan[0], plan.shape[1])
-        total += _add_moments(plan[0], row, columns, moved, mass)[0]
+        exp_row(f[i] + log_a[i], log_columns, row, here, width)
+        total += _dot(here, row)
     return total
 
 
@@ -122,7 +130,7 @@ def _products(
             fill_plan(cost, p, i, min(i + ROWS, rows), log_rows, log_columns, plan, columns)
         dot_rows(plan, at, width, x, dots)
         _quotient(dots, mass[i : i + ROWS], factors)
-        add_rows(sums, plan, at, width, factors)
+        add_rows(sums, plan, at, width, factors, 0)
 
 
 @control
@@ -147,7 +155,7 @@ def _adjoint(cost: Any, p: int, log_rows: Any, log_columns: Any, lam: Any, mu: A
             moved[k], mass[k] = _add_moments(here, row, columns, of_moved, of_mass)
         plan[at + min(ROWS, rows - i) : at + ROWS] = 0
         _quotient(moved[i : i + ROWS], mass[i : i + ROWS], factors)
-        add_rows(image, plan, at, width, factors)
+        add_rows(image, plan, at, width, factors, 0)
 
     _quotient(of_moved, of_mass, z)
     limit = np.finfo(plan.dtype).eps ** 1.7 * _inner(of_moved, z)

@@ -31,68 +31,37 @@ _SAFE = 1e-25
 
 
 @loops
-def _add_scaled(out: Any, row: Any, columns: int, factor: Any) -> None:
-    for j in range(columns):
-        out[j] += factor * row[j]
+def _add_scaled(row: Any, width: int, factor: Any, out: Any) -> None:
+    """Scales a row in place and adds it to ``out``."""
+    for j in range(width):
+        value = factor * row[j]
+        row[j] = value
+        out[j] += value
 
 
-@control
-def _log_iteration(
-    cost: Any,
-    p: int,
-    log_a: Any,
-    b: Any,
-    log_b: Any,
-    f: Any,
-    g: Any,
-    log_rows: Any,
-    log_columns: Any,
-    sums: Any,
-    row: Any,
-) -> None:
-    """f from g, then g from f, in the log domain and in one pass over the cost."""
-    rows, columns = f.shape[0], g.shape[0]
-    shifted(g, log_b, log_columns)
-    sums[:] = 0
-    for i in range(rows):
-        total, log_total = row_softmax(cost, p, i, log_columns, row, columns)
-        f[i] = -log_total
-        log_rows[i] = f[i] + log_a[i]
-        if log_a[i] > -np.inf:
-            _add_scaled(sums, row, columns, math.exp(log_a[i]) / total)
-    for j in range(columns):
-        if b[j] > 0:
-            if sums[j] > _SAFE:
-                g[j] -= math.log(sums[j] / b[j])
-            else:
-                g[j] = -column_softmax(cost, p, j, log_rows, row, rows)[1]
+# Written for vectors: no branches, so 0 is divided by 0 where there is no mass, and counts of the type of the masses.
+@loops
+def _update(mass: Any, sums: Any, first: int, count: int, new: Any) -> Any:
+    """new[first + k] ← mass[first + k] / sums[k] for k < count; how many of them are out of range."""
+    kind = new.dtype.type
+    zero, one, least, most = kind(0), kind(1), kind(_LEAST), kind(_MOST)
+    outside = zero
+    for k in range(count):
+        wanted = mass[first + k]
+        value = wanted / sums[k]
+        empty = wanted == zero
+        new[first + k] = zero if empty else value
+        outside += zero if empty | ((value > least) & (value < most)) else one
+    return outside
 
 
-@control
-def _update_rows(sums: Any, first: int, a: Any, u: Any, new: Any, factors: Any) -> Any:
-    """u ← a / Σ_y P v of ROWS rows; the mass that the old u missed, and whether the new ones are in range."""
-    error = 0.0
-    fine = True
-    for r in range(ROWS):
-        mass = a[first + r]
-        factors[r] = 0
-        if mass > 0:
-            error += abs(u[first + r] * sums[r] - mass)
-            factors[r] = mass / sums[r]
-            fine &= _LEAST < factors[r] < _MOST
-        new[first + r] = factors[r]
-    return error, fine
-
-
-@control
-def _update_columns(sums: Any, b: Any, new: Any, columns: int) -> bool:
-    """v ← b / Σ_x P u, and whether all are in range."""
-    fine = True
-    for j in range(columns):
-        if b[j] > 0:
-            new[j] = b[j] / sums[j]
-            fine &= _LEAST < new[j] < _MOST
-    return fine
+@loops
+def _missing(mass: Any, sums: Any, first: int, scaling: Any) -> Any:
+    """Σ|u Σ_y P v − a| of ROWS rows."""
+    total = mass.dtype.type(0)
+    for k in range(ROWS):
+        total += abs(scaling[first + k] * sums[k] - mass[first + k])
+    return total
 
 
 @control
@@ -104,9 +73,49 @@ def _absorb(potential: Any, scaling: Any, mass: Any) -> None:
 
 
 @control
-def _reset(scaling: Any, mass: Any) -> None:
-    for k in range(scaling.shape[0]):
-        scaling[k] = 1 if mass[k] > 0 else 0
+def _log_iteration(
+    cost: Any,
+    p: int,
+    a: Any,
+    log_a: Any,
+    b: Any,
+    log_b: Any,
+    f: Any,
+    g: Any,
+    v: Any,
+    log_rows: Any,
+    log_columns: Any,
+    sums: Any,
+    row: Any,
+    plan: Any,
+) -> Any:
+    """f from g, then g from f, in the log domain and in one pass over the cost.
+
+    Returns whether ``plan`` is now that of f and the old g, with v what makes it that of the new g; otherwise g is the
+    new one.
+    """
+    rows, columns, width = f.shape[0], g.shape[0], plan.shape[1]
+    kept = plan.shape[0] >= rows
+    shifted(g, log_b, log_columns)
+    sums[:] = 0
+    for i in range(rows):
+        here = plan[i] if kept else row
+        total, log_total = row_softmax(cost, p, i, log_columns, here, columns)
+        f[i] = -log_total
+        log_rows[i] = f[i] + log_a[i]
+        _add_scaled(here, width, a[i] / total, sums)
+    if _update(b, sums, 0, width, v) == 0:
+        if not kept:
+            _absorb(g, v, b)
+        return kept
+    for j in range(columns):
+        if b[j] > 0:
+            if sums[j] > _SAFE:
+                g[j] -= math.log(sums[j] / b[j])
+            else:
+                g[j] = -column_softmax(cost, p, j, log_rows, row, rows)[1]
+            v[j] = 1
+    return False
 
 
 @control
@@ -114,49 +123,50 @@ def sinkhorn(
     cost: Any, p: int, a: Any, log_a: Any, b: Any, log_b: Any, f: Any, g: Any, max_iter: int, tol: float, space: Any
 ) -> Any:
     """Potentials of problem p from g, in place. Returns the iterations and the L1 error of the row marginal."""
-    plan, over_rows, over_columns, dots, factors = space
+    plan, over_rows, over_columns, dots, _ = space
     u, new_u, log_rows = over_rows[0], over_rows[1], over_rows[2]
     v, new_v, sums, log_columns = over_columns[0], over_columns[1], over_columns[2], over_columns[3]
     row = over_columns[4]
     rows, columns, width = f.shape[0], g.shape[0], plan.shape[1]
     kept = plan.shape[0] >= rows
     log_columns[columns:] = -np.inf
-    for scaling, mass in ((u, a), (new_u, a), (v, b), (new_v, b)):
-        _reset(scaling, mass)
-    _log_iteration(cost, p, log_a, b, log_b, f, g, log_rows, log_columns, sums, row)
+    for k in range(u.shape[0]):
+        u[k] = new_u[k] = 1 if a[k] > 0 else 0
+    plan_is_current = _log_iteration(cost, p, a, log_a, b, log_b, f, g, v, log_rows, log_columns, sums, row, plan)
     iterations = 1
-    absorbed = True
     while True:
-        if absorbed:
+        if not plan_is_current:
             shifted(f, log_a, log_rows)
             shifted(g, log_b, log_columns)
             if kept:
                 fill_plan(cost, p, 0, rows, log_rows, log_columns, plan, columns)
         sums[:] = 0
         error = 0.0
-        fine = True
+        outside = 0.0
         for i in range(0, rows, ROWS):
             at = i if kept else 0
             if not kept:
                 fill_plan(cost, p, i, min(i + ROWS, rows), log_rows, log_columns, plan, columns)
             dot_rows(plan, at, width, v, dots)
-            missing, in_range = _update_rows(dots, i, a, u, new_u, factors)
-            error += missing
-            fine &= in_range
-            add_rows(sums, plan, at, width, factors)
+            error += _missing(a, dots, i, u)
+            outside += _update(a, dots, i, ROWS, new_u)
+            add_rows(sums, plan, at, width, new_u, i)
         if error <= tol or iterations == max_iter:
             break
         iterations += 1
-        fine = fine and _update_columns(sums, b, new_v, columns)
-        if fine:
+        if outside == 0 and _update(b, sums, 0, width, new_v) == 0:
             u, new_u = new_u, u
             v, new_v = new_v, v
-        absorbed = not (fine and kept)
-        if absorbed:
+            plan_is_current = kept
+            if not kept:
+                _absorb(f, u, a)
+                _absorb(g, v, b)
+        else:
             _absorb(f, u, a)
             _absorb(g, v, b)
-        if not fine:
-            _log_iteration(cost, p, log_a, b, log_b, f, g, log_rows, log_columns, sums, row)
+            plan_is_current = _log_iteration(
+                cost, p, a, log_a, b, log_b, f, g, v, log_rows, log_columns, sums, row, plan
+            )
     _absorb(f, u, a)
     _absorb(g, v, b)
     # Points without mass took no part: theirs are the potentials that a half-step from the other side gives.

@@ -100,16 +100,17 @@ def dot_rows(_: Any, matrix: Any, first: Any, width: Any, vector: Any, out: Any)
 
 
 @intrinsic
-def add_rows(_: Any, out: Any, matrix: Any, first: Any, width: Any, factors: Any) -> Any:  # noqa: ARG001
-    """``out[j] += Σ_r factors[r]·matrix[first + r, j]`` for r < ROWS and j < width; alignment as for dot_rows."""
-    signature = types.void(out, matrix, types.intp, types.intp, factors)
+def add_rows(_: Any, out: Any, matrix: Any, first: Any, width: Any, factors: Any, at: Any) -> Any:  # noqa: ARG001
+    """``out[j] += Σ_r factors[at + r]·matrix[first + r, j]`` for r < ROWS and j < width; alignment as for dot_rows."""
+    signature = types.void(out, matrix, types.intp, types.intp, factors, types.intp)
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        _, _, first, width, _ = arguments
+        _, _, first, width, _, at = arguments
         kinds = signature.args
         result, base, scale = (_data(context, builder, kinds[k], arguments[k]) for k in (0, 1, 4))
         kind = _vector(kinds[1].dtype)
-        factors = [builder.load(builder.gep(scale, [ir.Constant(width.type, r)])) for r in range(ROWS)]
+        places = [builder.add(at, ir.Constant(at.type, r)) for r in range(ROWS)]
+        factors = [builder.load(builder.gep(scale, [place])) for place in places]
         splats = [_splat(builder, value, kind) for value in factors]
         starts = _row_starts(builder, first, width)
         with _vectors(builder, width, kind) as j:
