@@ -1,0 +1,656 @@
+"""Triton kernels of the fused solver: one program a problem, all iterations in one launch.
+
+Costs and potentials are in units of ε/log₂e inside, so that exp(−C/ε) is one exp2. Kernels named "resident" keep the
+N × M kernel matrix in registers; "tiled" ones compute it again, tile by tile, from the points whenever they need it, and
+keep vectors in global memory. There a barrier stands between a write and a read of it by other threads.
+"""
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+
+# Scalings in this range neither overflow nor lose anything that float32 could resolve to underflow.
+LOWEST = tl.constexpr(2.0**-40)
+HIGHEST = tl.constexpr(2.0**40)
+LN2 = tl.constexpr(0.6931471805599453)
+
+
+@triton.jit
+def _cost(points, x, y, D: tl.constexpr, MATRIX: tl.constexpr):  # type: ignore[no-untyped-def]
+    """Tile of the cost between the points x of one side and y of the other."""
+    own, other, own_positions, other_positions, N, M, own_stride, other_stride, value_weight, position_weight = points
+    in_x, in_y = x < N, y < M
+    if MATRIX:
+        offsets = x[:, None] * own_stride + y[None, :] * other_stride
+        tile = value_weight * tl.load(own + offsets, mask=in_x[:, None] & in_y[None, :], other=0.0)
+    else:
+        s = tl.load(own + x, mask=in_x, other=0.0)
+        t = tl.load(other + y, mask=in_y, other=0.0)
+        square = tl.zeros([x.shape[0], y.shape[0]], s.dtype)
+        for d in tl.static_range(D):
+            p = tl.load(own_positions + x * D + d, mask=in_x, other=0.0)
+            q = tl.load(other_positions + y * D + d, mask=in_y, other=0.0)
+            step = p[:, None] - q[None, :]
+            square += step * step
+        tile = value_weight * tl.abs(s[:, None] - t[None, :]) + position_weight * tl.sqrt(square)
+    return tile
+
+
+@triton.jit
+def _log(mass):  # type: ignore[no-untyped-def]
+    return tl.where(mass > 0, tl.log2(tl.where(mass > 0, mass, 1.0)), -float("inf"))
+
+
+@triton.jit
+def _sign(s, t):  # type: ignore[no-untyped-def]
+    return tl.where(s > t, 1.0, tl.where(s < t, -1.0, 0.0)).to(s.dtype)
+
+
+@triton.jit
+def _soft_minimum(cost, scores, AXIS: tl.constexpr):  # type: ignore[no-untyped-def]
+    """−log₂ Σ exp2(scores − cost) along an axis of a resident tile."""
+    exponents = tl.expand_dims(scores, 1 - AXIS) - cost
+    largest = tl.max(exponents, AXIS)
+    return -largest - tl.log2(tl.sum(tl.exp2(exponents - tl.expand_dims(largest, AXIS)), AXIS))
+
+
+@triton.jit
+def sinkhorn_resident(  # type: ignore[no-untyped-def]
+    source,
+    target,
+    row_positions,
+    column_positions,
+    a,
+    b,
+    start,
+    f_out,
+    g_out,
+    iterations,
+    errors,
+    N,
+    M,
+    source_stride,
+    target_stride,
+    max_iter,
+    value_weight: tl.float64,
+    position_weight: tl.float64,
+    scale: tl.float64,
+    tol: tl.float64,
+    D: tl.constexpr,
+    MATRIX: tl.constexpr,
+    X: tl.constexpr,
+    Y: tl.constexpr,
+):
+    """Alternating scalings of K = exp2(f ⊕ g − C), a matrix–vector product each.
+
+    When a scaling leaves the safe range, or isn't finite, that iteration is done in the log domain instead and K is
+    rebuilt at the potentials that it gives. The first one always is.
+    """
+    problem = tl.program_id(0).to(tl.int64)
+    x, y = tl.arange(0, X), tl.arange(0, Y)
+    points = _points(
+        problem, source, target, row_positions, column_positions, N, M, source_stride, target_stride, M, 1,
+        tl.full((), value_weight, a.dtype.element_ty), tl.full((), position_weight, a.dtype.element_ty),
+    )  # fmt: skip
+    unit = tl.full((), scale, a.dtype.element_ty)
+    of_a = tl.load(a + problem * N + x, mask=x < N, other=0.0)
+    of_b = tl.load(b + problem * M + y, mask=y < M, other=0.0)
+
+    f = tl.zeros([X], of_a.dtype)
+    g = tl.load(start + problem * M + y, mask=y < M, other=0.0) * unit
+    # The masses times their scalings, a∘u and b∘v; 0 where the mass is.
+    w, z = of_a, of_b
+    kernel = tl.zeros([X, Y], of_a.dtype)
+    sums = tl.zeros([X], of_a.dtype)
+    error = tl.full((), float("inf"), of_a.dtype)
+    done = tl.full((), 0, tl.int32)
+    while done < max_iter and not (error <= tol):
+        safe = (sums > LOWEST) & (sums < HIGHEST)
+        next_w = tl.where(of_a > 0, tl.where(safe, of_a / sums, float("nan")), 0.0)
+        column_sums = tl.sum(kernel * next_w[:, None], 0)
+        safe_columns = (of_b == 0) | ((column_sums > LOWEST) & (column_sums < HIGHEST))
+        if tl.min(safe_columns.to(tl.int32), 0) == 1:
+            w = next_w
+            z = tl.where(of_b > 0, of_b / column_sums, 0.0)
+        else:
+            g += tl.where(of_b > 0, tl.log2(z / of_b), 0.0)
+            cost = _cost(points, x, y, D, MATRIX)
+            f = _soft_minimum(cost, g + _log(of_b), 1)
+            g = _soft_minimum(cost, f + _log(of_a), 0)
+            rows, columns = tl.where(of_a > 0, f, -float("inf")), tl.where(of_b > 0, g, -float("inf"))
+            kernel = tl.exp2(rows[:, None] + (columns[None, :] - cost))
+            w, z = of_a, of_b
+        sums = tl.sum(kernel * z[None, :], 1)
+        error = tl.sum(tl.abs(w * sums - of_a), 0)
+        done += 1
+
+    f += tl.where(of_a > 0, tl.log2(w / of_a), 0.0)
+    g += tl.where(of_b > 0, tl.log2(z / of_b), 0.0)
+    # A point without mass took no part; its potential is the one that the others imply in the end.
+    cost = _cost(points, x, y, D, MATRIX)
+    rows, columns = _soft_minimum(cost, g + _log(of_b), 1), _soft_minimum(cost, f + _log(of_a), 0)
+    tl.store(f_out + problem * N + x, tl.where(of_a > 0, f, rows) / unit, mask=x < N)
+    tl.store(g_out + problem * M + y, tl.where(of_b > 0, g, columns) / unit, mask=y < M)
+    tl.store(iterations + problem, done)
+    tl.store(errors + problem, error)
+
+
+@triton.jit
+def _points(  # type: ignore[no-untyped-def]
+    problem,
+    source,
+    target,
+    row_positions,
+    column_positions,
+    N,
+    M,
+    source_stride,
+    target_stride,
+    row_stride,
+    column_stride,
+    value_weight,
+    position_weight,
+):
+    """What :func:`_cost` takes, for one problem of the batch."""
+    source += problem * source_stride
+    target += problem * target_stride
+    return (
+        source, target, row_positions, column_positions, N, M, row_stride, column_stride, value_weight, position_weight,
+    )  # fmt: skip
+
+
+@triton.jit
+def _transposed(points):  # type: ignore[no-untyped-def]
+    """The same cost seen from the columns."""
+    own, other, own_positions, other_positions, N, M, own_stride, other_stride, value_weight, position_weight = points
+    return other, own, other_positions, own_positions, M, N, other_stride, own_stride, value_weight, position_weight
+
+
+@triton.jit
+def _sum_exponentials(points, potential, mass, x, shift, Y: tl.constexpr, D: tl.constexpr, MATRIX: tl.constexpr):  # type: ignore[no-untyped-def]
+    """Σ_y mass exp2(shift + potential − C) of the rows x."""
+    total = tl.zeros([x.shape[0], Y], shift.dtype)
+    size = points[5]
+    for j in range(0, size, Y):
+        y = j + tl.arange(0, Y)
+        weight = _log(tl.load(mass + y, mask=y < size, other=0.0))
+        scores = tl.load(potential + y, mask=y < size, other=0.0) + weight
+        total += tl.exp2(shift[:, None] + (scores[None, :] - _cost(points, x, y, D, MATRIX)))
+    return tl.sum(total, 1)
+
+
+@triton.jit
+def _largest_exponent(points, potential, mass, x, Y: tl.constexpr, D: tl.constexpr, MATRIX: tl.constexpr):  # type: ignore[no-untyped-def]
+    """max_y (potential + log₂ mass − C) of the rows x."""
+    largest = tl.full([x.shape[0], Y], -float("inf"), mass.dtype.element_ty)
+    size = points[5]
+    for j in range(0, size, Y):
+        y = j + tl.arange(0, Y)
+        weight = _log(tl.load(mass + y, mask=y < size, other=0.0))
+        scores = tl.load(potential + y, mask=y < size, other=0.0) + weight
+        largest = tl.maximum(largest, scores[None, :] - _cost(points, x, y, D, MATRIX))
+    return tl.max(largest, 1)
+
+
+@triton.jit
+def _half_step(points, potential, mass, x, guess, Y: tl.constexpr, D: tl.constexpr, MATRIX: tl.constexpr):  # type: ignore[no-untyped-def]
+    """−log₂ Σ_y mass exp2(potential − C) of the rows x; a guess within the safe range spares the search for the maximum."""
+    total = _sum_exponentials(points, potential, mass, x, guess, Y, D, MATRIX)
+    safe = (x >= points[4]) | ((total > LOWEST) & (total < HIGHEST))
+    if tl.min(safe.to(tl.int32), 0) == 0:
+        guess = -_largest_exponent(points, potential, mass, x, Y, D, MATRIX)
+        total = _sum_exponentials(points, potential, mass, x, guess, Y, D, MATRIX)
+    return guess - tl.log2(total)
+
+
+@triton.jit
+def sinkhorn_tiled(  # type: ignore[no-untyped-def]
+    source,
+    target,
+    row_positions,
+    column_positions,
+    a,
+    b,
+    start,
+    updates,
+    f_out,
+    g_out,
+    iterations,
+    errors,
+    N,
+    M,
+    source_stride,
+    target_stride,
+    max_iter,
+    value_weight: tl.float64,
+    position_weight: tl.float64,
+    scale: tl.float64,
+    tol: tl.float64,
+    D: tl.constexpr,
+    MATRIX: tl.constexpr,
+    X: tl.constexpr,
+    Y: tl.constexpr,
+):
+    """Log-domain iterations over tiles; ``updates`` (P, N) is scratch memory."""
+    problem = tl.program_id(0).to(tl.int64)
+    rows = _points(
+        problem, source, target, row_positions, column_positions, N, M, source_stride, target_stride, M, 1,
+        tl.full((), value_weight, a.dtype.element_ty), tl.full((), position_weight, a.dtype.element_ty),
+    )  # fmt: skip
+    columns = _transposed(rows)
+    unit = tl.full((), scale, a.dtype.element_ty)
+    a += problem * N
+    b += problem * M
+    f_out += problem * N
+    g_out += problem * M
+    updates += problem * N
+
+    for i in range(0, N, X):
+        x = i + tl.arange(0, X)
+        tl.store(f_out + x, tl.zeros([X], a.dtype.element_ty), mask=x < N)
+    for j in range(0, M, X):
+        y = j + tl.arange(0, X)
+        tl.store(g_out + y, tl.load(start + problem * M + y, mask=y < M, other=0.0) * unit, mask=y < M)
+    tl.debug_barrier()
+
+    error = tl.full((), float("inf"), a.dtype.element_ty)
+    done = tl.full((), 0, tl.int32)
+    running = done < max_iter
+    while running:
+        excess = tl.zeros([X], a.dtype.element_ty)
+        for i in range(0, N, X):
+            x = i + tl.arange(0, X)
+            mass = tl.load(a + x, mask=x < N, other=0.0)
+            f = tl.load(f_out + x, mask=x < N, other=0.0)
+            update = _half_step(rows, g_out, b, x, f, Y, D, MATRIX)
+            excess += tl.where(mass > 0, mass * tl.abs(tl.exp2(f - update) - 1.0), 0.0)
+            tl.store(updates + x, update, mask=x < N)
+        error = tl.sum(excess, 0)
+        tl.debug_barrier()
+        running = (done < max_iter) and (done == 0 or not (error <= tol))
+        if running:
+            for i in range(0, N, X):
+                x = i + tl.arange(0, X)
+                tl.store(f_out + x, tl.load(updates + x, mask=x < N, other=0.0), mask=x < N)
+            for j in range(0, M, X):
+                y = j + tl.arange(0, X)
+                g = tl.load(g_out + y, mask=y < M, other=0.0)
+                g = _half_step(columns, updates, a, y, g, Y, D, MATRIX)
+                tl.debug_barrier()
+                tl.store(g_out + y, g, mask=y < M)
+            tl.debug_barrier()
+            done += 1
+
+    for i in range(0, N, X):
+        x = i + tl.arange(0, X)
+        mass = tl.load(a + x, mask=x < N, other=0.0)
+        # A point without mass took no part; its potential is the one that the others imply in the end.
+        f = tl.where(mass > 0, tl.load(f_out + x, mask=x < N), tl.load(updates + x, mask=x < N))
+        tl.debug_barrier()
+        tl.store(f_out + x, f / unit, mask=x < N)
+    for j in range(0, M, X):
+        y = j + tl.arange(0, X)
+        g = tl.load(g_out + y, mask=y < M, other=0.0) / unit
+        tl.debug_barrier()
+        tl.store(g_out + y, g, mask=y < M)
+    tl.store(iterations + problem, done)
+    tl.store(errors + problem, error)
+
+
+@triton.jit
+def _scores(potential, mass, x, size, unit):  # type: ignore[no-untyped-def]
+    """log₂ of a side's factor of the plan, −∞ where it has no mass."""
+    return tl.load(potential + x, mask=x < size, other=0.0) * unit + _log(tl.load(mass + x, mask=x < size, other=0.0))
+
+
+@triton.jit
+def transport_value(  # type: ignore[no-untyped-def]
+    source,
+    target,
+    row_positions,
+    column_positions,
+    a,
+    b,
+    f,
+    g,
+    values,
+    N,
+    M,
+    source_stride,
+    target_stride,
+    value_weight: tl.float64,
+    position_weight: tl.float64,
+    scale: tl.float64,
+    D: tl.constexpr,
+    X: tl.constexpr,
+    Y: tl.constexpr,
+):
+    """⟨P, C⟩."""
+    problem = tl.program_id(0).to(tl.int64)
+    points = _points(
+        problem, source, target, row_positions, column_positions, N, M, source_stride, target_stride, M, 1,
+        tl.full((), value_weight, a.dtype.element_ty), tl.full((), position_weight, a.dtype.element_ty),
+    )  # fmt: skip
+    unit = tl.full((), scale, a.dtype.element_ty)
+    moved = tl.zeros([X, Y], a.dtype.element_ty)
+    for i in range(0, N, X):
+        x = i + tl.arange(0, X)
+        rows = _scores(f + problem * N, a + problem * N, x, N, unit)
+        for j in range(0, M, Y):
+            y = j + tl.arange(0, Y)
+            columns = _scores(g + problem * M, b + problem * M, y, M, unit)
+            cost = _cost(points, x, y, D, False)
+            moved += tl.exp2(rows[:, None] + (columns[None, :] - cost)) * cost
+    tl.store(values + problem, tl.sum(tl.sum(moved, 1), 0) / unit)
+
+
+@triton.jit
+def _inverse(mass):  # type: ignore[no-untyped-def]
+    return tl.where(mass > 0, 1.0 / mass, 0.0)
+
+
+@triton.jit
+def gradient_resident(  # type: ignore[no-untyped-def]
+    source,
+    target,
+    row_positions,
+    column_positions,
+    a,
+    b,
+    f,
+    g,
+    source_out,
+    target_out,
+    a_out,
+    b_out,
+    N,
+    M,
+    source_stride,
+    target_stride,
+    value_weight: tl.float64,
+    position_weight: tl.float64,
+    scale: tl.float64,
+    limit: tl.float64,
+    D: tl.constexpr,
+    X: tl.constexpr,
+    Y: tl.constexpr,
+):
+    """The adjoint system by conjugate gradients with P in registers (see ``adjoint.py``), and the gradient from it."""
+    problem = tl.program_id(0).to(tl.int64)
+    x, y = tl.arange(0, X), tl.arange(0, Y)
+    points = _points(
+        problem, source, target, row_positions, column_positions, N, M, source_stride, target_stride, M, 1,
+        tl.full((), value_weight, a.dtype.element_ty), tl.full((), position_weight, a.dtype.element_ty),
+    )  # fmt: skip
+    unit = tl.full((), scale, a.dtype.element_ty)
+    of_f = tl.load(f + problem * N + x, mask=x < N, other=0.0) * unit
+    of_g = tl.load(g + problem * M + y, mask=y < M, other=0.0) * unit
+    rows = of_f + _log(tl.load(a + problem * N + x, mask=x < N, other=0.0))
+    columns = of_g + _log(tl.load(b + problem * M + y, mask=y < M, other=0.0))
+
+    cost = _cost(points, x, y, D, False)
+    plan = tl.exp2(rows[:, None] + (columns[None, :] - cost))
+    moved = plan * cost
+    r, c = tl.sum(moved, 1), tl.sum(moved, 0)
+    inverse_a, mass_b = _inverse(tl.sum(plan, 1)), tl.sum(plan, 0)
+    inverse_b = _inverse(mass_b)
+
+    mu = tl.zeros([Y], c.dtype)
+    residual = c - tl.sum(plan * (inverse_a * r)[:, None], 0)
+    direction = inverse_b * residual
+    rz = tl.sum(residual * direction, 0)
+    goal = tl.sum(c * inverse_b * c, 0) * tl.full((), limit, c.dtype)
+    step = tl.full((), 0, tl.int32)
+    while step < 3 * M + 50 and rz > goal:
+        through = inverse_a * tl.sum(plan * direction[None, :], 1)
+        image = mass_b * direction - tl.sum(plan * through[:, None], 0)
+        curvature = tl.sum(direction * image, 0)
+        # A direction without curvature lies in the null space up to rounding: nothing is left to gain along it.
+        length = tl.where(curvature > 0, rz / curvature, 0.0)
+        mu += length * direction
+        residual -= length * image
+        rest = inverse_b * residual
+        next_rz = tl.where(curvature > 0, tl.sum(residual * rest, 0), 0.0)
+        direction = rest + next_rz / rz * direction
+        rz = next_rz
+        step += 1
+    lam = inverse_a * (r - tl.sum(plan * mu[None, :], 1))
+
+    cost = _cost(points, x, y, D, False)
+    s = tl.load(source + problem * N + x, mask=x < N, other=0.0)
+    t = tl.load(target + problem * M + y, mask=y < M, other=0.0)
+    signed = _sign(s[:, None], t[None, :]) * plan * (1.0 - LN2 * (cost - lam[:, None] - mu[None, :]))
+    gain = points[8] / unit
+    tl.store(source_out + problem * N + x, gain * tl.sum(signed, 1), mask=x < N)
+    tl.store(target_out + problem * M + y, -gain * tl.sum(signed, 0), mask=y < M)
+
+    # Once more through the conditional plans P/a and P/b, which exist where a or b is 0.
+    given_a = tl.exp2(of_f[:, None] + (columns[None, :] - cost))
+    lam = tl.sum(given_a * (cost - mu[None, :]), 1) / tl.sum(given_a, 1)
+    lam = tl.where(x < N, lam, 0.0)
+    given_b = tl.exp2(rows[:, None] + (of_g[None, :] - cost))
+    mu = tl.sum(given_b * (cost - lam[:, None]), 0) / tl.sum(given_b, 0)
+    tl.store(a_out + problem * N + x, lam / unit, mask=x < N)
+    tl.store(b_out + problem * M + y, mu / unit, mask=y < M)
+
+
+@triton.jit
+def _plan_times(points, own, other, vector, x, Y: tl.constexpr, D: tl.constexpr):  # type: ignore[no-untyped-def]
+    """Σ_y P vector of the rows x; ``own`` and ``other`` hold the two sides' log₂ factors of the plan."""
+    size = points[5]
+    rows = tl.load(own + x, mask=x < points[4], other=-float("inf"))
+    total = tl.zeros([x.shape[0], Y], rows.dtype)
+    for j in range(0, size, Y):
+        y = j + tl.arange(0, Y)
+        columns = tl.load(other + y, mask=y < size, other=-float("inf"))
+        cost = _cost(points, x, y, D, False)
+        total += tl.exp2(rows[:, None] + (columns[None, :] - cost)) * tl.load(vector + y, mask=y < size, other=0.0)
+    return tl.sum(total, 1)
+
+
+@triton.jit
+def _plan_moments(points, own, other, x, Y: tl.constexpr, D: tl.constexpr):  # type: ignore[no-untyped-def]
+    """Σ_y P and Σ_y P∘C of the rows x."""
+    size = points[5]
+    rows = tl.load(own + x, mask=x < points[4], other=-float("inf"))
+    mass = tl.zeros([x.shape[0], Y], rows.dtype)
+    moved = tl.zeros([x.shape[0], Y], rows.dtype)
+    for j in range(0, size, Y):
+        y = j + tl.arange(0, Y)
+        columns = tl.load(other + y, mask=y < size, other=-float("inf"))
+        cost = _cost(points, x, y, D, False)
+        plan = tl.exp2(rows[:, None] + (columns[None, :] - cost))
+        mass += plan
+        moved += plan * cost
+    return tl.sum(mass, 1), tl.sum(moved, 1)
+
+
+@triton.jit
+def _value_gradient(  # type: ignore[no-untyped-def]
+    points, own, other, own_adjoint, other_adjoint, x, EXACT: tl.constexpr, Y: tl.constexpr, D: tl.constexpr
+):
+    """Σ_y sign(s − t) G of the rows x."""
+    size = points[5]
+    rows = tl.load(own + x, mask=x < points[4], other=-float("inf"))
+    s = tl.load(points[0] + x, mask=x < points[4], other=0.0)
+    total = tl.zeros([x.shape[0], Y], rows.dtype)
+    for j in range(0, size, Y):
+        y = j + tl.arange(0, Y)
+        columns = tl.load(other + y, mask=y < size, other=-float("inf"))
+        t = tl.load(points[1] + y, mask=y < size, other=0.0)
+        cost = _cost(points, x, y, D, False)
+        gradient = tl.exp2(rows[:, None] + (columns[None, :] - cost))
+        if EXACT:
+            lam = tl.load(own_adjoint + x, mask=x < points[4], other=0.0)
+            mu = tl.load(other_adjoint + y, mask=y < size, other=0.0)
+            gradient *= 1.0 - LN2 * (cost - lam[:, None] - mu[None, :])
+        total += _sign(s[:, None], t[None, :]) * gradient
+    return tl.sum(total, 1)
+
+
+@triton.jit
+def _conditional_mean(points, potential, other, adjoint, x, unit, Y: tl.constexpr, D: tl.constexpr):  # type: ignore[no-untyped-def]
+    """Mean of C − adjoint under the plan given x, which exists where x has no mass."""
+    size = points[5]
+    rows = tl.load(potential + x, mask=x < points[4], other=0.0) * unit
+    mass = tl.zeros([x.shape[0], Y], rows.dtype)
+    moved = tl.zeros([x.shape[0], Y], rows.dtype)
+    for j in range(0, size, Y):
+        y = j + tl.arange(0, Y)
+        columns = tl.load(other + y, mask=y < size, other=-float("inf"))
+        cost = _cost(points, x, y, D, False)
+        given = tl.exp2(rows[:, None] + (columns[None, :] - cost))
+        mass += given
+        moved += given * (cost - tl.load(adjoint + y, mask=y < size, other=0.0)[None, :])
+    return tl.sum(moved, 1) / tl.sum(mass, 1)
+
+
+@triton.jit
+def gradient_tiled(  # type: ignore[no-untyped-def]
+    source,
+    target,
+    row_positions,
+    column_positions,
+    a,
+    b,
+    f,
+    g,
+    scratch,
+    source_out,
+    target_out,
+    a_out,
+    b_out,
+    N,
+    M,
+    source_stride,
+    target_stride,
+    value_weight: tl.float64,
+    position_weight: tl.float64,
+    scale: tl.float64,
+    limit: tl.float64,
+    D: tl.constexpr,
+    EXACT: tl.constexpr,
+    X: tl.constexpr,
+    Y: tl.constexpr,
+):
+    """What :func:`gradient_resident` does, over tiles; ``scratch`` is (P, 5N + 6M). Without EXACT, G is P."""
+    problem = tl.program_id(0).to(tl.int64)
+    rows = _points(
+        problem, source, target, row_positions, column_positions, N, M, source_stride, target_stride, M, 1,
+        tl.full((), value_weight, a.dtype.element_ty), tl.full((), position_weight, a.dtype.element_ty),
+    )  # fmt: skip
+    columns = _transposed(rows)
+    unit = tl.full((), scale, a.dtype.element_ty)
+    gain = rows[8] / unit
+    f += problem * N
+    g += problem * M
+    a_out += problem * N
+    b_out += problem * M
+    scratch += problem * (5 * N + 6 * M)
+    row_scores, inverse_a, r, through, lam = scratch, scratch + N, scratch + 2 * N, scratch + 3 * N, scratch + 4 * N
+    scratch += 5 * N
+    column_scores, mass_b, mu, residual, direction, image = (
+        scratch, scratch + M, scratch + 2 * M, scratch + 3 * M, scratch + 4 * M, scratch + 5 * M,
+    )  # fmt: skip
+
+    for i in range(0, N, X):
+        x = i + tl.arange(0, X)
+        tl.store(row_scores + x, _scores(f, a + problem * N, x, N, unit), mask=x < N)
+    for j in range(0, M, X):
+        y = j + tl.arange(0, X)
+        tl.store(column_scores + y, _scores(g, b + problem * M, y, M, unit), mask=y < M)
+    tl.debug_barrier()
+
+    if EXACT:
+        for i in range(0, N, X):
+            x = i + tl.arange(0, X)
+            mass, moved = _plan_moments(rows, row_scores, column_scores, x, Y, D)
+            tl.store(inverse_a + x, _inverse(mass), mask=x < N)
+            tl.store(r + x, moved, mask=x < N)
+            tl.store(through + x, _inverse(mass) * moved, mask=x < N)
+        tl.debug_barrier()
+        goals, products = tl.zeros([X], rows[8].dtype), tl.zeros([X], rows[8].dtype)
+        for j in range(0, M, X):
+            y = j + tl.arange(0, X)
+            mass, moved = _plan_moments(columns, column_scores, row_scores, y, Y, D)
+            rest = moved - _plan_times(columns, column_scores, row_scores, through, y, Y, D)
+            goals += moved * _inverse(mass) * moved
+            products += rest * _inverse(mass) * rest
+            tl.store(mass_b + y, mass, mask=y < M)
+            tl.store(mu + y, tl.zeros([X], rest.dtype), mask=y < M)
+            tl.store(residual + y, rest, mask=y < M)
+            tl.store(direction + y, _inverse(mass) * rest, mask=y < M)
+        rz = tl.sum(products, 0)
+        goal = tl.sum(goals, 0) * tl.full((), limit, rz.dtype)
+        tl.debug_barrier()
+        step = tl.full((), 0, tl.int32)
+        while step < 3 * M + 50 and rz > goal:
+            for i in range(0, N, X):
+                x = i + tl.arange(0, X)
+                image_a = _plan_times(rows, row_scores, column_scores, direction, x, Y, D)
+                tl.store(through + x, tl.load(inverse_a + x, mask=x < N, other=0.0) * image_a, mask=x < N)
+            tl.debug_barrier()
+            products = tl.zeros([X], rz.dtype)
+            for j in range(0, M, X):
+                y = j + tl.arange(0, X)
+                along = tl.load(direction + y, mask=y < M, other=0.0)
+                image_b = tl.load(mass_b + y, mask=y < M, other=0.0) * along
+                image_b -= _plan_times(columns, column_scores, row_scores, through, y, Y, D)
+                products += along * image_b
+                tl.store(image + y, image_b, mask=y < M)
+            curvature = tl.sum(products, 0)
+            # A direction without curvature lies in the null space up to rounding: nothing is left to gain along it.
+            length = tl.where(curvature > 0, rz / curvature, 0.0)
+            tl.debug_barrier()
+            products = tl.zeros([X], rz.dtype)
+            for j in range(0, M, X):
+                y = j + tl.arange(0, X)
+                along = tl.load(direction + y, mask=y < M, other=0.0)
+                solution = tl.load(mu + y, mask=y < M, other=0.0) + length * along
+                rest = tl.load(residual + y, mask=y < M, other=0.0)
+                rest -= length * tl.load(image + y, mask=y < M, other=0.0)
+                products += rest * _inverse(tl.load(mass_b + y, mask=y < M, other=0.0)) * rest
+                tl.debug_barrier()
+                tl.store(mu + y, solution, mask=y < M)
+                tl.store(residual + y, rest, mask=y < M)
+            next_rz = tl.where(curvature > 0, tl.sum(products, 0), 0.0)
+            tl.debug_barrier()
+            for j in range(0, M, X):
+                y = j + tl.arange(0, X)
+                along = tl.load(direction + y, mask=y < M, other=0.0)
+                rest = tl.load(residual + y, mask=y < M, other=0.0)
+                along = _inverse(tl.load(mass_b + y, mask=y < M, other=0.0)) * rest + next_rz / rz * along
+                tl.debug_barrier()
+                tl.store(direction + y, along, mask=y < M)
+            tl.debug_barrier()
+            rz = next_rz
+            step += 1
+        for i in range(0, N, X):
+            x = i + tl.arange(0, X)
+            rest = tl.load(r + x, mask=x < N, other=0.0) - _plan_times(rows, row_scores, column_scores, mu, x, Y, D)
+            tl.store(lam + x, tl.load(inverse_a + x, mask=x < N, other=0.0) * rest, mask=x < N)
+        tl.debug_barrier()
+
+    for i in range(0, N, X):
+        x = i + tl.arange(0, X)
+        total = _value_gradient(rows, row_scores, column_scores, lam, mu, x, EXACT, Y, D)
+        tl.store(source_out + problem * N + x, gain * total, mask=x < N)
+    for j in range(0, M, X):
+        y = j + tl.arange(0, X)
+        total = _value_gradient(columns, column_scores, row_scores, mu, lam, y, EXACT, Y, D)
+        tl.store(target_out + problem * M + y, gain * total, mask=y < M)
+
+    if EXACT:
+        # Once more through the conditional plans P/a and P/b, which exist where a or b is 0.
+        tl.debug_barrier()
+        for i in range(0, N, X):
+            x = i + tl.arange(0, X)
+            tl.store(lam + x, _conditional_mean(rows, f, column_scores, mu, x, unit, Y, D), mask=x < N)
+        tl.debug_barrier()
+        for i in range(0, N, X):
+            x = i + tl.arange(0, X)
+            tl.store(a_out + x, tl.load(lam + x, mask=x < N, other=0.0) / unit, mask=x < N)
+        for j in range(0, M, X):
+            y = j + tl.arange(0, X)
+            tl.store(b_out + y, _conditional_mean(columns, g, row_scores, lam, y, unit, Y, D) / unit, mask=y < M)
