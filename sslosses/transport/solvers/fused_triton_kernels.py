@@ -18,23 +18,59 @@ LN2 = tl.constexpr(0.6931471805599453)
 
 @triton.jit
 def _cost(points, x, y, D: tl.constexpr, MATRIX: tl.constexpr):  # type: ignore[no-untyped-def]
-    """Tile of the cost between the points x of one side and y of the other."""
+    """The cost between points x of one side and y of the other, two tensors of indices that broadcast to a tile."""
     own, other, own_positions, other_positions, N, M, own_stride, other_stride, value_weight, position_weight = points
     in_x, in_y = x < N, y < M
     if MATRIX:
-        offsets = x[:, None] * own_stride + y[None, :] * other_stride
-        tile = value_weight * tl.load(own + offsets, mask=in_x[:, None] & in_y[None, :], other=0.0)
+        offsets = x * own_stride + y * other_stride
+        tile = value_weight * tl.load(own + offsets, mask=in_x & in_y, other=0.0)
     else:
         s = tl.load(own + x, mask=in_x, other=0.0)
         t = tl.load(other + y, mask=in_y, other=0.0)
-        square = tl.zeros([x.shape[0], y.shape[0]], s.dtype)
+        tile = value_weight * tl.abs(s - t)
+        square = tl.zeros_like(tile)
         for d in tl.static_range(D):
             p = tl.load(own_positions + x * D + d, mask=in_x, other=0.0)
             q = tl.load(other_positions + y * D + d, mask=in_y, other=0.0)
-            step = p[:, None] - q[None, :]
-            square += step * step
-        tile = value_weight * tl.abs(s[:, None] - t[None, :]) + position_weight * tl.sqrt(square)
+            square += (p - q) * (p - q)
+        tile += position_weight * tl.sqrt(square)
     return tile
+
+
+# A resident tile of X × Y is a tensor (Y/16, X/2, 2, 16): each warp's lanes stand for 2 × 16 entries and each thread holds
+# a block, so that a sum over either side is mostly one within threads. As (X, Y), lanes would lie along Y alone, and a
+# sum over it would take five shuffles for each row.
+@triton.jit
+def _points_of(size, LENGTH: tl.constexpr, WIDTH: tl.constexpr):  # type: ignore[no-untyped-def]
+    """Indices of one side's points, (LENGTH/WIDTH, WIDTH), and which of them exist."""
+    index = tl.arange(0, LENGTH // WIDTH)[:, None] * WIDTH + tl.arange(0, WIDTH)[None, :]
+    return index, index < size
+
+
+@triton.jit
+def _along_rows(vector):  # type: ignore[no-untyped-def]
+    return tl.expand_dims(tl.expand_dims(vector, 0), 3)
+
+
+@triton.jit
+def _along_columns(vector):  # type: ignore[no-untyped-def]
+    return tl.expand_dims(tl.expand_dims(vector, 1), 1)
+
+
+@triton.jit
+def _over_columns(tile):  # type: ignore[no-untyped-def]
+    return tl.sum(tl.sum(tile, 0), 2)
+
+
+@triton.jit
+def _over_rows(tile):  # type: ignore[no-untyped-def]
+    merged = tl.reshape(tile, [tile.shape[0], tile.shape[1] * tile.shape[2], tile.shape[3]])
+    return tl.sum(merged, 1)
+
+
+@triton.jit
+def _total(vector):  # type: ignore[no-untyped-def]
+    return tl.sum(tl.sum(vector, 1), 0)
 
 
 @triton.jit
@@ -48,11 +84,19 @@ def _sign(s, t):  # type: ignore[no-untyped-def]
 
 
 @triton.jit
-def _soft_minimum(cost, scores, AXIS: tl.constexpr):  # type: ignore[no-untyped-def]
-    """−log₂ Σ exp2(scores − cost) along an axis of a resident tile."""
-    exponents = tl.expand_dims(scores, 1 - AXIS) - cost
-    largest = tl.max(exponents, AXIS)
-    return -largest - tl.log2(tl.sum(tl.exp2(exponents - tl.expand_dims(largest, AXIS)), AXIS))
+def _row_update(cost, scores):  # type: ignore[no-untyped-def]
+    """−log₂ Σ_y exp2(scores − cost)."""
+    exponents = _along_columns(scores) - cost
+    largest = tl.max(tl.max(exponents, 0), 2)
+    return -largest - tl.log2(_over_columns(tl.exp2(exponents - _along_rows(largest))))
+
+
+@triton.jit
+def _column_update(cost, scores):  # type: ignore[no-untyped-def]
+    """−log₂ Σ_x exp2(scores − cost)."""
+    exponents = _along_rows(scores) - cost
+    largest = tl.max(tl.max(exponents, 1), 1)
+    return -largest - tl.log2(_over_rows(tl.exp2(exponents - _along_columns(largest))))
 
 
 @triton.jit
@@ -88,50 +132,51 @@ def sinkhorn_resident(  # type: ignore[no-untyped-def]
     rebuilt at the potentials that it gives. The first one always is.
     """
     problem = tl.program_id(0).to(tl.int64)
-    x, y = tl.arange(0, X), tl.arange(0, Y)
+    x, in_x = _points_of(N, X, 2)
+    y, in_y = _points_of(M, Y, 16)
     points = _points(
         problem, source, target, row_positions, column_positions, N, M, source_stride, target_stride, M, 1,
         tl.full((), value_weight, a.dtype.element_ty), tl.full((), position_weight, a.dtype.element_ty),
     )  # fmt: skip
     unit = tl.full((), scale, a.dtype.element_ty)
-    of_a = tl.load(a + problem * N + x, mask=x < N, other=0.0)
-    of_b = tl.load(b + problem * M + y, mask=y < M, other=0.0)
+    of_a = tl.load(a + problem * N + x, mask=in_x, other=0.0)
+    of_b = tl.load(b + problem * M + y, mask=in_y, other=0.0)
 
-    f = tl.zeros([X], of_a.dtype)
-    g = tl.load(start + problem * M + y, mask=y < M, other=0.0) * unit
+    f = tl.zeros_like(of_a)
+    g = tl.load(start + problem * M + y, mask=in_y, other=0.0) * unit
     # The masses times their scalings, a∘u and b∘v; 0 where the mass is.
     w, z = of_a, of_b
-    kernel = tl.zeros([X, Y], of_a.dtype)
-    sums = tl.zeros([X], of_a.dtype)
+    kernel = tl.zeros([Y // 16, X // 2, 2, 16], of_a.dtype)
+    sums = tl.zeros_like(of_a)
     error = tl.full((), float("inf"), of_a.dtype)
     done = tl.full((), 0, tl.int32)
     while done < max_iter and not (error <= tol):
         safe = (sums > LOWEST) & (sums < HIGHEST)
         next_w = tl.where(of_a > 0, tl.where(safe, of_a / sums, float("nan")), 0.0)
-        column_sums = tl.sum(kernel * next_w[:, None], 0)
+        column_sums = _over_rows(kernel * _along_rows(next_w))
         safe_columns = (of_b == 0) | ((column_sums > LOWEST) & (column_sums < HIGHEST))
-        if tl.min(safe_columns.to(tl.int32), 0) == 1:
+        if tl.min(tl.min(safe_columns.to(tl.int32), 1), 0) == 1:
             w = next_w
             z = tl.where(of_b > 0, of_b / column_sums, 0.0)
         else:
             g += tl.where(of_b > 0, tl.log2(z / of_b), 0.0)
-            cost = _cost(points, x, y, D, MATRIX)
-            f = _soft_minimum(cost, g + _log(of_b), 1)
-            g = _soft_minimum(cost, f + _log(of_a), 0)
+            cost = _cost(points, _along_rows(x), _along_columns(y), D, MATRIX)
+            f = _row_update(cost, g + _log(of_b))
+            g = _column_update(cost, f + _log(of_a))
             rows, columns = tl.where(of_a > 0, f, -float("inf")), tl.where(of_b > 0, g, -float("inf"))
-            kernel = tl.exp2(rows[:, None] + (columns[None, :] - cost))
+            kernel = tl.exp2(_along_rows(rows) + (_along_columns(columns) - cost))
             w, z = of_a, of_b
-        sums = tl.sum(kernel * z[None, :], 1)
-        error = tl.sum(tl.abs(w * sums - of_a), 0)
+        sums = _over_columns(kernel * _along_columns(z))
+        error = _total(tl.abs(w * sums - of_a))
         done += 1
 
     f += tl.where(of_a > 0, tl.log2(w / of_a), 0.0)
     g += tl.where(of_b > 0, tl.log2(z / of_b), 0.0)
     # A point without mass took no part; its potential is the one that the others imply in the end.
-    cost = _cost(points, x, y, D, MATRIX)
-    rows, columns = _soft_minimum(cost, g + _log(of_b), 1), _soft_minimum(cost, f + _log(of_a), 0)
-    tl.store(f_out + problem * N + x, tl.where(of_a > 0, f, rows) / unit, mask=x < N)
-    tl.store(g_out + problem * M + y, tl.where(of_b > 0, g, columns) / unit, mask=y < M)
+    cost = _cost(points, _along_rows(x), _along_columns(y), D, MATRIX)
+    rows, columns = _row_update(cost, g + _log(of_b)), _column_update(cost, f + _log(of_a))
+    tl.store(f_out + problem * N + x, tl.where(of_a > 0, f, rows) / unit, mask=in_x)
+    tl.store(g_out + problem * M + y, tl.where(of_b > 0, g, columns) / unit, mask=in_y)
     tl.store(iterations + problem, done)
     tl.store(errors + problem, error)
 
@@ -176,7 +221,7 @@ def _sum_exponentials(points, potential, mass, x, shift, Y: tl.constexpr, D: tl.
         y = j + tl.arange(0, Y)
         weight = _log(tl.load(mass + y, mask=y < size, other=0.0))
         scores = tl.load(potential + y, mask=y < size, other=0.0) + weight
-        total += tl.exp2(shift[:, None] + (scores[None, :] - _cost(points, x, y, D, MATRIX)))
+        total += tl.exp2(shift[:, None] + (scores[None, :] - _cost(points, x[:, None], y[None, :], D, MATRIX)))
     return tl.sum(total, 1)
 
 
@@ -189,7 +234,7 @@ def _largest_exponent(points, potential, mass, x, Y: tl.constexpr, D: tl.constex
         y = j + tl.arange(0, Y)
         weight = _log(tl.load(mass + y, mask=y < size, other=0.0))
         scores = tl.load(potential + y, mask=y < size, other=0.0) + weight
-        largest = tl.maximum(largest, scores[None, :] - _cost(points, x, y, D, MATRIX))
+        largest = tl.maximum(largest, scores[None, :] - _cost(points, x[:, None], y[None, :], D, MATRIX))
     return tl.max(largest, 1)
 
 
@@ -340,7 +385,7 @@ def transport_value(  # type: ignore[no-untyped-def]
         for j in range(0, M, Y):
             y = j + tl.arange(0, Y)
             columns = _scores(g + problem * M, b + problem * M, y, M, unit)
-            cost = _cost(points, x, y, D, False)
+            cost = _cost(points, x[:, None], y[None, :], D, False)
             moved += tl.exp2(rows[:, None] + (columns[None, :] - cost)) * cost
     tl.store(values + problem, tl.sum(tl.sum(moved, 1), 0) / unit)
 
@@ -378,61 +423,63 @@ def gradient_resident(  # type: ignore[no-untyped-def]
 ):
     """The adjoint system by conjugate gradients with P in registers (see ``adjoint.py``), and the gradient from it."""
     problem = tl.program_id(0).to(tl.int64)
-    x, y = tl.arange(0, X), tl.arange(0, Y)
+    x, in_x = _points_of(N, X, 2)
+    y, in_y = _points_of(M, Y, 16)
     points = _points(
         problem, source, target, row_positions, column_positions, N, M, source_stride, target_stride, M, 1,
         tl.full((), value_weight, a.dtype.element_ty), tl.full((), position_weight, a.dtype.element_ty),
     )  # fmt: skip
     unit = tl.full((), scale, a.dtype.element_ty)
-    of_f = tl.load(f + problem * N + x, mask=x < N, other=0.0) * unit
-    of_g = tl.load(g + problem * M + y, mask=y < M, other=0.0) * unit
-    rows = of_f + _log(tl.load(a + problem * N + x, mask=x < N, other=0.0))
-    columns = of_g + _log(tl.load(b + problem * M + y, mask=y < M, other=0.0))
+    of_f = tl.load(f + problem * N + x, mask=in_x, other=0.0) * unit
+    of_g = tl.load(g + problem * M + y, mask=in_y, other=0.0) * unit
+    rows = of_f + _log(tl.load(a + problem * N + x, mask=in_x, other=0.0))
+    columns = of_g + _log(tl.load(b + problem * M + y, mask=in_y, other=0.0))
 
-    cost = _cost(points, x, y, D, False)
-    plan = tl.exp2(rows[:, None] + (columns[None, :] - cost))
+    cost = _cost(points, _along_rows(x), _along_columns(y), D, False)
+    plan = tl.exp2(_along_rows(rows) + (_along_columns(columns) - cost))
     moved = plan * cost
-    r, c = tl.sum(moved, 1), tl.sum(moved, 0)
-    inverse_a, mass_b = _inverse(tl.sum(plan, 1)), tl.sum(plan, 0)
+    r, c = _over_columns(moved), _over_rows(moved)
+    inverse_a, mass_b = _inverse(_over_columns(plan)), _over_rows(plan)
     inverse_b = _inverse(mass_b)
 
-    mu = tl.zeros([Y], c.dtype)
-    residual = c - tl.sum(plan * (inverse_a * r)[:, None], 0)
+    mu = tl.zeros_like(c)
+    residual = c - _over_rows(plan * _along_rows(inverse_a * r))
     direction = inverse_b * residual
-    rz = tl.sum(residual * direction, 0)
-    goal = tl.sum(c * inverse_b * c, 0) * tl.full((), limit, c.dtype)
+    rz = _total(residual * direction)
+    goal = _total(c * inverse_b * c) * tl.full((), limit, c.dtype)
     step = tl.full((), 0, tl.int32)
     while step < 3 * M + 50 and rz > goal:
-        through = inverse_a * tl.sum(plan * direction[None, :], 1)
-        image = mass_b * direction - tl.sum(plan * through[:, None], 0)
-        curvature = tl.sum(direction * image, 0)
+        through = inverse_a * _over_columns(plan * _along_columns(direction))
+        image = mass_b * direction - _over_rows(plan * _along_rows(through))
+        curvature = _total(direction * image)
         # A direction without curvature lies in the null space up to rounding: nothing is left to gain along it.
         length = tl.where(curvature > 0, rz / curvature, 0.0)
         mu += length * direction
         residual -= length * image
         rest = inverse_b * residual
-        next_rz = tl.where(curvature > 0, tl.sum(residual * rest, 0), 0.0)
+        next_rz = tl.where(curvature > 0, _total(residual * rest), 0.0)
         direction = rest + next_rz / rz * direction
         rz = next_rz
         step += 1
-    lam = inverse_a * (r - tl.sum(plan * mu[None, :], 1))
+    lam = inverse_a * (r - _over_columns(plan * _along_columns(mu)))
 
-    cost = _cost(points, x, y, D, False)
-    s = tl.load(source + problem * N + x, mask=x < N, other=0.0)
-    t = tl.load(target + problem * M + y, mask=y < M, other=0.0)
-    signed = _sign(s[:, None], t[None, :]) * plan * (1.0 - LN2 * (cost - lam[:, None] - mu[None, :]))
+    cost = _cost(points, _along_rows(x), _along_columns(y), D, False)
+    s = tl.load(source + problem * N + x, mask=in_x, other=0.0)
+    t = tl.load(target + problem * M + y, mask=in_y, other=0.0)
+    gradient = plan * (1.0 - LN2 * (cost - _along_rows(lam) - _along_columns(mu)))
+    signed = _sign(_along_rows(s), _along_columns(t)) * gradient
     gain = points[8] / unit
-    tl.store(source_out + problem * N + x, gain * tl.sum(signed, 1), mask=x < N)
-    tl.store(target_out + problem * M + y, -gain * tl.sum(signed, 0), mask=y < M)
+    tl.store(source_out + problem * N + x, gain * _over_columns(signed), mask=in_x)
+    tl.store(target_out + problem * M + y, -gain * _over_rows(signed), mask=in_y)
 
     # Once more through the conditional plans P/a and P/b, which exist where a or b is 0.
-    given_a = tl.exp2(of_f[:, None] + (columns[None, :] - cost))
-    lam = tl.sum(given_a * (cost - mu[None, :]), 1) / tl.sum(given_a, 1)
-    lam = tl.where(x < N, lam, 0.0)
-    given_b = tl.exp2(rows[:, None] + (of_g[None, :] - cost))
-    mu = tl.sum(given_b * (cost - lam[:, None]), 0) / tl.sum(given_b, 0)
-    tl.store(a_out + problem * N + x, lam / unit, mask=x < N)
-    tl.store(b_out + problem * M + y, mu / unit, mask=y < M)
+    given_a = tl.exp2(_along_rows(of_f) + (_along_columns(columns) - cost))
+    lam = _over_columns(given_a * (cost - _along_columns(mu))) / _over_columns(given_a)
+    lam = tl.where(in_x, lam, 0.0)
+    given_b = tl.exp2(_along_rows(rows) + (_along_columns(of_g) - cost))
+    mu = _over_rows(given_b * (cost - _along_rows(lam))) / _over_rows(given_b)
+    tl.store(a_out + problem * N + x, lam / unit, mask=in_x)
+    tl.store(b_out + problem * M + y, mu / unit, mask=in_y)
 
 
 @triton.jit
@@ -444,7 +491,7 @@ def _plan_times(points, own, other, vector, x, Y: tl.constexpr, D: tl.constexpr)
     for j in range(0, size, Y):
         y = j + tl.arange(0, Y)
         columns = tl.load(other + y, mask=y < size, other=-float("inf"))
-        cost = _cost(points, x, y, D, False)
+        cost = _cost(points, x[:, None], y[None, :], D, False)
         total += tl.exp2(rows[:, None] + (columns[None, :] - cost)) * tl.load(vector + y, mask=y < size, other=0.0)
     return tl.sum(total, 1)
 
@@ -459,7 +506,7 @@ def _plan_moments(points, own, other, x, Y: tl.constexpr, D: tl.constexpr):  # t
     for j in range(0, size, Y):
         y = j + tl.arange(0, Y)
         columns = tl.load(other + y, mask=y < size, other=-float("inf"))
-        cost = _cost(points, x, y, D, False)
+        cost = _cost(points, x[:, None], y[None, :], D, False)
         plan = tl.exp2(rows[:, None] + (columns[None, :] - cost))
         mass += plan
         moved += plan * cost
@@ -479,7 +526,7 @@ def _value_gradient(  # type: ignore[no-untyped-def]
         y = j + tl.arange(0, Y)
         columns = tl.load(other + y, mask=y < size, other=-float("inf"))
         t = tl.load(points[1] + y, mask=y < size, other=0.0)
-        cost = _cost(points, x, y, D, False)
+        cost = _cost(points, x[:, None], y[None, :], D, False)
         gradient = tl.exp2(rows[:, None] + (columns[None, :] - cost))
         if EXACT:
             lam = tl.load(own_adjoint + x, mask=x < points[4], other=0.0)
@@ -499,7 +546,7 @@ def _conditional_mean(points, potential, other, adjoint, x, unit, Y: tl.constexp
     for j in range(0, size, Y):
         y = j + tl.arange(0, Y)
         columns = tl.load(other + y, mask=y < size, other=-float("inf"))
-        cost = _cost(points, x, y, D, False)
+        cost = _cost(points, x[:, None], y[None, :], D, False)
         given = tl.exp2(rows[:, None] + (columns[None, :] - cost))
         mass += given
         moved += given * (cost - tl.load(adjoint + y, mask=y < size, other=0.0)[None, :])
