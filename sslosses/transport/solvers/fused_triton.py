@@ -155,9 +155,13 @@ def _described(cost: PointcloudCost) -> tuple[tuple[Tensor, ...], int, tuple[flo
 
 
 def _blocks(dtype: torch.dtype, rows: int, columns: int, resident: bool) -> dict[str, int]:
-    """Sizes of the blocks and the number of warps."""
+    """Sizes of the blocks, number of warps and limit of registers."""
     if not resident:
         x, y = TILE[dtype]
         return {"X": x, "Y": y, "num_warps": 4}
     x, y = (max(16, triton.next_power_of_2(size)) for size in (rows, columns))
-    return {"X": x, "Y": y, "num_warps": max(1, min(8, x * y // 1024))}
+    blocks = {"X": x, "Y": y, "num_warps": max(1, min(8, x * y * dtype.itemsize // 4096))}
+    if dtype == torch.float32 and torch.version.hip is None:
+        # Lets two programs share a multiprocessor; what spills is outside the loops over products with the tile.
+        blocks["maxnreg"] = 128
+    return blocks

@@ -17,7 +17,7 @@ LN2 = tl.constexpr(0.6931471805599453)
 
 
 @triton.jit
-def _cost(points, x, y, D: tl.constexpr, MATRIX: tl.constexpr):  # type: ignore[no-untyped-def]
+def _cost(points, x, y, D: tl.constexpr, MATRIX: tl.constexpr):
     """The cost between points x of one side and y of the other, two tensors of indices that broadcast to a tile."""
     own, other, own_positions, other_positions, N, M, own_stride, other_stride, value_weight, position_weight = points
     in_x, in_y = x < N, y < M
@@ -41,50 +41,50 @@ def _cost(points, x, y, D: tl.constexpr, MATRIX: tl.constexpr):  # type: ignore[
 # a block, so that a sum over either side is mostly one within threads. As (X, Y), lanes would lie along Y alone, and a
 # sum over it would take five shuffles for each row.
 @triton.jit
-def _points_of(size, LENGTH: tl.constexpr, WIDTH: tl.constexpr):  # type: ignore[no-untyped-def]
+def _points_of(size, LENGTH: tl.constexpr, WIDTH: tl.constexpr):
     """Indices of one side's points, (LENGTH/WIDTH, WIDTH), and which of them exist."""
     index = tl.arange(0, LENGTH // WIDTH)[:, None] * WIDTH + tl.arange(0, WIDTH)[None, :]
     return index, index < size
 
 
 @triton.jit
-def _along_rows(vector):  # type: ignore[no-untyped-def]
+def _along_rows(vector):
     return tl.expand_dims(tl.expand_dims(vector, 0), 3)
 
 
 @triton.jit
-def _along_columns(vector):  # type: ignore[no-untyped-def]
+def _along_columns(vector):
     return tl.expand_dims(tl.expand_dims(vector, 1), 1)
 
 
 @triton.jit
-def _over_columns(tile):  # type: ignore[no-untyped-def]
+def _over_columns(tile):
     return tl.sum(tl.sum(tile, 0), 2)
 
 
 @triton.jit
-def _over_rows(tile):  # type: ignore[no-untyped-def]
+def _over_rows(tile):
     merged = tl.reshape(tile, [tile.shape[0], tile.shape[1] * tile.shape[2], tile.shape[3]])
     return tl.sum(merged, 1)
 
 
 @triton.jit
-def _total(vector):  # type: ignore[no-untyped-def]
+def _total(vector):
     return tl.sum(tl.sum(vector, 1), 0)
 
 
 @triton.jit
-def _log(mass):  # type: ignore[no-untyped-def]
+def _log(mass):
     return tl.where(mass > 0, tl.log2(tl.where(mass > 0, mass, 1.0)), -float("inf"))
 
 
 @triton.jit
-def _sign(s, t):  # type: ignore[no-untyped-def]
+def _sign(s, t):
     return tl.where(s > t, 1.0, tl.where(s < t, -1.0, 0.0)).to(s.dtype)
 
 
 @triton.jit
-def _row_update(cost, scores):  # type: ignore[no-untyped-def]
+def _row_update(cost, scores):
     """−log₂ Σ_y exp2(scores − cost)."""
     exponents = _along_columns(scores) - cost
     largest = tl.max(tl.max(exponents, 0), 2)
@@ -92,7 +92,7 @@ def _row_update(cost, scores):  # type: ignore[no-untyped-def]
 
 
 @triton.jit
-def _column_update(cost, scores):  # type: ignore[no-untyped-def]
+def _column_update(cost, scores):
     """−log₂ Σ_x exp2(scores − cost)."""
     exponents = _along_rows(scores) - cost
     largest = tl.max(tl.max(exponents, 1), 1)
@@ -100,7 +100,7 @@ def _column_update(cost, scores):  # type: ignore[no-untyped-def]
 
 
 @triton.jit
-def sinkhorn_resident(  # type: ignore[no-untyped-def]
+def sinkhorn_resident(
     source,
     target,
     row_positions,
@@ -182,7 +182,7 @@ def sinkhorn_resident(  # type: ignore[no-untyped-def]
 
 
 @triton.jit
-def _points(  # type: ignore[no-untyped-def]
+def _points(
     problem,
     source,
     target,
@@ -206,14 +206,14 @@ def _points(  # type: ignore[no-untyped-def]
 
 
 @triton.jit
-def _transposed(points):  # type: ignore[no-untyped-def]
+def _transposed(points):
     """The same cost seen from the columns."""
     own, other, own_positions, other_positions, N, M, own_stride, other_stride, value_weight, position_weight = points
     return other, own, other_positions, own_positions, M, N, other_stride, own_stride, value_weight, position_weight
 
 
 @triton.jit
-def _sum_exponentials(points, potential, mass, x, shift, Y: tl.constexpr, D: tl.constexpr, MATRIX: tl.constexpr):  # type: ignore[no-untyped-def]
+def _sum_exponentials(points, potential, mass, x, shift, Y: tl.constexpr, D: tl.constexpr, MATRIX: tl.constexpr):
     """Σ_y mass exp2(shift + potential − C) of the rows x."""
     total = tl.zeros([x.shape[0], Y], shift.dtype)
     size = points[5]
@@ -226,7 +226,7 @@ def _sum_exponentials(points, potential, mass, x, shift, Y: tl.constexpr, D: tl.
 
 
 @triton.jit
-def _largest_exponent(points, potential, mass, x, Y: tl.constexpr, D: tl.constexpr, MATRIX: tl.constexpr):  # type: ignore[no-untyped-def]
+def _largest_exponent(points, potential, mass, x, Y: tl.constexpr, D: tl.constexpr, MATRIX: tl.constexpr):
     """max_y (potential + log₂ mass − C) of the rows x."""
     largest = tl.full([x.shape[0], Y], -float("inf"), mass.dtype.element_ty)
     size = points[5]
@@ -239,8 +239,8 @@ def _largest_exponent(points, potential, mass, x, Y: tl.constexpr, D: tl.constex
 
 
 @triton.jit
-def _half_step(points, potential, mass, x, guess, Y: tl.constexpr, D: tl.constexpr, MATRIX: tl.constexpr):  # type: ignore[no-untyped-def]
-    """−log₂ Σ_y mass exp2(potential − C) of the rows x; a guess within the safe range spares the search for the maximum."""
+def _half_step(points, potential, mass, x, guess, Y: tl.constexpr, D: tl.constexpr, MATRIX: tl.constexpr):
+    """−log₂ Σ_y mass exp2(potential − C) of the rows x; a guess near it spares the search for the maximum."""
     total = _sum_exponentials(points, potential, mass, x, guess, Y, D, MATRIX)
     safe = (x >= points[4]) | ((total > LOWEST) & (total < HIGHEST))
     if tl.min(safe.to(tl.int32), 0) == 0:
@@ -250,7 +250,7 @@ def _half_step(points, potential, mass, x, guess, Y: tl.constexpr, D: tl.constex
 
 
 @triton.jit
-def sinkhorn_tiled(  # type: ignore[no-untyped-def]
+def sinkhorn_tiled(
     source,
     target,
     row_positions,
@@ -344,13 +344,13 @@ def sinkhorn_tiled(  # type: ignore[no-untyped-def]
 
 
 @triton.jit
-def _scores(potential, mass, x, size, unit):  # type: ignore[no-untyped-def]
+def _scores(potential, mass, x, size, unit):
     """log₂ of a side's factor of the plan, −∞ where it has no mass."""
     return tl.load(potential + x, mask=x < size, other=0.0) * unit + _log(tl.load(mass + x, mask=x < size, other=0.0))
 
 
 @triton.jit
-def transport_value(  # type: ignore[no-untyped-def]
+def transport_value(
     source,
     target,
     row_positions,
@@ -391,12 +391,12 @@ def transport_value(  # type: ignore[no-untyped-def]
 
 
 @triton.jit
-def _inverse(mass):  # type: ignore[no-untyped-def]
+def _inverse(mass):
     return tl.where(mass > 0, 1.0 / mass, 0.0)
 
 
 @triton.jit
-def gradient_resident(  # type: ignore[no-untyped-def]
+def gradient_resident(
     source,
     target,
     row_positions,
@@ -483,7 +483,7 @@ def gradient_resident(  # type: ignore[no-untyped-def]
 
 
 @triton.jit
-def _plan_times(points, own, other, vector, x, Y: tl.constexpr, D: tl.constexpr):  # type: ignore[no-untyped-def]
+def _plan_times(points, own, other, vector, x, Y: tl.constexpr, D: tl.constexpr):
     """Σ_y P vector of the rows x; ``own`` and ``other`` hold the two sides' log₂ factors of the plan."""
     size = points[5]
     rows = tl.load(own + x, mask=x < points[4], other=-float("inf"))
@@ -497,7 +497,7 @@ def _plan_times(points, own, other, vector, x, Y: tl.constexpr, D: tl.constexpr)
 
 
 @triton.jit
-def _plan_moments(points, own, other, x, Y: tl.constexpr, D: tl.constexpr):  # type: ignore[no-untyped-def]
+def _plan_moments(points, own, other, x, Y: tl.constexpr, D: tl.constexpr):
     """Σ_y P and Σ_y P∘C of the rows x."""
     size = points[5]
     rows = tl.load(own + x, mask=x < points[4], other=-float("inf"))
@@ -514,7 +514,7 @@ def _plan_moments(points, own, other, x, Y: tl.constexpr, D: tl.constexpr):  # t
 
 
 @triton.jit
-def _value_gradient(  # type: ignore[no-untyped-def]
+def _value_gradient(
     points, own, other, own_adjoint, other_adjoint, x, EXACT: tl.constexpr, Y: tl.constexpr, D: tl.constexpr
 ):
     """Σ_y sign(s − t) G of the rows x."""
@@ -537,7 +537,7 @@ def _value_gradient(  # type: ignore[no-untyped-def]
 
 
 @triton.jit
-def _conditional_mean(points, potential, other, adjoint, x, unit, Y: tl.constexpr, D: tl.constexpr):  # type: ignore[no-untyped-def]
+def _conditional_mean(points, potential, other, adjoint, x, unit, Y: tl.constexpr, D: tl.constexpr):
     """Mean of C − adjoint under the plan given x, which exists where x has no mass."""
     size = points[5]
     rows = tl.load(potential + x, mask=x < points[4], other=0.0) * unit
@@ -554,7 +554,7 @@ def _conditional_mean(points, potential, other, adjoint, x, unit, Y: tl.constexp
 
 
 @triton.jit
-def gradient_tiled(  # type: ignore[no-untyped-def]
+def gradient_tiled(
     source,
     target,
     row_positions,
