@@ -17,8 +17,9 @@ from sslosses.transport.costs import PointcloudCost
 from sslosses.transport.problem import Potentials, Problem, Solution, ValueGradient
 from sslosses.transport.solvers import fused_triton_kernels as kernels
 
-# Largest N and M whose kernel matrix fits into the registers of one program.
+# Largest N and M whose kernel matrix fits into the registers of one program, and largest M of which some rows do.
 RESIDENT = {torch.float32: 128, torch.float64: 64}
+STRIPS = {torch.float32: 256, torch.float64: 128}
 TILE = {torch.float32: (32, 64), torch.float64: (32, 32)}
 
 
@@ -44,9 +45,15 @@ def sinkhorn(problem: Problem, *, max_iter: int, tol: float, init: Potentials | 
         matrix = cost.contiguous()
         points, dimensions, weights = (matrix,) * 4, 0, (1.0, 0.0)
         strides = (0, 0) if matrix.shape[0] == 1 else (rows * columns,) * 2
-    resident = max(rows, columns) <= RESIDENT[a.dtype]
-    scratch = () if resident else (torch.empty_like(a),)
-    kernel = kernels.sinkhorn_resident if resident else kernels.sinkhorn_tiled
+    scratch: tuple[Tensor, ...] = ()
+    if max(rows, columns) <= RESIDENT[a.dtype]:
+        kernel, blocks = kernels.sinkhorn_resident, _blocks(a.dtype, rows, columns)
+    elif columns <= STRIPS[a.dtype]:
+        kernel, blocks = kernels.sinkhorn_strips, _strips(a.dtype, columns)
+        scratch = (a.new_empty(size, 2 * rows),)
+    else:
+        kernel, blocks = kernels.sinkhorn_tiled, _tiles(a.dtype)
+        scratch = (torch.empty_like(a),)
     scale = _scale(problem)
     kernel[(size,)](
         *points,
@@ -67,7 +74,7 @@ def sinkhorn(problem: Problem, *, max_iter: int, tol: float, init: Potentials | 
         float(tol),
         D=dimensions,
         MATRIX=not isinstance(cost, PointcloudCost),
-        **_blocks(a.dtype, rows, columns, resident),
+        **blocks,
     )
     return Solution(f, g, iterations, error)
 
@@ -93,7 +100,7 @@ def transport_value(problem: Problem, f: Tensor, g: Tensor) -> Tensor:
         *(weight * scale for weight in weights),
         scale,
         D=dimensions,
-        **_blocks(a.dtype, rows, columns, resident=False),
+        **_tiles(a.dtype),
     )
     return values
 
@@ -136,7 +143,7 @@ def value_gradient(problem: Problem, f: Tensor, g: Tensor, *, exact: bool) -> Va
         torch.finfo(a.dtype).eps ** 1.7,
         D=dimensions,
         **options,
-        **_blocks(a.dtype, rows, columns, resident),
+        **(_blocks(a.dtype, rows, columns) if resident else _tiles(a.dtype)),
     )
     return ValueGradient(of_source, of_target, of_a, of_b) if exact else ValueGradient(of_source, of_target, f, g)
 
@@ -154,14 +161,23 @@ def _described(cost: PointcloudCost) -> tuple[tuple[Tensor, ...], int, tuple[flo
     return tuple(each.contiguous() for each in points), dimensions, (cost.value_weight, cost.position_weight), sizes
 
 
-def _blocks(dtype: torch.dtype, rows: int, columns: int, resident: bool) -> dict[str, int]:
-    """Sizes of the blocks, number of warps and limit of registers."""
-    if not resident:
-        x, y = TILE[dtype]
-        return {"X": x, "Y": y, "num_warps": 4}
+def _blocks(dtype: torch.dtype, rows: int, columns: int) -> dict[str, int]:
+    """Size of the kernel matrix that is held in registers, number of warps and limit of registers."""
     x, y = (max(16, triton.next_power_of_2(size)) for size in (rows, columns))
     blocks = {"X": x, "Y": y, "num_warps": max(1, min(8, x * y * dtype.itemsize // 4096))}
     if dtype == torch.float32 and torch.version.hip is None:
         # Lets two programs share a multiprocessor; what spills is outside the loops over products with the tile.
         blocks["maxnreg"] = 128
     return blocks
+
+
+def _strips(dtype: torch.dtype, columns: int) -> dict[str, int]:
+    """Size of the rows that are held in registers and number of warps."""
+    y = max(16, triton.next_power_of_2(columns))
+    return {"X": 8192 // (dtype.itemsize * y), "Y": y, "num_warps": 4}
+
+
+def _tiles(dtype: torch.dtype) -> dict[str, int]:
+    """Size of a tile and number of warps."""
+    x, y = TILE[dtype]
+    return {"X": x, "Y": y, "num_warps": 4}

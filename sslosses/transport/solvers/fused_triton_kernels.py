@@ -1,8 +1,8 @@
 """Triton kernels of the fused solver: one program a problem, all iterations in one launch.
 
 Costs and potentials are in units of ε/log₂e inside, so that exp(−C/ε) is one exp2. Kernels named "resident" keep the
-N × M kernel matrix in registers; "tiled" ones compute it again, tile by tile, from the points whenever they need it, and
-keep vectors in global memory. There a barrier stands between a write and a read of it by other threads.
+N × M kernel matrix in registers; those named "strips" and "tiled" compute it again from the points whenever they need
+it, some whole rows or one tile at a time, and keep vectors in global memory. There a barrier stands between a write and a read of it by other threads.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ def _cost(points, x, y, D: tl.constexpr, MATRIX: tl.constexpr):
     return tile
 
 
-# A resident tile of X × Y is a tensor (Y/16, X/2, 2, 16): each warp's lanes stand for 2 × 16 entries and each thread holds
-# a block, so that a sum over either side is mostly one within threads. As (X, Y), lanes would lie along Y alone, and a
+# A resident tile of X × Y is a tensor (Y/16, X/2, 2, 16): a warp's lanes stand for 2 × 16 entries and each thread holds
+# a block, so that sums over either side are mostly sums within threads. As (X, Y), lanes would lie along Y alone, and a
 # sum over it would take five shuffles for each row.
 @triton.jit
 def _points_of(size, LENGTH: tl.constexpr, WIDTH: tl.constexpr):
@@ -203,6 +203,145 @@ def _points(
     return (
         source, target, row_positions, column_positions, N, M, row_stride, column_stride, value_weight, position_weight,
     )  # fmt: skip
+
+
+@triton.jit
+def _log_pass(
+    points,
+    a,
+    w,
+    f_out,
+    scores,
+    y,
+    unit,
+    X: tl.constexpr,
+    D: tl.constexpr,
+    MATRIX: tl.constexpr,
+    FINISH: tl.constexpr,
+):
+    """One log-domain iteration over strips from the columns' scores; stores f and w = a, and returns g.
+
+    With FINISH f is updated only where a is 0; elsewhere it is what its scaling makes of it, in the units of the cost.
+    """
+    N = points[4]
+    largest = tl.full(y.shape, -float("inf"), scores.dtype)
+    total = tl.zeros(y.shape, scores.dtype)
+    for i in range(0, N, X):
+        x, in_x = _points_of(N - i, X, 2)
+        x += i
+        cost = _cost(points, _along_rows(x), _along_columns(y), D, MATRIX)
+        mass = tl.load(a + x, mask=in_x, other=0.0)
+        f = _row_update(cost, scores)
+        if FINISH:
+            scaled = tl.load(f_out + x, mask=in_x, other=0.0) + tl.log2(tl.load(w + x, mask=in_x, other=1.0) / mass)
+            f = tl.where(mass > 0, scaled, f)
+            tl.debug_barrier()
+            tl.store(f_out + x, f / unit, mask=in_x)
+        else:
+            tl.store(f_out + x, f, mask=in_x)
+            tl.store(w + x, mass, mask=in_x)
+        exponents = _along_rows(f + _log(mass)) - cost
+        top = tl.maximum(largest, tl.max(tl.max(exponents, 1), 1))
+        base = tl.where(top > -float("inf"), top, 0.0)
+        total = total * tl.exp2(largest - base) + _over_rows(tl.exp2(exponents - _along_columns(base)))
+        largest = top
+    return -largest - tl.log2(total)
+
+
+@triton.jit
+def sinkhorn_strips(
+    source,
+    target,
+    row_positions,
+    column_positions,
+    a,
+    b,
+    start,
+    scratch,
+    f_out,
+    g_out,
+    iterations,
+    errors,
+    N,
+    M,
+    source_stride,
+    target_stride,
+    max_iter,
+    value_weight: tl.float64,
+    position_weight: tl.float64,
+    scale: tl.float64,
+    tol: tl.float64,
+    D: tl.constexpr,
+    MATRIX: tl.constexpr,
+    X: tl.constexpr,
+    Y: tl.constexpr,
+):
+    """What :func:`sinkhorn_resident` does, with K computed again in each iteration, X rows at a time.
+
+    As a strip holds whole rows, it gives their scalings at once and serves the columns' sums too: one evaluation of K an
+    iteration. ``scratch`` is (P, 2N).
+    """
+    problem = tl.program_id(0).to(tl.int64)
+    y, in_y = _points_of(M, Y, 16)
+    points = _points(
+        problem, source, target, row_positions, column_positions, N, M, source_stride, target_stride, M, 1,
+        tl.full((), value_weight, a.dtype.element_ty), tl.full((), position_weight, a.dtype.element_ty),
+    )  # fmt: skip
+    unit = tl.full((), scale, a.dtype.element_ty)
+    of_b = tl.load(b + problem * M + y, mask=in_y, other=0.0)
+    g = tl.load(start + problem * M + y, mask=in_y, other=0.0) * unit
+    a += problem * N
+    f_out += problem * N
+    scratch += problem * 2 * N
+
+    # The masses times their scalings, as in the resident kernel; w and the next w take turns in the scratch memory.
+    z = of_b
+    turn = tl.full((), 0, tl.int32)
+    error = tl.full((), float("inf"), of_b.dtype)
+    done = tl.full((), 0, tl.int32)
+    lost = done == 0
+    running = done < max_iter
+    while running:
+        if lost:
+            g += tl.where(of_b > 0, tl.log2(z / of_b), 0.0)
+            g = _log_pass(points, a, scratch + turn * N, f_out, g + _log(of_b), y, unit, X, D, MATRIX, False)
+            z = of_b
+            done += 1
+            tl.debug_barrier()
+        columns = tl.where(of_b > 0, g, -float("inf"))
+        excess = tl.zeros([X // 2, 2], of_b.dtype)
+        products = tl.zeros([Y // 16, X // 2, 2, 16], of_b.dtype)
+        for i in range(0, N, X):
+            x, in_x = _points_of(N - i, X, 2)
+            x += i
+            of_a = tl.load(a + x, mask=in_x, other=0.0)
+            f = tl.where(of_a > 0, tl.load(f_out + x, mask=in_x, other=0.0), -float("inf"))
+            cost = _cost(points, _along_rows(x), _along_columns(y), D, MATRIX)
+            kernel = tl.exp2(_along_rows(f) + (_along_columns(columns) - cost))
+            sums = _over_columns(kernel * _along_columns(z))
+            excess += tl.abs(tl.load(scratch + turn * N + x, mask=in_x, other=0.0) * sums - of_a)
+            safe = (sums > LOWEST) & (sums < HIGHEST)
+            next_w = tl.where(of_a > 0, tl.where(safe, of_a / sums, float("nan")), 0.0)
+            products += kernel * _along_rows(next_w)
+            tl.store(scratch + (1 - turn) * N + x, next_w, mask=in_x)
+        error = _total(excess)
+        tl.debug_barrier()
+        running = done < max_iter and not (error <= tol)
+        if running:
+            column_sums = _over_rows(products)
+            safe_columns = (of_b == 0) | ((column_sums > LOWEST) & (column_sums < HIGHEST))
+            lost = tl.min(tl.min(safe_columns.to(tl.int32), 1), 0) == 0
+            if not lost:
+                z = tl.where(of_b > 0, of_b / column_sums, 0.0)
+                turn = 1 - turn
+                done += 1
+
+    g += tl.where(of_b > 0, tl.log2(z / of_b), 0.0)
+    # A point without mass took no part; its potential is the one that the others imply in the end.
+    columns = _log_pass(points, a, scratch + turn * N, f_out, g + _log(of_b), y, unit, X, D, MATRIX, True)
+    tl.store(g_out + problem * M + y, tl.where(of_b > 0, g, columns) / unit, mask=in_y)
+    tl.store(iterations + problem, done)
+    tl.store(errors + problem, error)
 
 
 @triton.jit
