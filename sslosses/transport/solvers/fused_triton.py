@@ -119,10 +119,16 @@ def value_gradient(problem: Problem, f: Tensor, g: Tensor, *, exact: bool) -> Va
     (size, rows), columns = a.shape, b.shape[-1]
     of_source, of_target, of_a, of_b = (torch.empty_like(each) for each in (a, b, a, b))
     points, dimensions, weights, strides = _described(problem.cost)
-    resident = exact and max(rows, columns) <= RESIDENT[a.dtype]
-    options: dict[str, Any] = {} if resident else {"EXACT": exact}
-    scratch = () if resident else (a.new_empty(size, 5 * rows + 6 * columns),)
-    kernel = kernels.gradient_resident if resident else kernels.gradient_tiled
+    scratch: tuple[Tensor, ...] = ()
+    options: dict[str, Any]
+    if exact and max(rows, columns) <= RESIDENT[a.dtype]:
+        kernel, options = kernels.gradient_resident, _blocks(a.dtype, rows, columns)
+    elif exact and columns <= STRIPS[a.dtype]:
+        kernel, options = kernels.gradient_strips, _strips(a.dtype, columns)
+        scratch = (a.new_empty(size, 2 * rows),)
+    else:
+        kernel, options = kernels.gradient_tiled, {"EXACT": exact, **_tiles(a.dtype)}
+        scratch = (a.new_empty(size, 5 * rows + 6 * columns),)
     scale = _scale(problem)
     kernel[(size,)](
         *points,
@@ -143,7 +149,6 @@ def value_gradient(problem: Problem, f: Tensor, g: Tensor, *, exact: bool) -> Va
         torch.finfo(a.dtype).eps ** 1.7,
         D=dimensions,
         **options,
-        **(_blocks(a.dtype, rows, columns) if resident else _tiles(a.dtype)),
     )
     return ValueGradient(of_source, of_target, of_a, of_b) if exact else ValueGradient(of_source, of_target, f, g)
 
@@ -165,16 +170,21 @@ def _blocks(dtype: torch.dtype, rows: int, columns: int) -> dict[str, int]:
     """Size of the kernel matrix that is held in registers, number of warps and limit of registers."""
     x, y = (max(16, triton.next_power_of_2(size)) for size in (rows, columns))
     blocks = {"X": x, "Y": y, "num_warps": max(1, min(8, x * y * dtype.itemsize // 4096))}
-    if dtype == torch.float32 and torch.version.hip is None:
-        # Lets two programs share a multiprocessor; what spills is outside the loops over products with the tile.
-        blocks["maxnreg"] = 128
-    return blocks
+    # Two programs of 8 warps to a multiprocessor; what spills is used outside the iterations.
+    return blocks | _registers(dtype, 128)
+
+
+def _registers(dtype: torch.dtype, limit: int) -> dict[str, int]:
+    """Option that limits the registers of a thread; only CUDA has it, and float64 needs them all."""
+    return {"maxnreg": limit} if dtype == torch.float32 and torch.version.hip is None else {}
 
 
 def _strips(dtype: torch.dtype, columns: int) -> dict[str, int]:
     """Size of the rows that are held in registers and number of warps."""
     y = max(16, triton.next_power_of_2(columns))
-    return {"X": 8192 // (dtype.itemsize * y), "Y": y, "num_warps": 4}
+    blocks = {"X": 8192 // (dtype.itemsize * y), "Y": y, "num_warps": 4}
+    # Three programs to a multiprocessor.
+    return blocks | _registers(dtype, 168)
 
 
 def _tiles(dtype: torch.dtype) -> dict[str, int]:

@@ -17,22 +17,55 @@ LN2 = tl.constexpr(0.6931471805599453)
 
 
 @triton.jit
-def _cost(points, x, y, D: tl.constexpr, MATRIX: tl.constexpr):
-    """The cost between points x of one side and y of the other, two tensors of indices that broadcast to a tile."""
-    own, other, own_positions, other_positions, N, M, own_stride, other_stride, value_weight, position_weight = points
-    in_x, in_y = x < N, y < M
-    if MATRIX:
-        offsets = x * own_stride + y * other_stride
-        tile = value_weight * tl.load(own + offsets, mask=in_x & in_y, other=0.0)
+def _along_rows(vector):
+    """A vector of rows, as it meets a tile."""
+    if len(vector.shape) == 1:
+        tile = tl.expand_dims(vector, 1)
     else:
-        s = tl.load(own + x, mask=in_x, other=0.0)
-        t = tl.load(other + y, mask=in_y, other=0.0)
-        tile = value_weight * tl.abs(s - t)
+        tile = tl.expand_dims(tl.expand_dims(vector, 0), 3)
+    return tile
+
+
+@triton.jit
+def _along_columns(vector):
+    """A vector of columns, as it meets a tile."""
+    if len(vector.shape) == 1:
+        tile = tl.expand_dims(vector, 0)
+    else:
+        tile = tl.expand_dims(tl.expand_dims(vector, 1), 1)
+    return tile
+
+
+@triton.jit
+def _side(values, positions, index, size, D: tl.constexpr):
+    """Values and coordinates of the points of one side."""
+    side = (tl.load(values + index, mask=index < size, other=0.0),)
+    for d in tl.static_range(D):
+        side = side + (tl.load(positions + index * D + d, mask=index < size, other=0.0),)
+    return side
+
+
+@triton.jit
+def _others(points, y, D: tl.constexpr):
+    """The side of the columns y; loops over rows load it once."""
+    return _side(points[1], points[3], y, points[5], D)
+
+
+@triton.jit
+def _cost(points, x, y, others, D: tl.constexpr, MATRIX: tl.constexpr):
+    """Tile of the cost between the rows x and the columns y, which ``others`` describes."""
+    own, _, own_positions, _, N, M, own_stride, other_stride, value_weight, position_weight = points
+    if MATRIX:
+        offsets = _along_rows(x) * own_stride + _along_columns(y) * other_stride
+        mask = _along_rows(x < N) & _along_columns(y < M)
+        tile = value_weight * tl.load(own + offsets, mask=mask, other=0.0)
+    else:
+        here = _side(own, own_positions, x, N, D)
+        tile = value_weight * tl.abs(_along_rows(here[0]) - _along_columns(others[0]))
         square = tl.zeros_like(tile)
         for d in tl.static_range(D):
-            p = tl.load(own_positions + x * D + d, mask=in_x, other=0.0)
-            q = tl.load(other_positions + y * D + d, mask=in_y, other=0.0)
-            square += (p - q) * (p - q)
+            step = _along_rows(here[1 + d]) - _along_columns(others[1 + d])
+            square += step * step
         tile += position_weight * tl.sqrt(square)
     return tile
 
@@ -45,16 +78,6 @@ def _points_of(size, LENGTH: tl.constexpr, WIDTH: tl.constexpr):
     """Indices of one side's points, (LENGTH/WIDTH, WIDTH), and which of them exist."""
     index = tl.arange(0, LENGTH // WIDTH)[:, None] * WIDTH + tl.arange(0, WIDTH)[None, :]
     return index, index < size
-
-
-@triton.jit
-def _along_rows(vector):
-    return tl.expand_dims(tl.expand_dims(vector, 0), 3)
-
-
-@triton.jit
-def _along_columns(vector):
-    return tl.expand_dims(tl.expand_dims(vector, 1), 1)
 
 
 @triton.jit
@@ -138,6 +161,7 @@ def sinkhorn_resident(
         problem, source, target, row_positions, column_positions, N, M, source_stride, target_stride, M, 1,
         tl.full((), value_weight, a.dtype.element_ty), tl.full((), position_weight, a.dtype.element_ty),
     )  # fmt: skip
+    others = _others(points, y, D)
     unit = tl.full((), scale, a.dtype.element_ty)
     of_a = tl.load(a + problem * N + x, mask=in_x, other=0.0)
     of_b = tl.load(b + problem * M + y, mask=in_y, other=0.0)
@@ -160,7 +184,7 @@ def sinkhorn_resident(
             z = tl.where(of_b > 0, of_b / column_sums, 0.0)
         else:
             g += tl.where(of_b > 0, tl.log2(z / of_b), 0.0)
-            cost = _cost(points, _along_rows(x), _along_columns(y), D, MATRIX)
+            cost = _cost(points, x, y, others, D, MATRIX)
             f = _row_update(cost, g + _log(of_b))
             g = _column_update(cost, f + _log(of_a))
             rows, columns = tl.where(of_a > 0, f, -float("inf")), tl.where(of_b > 0, g, -float("inf"))
@@ -173,7 +197,7 @@ def sinkhorn_resident(
     f += tl.where(of_a > 0, tl.log2(w / of_a), 0.0)
     g += tl.where(of_b > 0, tl.log2(z / of_b), 0.0)
     # A point without mass took no part; its potential is the one that the others imply in the end.
-    cost = _cost(points, _along_rows(x), _along_columns(y), D, MATRIX)
+    cost = _cost(points, x, y, others, D, MATRIX)
     rows, columns = _row_update(cost, g + _log(of_b)), _column_update(cost, f + _log(of_a))
     tl.store(f_out + problem * N + x, tl.where(of_a > 0, f, rows) / unit, mask=in_x)
     tl.store(g_out + problem * M + y, tl.where(of_b > 0, g, columns) / unit, mask=in_y)
@@ -213,6 +237,7 @@ def _log_pass(
     f_out,
     scores,
     y,
+    others,
     unit,
     X: tl.constexpr,
     D: tl.constexpr,
@@ -229,7 +254,7 @@ def _log_pass(
     for i in range(0, N, X):
         x, in_x = _points_of(N - i, X, 2)
         x += i
-        cost = _cost(points, _along_rows(x), _along_columns(y), D, MATRIX)
+        cost = _cost(points, x, y, others, D, MATRIX)
         mass = tl.load(a + x, mask=in_x, other=0.0)
         f = _row_update(cost, scores)
         if FINISH:
@@ -287,6 +312,7 @@ def sinkhorn_strips(
         problem, source, target, row_positions, column_positions, N, M, source_stride, target_stride, M, 1,
         tl.full((), value_weight, a.dtype.element_ty), tl.full((), position_weight, a.dtype.element_ty),
     )  # fmt: skip
+    others = _others(points, y, D)
     unit = tl.full((), scale, a.dtype.element_ty)
     of_b = tl.load(b + problem * M + y, mask=in_y, other=0.0)
     g = tl.load(start + problem * M + y, mask=in_y, other=0.0) * unit
@@ -304,7 +330,7 @@ def sinkhorn_strips(
     while running:
         if lost:
             g += tl.where(of_b > 0, tl.log2(z / of_b), 0.0)
-            g = _log_pass(points, a, scratch + turn * N, f_out, g + _log(of_b), y, unit, X, D, MATRIX, False)
+            g = _log_pass(points, a, scratch + turn * N, f_out, g + _log(of_b), y, others, unit, X, D, MATRIX, False)
             z = of_b
             done += 1
             tl.debug_barrier()
@@ -316,7 +342,7 @@ def sinkhorn_strips(
             x += i
             of_a = tl.load(a + x, mask=in_x, other=0.0)
             f = tl.where(of_a > 0, tl.load(f_out + x, mask=in_x, other=0.0), -float("inf"))
-            cost = _cost(points, _along_rows(x), _along_columns(y), D, MATRIX)
+            cost = _cost(points, x, y, others, D, MATRIX)
             kernel = tl.exp2(_along_rows(f) + (_along_columns(columns) - cost))
             sums = _over_columns(kernel * _along_columns(z))
             excess += tl.abs(tl.load(scratch + turn * N + x, mask=in_x, other=0.0) * sums - of_a)
@@ -338,7 +364,7 @@ def sinkhorn_strips(
 
     g += tl.where(of_b > 0, tl.log2(z / of_b), 0.0)
     # A point without mass took no part; its potential is the one that the others imply in the end.
-    columns = _log_pass(points, a, scratch + turn * N, f_out, g + _log(of_b), y, unit, X, D, MATRIX, True)
+    columns = _log_pass(points, a, scratch + turn * N, f_out, g + _log(of_b), y, others, unit, X, D, MATRIX, True)
     tl.store(g_out + problem * M + y, tl.where(of_b > 0, g, columns) / unit, mask=in_y)
     tl.store(iterations + problem, done)
     tl.store(errors + problem, error)
@@ -360,7 +386,7 @@ def _sum_exponentials(points, potential, mass, x, shift, Y: tl.constexpr, D: tl.
         y = j + tl.arange(0, Y)
         weight = _log(tl.load(mass + y, mask=y < size, other=0.0))
         scores = tl.load(potential + y, mask=y < size, other=0.0) + weight
-        total += tl.exp2(shift[:, None] + (scores[None, :] - _cost(points, x[:, None], y[None, :], D, MATRIX)))
+        total += tl.exp2(shift[:, None] + (scores[None, :] - _cost(points, x, y, _others(points, y, D), D, MATRIX)))
     return tl.sum(total, 1)
 
 
@@ -373,7 +399,7 @@ def _largest_exponent(points, potential, mass, x, Y: tl.constexpr, D: tl.constex
         y = j + tl.arange(0, Y)
         weight = _log(tl.load(mass + y, mask=y < size, other=0.0))
         scores = tl.load(potential + y, mask=y < size, other=0.0) + weight
-        largest = tl.maximum(largest, scores[None, :] - _cost(points, x[:, None], y[None, :], D, MATRIX))
+        largest = tl.maximum(largest, scores[None, :] - _cost(points, x, y, _others(points, y, D), D, MATRIX))
     return tl.max(largest, 1)
 
 
@@ -524,7 +550,7 @@ def transport_value(
         for j in range(0, M, Y):
             y = j + tl.arange(0, Y)
             columns = _scores(g + problem * M, b + problem * M, y, M, unit)
-            cost = _cost(points, x[:, None], y[None, :], D, False)
+            cost = _cost(points, x, y, _others(points, y, D), D, False)
             moved += tl.exp2(rows[:, None] + (columns[None, :] - cost)) * cost
     tl.store(values + problem, tl.sum(tl.sum(moved, 1), 0) / unit)
 
@@ -568,13 +594,14 @@ def gradient_resident(
         problem, source, target, row_positions, column_positions, N, M, source_stride, target_stride, M, 1,
         tl.full((), value_weight, a.dtype.element_ty), tl.full((), position_weight, a.dtype.element_ty),
     )  # fmt: skip
+    others = _others(points, y, D)
     unit = tl.full((), scale, a.dtype.element_ty)
     of_f = tl.load(f + problem * N + x, mask=in_x, other=0.0) * unit
     of_g = tl.load(g + problem * M + y, mask=in_y, other=0.0) * unit
     rows = of_f + _log(tl.load(a + problem * N + x, mask=in_x, other=0.0))
     columns = of_g + _log(tl.load(b + problem * M + y, mask=in_y, other=0.0))
 
-    cost = _cost(points, _along_rows(x), _along_columns(y), D, False)
+    cost = _cost(points, x, y, others, D, False)
     plan = tl.exp2(_along_rows(rows) + (_along_columns(columns) - cost))
     moved = plan * cost
     r, c = _over_columns(moved), _over_rows(moved)
@@ -602,7 +629,7 @@ def gradient_resident(
         step += 1
     lam = inverse_a * (r - _over_columns(plan * _along_columns(mu)))
 
-    cost = _cost(points, _along_rows(x), _along_columns(y), D, False)
+    cost = _cost(points, x, y, others, D, False)
     s = tl.load(source + problem * N + x, mask=in_x, other=0.0)
     t = tl.load(target + problem * M + y, mask=in_y, other=0.0)
     gradient = plan * (1.0 - LN2 * (cost - _along_rows(lam) - _along_columns(mu)))
@@ -622,6 +649,121 @@ def gradient_resident(
 
 
 @triton.jit
+def gradient_strips(
+    source,
+    target,
+    row_positions,
+    column_positions,
+    a,
+    b,
+    f,
+    g,
+    scratch,
+    source_out,
+    target_out,
+    a_out,
+    b_out,
+    N,
+    M,
+    source_stride,
+    target_stride,
+    value_weight: tl.float64,
+    position_weight: tl.float64,
+    scale: tl.float64,
+    limit: tl.float64,
+    D: tl.constexpr,
+    X: tl.constexpr,
+    Y: tl.constexpr,
+):
+    """What :func:`gradient_resident` does, with P computed again in each step, X rows at a time; scratch is (P, 2N)."""
+    problem = tl.program_id(0).to(tl.int64)
+    y, in_y = _points_of(M, Y, 16)
+    points = _points(
+        problem, source, target, row_positions, column_positions, N, M, source_stride, target_stride, M, 1,
+        tl.full((), value_weight, a.dtype.element_ty), tl.full((), position_weight, a.dtype.element_ty),
+    )  # fmt: skip
+    others = _others(points, y, D)
+    unit = tl.full((), scale, a.dtype.element_ty)
+    gain = points[8] / unit
+    of_g = tl.load(g + problem * M + y, mask=in_y, other=0.0) * unit
+    columns = of_g + _log(tl.load(b + problem * M + y, mask=in_y, other=0.0))
+    a += problem * N
+    f += problem * N
+    inverse_a, r = scratch + problem * 2 * N, scratch + problem * 2 * N + N
+
+    masses = tl.zeros([Y // 16, X // 2, 2, 16], of_g.dtype)
+    costs, shares = tl.zeros_like(masses), tl.zeros_like(masses)
+    for i in range(0, N, X):
+        x, in_x = _points_of(N - i, X, 2)
+        x += i
+        cost = _cost(points, x, y, others, D, False)
+        plan = tl.exp2(_along_rows(_scores(f, a, x, N, unit)) + (_along_columns(columns) - cost))
+        moved = plan * cost
+        of_row, inverse = _over_columns(moved), _inverse(_over_columns(plan))
+        masses += plan
+        costs += moved
+        shares += plan * _along_rows(inverse * of_row)
+        tl.store(inverse_a + x, inverse, mask=in_x)
+        tl.store(r + x, of_row, mask=in_x)
+    tl.debug_barrier()
+
+    mass_b, c = _over_rows(masses), _over_rows(costs)
+    inverse_b = _inverse(mass_b)
+    mu = tl.zeros_like(c)
+    residual = c - _over_rows(shares)
+    direction = inverse_b * residual
+    rz = _total(residual * direction)
+    goal = _total(c * inverse_b * c) * tl.full((), limit, c.dtype)
+    step = tl.full((), 0, tl.int32)
+    while step < 3 * M + 50 and rz > goal:
+        products = tl.zeros_like(masses)
+        for i in range(0, N, X):
+            x, in_x = _points_of(N - i, X, 2)
+            x += i
+            cost = _cost(points, x, y, others, D, False)
+            plan = tl.exp2(_along_rows(_scores(f, a, x, N, unit)) + (_along_columns(columns) - cost))
+            through = tl.load(inverse_a + x, mask=in_x, other=0.0) * _over_columns(plan * _along_columns(direction))
+            products += plan * _along_rows(through)
+        image = mass_b * direction - _over_rows(products)
+        curvature = _total(direction * image)
+        # A direction without curvature lies in the null space up to rounding: nothing is left to gain along it.
+        length = tl.where(curvature > 0, rz / curvature, 0.0)
+        mu += length * direction
+        residual -= length * image
+        rest = inverse_b * residual
+        next_rz = tl.where(curvature > 0, _total(residual * rest), 0.0)
+        direction = rest + next_rz / rz * direction
+        rz = next_rz
+        step += 1
+
+    signs, masses, costs = tl.zeros_like(masses), tl.zeros_like(masses), tl.zeros_like(masses)
+    for i in range(0, N, X):
+        x, in_x = _points_of(N - i, X, 2)
+        x += i
+        rows = _scores(f, a, x, N, unit)
+        cost = _cost(points, x, y, others, D, False)
+        plan = tl.exp2(_along_rows(rows) + (_along_columns(columns) - cost))
+        lam = tl.load(r + x, mask=in_x, other=0.0) - _over_columns(plan * _along_columns(mu))
+        lam *= tl.load(inverse_a + x, mask=in_x, other=0.0)
+        gradient = plan * (1.0 - LN2 * (cost - _along_rows(lam) - _along_columns(mu)))
+        s = tl.load(points[0] + x, mask=in_x, other=0.0)
+        signed = _sign(_along_rows(s), _along_columns(others[0])) * gradient
+        signs += signed
+        tl.store(source_out + problem * N + x, gain * _over_columns(signed), mask=in_x)
+        # Once more through the conditional plans P/a and P/b, which exist where a or b is 0.
+        of_f = tl.load(f + x, mask=in_x, other=0.0) * unit
+        given_a = tl.exp2(_along_rows(of_f) + (_along_columns(columns) - cost))
+        lam = _over_columns(given_a * (cost - _along_columns(mu))) / _over_columns(given_a)
+        lam = tl.where(in_x, lam, 0.0)
+        given_b = tl.exp2(_along_rows(rows) + (_along_columns(of_g) - cost))
+        masses += given_b
+        costs += given_b * (cost - _along_rows(lam))
+        tl.store(a_out + problem * N + x, lam / unit, mask=in_x)
+    tl.store(target_out + problem * M + y, -gain * _over_rows(signs), mask=in_y)
+    tl.store(b_out + problem * M + y, _over_rows(costs) / _over_rows(masses) / unit, mask=in_y)
+
+
+@triton.jit
 def _plan_times(points, own, other, vector, x, Y: tl.constexpr, D: tl.constexpr):
     """Σ_y P vector of the rows x; ``own`` and ``other`` hold the two sides' log₂ factors of the plan."""
     size = points[5]
@@ -630,7 +772,7 @@ def _plan_times(points, own, other, vector, x, Y: tl.constexpr, D: tl.constexpr)
     for j in range(0, size, Y):
         y = j + tl.arange(0, Y)
         columns = tl.load(other + y, mask=y < size, other=-float("inf"))
-        cost = _cost(points, x[:, None], y[None, :], D, False)
+        cost = _cost(points, x, y, _others(points, y, D), D, False)
         total += tl.exp2(rows[:, None] + (columns[None, :] - cost)) * tl.load(vector + y, mask=y < size, other=0.0)
     return tl.sum(total, 1)
 
@@ -645,7 +787,7 @@ def _plan_moments(points, own, other, x, Y: tl.constexpr, D: tl.constexpr):
     for j in range(0, size, Y):
         y = j + tl.arange(0, Y)
         columns = tl.load(other + y, mask=y < size, other=-float("inf"))
-        cost = _cost(points, x[:, None], y[None, :], D, False)
+        cost = _cost(points, x, y, _others(points, y, D), D, False)
         plan = tl.exp2(rows[:, None] + (columns[None, :] - cost))
         mass += plan
         moved += plan * cost
@@ -665,7 +807,7 @@ def _value_gradient(
         y = j + tl.arange(0, Y)
         columns = tl.load(other + y, mask=y < size, other=-float("inf"))
         t = tl.load(points[1] + y, mask=y < size, other=0.0)
-        cost = _cost(points, x[:, None], y[None, :], D, False)
+        cost = _cost(points, x, y, _others(points, y, D), D, False)
         gradient = tl.exp2(rows[:, None] + (columns[None, :] - cost))
         if EXACT:
             lam = tl.load(own_adjoint + x, mask=x < points[4], other=0.0)
@@ -685,7 +827,7 @@ def _conditional_mean(points, potential, other, adjoint, x, unit, Y: tl.constexp
     for j in range(0, size, Y):
         y = j + tl.arange(0, Y)
         columns = tl.load(other + y, mask=y < size, other=-float("inf"))
-        cost = _cost(points, x[:, None], y[None, :], D, False)
+        cost = _cost(points, x, y, _others(points, y, D), D, False)
         given = tl.exp2(rows[:, None] + (columns[None, :] - cost))
         mass += given
         moved += given * (cost - tl.load(adjoint + y, mask=y < size, other=0.0)[None, :])
