@@ -83,25 +83,28 @@ def assert_agree(cost, a, b, tolerance=1e-9, of_gradient=None, **options):
         assert_close(ours, theirs, tolerance)
     outer, expected_outer = (f.unsqueeze(-1) + g.unsqueeze(-2) for f, g in (result.potentials, expected.potentials))
     assert_close(outer, expected_outer, tolerance)
-    assert_close(result.marginal_error, expected.marginal_error, tolerance)
+    assert (result.marginal_error - expected.marginal_error).abs().max() <= 0.1 * tolerance
     for ours, theirs in zip(gradients, expected_gradients, strict=True):
         assert_close(ours, theirs, of_gradient or tolerance)
     return result
 
 
-# One program holds at most 64 × 64 in float64 and 128 × 128 in float32; blocks are powers of two from 16.
-SIZES = [(1, 1), (1, 5), (5, 1), (5, 7), (16, 17), (17, 16), (33, 20), (64, 64), (65, 7), (7, 65), (70, 66)]
+# One program holds at most 64 × 64 in float64 and 128 × 128 in float32, or some rows of 128 and 256. Blocks are powers
+# of two from 16.
+SIZES = [(1, 1), (1, 5), (5, 1), (5, 7), (16, 17), (17, 16), (64, 64), (65, 7), (7, 65), (70, 66), (6, 128), (35, 129)]
+# Each of the three kernels.
+KERNELS = pytest.mark.parametrize(("rows", "columns"), [(10, 8), (66, 8), (8, 130)])
 
 
 @pytest.mark.parametrize(("rows", "columns"), SIZES)
 def test_the_same_iterates(rows, columns):
     # Too few iterations to converge, so that both are compared on the way.
     # The larger ε needs fewer steps for the adjoint system, which are what takes long in the interpreter.
-    large = min(rows, columns) > 64
+    large = min(rows, columns) > 32
     assert_agree(*make(rows, columns), epsilon=0.5 if large else 0.05, max_iter=2 if large else 6, tol=1e-12)
 
 
-@pytest.mark.parametrize(("rows", "columns"), [(20, 21), (128, 30), (129, 5), (5, 150)])
+@pytest.mark.parametrize(("rows", "columns"), [(20, 21), (128, 30), (129, 5), (5, 256), (4, 257)])
 def test_float32(rows, columns):
     assert_agree(*make(rows, columns, torch.float32), 1e-4, epsilon=0.1, max_iter=5, tol=1e-9)
 
@@ -118,11 +121,11 @@ def test_at_convergence(rows, epsilon):
         assert len(set(result.iterations.tolist())) > 1
 
 
-@pytest.mark.parametrize("rows", [12, 66])
-def test_a_small_epsilon(rows):
+@KERNELS
+def test_a_small_epsilon(rows, columns):
     # The adjoint system of a plan that is nearly a permutation is ill-conditioned: its gradient is compared loosely.
-    cost, a, b = make(rows, 9, batch=1)
-    options = {"epsilon": 1e-3, "max_iter": 30 if rows == 12 else 10, "tol": 1e-9}
+    cost, a, b = make(rows, columns, batch=1)
+    options = {"epsilon": 1e-3, "max_iter": 30 if rows == 10 else 10, "tol": 1e-9}
     result, value, gradients = solved(cost, a, b, Fused(), **options)
     expected, expected_value, expected_gradients = solved(cost, a, b, "dense", **options)
     for ours, theirs in zip(result.potentials, expected.potentials, strict=True):
@@ -152,9 +155,9 @@ def test_scalings_beyond_float32():
     assert_agree(cost, a, b, 1e-4, 1e-3, epsilon=0.05, max_iter=4, tol=1e-6, init=start)
 
 
-@pytest.mark.parametrize("rows", [10, 66])
-def test_starting_from_potentials(rows):
-    cost, a, b = make(rows, 8, zeros=False, batch=1)
+@KERNELS
+def test_starting_from_potentials(rows, columns):
+    cost, a, b = make(rows, columns, zeros=False, batch=1)
     cold = solve(cost, a, b, epsilon=0.1, max_iter=4, tol=1e-12, solver="dense")
     assert_agree(cost, a, b, epsilon=0.1, max_iter=3, tol=1e-12, init=cold.potentials)
     done = solve(cost, a, b, epsilon=0.1, max_iter=200, tol=1e-9, solver="dense")
@@ -162,19 +165,19 @@ def test_starting_from_potentials(rows):
     assert (again.iterations == 1).all()
 
 
-@pytest.mark.parametrize("rows", [10, 66])
+@KERNELS
 @pytest.mark.parametrize("shared", [False, True])
-def test_a_matrix(rows, shared):
-    cost, a, b = make(rows, 8, batch=3)
+def test_a_matrix(rows, columns, shared):
+    cost, a, b = make(rows, columns, batch=3)
     matrix = cost.dense()[0] if shared else cost.dense().mT.contiguous().mT
     result = assert_agree(matrix, a, b, epsilon=0.05, max_iter=8, tol=1e-12)
     assert result.problem.cost.shape[0] == (1 if shared else 3)
 
 
-@pytest.mark.parametrize("rows", [10, 66])
+@KERNELS
 @pytest.mark.parametrize("kind", ["transport", "regularised"])
-def test_the_envelope_gradient(rows, kind):
-    cost, a, b = make(rows, 8)
+def test_the_envelope_gradient(rows, columns, kind):
+    cost, a, b = make(rows, columns)
     gradients = []
     for solver in (Fused(), "dense"):
         source = cost.source.clone().requires_grad_()
@@ -192,17 +195,17 @@ def test_other_dimensions(dimensions):
     assert_agree(*make(9, 8, dimensions=dimensions), epsilon=0.1, max_iter=5, tol=1e-12)
 
 
-@pytest.mark.parametrize("rows", [10, 66])
-def test_equal_values_have_no_gradient(rows):
+@KERNELS
+def test_equal_values_have_no_gradient(rows, columns):
     # sign(0) = 0, as for the derivative of |x| in torch.
-    cost, a, b = make(rows, 8)
+    cost, a, b = make(rows, columns)
     cost.target[:, :3] = cost.source[:, :3]
-    assert_agree(cost, a, b, epsilon=0.1, max_iter=5, tol=1e-12)
+    assert_agree(cost, a, b, epsilon=0.5, max_iter=5, tol=1e-12)
 
 
-@pytest.mark.parametrize("rows", [10, 66])
-def test_layouts_that_are_not_contiguous(rows):
-    cost, a, b = make(rows, 8)
+@KERNELS
+def test_layouts_that_are_not_contiguous(rows, columns):
+    cost, a, b = make(rows, columns)
     expected = solve(cost, a, b, epsilon=0.1, max_iter=5, solver=Fused())
     strided = pointcloud_cost(
         *(each.mT.contiguous().mT for each in (cost.source, cost.target, cost.source_positions, cost.target_positions)),
@@ -214,9 +217,9 @@ def test_layouts_that_are_not_contiguous(rows):
 
 
 @pytest.mark.filterwarnings("ignore:All-NaN")
-@pytest.mark.parametrize("rows", [10, 66])
-def test_a_cost_of_nan_never_converges(rows):
-    cost, a, b = make(rows, 8)
+@KERNELS
+def test_a_cost_of_nan_never_converges(rows, columns):
+    cost, a, b = make(rows, columns)
     cost.source[1, 4] = torch.nan
     result = solve(cost, a, b, epsilon=1.0, max_iter=7, solver=Fused())
     assert result.converged.tolist() == [True, False]

@@ -77,7 +77,14 @@ def test_compiles_for_an_h100(monkeypatch, tmp_path, points, dtype):
     monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
     launches = []
     kernels = fused_triton.kernels
-    for name in ("sinkhorn_resident", "sinkhorn_tiled", "transport_value", "gradient_resident", "gradient_tiled"):
+    for name in (
+        "sinkhorn_resident",
+        "sinkhorn_strips",
+        "sinkhorn_tiled",
+        "transport_value",
+        "gradient_resident",
+        "gradient_tiled",
+    ):
         monkeypatch.setattr(kernels, name, Recorder(getattr(kernels, name), launches))
     positions = grid_positions(7, points // 7, dtype=dtype)
     values, mass = torch.rand(2, points, dtype=dtype), torch.full((2, points), 1 / points, dtype=dtype)

@@ -1,8 +1,9 @@
 """Triton kernels of the fused solver: one program a problem, all iterations in one launch.
 
 Costs and potentials are in units of ε/log₂e inside, so that exp(−C/ε) is one exp2. Kernels named "resident" keep the
-N × M kernel matrix in registers; those named "strips" and "tiled" compute it again from the points whenever they need
-it, some whole rows or one tile at a time, and keep vectors in global memory. There a barrier stands between a write and a read of it by other threads.
+N × M kernel matrix in registers. Those named "strips" compute it again from the points in each iteration, some whole
+rows at a time; those named "tiled" do so tile by tile, for any N and M. Both keep vectors in global memory, where a
+barrier stands between a write and a read of it by other threads.
 """
 
 from __future__ import annotations
@@ -19,21 +20,13 @@ LN2 = tl.constexpr(0.6931471805599453)
 @triton.jit
 def _along_rows(vector):
     """A vector of rows, as it meets a tile."""
-    if len(vector.shape) == 1:
-        tile = tl.expand_dims(vector, 1)
-    else:
-        tile = tl.expand_dims(tl.expand_dims(vector, 0), 3)
-    return tile
+    return tl.expand_dims(vector, 1) if len(vector.shape) == 1 else tl.expand_dims(tl.expand_dims(vector, 0), 3)
 
 
 @triton.jit
 def _along_columns(vector):
     """A vector of columns, as it meets a tile."""
-    if len(vector.shape) == 1:
-        tile = tl.expand_dims(vector, 0)
-    else:
-        tile = tl.expand_dims(tl.expand_dims(vector, 1), 1)
-    return tile
+    return tl.expand_dims(vector, 0) if len(vector.shape) == 1 else tl.expand_dims(tl.expand_dims(vector, 1), 1)
 
 
 @triton.jit
@@ -41,7 +34,7 @@ def _side(values, positions, index, size, D: tl.constexpr):
     """Values and coordinates of the points of one side."""
     side = (tl.load(values + index, mask=index < size, other=0.0),)
     for d in tl.static_range(D):
-        side = side + (tl.load(positions + index * D + d, mask=index < size, other=0.0),)
+        side = side + (tl.load(positions + index * D + d, mask=index < size, other=0.0),)  # type: ignore[assignment]  # noqa: RUF005
     return side
 
 
@@ -303,8 +296,8 @@ def sinkhorn_strips(
 ):
     """What :func:`sinkhorn_resident` does, with K computed again in each iteration, X rows at a time.
 
-    As a strip holds whole rows, it gives their scalings at once and serves the columns' sums too: one evaluation of K an
-    iteration. ``scratch`` is (P, 2N).
+    As a strip holds whole rows, it gives their scalings at once and serves the columns' sums too: K is evaluated once
+    an iteration. ``scratch`` is (P, 2N).
     """
     problem = tl.program_id(0).to(tl.int64)
     y, in_y = _points_of(M, Y, 16)
