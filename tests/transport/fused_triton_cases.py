@@ -136,7 +136,7 @@ def test_a_small_epsilon(rows, columns):
     assert all(each.isfinite().all() for each in gradients)
 
 
-@pytest.mark.parametrize(("rows", "columns"), [(24, 20), (130, 6)])
+@pytest.mark.parametrize(("rows", "columns"), [(24, 20), (130, 6), (4, 257)])
 def test_a_small_epsilon_in_float32(rows, columns):
     # Beside float64, as rounding of C/ε alone is 1e-4 there.
     cost, a, b = make(rows, columns, torch.float32, batch=1)
@@ -148,11 +148,26 @@ def test_a_small_epsilon_in_float32(rows, columns):
     assert_close(result.marginal_error.double(), wide.marginal_error, 1e-2)
 
 
-def test_scalings_beyond_float32():
-    # From a start with potentials far off, the first scalings differ by a factor of exp(±400).
-    cost, a, b = make(20, 18, torch.float32)
-    start = torch.zeros_like(a), torch.linspace(-20, 20, 18, device=DEVICE).expand_as(b)
-    assert_agree(cost, a, b, 1e-4, 1e-3, epsilon=0.05, max_iter=4, tol=1e-6, init=start)
+@pytest.mark.parametrize(("rows", "columns"), [(6, 6), (130, 6), (6, 257)])
+def test_scalings_beyond_float32(rows, columns):
+    # Uneven masses at a small ε move the potentials by up to 192 ε within 12 iterations, exp(192) times the scalings.
+    generator = torch.Generator().manual_seed(170)
+    cost, a, b = (torch.rand(shape, generator=generator, dtype=torch.float64) for shape in ((6, 6), 6, 6))
+    a, b = (mass**3 / (mass**3).sum() for mass in (a, b))
+    options = {"epsilon": 1e-3, "max_iter": 12, "tol": 1e-9}
+    expected = solve(cost, a, b, solver="dense", **options)
+    start = solve(cost, a, b, solver="dense", **(options | {"max_iter": 1}))
+    assert (expected.potentials[0] - start.potentials[0]).abs().max() > 100 * 1e-3
+    # Points without mass only fill it up to a size.
+    wide = torch.zeros(rows, columns)
+    wide[:6, :6] = cost
+    wide_a, wide_b = torch.zeros(rows), torch.zeros(columns)
+    wide_a[:6], wide_b[:6] = a, b
+    result = solve(wide.to(DEVICE), wide_a.to(DEVICE), wide_b.to(DEVICE), solver=Fused(), **options)
+    for ours, theirs in zip(result.potentials, expected.potentials, strict=True):
+        assert ours.isfinite().all()
+        assert_close(ours[:6].cpu().double(), theirs, 1e-4)
+    assert result.iterations == 12
 
 
 @KERNELS
