@@ -166,28 +166,29 @@ def _described(cost: PointcloudCost) -> tuple[tuple[Tensor, ...], int, tuple[flo
     return tuple(each.contiguous() for each in points), dimensions, (cost.value_weight, cost.position_weight), sizes
 
 
-def _blocks(dtype: torch.dtype, rows: int, columns: int) -> dict[str, int]:
-    """Size of the kernel matrix that is held in registers, number of warps and limit of registers."""
+def _blocks(dtype: torch.dtype, rows: int, columns: int) -> dict[str, int | bool]:
+    """Options of a kernel that holds the whole kernel matrix: its size, and warps for it."""
     x, y = (max(16, triton.next_power_of_2(size)) for size in (rows, columns))
-    blocks = {"X": x, "Y": y, "num_warps": max(1, min(8, x * y * dtype.itemsize // 4096))}
-    # Two programs of 8 warps to a multiprocessor; what spills is used outside the iterations.
-    return blocks | _registers(dtype, 128)
+    # At 128 registers two programs of 8 warps share a multiprocessor; what spills is used outside the iterations.
+    return _options(dtype, x, y, max(1, min(8, x * y * dtype.itemsize // 4096)), registers=128)
 
 
-def _registers(dtype: torch.dtype, limit: int) -> dict[str, int]:
-    """Option that limits the registers of a thread; only CUDA has it, and float64 needs them all."""
-    return {"maxnreg": limit} if dtype == torch.float32 and torch.version.hip is None else {}
-
-
-def _strips(dtype: torch.dtype, columns: int) -> dict[str, int]:
-    """Size of the rows that are held in registers and number of warps."""
+def _strips(dtype: torch.dtype, columns: int) -> dict[str, int | bool]:
+    """Options of a kernel that holds some rows of the kernel matrix, as many as fill 4 warps."""
     y = max(16, triton.next_power_of_2(columns))
-    blocks = {"X": 8192 // (dtype.itemsize * y), "Y": y, "num_warps": 4}
-    # Three programs to a multiprocessor.
-    return blocks | _registers(dtype, 168)
+    # At 168 registers three programs share a multiprocessor, and nothing that the iterations use spills.
+    return _options(dtype, 8192 // (dtype.itemsize * y), y, 4, registers=168)
 
 
-def _tiles(dtype: torch.dtype) -> dict[str, int]:
-    """Size of a tile and number of warps."""
-    x, y = TILE[dtype]
-    return {"X": x, "Y": y, "num_warps": 4}
+def _tiles(dtype: torch.dtype) -> dict[str, int | bool]:
+    """Options of a kernel that goes through the kernel matrix in tiles."""
+    return _options(dtype, *TILE[dtype], 4)
+
+
+def _options(dtype: torch.dtype, x: int, y: int, warps: int, registers: int | None = None) -> dict[str, int | bool]:
+    # Said explicitly as Triton 3.9 warns of a default that is to change.
+    options: dict[str, int | bool] = {"X": x, "Y": y, "num_warps": warps, "enable_fp_fusion": True}
+    # Only CUDA knows the limit, and float64 needs all registers.
+    if registers and dtype == torch.float32 and torch.version.hip is None:
+        options["maxnreg"] = registers
+    return options
