@@ -13,9 +13,17 @@ import torch
 import triton
 from torch import Tensor
 
+from sslosses._optional import MissingDependencyError
 from sslosses.transport.costs import PointcloudCost
 from sslosses.transport.problem import Potentials, Problem, Solution, ValueGradient
 from sslosses.transport.solvers import fused_triton_kernels as kernels
+
+if tuple(int(part) for part in triton.__version__.split(".")[:2]) < (3, 4):
+    # Older ones pass every number to a kernel as float32, whatever it asks for.
+    raise MissingDependencyError(
+        f"The solver 'fused' needs triton 3.4 or newer on a GPU, but found {triton.__version__}. "
+        "Run: pip install --upgrade torch triton"
+    )
 
 # Largest N and M whose kernel matrix fits into the registers of one program, and largest M of which some rows do.
 RESIDENT = {torch.float32: 128, torch.float64: 64}
@@ -55,27 +63,29 @@ def sinkhorn(problem: Problem, *, max_iter: int, tol: float, init: Potentials | 
         kernel, blocks = kernels.sinkhorn_tiled, _tiles(a.dtype)
         scratch = (torch.empty_like(a),)
     scale = _scale(problem)
-    kernel[(size,)](
-        *points,
-        a,
-        b,
-        start,
-        *scratch,
-        f,
-        g,
-        iterations,
-        error,
-        rows,
-        columns,
-        *strides,
-        max_iter,
-        *(weight * scale for weight in weights),
-        scale,
-        float(tol),
-        D=dimensions,
-        MATRIX=not isinstance(cost, PointcloudCost),
-        **blocks,
-    )
+    # Triton launches on the current device.
+    with torch.cuda.device_of(a):  # type: ignore[no-untyped-call]
+        kernel[(size,)](
+            *points,
+            a,
+            b,
+            start,
+            *scratch,
+            f,
+            g,
+            iterations,
+            error,
+            rows,
+            columns,
+            *strides,
+            max_iter,
+            *(weight * scale for weight in weights),
+            scale,
+            float(tol),
+            D=dimensions,
+            MATRIX=not isinstance(cost, PointcloudCost),
+            **blocks,
+        )
     return Solution(f, g, iterations, error)
 
 
@@ -87,21 +97,23 @@ def transport_value(problem: Problem, f: Tensor, g: Tensor) -> Tensor:
     values = a.new_empty(size)
     points, dimensions, weights, strides = _described(problem.cost)
     scale = _scale(problem)
-    kernels.transport_value[(size,)](
-        *points,
-        a,
-        b,
-        f.contiguous(),
-        g.contiguous(),
-        values,
-        rows,
-        columns,
-        *strides,
-        *(weight * scale for weight in weights),
-        scale,
-        D=dimensions,
-        **_tiles(a.dtype),
-    )
+    # Triton launches on the current device.
+    with torch.cuda.device_of(a):  # type: ignore[no-untyped-call]
+        kernels.transport_value[(size,)](
+            *points,
+            a,
+            b,
+            f.contiguous(),
+            g.contiguous(),
+            values,
+            rows,
+            columns,
+            *strides,
+            *(weight * scale for weight in weights),
+            scale,
+            D=dimensions,
+            **_tiles(a.dtype),
+        )
     return values
 
 
@@ -130,26 +142,28 @@ def value_gradient(problem: Problem, f: Tensor, g: Tensor, *, exact: bool) -> Va
         kernel, options = kernels.gradient_tiled, {"EXACT": exact, **_tiles(a.dtype)}
         scratch = (a.new_empty(size, 5 * rows + 6 * columns),)
     scale = _scale(problem)
-    kernel[(size,)](
-        *points,
-        a,
-        b,
-        f,
-        g,
-        *scratch,
-        of_source,
-        of_target,
-        of_a,
-        of_b,
-        rows,
-        columns,
-        *strides,
-        *(weight * scale for weight in weights),
-        scale,
-        torch.finfo(a.dtype).eps ** 1.7,
-        D=dimensions,
-        **options,
-    )
+    # Triton launches on the current device.
+    with torch.cuda.device_of(a):  # type: ignore[no-untyped-call]
+        kernel[(size,)](
+            *points,
+            a,
+            b,
+            f,
+            g,
+            *scratch,
+            of_source,
+            of_target,
+            of_a,
+            of_b,
+            rows,
+            columns,
+            *strides,
+            *(weight * scale for weight in weights),
+            scale,
+            torch.finfo(a.dtype).eps ** 1.7,
+            D=dimensions,
+            **options,
+        )
     return ValueGradient(of_source, of_target, of_a, of_b) if exact else ValueGradient(of_source, of_target, f, g)
 
 
