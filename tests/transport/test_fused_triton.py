@@ -14,15 +14,10 @@ from sslosses.transport.problem import Problem
 
 pytest.importorskip("triton", reason="needs the package `triton`")
 
-KERNELS = (
-    "sinkhorn_resident",
-    "sinkhorn_strips",
-    "sinkhorn_tiled",
-    "transport_value",
-    "gradient_resident",
-    "gradient_strips",
-    "gradient_tiled",
-)
+KERNELS = {
+    "fused_triton_sinkhorn": ("sinkhorn_resident", "sinkhorn_strips", "sinkhorn_tiled"),
+    "fused_triton_gradient": ("transport_value", "gradient_resident", "gradient_strips", "gradient_tiled"),
+}
 
 
 @pytest.mark.slow
@@ -98,9 +93,10 @@ def test_compiles_for_an_h100(monkeypatch, tmp_path, rows, columns, dtype):
 
     monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
     launches = []
-    kernels = fused_triton.kernels
-    for name in KERNELS:
-        monkeypatch.setattr(kernels, name, Recorder(getattr(kernels, name), launches))
+    for module, names in KERNELS.items():
+        kernels = getattr(fused_triton, module)
+        for name in names:
+            monkeypatch.setattr(kernels, name, Recorder(getattr(kernels, name), launches))
     here, there = grid_positions(1, rows, dtype=dtype), grid_positions(1, columns, dtype=dtype)
     a, b = torch.full((2, rows), 1 / rows, dtype=dtype), torch.full((2, columns), 1 / columns, dtype=dtype)
     problem = Problem(pointcloud_cost(a, b, here, there), a, b, 0.05)

@@ -16,7 +16,7 @@ from torch import Tensor
 from sslosses._optional import MissingDependencyError
 from sslosses.transport.costs import PointcloudCost
 from sslosses.transport.problem import Potentials, Problem, Solution, ValueGradient
-from sslosses.transport.solvers import fused_triton_kernels as kernels
+from sslosses.transport.solvers import fused_triton_gradient, fused_triton_sinkhorn
 
 if tuple(int(part) for part in triton.__version__.split(".")[:2]) < (3, 4):
     # Older ones pass every number to a kernel as float32, whatever it asks for.
@@ -55,12 +55,12 @@ def sinkhorn(problem: Problem, *, max_iter: int, tol: float, init: Potentials | 
         strides = (0, 0) if matrix.shape[0] == 1 else (rows * columns,) * 2
     scratch: tuple[Tensor, ...] = ()
     if max(rows, columns) <= RESIDENT[a.dtype]:
-        kernel, blocks = kernels.sinkhorn_resident, _blocks(a.dtype, rows, columns)
+        kernel, blocks = fused_triton_sinkhorn.sinkhorn_resident, _blocks(a.dtype, rows, columns)
     elif columns <= STRIPS[a.dtype]:
-        kernel, blocks = kernels.sinkhorn_strips, _strips(a.dtype, columns)
+        kernel, blocks = fused_triton_sinkhorn.sinkhorn_strips, _strips(a.dtype, columns)
         scratch = (a.new_empty(size, 2 * rows),)
     else:
-        kernel, blocks = kernels.sinkhorn_tiled, _tiles(a.dtype)
+        kernel, blocks = fused_triton_sinkhorn.sinkhorn_tiled, _tiles(a.dtype)
         scratch = (torch.empty_like(a),)
     scale = _scale(problem)
     # Triton launches on the current device.
@@ -99,7 +99,7 @@ def transport_value(problem: Problem, f: Tensor, g: Tensor) -> Tensor:
     scale = _scale(problem)
     # Triton launches on the current device.
     with torch.cuda.device_of(a):  # type: ignore[no-untyped-call]
-        kernels.transport_value[(size,)](
+        fused_triton_gradient.transport_value[(size,)](
             *points,
             a,
             b,
@@ -134,12 +134,12 @@ def value_gradient(problem: Problem, f: Tensor, g: Tensor, *, exact: bool) -> Va
     scratch: tuple[Tensor, ...] = ()
     options: dict[str, Any]
     if exact and max(rows, columns) <= RESIDENT[a.dtype]:
-        kernel, options = kernels.gradient_resident, _blocks(a.dtype, rows, columns)
+        kernel, options = fused_triton_gradient.gradient_resident, _blocks(a.dtype, rows, columns)
     elif exact and columns <= STRIPS[a.dtype]:
-        kernel, options = kernels.gradient_strips, _strips(a.dtype, columns)
+        kernel, options = fused_triton_gradient.gradient_strips, _strips(a.dtype, columns)
         scratch = (a.new_empty(size, 2 * rows),)
     else:
-        kernel, options = kernels.gradient_tiled, {"EXACT": exact, **_tiles(a.dtype)}
+        kernel, options = fused_triton_gradient.gradient_tiled, {"EXACT": exact, **_tiles(a.dtype)}
         scratch = (a.new_empty(size, 5 * rows + 6 * columns),)
     scale = _scale(problem)
     # Triton launches on the current device.
