@@ -80,6 +80,12 @@ def _inverse(mass):
 
 
 @triton.jit
+def _projected(residual, mass):
+    """Off the null space, where rounding would build up as the system has no curvature along it."""
+    return residual - mass * (_total(residual) / _total(mass))
+
+
+@triton.jit
 def gradient_resident(
     source,
     target,
@@ -128,7 +134,7 @@ def gradient_resident(
     inverse_b = _inverse(mass_b)
 
     mu = tl.zeros_like(c)
-    residual = c - _over_rows(plan * _along_rows(inverse_a * r))
+    residual = _projected(c - _over_rows(plan * _along_rows(inverse_a * r)), mass_b)
     direction = inverse_b * residual
     rz = _total(residual * direction)
     goal = _total(c * inverse_b * c) * tl.full((), limit, c.dtype)
@@ -140,7 +146,7 @@ def gradient_resident(
         # A direction without curvature lies in the null space up to rounding: nothing is left to gain along it.
         length = tl.where(curvature > 0, rz / curvature, 0.0)
         mu += length * direction
-        residual -= length * image
+        residual = _projected(residual - length * image, mass_b)
         rest = inverse_b * residual
         next_rz = tl.where(curvature > 0, _total(residual * rest), 0.0)
         direction = rest + next_rz / rz * direction
@@ -229,7 +235,7 @@ def gradient_strips(
     mass_b, c = _over_rows(masses), _over_rows(costs)
     inverse_b = _inverse(mass_b)
     mu = tl.zeros_like(c)
-    residual = c - _over_rows(shares)
+    residual = _projected(c - _over_rows(shares), mass_b)
     direction = inverse_b * residual
     rz = _total(residual * direction)
     goal = _total(c * inverse_b * c) * tl.full((), limit, c.dtype)
@@ -248,7 +254,7 @@ def gradient_strips(
         # A direction without curvature lies in the null space up to rounding: nothing is left to gain along it.
         length = tl.where(curvature > 0, rz / curvature, 0.0)
         mu += length * direction
-        residual -= length * image
+        residual = _projected(residual - length * image, mass_b)
         rest = inverse_b * residual
         next_rz = tl.where(curvature > 0, _total(residual * rest), 0.0)
         direction = rest + next_rz / rz * direction
@@ -417,15 +423,28 @@ def gradient_tiled(
             tl.store(r + x, moved, mask=x < N)
             tl.store(through + x, _inverse(mass) * moved, mask=x < N)
         tl.debug_barrier()
-        goals, products = tl.zeros([X], rows[8].dtype), tl.zeros([X], rows[8].dtype)
+        goals, masses, rests = tl.zeros([X], unit.dtype), tl.zeros([X], unit.dtype), tl.zeros([X], unit.dtype)
         for j in range(0, M, X):
             y = j + tl.arange(0, X)
             mass, moved = _plan_moments(columns, column_scores, row_scores, y, Y, D)
             rest = moved - _plan_times(columns, column_scores, row_scores, through, y, Y, D)
             goals += moved * _inverse(mass) * moved
-            products += rest * _inverse(mass) * rest
+            masses += mass
+            rests += rest
             tl.store(mass_b + y, mass, mask=y < M)
             tl.store(mu + y, tl.zeros([X], rest.dtype), mask=y < M)
+            tl.store(residual + y, rest, mask=y < M)
+        total_mass = tl.sum(masses, 0)
+        # As _projected does.
+        excess = tl.sum(rests, 0) / total_mass
+        tl.debug_barrier()
+        products = tl.zeros([X], unit.dtype)
+        for j in range(0, M, X):
+            y = j + tl.arange(0, X)
+            mass = tl.load(mass_b + y, mask=y < M, other=0.0)
+            rest = tl.load(residual + y, mask=y < M, other=0.0) - excess * mass
+            products += rest * _inverse(mass) * rest
+            tl.debug_barrier()
             tl.store(residual + y, rest, mask=y < M)
             tl.store(direction + y, _inverse(mass) * rest, mask=y < M)
         rz = tl.sum(products, 0)
@@ -438,17 +457,19 @@ def gradient_tiled(
                 image_a = _plan_times(rows, row_scores, column_scores, direction, x, Y, D)
                 tl.store(through + x, tl.load(inverse_a + x, mask=x < N, other=0.0) * image_a, mask=x < N)
             tl.debug_barrier()
-            products = tl.zeros([X], rz.dtype)
+            products, images = tl.zeros([X], rz.dtype), tl.zeros([X], rz.dtype)
             for j in range(0, M, X):
                 y = j + tl.arange(0, X)
                 along = tl.load(direction + y, mask=y < M, other=0.0)
                 image_b = tl.load(mass_b + y, mask=y < M, other=0.0) * along
                 image_b -= _plan_times(columns, column_scores, row_scores, through, y, Y, D)
                 products += along * image_b
+                images += image_b
                 tl.store(image + y, image_b, mask=y < M)
             curvature = tl.sum(products, 0)
             # A direction without curvature lies in the null space up to rounding: nothing is left to gain along it.
             length = tl.where(curvature > 0, rz / curvature, 0.0)
+            excess = tl.sum(images, 0) / total_mass
             tl.debug_barrier()
             products = tl.zeros([X], rz.dtype)
             for j in range(0, M, X):
@@ -456,8 +477,9 @@ def gradient_tiled(
                 along = tl.load(direction + y, mask=y < M, other=0.0)
                 solution = tl.load(mu + y, mask=y < M, other=0.0) + length * along
                 rest = tl.load(residual + y, mask=y < M, other=0.0)
-                rest -= length * tl.load(image + y, mask=y < M, other=0.0)
-                products += rest * _inverse(tl.load(mass_b + y, mask=y < M, other=0.0)) * rest
+                mass = tl.load(mass_b + y, mask=y < M, other=0.0)
+                rest -= length * (tl.load(image + y, mask=y < M, other=0.0) - excess * mass)
+                products += rest * _inverse(mass) * rest
                 tl.debug_barrier()
                 tl.store(mu + y, solution, mask=y < M)
                 tl.store(residual + y, rest, mask=y < M)
