@@ -88,8 +88,9 @@ def similarity_map(features: Tensor, vectors: Tensor) -> Tensor:
     check_shapes(features=(features, "B C H W"), vectors=(vectors, "B K C" if several else "B C"))
     features, vectors = at_least_float32(features, vectors)
     with autocast_off(features):
-        subscripts = "bchw,bkc->bkhw" if several else "bchw,bc->bhw"
-        return torch.einsum(subscripts, unit(features, 1), unit(vectors, -1))
+        directions = unit(vectors, -1)
+        maps = _cosines(features, directions if several else directions.unsqueeze(1))
+        return maps if several else maps.squeeze(1)
 
 
 def cross_similarity_map(features: Tensor, vectors: Tensor) -> Tensor:
@@ -119,4 +120,14 @@ def cross_similarity_map(features: Tensor, vectors: Tensor) -> Tensor:
     check_shapes(features=(features, "B C H W"), vectors=(vectors, "G C"))
     features, vectors = at_least_float32(features, vectors)
     with autocast_off(features):
-        return torch.einsum("bchw,gc->bghw", unit(features, 1), unit(vectors, -1))
+        return _cosines(features, unit(vectors, -1))
+
+
+def _cosines(features: Tensor, directions: Tensor) -> Tensor:
+    """Cosines of all pixels (B, C, H, W) with unit vectors (B, K, C) or (K, C); makes no unit features in memory."""
+    largest = torch.linalg.vector_norm(features.detach(), ord=math.inf, dim=1, keepdim=True)
+    features = features / largest.masked_fill(largest == 0, math.inf)
+    length: Tensor = torch.linalg.vector_norm(features, dim=1, keepdim=True)
+    shape = (features.shape[0], directions.shape[-2], *features.shape[2:])
+    products = torch.matmul(directions, features.flatten(2)).view(shape)
+    return products / length.masked_fill(length == 0, 1)

@@ -12,7 +12,7 @@ from sslosses.transport.costs import (
     lazy_grid_cost,
     pointcloud_cost,
 )
-from sslosses.transport.problem import Problem, Solution, Solver
+from sslosses.transport.problem import MatrixFreeSolver, Problem, Solution, Solver, ValueGradient
 from sslosses.transport.registry import SOLVERS, Availability, available, check_solver, solve
 from sslosses.transport.result import (
     GRADIENTS,
@@ -28,12 +28,14 @@ __all__ = [
     "VALUES",
     "Availability",
     "ConvergenceWarning",
+    "MatrixFreeSolver",
     "MissingDependencyError",
     "PointcloudCost",
     "Problem",
     "Solution",
     "Solver",
     "TransportResult",
+    "ValueGradient",
     "available",
     "check_solver",
     "grid_cost",

@@ -44,6 +44,9 @@ _ENTRIES: Mapping[str, _Entry] = {
     "geomloss-keops": _Entry("keops", "GeomlossKeopsSolver", packages=(("pykeops", "keops"),), compiler=True),
 }
 
+# A cost matrix of which dense and its gradient, several times as large, no longer fit into common memories.
+_DENSE_BYTES = 4 << 30
+
 SOLVERS: tuple[str, ...] = ("auto", *_ENTRIES)
 
 
@@ -179,7 +182,8 @@ def solve(
         epsilon: ε in the units of the cost; 0 is the unregularised problem. From 1e-3 of the largest cost on float32
             suffices.
         solver: a name of ``SOLVERS`` or an object with the protocol :class:`Solver`. ``"auto"`` never changes the
-            problem: ``"exact"`` for ε = 0; for ε > 0 ``"fused"`` where it can run, else ``"dense"``.
+            problem: ``"exact"`` for ε = 0; for ε > 0 ``"fused"`` where it can run, else ``"dense"``, or
+            ``"geomloss-keops"`` for described costs above 4 GiB.
         max_iter: most updates of both potentials. The exact solver has no use for it.
         tol: marginal error Σ|P1 − a| + Σ|Pᵀ1 − b| at which a problem is solved.
         gradient: default of :meth:`TransportResult.value`. ``"unrolled"`` records the iterations, which only
@@ -270,7 +274,7 @@ def _scaled(problem: Problem, solver: Solver, max_iter: int, tol: float, scaling
     for epsilon in levels if each else []:
         f, g, iterations, *_ = solver.solve(replace(problem, epsilon=epsilon), max_iter=each, tol=tol, init=start)
         start, spent = (f, g), spent + iterations
-    solution = solver.solve(problem, max_iter=max_iter - int(spent.max()), tol=tol, init=start)
+    solution = solver.solve(problem, max_iter=max(1, max_iter - int(spent.max())), tol=tol, init=start)
     return solution._replace(iterations=solution.iterations + spent)
 
 
@@ -279,7 +283,14 @@ def _automatic(problem: Problem, gradient: str) -> str:
     if gradient == "unrolled" or torch.compiler.is_compiling():
         return "dense"
     package = {"cpu": "numba", "cuda": "triton"}.get(problem.a.device.type)
-    return "fused" if package and _optional.is_installed(package) else "dense"
+    if package and _optional.is_installed(package):
+        return "fused"
+    described = isinstance(problem.cost, PointcloudCost)
+    entries = problem.a.shape[0] * problem.a.shape[1] * problem.b.shape[1]
+    if described and entries * problem.a.element_size() > _DENSE_BYTES:
+        keops = "geomloss-keops"
+        return "dense" if _missing(keops, _ENTRIES[keops]) else keops
+    return "dense"
 
 
 def _missing(name: str, entry: _Entry) -> str | None:

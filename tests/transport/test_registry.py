@@ -12,8 +12,9 @@ import torch
 import sslosses
 from sslosses import _optional
 from sslosses._optional import MissingDependencyError
-from sslosses.transport import SOLVERS, Solution, available, check_solver, solve
+from sslosses.transport import SOLVERS, Solution, available, check_solver, pointcloud_cost, solve
 from sslosses.transport import registry as registry_module
+from sslosses.transport.solvers.dense import DenseSolver
 
 # Not a cost at all: an error about anything else came before the cost was looked at.
 NOTHING = object()
@@ -150,3 +151,70 @@ def test_a_solver_of_ones_own():
     assert check_solver(Independent(), epsilon=1.0) == "independent"
     with pytest.raises(ValueError, match="needs epsilon > 0"):
         solve(cost, solver=Independent(), epsilon=0)
+
+
+def far_apart():
+    """Two clouds on a line: at a small ε, thousands of updates from nothing."""
+    generator = torch.Generator().manual_seed(3)
+    x, y = (torch.rand(2, 24, generator=generator, dtype=torch.float64) for _ in range(2))
+    still = torch.zeros(24, 1, dtype=torch.float64)
+    return pointcloud_cost(x, y, still, still)
+
+
+@pytest.mark.parametrize("solver", ["dense", "fused", "pot", "geomloss"])
+@pytest.mark.parametrize("described", [True, False])
+def test_scaling_saves_iterations_and_changes_nothing(solver, described):
+    cost = far_apart() if described else far_apart().dense()
+    options = {"epsilon": 0.004, "solver": solver, "max_iter": 20_000, "tol": 1e-7}
+    plain, scaled = solve(cost, **options), solve(cost, scaling=0.5, **options)
+    assert plain.converged.all()
+    assert scaled.converged.all()
+    torch.testing.assert_close(scaled.value(), plain.value(), rtol=0, atol=1e-6)
+    assert (scaled.iterations < plain.iterations).all()
+    few = solve(cost, scaling=0.5, **{**options, "max_iter": 80})
+    assert (few.iterations <= 80).all()
+    # A cost below ε leaves nothing to scale.
+    assert torch.equal(
+        solve(cost, scaling=0.5, epsilon=5.0, solver=solver).value(), solve(cost, epsilon=5.0, solver=solver).value()
+    )
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"scaling": 1.0}, "`scaling` to be below 1"),
+        ({"scaling": 0.0}, "`scaling`"),
+        ({"scaling": 0.5, "gradient": "unrolled"}, "None for gradient='unrolled'"),
+        ({"scaling": 0.5, "epsilon": 0}, "'exact' can't start from potentials"),
+        ({"scaling": 0.5, "solver": "pot-batch"}, "'pot-batch' can't start from potentials"),
+        ({"init": (torch.zeros(3), torch.zeros(3)), "solver": "pot-batch"}, "'pot-batch' can't start from potentials"),
+        ({"scaling": 0.5, "init": (torch.zeros(3), torch.zeros(3))}, "`init` or `scaling`"),
+    ],
+)
+def test_a_start_that_cannot_be_made_is_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        solve(NOTHING, **{"epsilon": 0.1, **options})
+
+
+def test_what_auto_picks(monkeypatch):
+    small = torch.rand(3, 3)
+    installed = {"numba", "pykeops"}
+    monkeypatch.setattr(_optional, "is_installed", lambda package: package in installed)
+    monkeypatch.setattr(registry_module, "_compiler", lambda: "g++")
+    chosen = []
+    monkeypatch.setattr(registry_module, "_load", lambda name: chosen.append(name) or DenseSolver())
+    large = far_apart()
+    for installed, cost, gradient, name in (  # noqa: B007
+        ({"numba"}, small, "exact", "fused"),
+        ({"numba"}, small, "unrolled", "dense"),
+        ({"triton"}, small, "exact", "dense"),
+        ({"pykeops"}, large, "exact", "dense"),
+    ):
+        assert solve(cost, epsilon=0.1, gradient=gradient).solver == name
+        assert chosen.pop() == name
+    monkeypatch.setattr(registry_module, "_DENSE_BYTES", 100)
+    installed = {"pykeops"}
+    assert solve(large, epsilon=0.1).solver == "geomloss-keops"
+    assert solve(large.dense(), epsilon=0.1).solver == "dense"
+    installed = set()
+    assert solve(large, epsilon=0.1).solver == "dense"
