@@ -69,6 +69,7 @@ class Solution(NamedTuple):
         iterations: (P,) int64, updates of both potentials.
         marginal_error: (P,) Σ|P1 − a| + Σ|Pᵀ1 − b| of the plan that f and g stand for.
         plan: (P, N, M) if the potentials do not determine it (ε = 0), else None.
+        transport: (P,) ⟨P, C⟩ of that plan, if a :class:`MatrixFreeSolver` has it at hand, else None.
     """
 
     f: Tensor
@@ -76,6 +77,7 @@ class Solution(NamedTuple):
     iterations: Tensor
     marginal_error: Tensor
     plan: Tensor | None = None
+    transport: Tensor | None = None
 
 
 @runtime_checkable

@@ -33,7 +33,7 @@ def value_of(
     if kernels is not None and isinstance(problem.cost, PointcloudCost):
         cost, f, g = problem.cost, solution.f.detach(), solution.g.detach()
         return _MatrixFreeValue.apply(  # type: ignore[no-any-return, no-untyped-call]
-            cost.source, cost.target, problem.a, problem.b, f, g, problem, kernels, kind, gradient
+            cost.source, cost.target, problem.a, problem.b, f, g, solution.transport, problem, kernels, kind, gradient
         )
     function = transport_value if kind == "transport" else regularised_value
     if isinstance(problem.cost, Tensor) or problem.a.shape[0] < 2:
@@ -118,6 +118,7 @@ class _MatrixFreeValue(torch.autograd.Function):
         b: Tensor,
         f: Tensor,
         g: Tensor,
+        transport: Tensor | None,
         problem: Problem,
         kernels: MatrixFreeSolver,
         kind: str,
@@ -128,7 +129,7 @@ class _MatrixFreeValue(torch.autograd.Function):
         ctx.exact = kind == "transport" and gradient == "exact"
         if kind == "regularised":
             return (f * a).sum(-1) + (g * b).sum(-1)
-        return kernels.transport_value(ctx.problem, f, g)
+        return kernels.transport_value(ctx.problem, f, g) if transport is None else transport.clone()
 
     @staticmethod
     def backward(ctx: Any, *grad_outputs: Tensor) -> Gradients:
@@ -139,7 +140,7 @@ class _MatrixFreeValue(torch.autograd.Function):
             found = ctx.kernels.value_gradient(ctx.problem, f, g, exact=ctx.exact)
             weight = grad_output.unsqueeze(-1)
             of_a, of_b = (weight * _centred(mine, mass) for mine, mass in ((found.a, a), (found.b, b)))
-        return (weight * found.source, weight * found.target, of_a, of_b, *[None] * 6)
+        return (weight * found.source, weight * found.target, of_a, of_b, *[None] * 7)
 
 
 class _WithGradient(torch.autograd.Function):

@@ -20,7 +20,7 @@ if not available()["fused"]:
 
 from numba import njit
 
-from sslosses.transport.solvers.fused import cpu
+from sslosses.transport.solvers.fused import cpu, threads
 from sslosses.transport.solvers.fused.numba_vectors import exp_row
 
 
@@ -190,6 +190,30 @@ def test_a_problem_that_is_not_a_number_fails_alone(path):
     assert torch.equal(result.value()[::2], clean.value()[::2])
 
 
+@pytest.fixture(params=["torch's threads", "own threads"])
+def pool(request, monkeypatch):
+    if request.param == "own threads":
+        monkeypatch.setattr(threads, "_openmp", lambda: None)
+    elif threads._openmp() is None:
+        pytest.skip("torch does not run on GCC's OpenMP here")
+
+
+@pytest.mark.usefixtures("pool")
+def test_work_runs_on_several_threads_and_fails_as_on_one():
+    seen, barrier = set(), threading.Barrier(3)
+
+    def work():
+        barrier.wait(timeout=30)
+        seen.add(threading.get_ident())
+
+    threads.run_on_threads(work, 3)
+    assert len(seen) == 3
+    for count in (1, 3):
+        with pytest.raises(ZeroDivisionError):
+            threads.run_on_threads(lambda: 1 / 0, count)
+
+
+@pytest.mark.usefixtures("pool")
 def test_threads_do_not_change_the_result():
     cost, a, b = clouds(40, 60, 50, dtype=torch.float32)
     before = torch.get_num_threads()
@@ -204,8 +228,9 @@ def test_threads_do_not_change_the_result():
     assert all(map(torch.equal, found[0][2], found[1][2]))
 
 
+@pytest.mark.usefixtures("pool")
 def test_many_callers_at_once():
-    cost, a, b = clouds(6, 60, 50, dtype=torch.float32)
+    cost, a, b = clouds(40, 60, 50, dtype=torch.float32)
     expected = solve(cost, a, b, epsilon=0.1, solver="fused").value()
     found = []
     callers = [

@@ -1,14 +1,9 @@
-"""The fused solver on the CPU: tensors in, compiled kernels on threads, tensors out.
-
-The threads are Python's, as the kernels run without the interpreter's lock, and end with the call: unlike OpenMP's,
-they leave nothing that a fork or another thread could trip over.
-"""
+"""The fused solver on the CPU: tensors in, compiled kernels on threads, tensors out."""
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -19,6 +14,7 @@ from sslosses.transport.costs import PointcloudCost
 from sslosses.transport.problem import Potentials, Problem, Solution, ValueGradient, log_weights
 from sslosses.transport.solvers.fused import numba_entry
 from sslosses.transport.solvers.fused.numba_vectors import ROWS, VECTOR_BYTES
+from sslosses.transport.solvers.fused.threads import run_on_threads
 
 # A plan that fits into the caches is read faster than built anew; beyond, memory stays linear in the number of points.
 _KEPT_BYTES = 16 << 20
@@ -36,7 +32,7 @@ def sinkhorn(problem: Problem, *, max_iter: int, tol: float, init: Potentials | 
     if init is not None:
         g.copy_(init[1] / problem.epsilon)
     iterations = torch.zeros(f.shape[0], dtype=torch.int64)
-    errors = torch.zeros_like(f[:, 0])
+    errors, values = torch.zeros_like(f[:, 0]), torch.zeros_like(f[:, 0])
     _run(
         numba_entry.sinkhorn_range,
         problem,
@@ -48,8 +44,10 @@ def sinkhorn(problem: Problem, *, max_iter: int, tol: float, init: Potentials | 
         tol,
         iterations.numpy(),
         errors.numpy(),
+        values.numpy(),
     )
-    return Solution(f * problem.epsilon, g * problem.epsilon, iterations, errors)
+    epsilon = problem.epsilon
+    return Solution(f * epsilon, g * epsilon, iterations, errors, transport=values * epsilon)
 
 
 def transport_value(problem: Problem, f: Tensor, g: Tensor) -> Tensor:
@@ -137,14 +135,7 @@ def _run(kernel: Callable[..., int], problem: Problem, *arguments: Any) -> None:
                 return
             kernel(first, last, *arguments, space)
 
-    if threads == 1:
-        work()
-        return
-    with ThreadPoolExecutor(threads - 1) as pool:
-        others = [pool.submit(work) for _ in range(threads - 1)]
-        work()
-        for other in others:
-            other.result()
+    run_on_threads(work, threads)
 
 
 def _space(problem: Problem) -> tuple[Any, ...]:

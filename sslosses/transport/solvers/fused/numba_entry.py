@@ -32,10 +32,11 @@ def _compiled(sources: int) -> Any:
         tol: float,
         iterations: Any,
         errors: Any,
+        values: Any,
         space: Any,
     ) -> int:
         for p in range(first, last):
-            iterations[p], errors[p] = sinkhorn(
+            iterations[p], errors[p], values[p] = sinkhorn(
                 cost, p, a[p], log_a[p], b[p], log_b[p], f[p], g[p], max_iter, tol, space
             )
         return sources

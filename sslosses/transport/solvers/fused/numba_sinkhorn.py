@@ -17,12 +17,13 @@ import numpy as np
 from sslosses.transport.solvers.fused.numba_plan import (
     column_softmax,
     control,
+    cost_row,
     fill_plan,
     loops,
     row_softmax,
     shifted,
 )
-from sslosses.transport.solvers.fused.numba_vectors import ROWS, add_rows, dot_rows
+from sslosses.transport.solvers.fused.numba_vectors import ROWS, add_rows, dot_rows, exp_row
 
 # What an entry below the smallest normal number would have contributed is then at most 1e-22.
 _LEAST, _MOST = 1e-8, 1e8
@@ -61,6 +62,14 @@ def _missing(mass: Any, sums: Any, first: int, scaling: Any) -> Any:
     total = mass.dtype.type(0)
     for k in range(ROWS):
         total += abs(scaling[first + k] * sums[k] - mass[first + k])
+    return total
+
+
+@loops
+def _scaled_dot(x: Any, y: Any, scaling: Any) -> Any:
+    total = x.dtype.type(0)
+    for k in range(x.shape[0]):
+        total += x[k] * y[k] * scaling[k]
     return total
 
 
@@ -122,7 +131,7 @@ def _log_iteration(
 def sinkhorn(
     cost: Any, p: int, a: Any, log_a: Any, b: Any, log_b: Any, f: Any, g: Any, max_iter: int, tol: float, space: Any
 ) -> Any:
-    """Potentials of problem p from g, in place. Returns the iterations and the L1 error of the row marginal."""
+    """Potentials of problem p from g, in place. Returns iterations, L1 error of the row marginal, ⟨P, C⟩."""
     plan, over_rows, over_columns, dots, _ = space
     u, new_u, log_rows = over_rows[0], over_rows[1], over_rows[2]
     v, new_v, sums, log_columns = over_columns[0], over_columns[1], over_columns[2], over_columns[3]
@@ -167,6 +176,14 @@ def sinkhorn(
             plan_is_current = _log_iteration(
                 cost, p, a, log_a, b, log_b, f, g, v, log_rows, log_columns, sums, row, plan
             )
+    value = 0.0
+    for i in range(rows):
+        # The plan of the last pass is still there, up to the scalings.
+        here = plan[i if kept else 0]
+        cost_row(cost, p, i, row, columns)
+        if not kept:
+            exp_row(log_rows[i], log_columns, row, here, width)
+        value += u[i] * _scaled_dot(here, row, v)
     _absorb(f, u, a)
     _absorb(g, v, b)
     # Points without mass took no part: theirs are the potentials that a half-step from the other side gives.
@@ -178,4 +195,4 @@ def sinkhorn(
     for i in range(rows):
         if a[i] == 0:
             f[i] = -row_softmax(cost, p, i, log_columns, row, columns)[1]
-    return iterations, error
+    return iterations, error, value

@@ -1,0 +1,67 @@
+"""Running Python code that releases the interpreter's lock on several threads: torch's own where they can be had.
+
+After each of torch's operations its OpenMP threads wait actively for the next, for milliseconds, and threads of our own
+would share the cores with them. So the work is handed to them through GCC's OpenMP runtime, if that is torch's.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import os
+import sys
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import torch
+
+
+def run_on_threads(work: Callable[[], None], threads: int) -> None:
+    """Call ``work`` on up to ``threads`` threads at once, this one among them, and raise what it raised."""
+    openmp = _openmp() if threads > 1 else None
+    if threads == 1:
+        work()
+    elif openmp is None:
+        with ThreadPoolExecutor(threads - 1) as pool:
+            others = [pool.submit(work) for _ in range(threads - 1)]
+            work()
+            for other in others:
+                other.result()
+    else:
+        failures: list[BaseException] = []
+
+        def guarded(_: Any) -> None:
+            # An exception can't pass through the runtime.
+            try:
+                work()
+            except BaseException as failure:
+                failures.append(failure)
+
+        callback = ctypes.CFUNCTYPE(None, ctypes.c_void_p)(guarded)
+        openmp.GOMP_parallel(ctypes.cast(callback, ctypes.c_void_p), None, threads, 0)
+        if failures:
+            raise failures[0]
+
+
+@functools.cache
+def _openmp() -> ctypes.CDLL | None:
+    """The OpenMP runtime that torch has loaded, if it is GCC's."""
+    if sys.platform != "linux":
+        return None
+    lines = Path("/proc/self/maps").read_text(encoding="utf-8", errors="replace").splitlines()
+    loaded = {line.split(maxsplit=5)[5] for line in lines if "/libgomp" in line}
+    # Other packages may bring one of their own.
+    root = str(Path(torch.__file__).parent)
+    of_torch = [path for path in loaded if path.startswith((root, f"{root}.libs"))]
+    for path in of_torch or (loaded if len(loaded) == 1 else ()):
+        try:
+            library = ctypes.CDLL(path, mode=os.RTLD_NOW | os.RTLD_NOLOAD)
+        except OSError:
+            continue
+        if hasattr(library, "GOMP_parallel"):
+            library.GOMP_parallel.restype = None
+            library.GOMP_parallel.argtypes = (ctypes.c_void_p, ctypes.c_void_p, ctypes.c_uint, ctypes.c_uint)
+            return library
+    return None
