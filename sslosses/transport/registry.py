@@ -182,7 +182,7 @@ def solve(
         epsilon: ε in the units of the cost; 0 is the unregularised problem. From 1e-3 of the largest cost on float32
             suffices.
         solver: a name of ``SOLVERS`` or an object with the protocol :class:`Solver`. ``"auto"`` never changes the
-            problem: ``"exact"`` for ε = 0; for ε > 0 ``"fused"`` where it can run, else ``"dense"``, or
+            problem: ``"exact"`` for ε = 0; for ε > 0 ``"fused"`` on a CPU with numba, else ``"dense"``, or
             ``"geomloss-keops"`` for described costs above 4 GiB.
         max_iter: most updates of both potentials. The exact solver has no use for it.
         tol: marginal error Σ|P1 − a| + Σ|Pᵀ1 − b| at which a problem is solved.
@@ -282,8 +282,8 @@ def _automatic(problem: Problem, gradient: str) -> str:
     """The fastest solver for these problems of those that can run here."""
     if gradient == "unrolled" or torch.compiler.is_compiling():
         return "dense"
-    package = {"cpu": "numba", "cuda": "triton"}.get(problem.a.device.type)
-    if package and _optional.is_installed(package):
+    # On a GPU only once it has been measured on one.
+    if problem.a.device.type == "cpu" and _missing("fused", _ENTRIES["fused"]) is None:
         return "fused"
     described = isinstance(problem.cost, PointcloudCost)
     entries = problem.a.shape[0] * problem.a.shape[1] * problem.b.shape[1]
