@@ -342,7 +342,8 @@ def main(arguments: list[str] | None = None) -> None:
     text = iterations_table(results) if name == "iterations" else tables(results)
     print(text)
     if results.rows:
-        if name != "iterations":
+        # A line over sizes needs equal numbers of problems.
+        if name not in ("iterations", "choice"):
             text += "\n" + draw(results, options.docs / "figures", stem)
         (options.docs / "results").mkdir(parents=True, exist_ok=True)
         (options.docs / "results" / f"{stem}.md").write_text(text.rstrip() + "\n", encoding="utf-8")
