@@ -31,7 +31,7 @@ import torch
 from peers import Contestant, contestants
 from problems import Pairs, pairs_of, similarity_maps
 from records import ROOT, Results, Row, environment, interleaved, reason, seconds, spread
-from reference import reference
+from float64 import reference
 from torch import Tensor
 from transport_report import draw, iterations_table, tables
 

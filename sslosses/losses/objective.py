@@ -51,8 +51,8 @@ class ObjectAwareObjective(nn.Module):
         >>> objective(visual, left, left[:, None], right)
         tensor(0.3133)
         >>> terms = objective.terms(visual, left, left[:, None], left)
-        >>> terms.oca, terms.ori, terms.total
-        (tensor(0.8133), tensor(1.0000), tensor(0.9133))
+        >>> print(f"{terms.oca:.4f} + 0.1 * {terms.ori:.4f} = {terms.total:.4f}")
+        0.8133 + 0.1 * 1.0000 = 0.9133
     """
 
     def __init__(

@@ -302,8 +302,8 @@ class ObjectRegionIsolationLoss(nn.Module):
         >>> import torch
         >>> ori = ObjectRegionIsolationLoss(epsilon=0.02)
         >>> visual, left = torch.eye(2).reshape(1, 2, 1, 2), torch.tensor([[1.0, 0.0]])
-        >>> ori(visual, left[:, None], left)
-        tensor(1.0000)
+        >>> print(f"{ori(visual, left[:, None], left):.4f}")
+        1.0000
     """
 
     def __init__(

@@ -6,7 +6,7 @@ import transport
 from peers import contestants
 from problems import pairs_of, similarity_maps
 from records import Results
-from reference import graded, leaves, reference
+from float64 import graded, leaves, reference
 
 from sslosses.transport import solve
 

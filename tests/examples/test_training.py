@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import IO
 
 import pytest
 import torch
@@ -59,7 +60,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def whole(place: Path) -> Path:
     """The folder of a run that nothing interrupted."""
-    assert main(arguments(place, "whole")) == 0
+    complete(arguments(place, "whole"))
     return place / "runs" / "whole"
 
 
@@ -152,13 +153,24 @@ def interruptible() -> Iterator[None]:
     signal.signal(signal.SIGINT, previous)
 
 
-def start_and_stop(line: list[str], log: Path, ready: Callable[[], bool], how: signal.Signals) -> int:
-    """Run the command until ``ready``, send it a signal, and return its exit status."""
+def start(line: list[str], out: IO[str] | int) -> subprocess.Popen:
+    """The command in a process of its own: losses are compared to more digits than what ran before in this one leaves."""
     root = Path(sslosses.__file__).parents[1]
     path = os.pathsep.join([str(root), os.environ.get("PYTHONPATH", "")])
     environment = os.environ | {"PYTHONPATH": path, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+    return subprocess.Popen([sys.executable, str(SCRIPT), *line], stdout=out, stderr=subprocess.STDOUT, env=environment)
+
+
+def complete(line: list[str]) -> None:
+    process = start(line, subprocess.PIPE)
+    said, _ = process.communicate(timeout=300)
+    assert process.returncode == 0, said.decode()
+
+
+def start_and_stop(line: list[str], log: Path, ready: Callable[[], bool], how: signal.Signals) -> int:
+    """Run the command until ``ready``, send it a signal, and return its exit status."""
     with log.open("w") as out:
-        process = subprocess.Popen([sys.executable, str(SCRIPT), *line], stdout=out, stderr=out, env=environment)
+        process = start(line, out)
     deadline = time.monotonic() + 300
     try:
         while not ready():
@@ -191,7 +203,7 @@ def test_goes_on_where_it_was_stopped(whole: Path, tmp_path: Path) -> None:
     second = checkpoint(run)["epoch"]
     assert first < second < EPOCHS - 1
 
-    assert main(line) == 0
+    complete(line)
     assert [p.name for p in (run / "checkpoints").iterdir()] == ["last.ckpt"]
     assert (run / "untrained.json").read_text() == untrained
     resumed, expected = losses(run), losses(whole)
