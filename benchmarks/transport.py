@@ -28,10 +28,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from float64 import reference
 from peers import Contestant, contestants
 from problems import Pairs, pairs_of, similarity_maps
 from records import ROOT, Results, Row, environment, interleaved, reason, seconds, spread
-from float64 import reference
 from torch import Tensor
 from transport_report import draw, iterations_table, tables
 

@@ -29,8 +29,8 @@ COLUMNS = (
     "remark",
 )
 NOTES = """\
-Median of the rounds and their quartiles in brackets; wall time. "× fused" is the time divided by that of the solver
-`fused` in the same case and mode (its fixed iterations for "to the accuracy of"): how many times longer it takes. Peak memory of
+Median of the rounds and their quartiles in brackets; wall time. "× fused" is how many times as long as the solver
+`fused` it takes in the same case and mode (its fixed iterations for "to the accuracy of"). Peak memory of
 forward and backward, above what was in use before. "off": largest absolute error of ⟨P, C⟩ on the checked problems,
 against float64 after the same iterations and at the fixed point. The gradient's error is relative; an unrolled one is
 compared with the derivative through the same fixed float64 iterations, all others with the exact gradient at the fixed

@@ -3,10 +3,10 @@ import json
 import pytest
 import torch
 import transport
+from float64 import graded, leaves, reference
 from peers import contestants
 from problems import pairs_of, similarity_maps
 from records import Results
-from float64 import graded, leaves, reference
 
 from sslosses.transport import solve
 

@@ -154,7 +154,7 @@ def interruptible() -> Iterator[None]:
 
 
 def start(line: list[str], out: IO[str] | int) -> subprocess.Popen:
-    """The command in a process of its own: losses are compared to more digits than what ran before in this one leaves."""
+    """The command in a process of its own: losses are compared closely, and this one has run other tests before."""
     root = Path(sslosses.__file__).parents[1]
     path = os.pathsep.join([str(root), os.environ.get("PYTHONPATH", "")])
     environment = os.environ | {"PYTHONPATH": path, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
