@@ -523,13 +523,14 @@ print(peak() - before)
 
 @KEOPS
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
-def test_keops_builds_no_matrix():
+def test_matrix_free_solvers_build_no_matrix():
     # Peak memory of a forward and backward pass in MB; the matrix of one of the two problems takes 20 MB.
     environment = {**os.environ, "PYTHONPATH": str(Path(sslosses.__file__).parents[1])}
     grown = {}
-    for solver in ("geomloss-keops", "dense"):
+    for solver in ("geomloss-keops", "fused", "dense"):
         command = [sys.executable, "-c", GROWTH, solver]
         printed = subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout
         grown[solver] = float(printed.split()[-1])
     assert grown["dense"] > 40
     assert grown["geomloss-keops"] < 10
+    assert grown["fused"] < 10
