@@ -17,7 +17,7 @@ from torch.utils.data import Dataset
 
 from sslosses.annotations import read_music_duet, read_music_solo, read_music_split
 
-from .timbres import SAMPLE_RATE, SECONDS
+from .constants import SAMPLE_RATE, SECONDS
 
 SAMPLES = int(SAMPLE_RATE * SECONDS)
 

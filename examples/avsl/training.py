@@ -18,14 +18,14 @@ from lightning.pytorch.callbacks import Checkpoint, TQDMProgressBar
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from rich.console import Console
 
+from .composed.embedded import Description, ensure_embedded
+from .composed.pretraining import crop_captions, pretrain, render_crops
 from .config import Config, add_options, given_options
 from .data import TrainingScenes
 from .dataset import MusicFolder, MusicScenes
-from .embedded import Description, ensure_embedded
 from .evaluation import Figures, HeldOutScenes, chance, load_held_out, predict, score
 from .files import write_json, write_text, written_aside
 from .localizer import Localizer
-from .pretraining import crop_captions, pretrain, render_crops
 from .report import draw_sheet, rich_table, write_report
 from .text import CaptionTable, encode_captions
 

@@ -36,7 +36,7 @@ class SerialPool:
 @pytest.fixture
 def serial(monkeypatch: pytest.MonkeyPatch) -> None:
     """Compose and draw without worker processes."""
-    from avsl import embedded, pretraining
+    from avsl.composed import embedded, pretraining
 
     monkeypatch.setattr(embedded, "ProcessPoolExecutor", SerialPool)
     monkeypatch.setattr(pretraining, "ProcessPoolExecutor", SerialPool)

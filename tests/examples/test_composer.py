@@ -6,10 +6,10 @@ import colorsys
 
 import numpy as np
 import pytest
-from avsl import timbres
-from avsl.composer import DrawnSource, captions, render_audio, render_frame
-from avsl.drawing import BOWED, INSTRUMENTS, Palette
-from avsl.scenes import Box, Scene, SceneObject, sample_scene
+from avsl.composed import timbres
+from avsl.composed.composer import DrawnSource, captions, render_audio, render_frame
+from avsl.composed.drawing import BOWED, INSTRUMENTS, Palette
+from avsl.composed.scenes import Box, Scene, SceneObject, sample_scene
 from PIL import Image
 from scipy.signal import spectrogram
 

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 import soundfile
-from avsl import embedded
-from avsl.composer import DrawnSource
-from avsl.embedded import Description, ensure_embedded
+from avsl.composed import embedded
+from avsl.composed.composer import DrawnSource
+from avsl.composed.embedded import Description, ensure_embedded
 from avsl.files import write_text, written_aside
 from PIL import Image
 

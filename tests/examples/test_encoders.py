@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 import torch
+from avsl.composed.pretraining import crop_captions, crop_labels, pretrain, render_crops
 from avsl.encoders import AudioEncoder, VisualEncoder, build_trunk
-from avsl.pretraining import crop_captions, crop_labels, pretrain, render_crops
 from transformers import ResNetConfig, ResNetModel
 
 

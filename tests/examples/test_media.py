@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+from avsl.composed.embedded import Description, ensure_embedded
+from avsl.composed.media import MediaSource
 from avsl.dataset import MusicFolder
-from avsl.embedded import Description, ensure_embedded
-from avsl.media import MediaSource
 from PIL import Image
 
 OGG = {"format": "OGG", "subtype": "VORBIS"} if "OGG" in soundfile.available_formats() else {"format": "WAV"}

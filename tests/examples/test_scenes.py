@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from avsl.composer import DrawnSource
-from avsl.scenes import Scene, SceneObject, sample_scene
+from avsl.composed.composer import DrawnSource
+from avsl.composed.scenes import Scene, SceneObject, sample_scene
 
 VOCABULARY = DrawnSource.vocabulary
 

@@ -7,8 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-SAMPLE_RATE = 16_000
-SECONDS = 3.0
+from ..constants import SAMPLE_RATE, SECONDS
 
 
 @dataclass(frozen=True)

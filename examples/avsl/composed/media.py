@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageEnhance
 from scipy.signal import resample_poly
 
+from ..constants import SAMPLE_RATE, SECONDS
 from . import drawing
 from .scenes import Box, Vocabulary
-from .timbres import SAMPLE_RATE, SECONDS
 
 SMALLEST_SOUNDING = 90  # pixels of the shorter side; below, a picture is an icon rather than a photograph
 SMALLEST_SILENT = 60

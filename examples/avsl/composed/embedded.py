@@ -18,11 +18,11 @@ import soundfile
 from filelock import FileLock
 from tqdm import tqdm
 
+from ..constants import SAMPLE_RATE
+from ..files import write_json, write_text, written_aside
 from .composer import DrawnSource, Source, captions, render_audio, render_frame
-from .files import write_json, write_text, written_aside
 from .media import MediaSource
 from .scenes import Scene, sample_scene
-from .timbres import SAMPLE_RATE
 
 log = logging.getLogger(__name__)
 

@@ -1,0 +1,1 @@
+"""Composed data: scenes drawn, or cut from photographs and recordings, as real files in MUSIC's public layout."""
