@@ -14,6 +14,15 @@ from typing import Any
 import yaml
 
 CONFIGS = Path(__file__).resolve().parent.parent / "configs"
+SUBSETS = {"music": ("solo", "duet"), "vggsound": ("single", "duet", "trio")}
+PRECISIONS = ("32-true", "16-mixed", "bf16-mixed", "64-true")
+LEAST = {
+    **dict.fromkeys(("train_scenes", "test_scenes", "image_size", "embedding_dim", "batch_size", "epochs"), 1),
+    **dict.fromkeys(("accumulate", "nodes"), 1),
+    **dict.fromkeys(("workers", "checkpoint_steps"), 0),
+}
+#: What the outcome of a run does not depend on: a run may go on with another value.
+FREE = ("in_memory", "workers", "accelerator", "checkpoint_steps")
 
 
 @dataclass(frozen=True)
@@ -21,6 +30,7 @@ class Config:
     """What a run depends on. Defaults are the paper's, where it states them."""
 
     # data
+    dataset: str = "music"
     data_seed: int = 0
     train_scenes: int = 800
     test_scenes: int = 200
@@ -67,30 +77,48 @@ class Config:
     visual_rate: float = 1e-4
     weight_decay: float = 0.0
     schedule: str = "constant"
+    # the machine
     precision: str = "32-true"
+    accumulate: int = 1
+    accelerator: str = "auto"
+    devices: int = 1
+    nodes: int = 1
+    checkpoint_steps: int = 0
 
     def __post_init__(self) -> None:
         """Check what no library below checks with a clear text."""
-        unknown = set(self.subsets) - {"solo", "duet"}
-        if unknown or not self.subsets:
-            raise ValueError(f"Expected `subsets` out of 'solo' and 'duet', but got {self.subsets}")
-        if self.schedule not in ("constant", "one-cycle"):
-            raise ValueError(f"Expected `schedule` to be 'constant' or 'one-cycle', but got {self.schedule!r}")
-        for name in ("train_scenes", "test_scenes", "image_size", "embedding_dim", "batch_size", "epochs"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"Expected `{name}` to be at least 1, but got {getattr(self, name)}")
+        _check_option("dataset", self.dataset, tuple(SUBSETS))
+        known = SUBSETS[self.dataset]
+        if not self.subsets or set(self.subsets) - set(known) or len(set(self.subsets)) < len(self.subsets):
+            raise ValueError(f"Expected `subsets` of {self.dataset} out of {', '.join(known)}, but got {self.subsets}")
+        _check_option("schedule", self.schedule, ("constant", "one-cycle"))
+        _check_option("precision", self.precision, PRECISIONS)
+        _check_option("accelerator", self.accelerator, ("auto", "cpu", "gpu"))
+        for name, least in LEAST.items():
+            if getattr(self, name) < least:
+                raise ValueError(f"Expected `{name}` to be at least {least}, but got {getattr(self, name)}")
+        if self.devices == 0 or self.devices < -1:
+            raise ValueError(f"Expected `devices` to be a number of devices, or -1 for all, but got {self.devices}")
+        if self.checkpoint_steps % self.accumulate:
+            raise ValueError(
+                f"Expected `checkpoint_steps` to be a multiple of `accumulate` ({self.accumulate}), since gradients "
+                f"under way are not kept, but got {self.checkpoint_steps}"
+            )
 
     @classmethod
-    def load(cls, name: str, changes: dict[str, Any]) -> Config:
-        """The YAML file ``name`` (a path, or a name in ``configs/``) with ``changes`` over it.
+    def load(cls, names: Sequence[str], changes: dict[str, Any]) -> Config:
+        """The YAML files ``names`` (paths, or names in ``configs/``), each over those before, with ``changes`` on top.
 
-        Its key ``base`` names another file, whose values it changes.
+        A file's key ``base`` names another one, whose values it changes.
 
         Raises:
             FileNotFoundError: if there is no such file; the text lists the named ones.
             ValueError: as :meth:`from_dict`.
         """
-        return cls.from_dict(_read(name) | changes)
+        merged: dict[str, Any] = {}
+        for name in names:
+            merged |= _read(name)
+        return cls.from_dict(merged | changes)
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Config:
@@ -113,7 +141,7 @@ class Config:
 def _read(name: str) -> dict[str, Any]:
     path = Path(name) if name.endswith((".yaml", ".yml")) else CONFIGS / f"{name}.yaml"
     if not path.is_file():
-        known = ", ".join(sorted(p.stem for p in CONFIGS.glob("*.yaml")))
+        known = ", ".join(sorted(p.relative_to(CONFIGS).with_suffix("").as_posix() for p in CONFIGS.rglob("*.yaml")))
         raise FileNotFoundError(f"Expected `config` to be a YAML file or one of {known}, but got {name!r}")
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
@@ -144,6 +172,11 @@ def given_options(arguments: argparse.Namespace) -> dict[str, Any]:
     """The fields that the command line named."""
     names = {f.name for f in dataclasses.fields(Config)}
     return {k: v for k, v in vars(arguments).items() if k in names}
+
+
+def _check_option(name: str, value: str, known: Sequence[str]) -> None:
+    if value not in known:
+        raise ValueError(f"Expected `{name}` to be one of {', '.join(known)}, but got {value!r}")
 
 
 def _boolean(text: str) -> bool:

@@ -3,36 +3,53 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.utils.data import DataLoader, Sampler
 
 from sslosses.annotations import rasterize
 from sslosses.metrics import SilentObjectDiscrimination, SoundLocalization, chance_levels
 
-from .dataset import MusicFolder, MusicScenes
+from .constants import FRAME_SIZE
+from .data.clips import Box, ClipFolder, TestScenes
+from .data.scenes import Example, Scene, Scenes
 from .localizer import Localizer
 
-FRAME = 224
-TASKS = {"solo": "single", "duet": "mixtures"}
 Figures = dict[str, float]
 
 
 class SilentObjects(NamedTuple):
-    """Masks of a frame's silent objects, (Q, T, T) bool, and their class names."""
+    """Boxes (fractional corners) of a frame's silent objects, and their class names."""
 
-    masks: Tensor
+    boxes: tuple[Box, ...]
     classes: tuple[str, ...]
 
 
 class HeldOutScenes(NamedTuple):
-    """Test clips of one subset: truths (N, S, T, T) bool, one mask a source, and silent objects where known."""
+    """The test scenes of one subset with their boxes, and the silent objects of each clip where they are known."""
 
     subset: str
-    scenes: MusicScenes
-    truths: Tensor
+    scenes: Scenes
+    test: TestScenes
     silent: list[SilentObjects]
+
+    @property
+    def task(self) -> str:
+        """As the protocols have it: one source, or a mixture."""
+        return "single" if len(self.test.boxes[0]) == 1 else "mixtures"
+
+    @property
+    def frames(self) -> str:
+        """Where the sources of a mixture are."""
+        return "one" if len(self.test.scenes[0]) == 1 else "side-by-side"
+
+    @property
+    def sources(self) -> int:
+        """Sources of a scene."""
+        return len(self.test.boxes[0])
 
 
 class Prediction(NamedTuple):
@@ -46,24 +63,37 @@ class Prediction(NamedTuple):
     valid: Tensor
 
 
-def load_held_out(folder: MusicFolder, subset: str, image_size: int) -> HeldOutScenes:
-    """The test clips of ``subset`` with rasterised boxes."""
-    clips, boxes = folder.test_clips(subset)
-    truths = torch.stack([torch.stack([rasterize([b], FRAME) for b in sources]) for sources in boxes]).bool()
+def load_held_out(folder: ClipFolder, subset: str, image_size: int) -> HeldOutScenes:
+    """The test scenes of ``subset``."""
+    test = folder.test_scenes(subset)
     silent = []
     if folder.silent_objects.is_file():
         listed = json.loads(folder.silent_objects.read_text(encoding="utf-8"))
-        for clip in clips:
+        for clip in test.clips:
             objects = listed[clip.name]
-            corners = [(x, y, x + w, y + h) for x, y, w, h in (o["bbox"] for o in objects)]
-            masks = torch.stack([rasterize([c], FRAME) for c in corners]).bool()
-            silent.append(SilentObjects(masks, tuple(o["class"] for o in objects)))
-    return HeldOutScenes(subset, MusicScenes(folder, clips, image_size), truths, silent)
+            boxes = tuple((x, y, x + w, y + h) for x, y, w, h in (o["bbox"] for o in objects))
+            silent.append(SilentObjects(boxes, tuple(o["class"] for o in objects)))
+    return HeldOutScenes(subset, Scenes(folder.root, [c.name for c in test.clips], image_size), test, silent)
+
+
+class _InOrder(Sampler[Scene]):
+    def __init__(self, scenes: list[Scene]) -> None:
+        self.scenes = scenes
+
+    def __iter__(self) -> Iterator[Scene]:
+        return iter(self.scenes)
+
+    def __len__(self) -> int:
+        return len(self.scenes)
+
+
+def _stack(examples: list[Example]) -> tuple[Tensor, Tensor]:
+    return torch.stack([e.frame for e in examples]), torch.stack([e.waveform for e in examples])
 
 
 @torch.no_grad()
-def predict(model: Localizer, test: HeldOutScenes, batch_size: int = 50) -> Prediction:
-    """Maps of all test clips.
+def predict(model: Localizer, held_out: HeldOutScenes, batch_size: int = 50, workers: int = 0) -> Prediction:
+    """Maps of all test scenes.
 
     A single source is localised by S_a itself. The sources of a mixture, their number known, are taken apart by
     iterative object identification.
@@ -71,42 +101,50 @@ def predict(model: Localizer, test: HeldOutScenes, batch_size: int = 50) -> Pred
     training = model.training
     model.eval()
     parts = []
-    for first in range(0, len(test.scenes), batch_size):
-        examples = [test.scenes[i] for i in range(first, min(first + batch_size, len(test.scenes)))]
-        frames = torch.stack([e.frame for e in examples]).to(model.device)
-        waveforms = torch.stack([e.waveform for e in examples]).to(model.device)
-        sound = model.sound_map(frames, waveforms)
-        if test.subset == "solo":
+    loader = DataLoader(
+        held_out.scenes,
+        batch_size=batch_size,
+        sampler=_InOrder(held_out.test.scenes),
+        num_workers=workers,
+        collate_fn=_stack,
+    )
+    for frames, waveforms in loader:
+        visual, audio = model.encode(frames.to(model.device), waveforms.to(model.device))
+        sound = model.sound_map(visual, audio)
+        if held_out.task == "single":
             maps, valid = sound[:, None], torch.ones(len(sound), 1, dtype=torch.bool)
         else:
-            found = model.source_maps(frames, waveforms, num_sources=test.truths.shape[1])
+            found = model.source_maps(visual, audio, num_sources=held_out.sources)
             maps, valid = found.maps, found.valid
         parts.append(Prediction(sound.cpu(), maps.cpu(), valid.cpu()))
     model.train(training)
     return Prediction(*(torch.cat(values) for values in zip(*parts, strict=True)))
 
 
-def score(test: HeldOutScenes, prediction: Prediction) -> Figures:
+def score(held_out: HeldOutScenes, prediction: Prediction) -> Figures:
     """The protocol's figures and, with silent objects known, the shares of pairs told apart; all in percent."""
-    metric = SoundLocalization("paper", task=TASKS[test.subset])
-    metric.update(prediction.maps, test.truths, prediction.valid)
-    return _percent(metric, test.subset) | _discrimination(test, prediction.sound)
+    metric = SoundLocalization("paper", task=held_out.task, frames=held_out.frames, sync_on_compute=False)
+    metric.update(prediction.maps, held_out.test.boxes, prediction.valid)
+    return _percent(metric, held_out.subset) | _discrimination(held_out, prediction.sound)
 
 
-def chance(test: HeldOutScenes, resolution: tuple[int, int], seed: int = 0) -> dict[str, Figures]:
-    """The same figures for a centred Gaussian, the whole frame and random maps."""
-    levels = chance_levels(test.truths, "paper", task=TASKS[test.subset], resolution=resolution, seed=seed)
-    count, (height, width) = len(test.truths), resolution
-    squared = (torch.arange(FRAME) + 0.5).div(FRAME).sub(0.5).square()
+def chance(held_out: HeldOutScenes, resolution: tuple[int, int], seed: int = 0) -> dict[str, Figures]:
+    """The same figures for a centred Gaussian, the whole frame and random maps of ``resolution`` a frame."""
+    options = {"task": held_out.task, "frames": held_out.frames}
+    levels = chance_levels(held_out.test.boxes, "paper", resolution=resolution, seed=seed, **options)
+    count, across = len(held_out.test.scenes), len(held_out.test.scenes[0])
+    squared = (torch.arange(FRAME_SIZE) + 0.5).div(FRAME_SIZE).sub(0.5).square()
     gaussian = torch.exp(-(squared[:, None] + squared) / (2 * 0.25**2))
+    height, width = resolution
     maps = {
-        "centred Gaussian": gaussian.expand(count, -1, -1),
-        "whole frame": torch.ones(count, height, width),
-        "random maps": torch.rand(count, height, width, generator=torch.Generator().manual_seed(seed)),
+        "centred Gaussian": gaussian.repeat(1, across).expand(count, -1, -1),
+        "whole frame": torch.ones(count, height, width * across),
+        "random maps": torch.rand(count, height, width * across, generator=torch.Generator().manual_seed(seed)),
     }
-    names = SoundLocalization("paper", task=TASKS[test.subset]).figures
+    names = SoundLocalization("paper", **options).figures
     return {
-        row: {f"{test.subset} {n}": 100 * float(levels[row][n]) for n in names} | _discrimination(test, maps[row])
+        row: {f"{held_out.subset} {n}": 100 * float(levels[row][n]) for n in names}
+        | _discrimination(held_out, maps[row])
         for row in levels
     }
 
@@ -117,16 +155,31 @@ def _percent(metric: SoundLocalization, subset: str) -> Figures:
     return figures | {f"{subset} without map": float(result["samples_without_map"])}
 
 
-def _discrimination(test: HeldOutScenes, sound: Tensor) -> Figures:
-    if not test.silent:
+def _discrimination(held_out: HeldOutScenes, sound: Tensor) -> Figures:
+    """Each source against the silent objects of its own frame."""
+    if not held_out.silent:
         return {}
-    metric = SilentObjectDiscrimination()
-    for clip, truths, silent, heat in zip(test.scenes.clips, test.truths, test.silent, sound, strict=True):
-        count = len(truths)
-        same = torch.tensor([[name == own for name in silent.classes] for own in clip.classes])
-        metric.update(heat.expand(count, -1, -1), truths, silent.masks.expand(count, -1, -1, -1), same)
+    metric = SilentObjectDiscrimination(sync_on_compute=False)
+    clips, scenes, boxes = held_out.test
+    for scene, sources, heat in zip(scenes, boxes, sound, strict=True):
+        for clip, frame in zip(scene, heat.chunk(len(scene), dim=1), strict=True):
+            # with several frames, source j is on frame j
+            own = sources if len(scene) == 1 else [sources[scene.index(clip)]]
+            silent, count = held_out.silent[clip], len(own)
+            same = torch.tensor([[name == c for name in silent.classes] for c in clips[clip].classes])
+            metric.update(
+                frame.expand(count, -1, -1),
+                masks(own),
+                masks([[b] for b in silent.boxes])[None].expand(count, -1, -1, -1),
+                same,
+            )
     result = metric.compute()
     return {
-        f"{test.subset} > silent": 100 * float(result["share"]),
-        f"{test.subset} > twin": 100 * float(result["same_class_share"]),
+        f"{held_out.subset} > silent": 100 * float(result["share"]),
+        f"{held_out.subset} > twin": 100 * float(result["same_class_share"]),
     }
+
+
+def masks(boxes: Sequence[Sequence[Box]]) -> Tensor:
+    """The boxes of each source as masks, (S, 224, 224) bool."""
+    return torch.stack([rasterize(b, FRAME_SIZE) for b in boxes]).bool()

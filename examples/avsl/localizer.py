@@ -20,7 +20,7 @@ from sslosses import (
 )
 
 from .config import Config
-from .data import SceneBatch
+from .data.loading import SceneBatch
 from .encoders import AudioEncoder, VisualEncoder, build_trunk
 from .spectrogram import LogSpectrogram
 from .text import TextProjection
@@ -39,7 +39,7 @@ class Localizer(L.LightningModule):
         self.save_hyperparameters()
         c = Config.from_dict(config)
         self.config = c
-        self._mirror = torch.Generator()
+        self._mirrored: tuple[int, list[bool]] = (-1, [])
         self.visual = VisualEncoder(build_trunk(c.visual_weights, 3, c.visual_widths, c.visual_depths), c.embedding_dim)
         self.audio = AudioEncoder(build_trunk(c.audio_weights, 1, c.audio_widths, c.audio_depths), c.embedding_dim)
         self.spectrogram = LogSpectrogram()
@@ -49,8 +49,8 @@ class Localizer(L.LightningModule):
             trimap_weight=c.trimap_weight,
             oca_weight=c.oca_weight,
             ori_weight=c.ori_weight,
-            trimap=TriMapContrastiveLoss(**masks),
-            oca=OCALoss(temperature=c.temperature, tau=c.tau, **masks),
+            trimap=TriMapContrastiveLoss(gather_distributed=True, **masks),
+            oca=OCALoss(temperature=c.temperature, tau=c.tau, gather_distributed=True, **masks),
             ori=ORILoss(solver=c.ori_solver, epsilon=c.ori_epsilon, tol=c.ori_tol),
         )
 
@@ -58,8 +58,8 @@ class Localizer(L.LightningModule):
         """Unit visual features (B, C, h, w) and audio embeddings (B, C)."""
         return F.normalize(self.visual(frames), dim=1), self.audio(self.spectrogram(waveforms))
 
-    def training_step(self, batch: SceneBatch, _: int) -> Tensor:
-        frames = batch.frames.flip(3) if torch.rand((), generator=self._mirror) < 0.5 else batch.frames
+    def training_step(self, batch: SceneBatch, index: int) -> Tensor:
+        frames = batch.frames.flip(3) if self._is_mirrored(index) else batch.frames
         visual, audio = self.encode(frames, batch.waveforms)
         terms = self.objective.terms(
             visual, audio, self.text(batch.foreground), self.text(batch.background), batch.source_mask
@@ -67,9 +67,17 @@ class Localizer(L.LightningModule):
         self.log_dict({k: v.detach() for k, v in terms._asdict().items()}, prog_bar=True, batch_size=len(frames))
         return terms.total
 
-    def on_train_epoch_start(self) -> None:
-        # A stream of its own, so that an epoch is mirrored alike whether or not the run was stopped before it.
-        self._mirror = torch.Generator().manual_seed(self.config.seed * 100_003 + self.current_epoch)
+    def on_train_batch_start(self, _: SceneBatch, index: int) -> None:
+        # Whatever draws at random (dropout) depends on the step alone, so that a run goes on as if never stopped.
+        torch.manual_seed(hash((self.config.seed, self.current_epoch, index, self.global_rank)) % 2**63)
+
+    def _is_mirrored(self, index: int) -> bool:
+        """Whether this epoch's batch is mirrored, on all processes alike."""
+        if self._mirrored[0] != self.current_epoch:
+            generator = torch.Generator().manual_seed(self.config.seed * 100_003 + self.current_epoch)
+            draws = torch.rand(int(self.trainer.num_training_batches), generator=generator)
+            self._mirrored = self.current_epoch, (draws < 0.5).tolist()
+        return self._mirrored[1][index]
 
     def train(self, mode: bool = True) -> Localizer:
         super().train(mode)
@@ -93,16 +101,17 @@ class Localizer(L.LightningModule):
         )
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
-    @torch.no_grad()
-    def sound_map(self, frames: Tensor, waveforms: Tensor) -> Tensor:
+    @staticmethod
+    def sound_map(visual: Tensor, audio: Tensor) -> Tensor:
         """S_a, (B, h, w): where the sound as a whole is."""
-        return similarity_map(*self.encode(frames, waveforms))
+        return similarity_map(visual, audio)
 
-    def source_maps(self, frames: Tensor, waveforms: Tensor, num_sources: int | Tensor | None) -> IdentifiedObjects:
+    def source_maps(self, visual: Tensor, audio: Tensor, num_sources: int | Tensor | None) -> IdentifiedObjects:
         """A map for every source of a mixture, by iterative object identification."""
         c = self.config
         return identify_objects(
-            *self.encode(frames, waveforms),
+            visual,
+            audio,
             num_sources=num_sources,
             peak_threshold=c.peak_threshold,
             background_threshold=c.background_threshold,

@@ -11,6 +11,8 @@ import torch.nn.functional as F
 from rich.table import Table
 from torch import Tensor
 
+from .constants import FRAME_SIZE
+from .data.clips import Box
 from .evaluation import Figures, HeldOutScenes, Prediction
 from .files import write_json, write_text, written_aside
 
@@ -52,33 +54,42 @@ def write_report(run: Path, rows: Mapping[str, Figures], seconds: Mapping[str, f
 
 
 def draw_sheet(path: Path, tests: Sequence[tuple[HeldOutScenes, Prediction]], per_subset: int = 6) -> None:
-    """A row a scene, subsets side by side: the frame with the boxes of sounding (green) and silent objects (red,
+    """A row a scene, subsets side by side: the frames with the boxes of sounding (green) and silent objects (red,
     dashed), the map of the whole sound and, for mixtures, the map of each source."""
-    widths = [2 if test.truths.shape[1] == 1 else 2 + test.truths.shape[1] for test, _ in tests]
-    rows = min(per_subset, *(len(test.scenes) for test, _ in tests))
-    size = (2.1 * sum(widths), 2.3 * rows)
-    figure, axes = plt.subplots(rows, sum(widths), figsize=size, squeeze=False, layout="constrained")
+    widths = [2 if held_out.sources == 1 else 2 + held_out.sources for held_out, _ in tests]
+    across = [len(held_out.test.scenes[0]) for held_out, _ in tests]
+    rows = min(per_subset, *(len(held_out.test.scenes) for held_out, _ in tests))
+    ratios = [n for width, n in zip(widths, across, strict=True) for _ in range(width)]
+    figure, axes = plt.subplots(
+        rows,
+        len(ratios),
+        figsize=(2.1 * sum(ratios), 2.3 * rows),
+        squeeze=False,
+        layout="constrained",
+        gridspec_kw={"width_ratios": ratios},
+    )
     first = 0
-    for (test, prediction), width in zip(tests, widths, strict=True):
+    for (held_out, prediction), width in zip(tests, widths, strict=True):
         for index in range(rows):
-            _draw_scene(axes[index, first : first + width], test, prediction, index)
+            _draw_scene(axes[index, first : first + width], held_out, prediction, index)
         first += width
     with written_aside(path) as aside:
         figure.savefig(aside, dpi=75)
     plt.close(figure)
 
 
-def _draw_scene(axes: Sequence[Axes], test: HeldOutScenes, prediction: Prediction, index: int) -> None:
-    clip, frame = test.scenes.clips[index], test.scenes[index].frame
-    truths = test.truths[index]
-    side = truths.shape[-1]
-    picture = F.interpolate(frame[None].float() / 255, size=(side, side), mode="bilinear")[0].permute(1, 2, 0).numpy()
+def _draw_scene(axes: Sequence[Axes], held_out: HeldOutScenes, prediction: Prediction, index: int) -> None:
+    scene, boxes = held_out.test.scenes[index], held_out.test.boxes[index]
+    frames = held_out.scenes[scene].frame[None].float() / 255
+    shape = (FRAME_SIZE, FRAME_SIZE * len(scene))
+    picture = F.interpolate(frames, size=shape, mode="bilinear")[0].permute(1, 2, 0).numpy()
     for axis in axes:
         axis.axis("off")
         axis.imshow(picture)
-    axes[0].set_title(", ".join(clip.classes), fontsize=9)
-    for mask in test.silent[index].masks if test.silent else ():
-        _box(axes[0], mask, "red", "--")
+    axes[0].set_title(", ".join(c for clip in scene for c in held_out.test.clips[clip].classes), fontsize=9)
+    for number, clip in enumerate(scene):
+        for box in held_out.silent[clip].boxes if held_out.silent else ():
+            _box(axes[0], box, number, "red", "--")
     _overlay(axes[1], picture, prediction.sound[index])
     axes[1].set_title("sound", fontsize=9)
     for number, axis in enumerate(axes[2:]):
@@ -87,21 +98,20 @@ def _draw_scene(axes: Sequence[Axes], test: HeldOutScenes, prediction: Predictio
             _overlay(axis, picture, prediction.maps[index, number])
         axis.set_title(f"source {number + 1}" if found else f"source {number + 1}: not found", fontsize=9)
     for axis in axes:
-        for truth in truths:
-            _box(axis, truth, "lime", "-")
+        for source, own in enumerate(boxes):
+            for box in own:
+                _box(axis, box, source if len(scene) > 1 else 0, "lime", "-")
 
 
 def _overlay(axis: Axes, picture: np.ndarray, heat: Tensor) -> None:
-    side = picture.shape[0]
-    smooth = F.interpolate(heat[None, None], size=(side, side), mode="bicubic")[0, 0].numpy()
+    smooth = F.interpolate(heat[None, None], size=picture.shape[:2], mode="bicubic")[0, 0].numpy()
     axis.imshow(picture.mean(axis=2), cmap="gray")
     axis.imshow(smooth, cmap="turbo", alpha=0.6)
 
 
-def _box(axis: Axes, mask: Tensor, colour: str, style: str) -> None:
-    rows, columns_ = mask.any(1).nonzero()[:, 0], mask.any(0).nonzero()[:, 0]
-    if not len(rows):
-        return
-    left, top = int(columns_[0]), int(rows[0])
-    size = int(columns_[-1]) - left, int(rows[-1]) - top
-    axis.add_patch(Rectangle((left, top), *size, fill=False, edgecolor=colour, linestyle=style, linewidth=1.5))
+def _box(axis: Axes, box: Box, frame: int, colour: str, style: str) -> None:
+    """Draw fractional corners on the frame of that number."""
+    left, top, right, bottom = (FRAME_SIZE * min(max(v, 0), 1) for v in box)
+    corner, size = (left + FRAME_SIZE * frame, top), (right - left, bottom - top)
+    if min(size) > 0:
+        axis.add_patch(Rectangle(corner, *size, fill=False, edgecolor=colour, linestyle=style, linewidth=1.5))

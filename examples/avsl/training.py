@@ -3,26 +3,31 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import hashlib
 import json
 import logging
 import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import lightning as L
 import torch
 import yaml
-from lightning.pytorch.callbacks import Checkpoint, TQDMProgressBar
+from filelock import FileLock, Timeout
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+from lightning.pytorch.utilities import rank_zero_only
 from rich.console import Console
 
+from .callbacks import KeepLast, Progress
 from .composed.embedded import Description, ensure_embedded
 from .composed.pretraining import crop_captions, pretrain, render_crops
-from .config import Config, add_options, given_options
-from .data import TrainingScenes
-from .dataset import MusicFolder, MusicScenes
+from .config import FREE, Config, add_options, given_options
+from .data.clips import ClipFolder, all_captions
+from .data.loading import TrainingScenes
+from .data.music import MusicFolder
+from .data.vggsound import VggsoundFolder
 from .evaluation import Figures, HeldOutScenes, chance, load_held_out, predict, score
 from .files import write_json, write_text, written_aside
 from .localizer import Localizer
@@ -31,18 +36,23 @@ from .text import CaptionTable, encode_captions
 
 log = logging.getLogger(__name__)
 
+FOLDERS: dict[str, type[ClipFolder]] = {"music": MusicFolder, "vggsound": VggsoundFolder}
 
-def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
-    """The command line of ``train_music.py``."""
+
+def parse_arguments(arguments: Sequence[str] | None = None, dataset: str = "music") -> argparse.Namespace:
+    """The command line of ``train_music.py`` and ``train_vggsound.py``."""
     parser = argparse.ArgumentParser(
-        description="Train and evaluate on MUSIC, or, without --data-root, on composed scenes made on the spot.",
+        description=f"Train and evaluate on {'MUSIC' if dataset == 'music' else 'VGGSound'}, or, without --data-root, "
+        "on composed scenes made on the spot.",
         epilog="Every key of the configuration (examples/avsl/config.py) is an option too, e.g. --epochs 8 --seed 1.",
     )
-    parser.add_argument("--data-root", type=Path, help="folder of MUSIC: frames/, audio/, metadata/")
+    parser.add_argument("--data-root", type=Path, help="folder with frames/, audio/, metadata/")
     parser.add_argument("--media", type=Path, help="compose scenes from this folder of photographs and recordings")
     parser.add_argument(
         "--config",
-        help="YAML file, or a name in examples/configs (default: embedded, music with --data-root, media with --media)",
+        nargs="+",
+        help="YAML files, or names in examples/configs, each over those before (default: embedded, media with --media, "
+        f"{dataset} with --data-root)",
     )
     parser.add_argument("--quick", action="store_true", help="the quick configuration: a minute, to see that all works")
     parser.add_argument("--name", help="folder of this run below --runs (default: from data, configuration and seed)")
@@ -56,19 +66,20 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
         parser.error("--quick and --config exclude each other")
     if parsed.media:
         parsed.media = parsed.media.resolve()
-    parsed.config = parsed.config or (_default_config(parsed))
+    parsed.config = parsed.config or _default_config(parsed, dataset)
     return parsed
 
 
-def _default_config(options: argparse.Namespace) -> str:
-    if options.quick:
-        return "quick"
-    return "music" if options.data_root else "media" if options.media else "embedded"
+def _default_config(options: argparse.Namespace, dataset: str) -> list[str]:
+    if options.data_root:
+        return [dataset]
+    base = "quick" if options.quick else "media" if options.media else "embedded"
+    return [base] if dataset == "music" else [base, dataset]
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the job; 0 on success, 130 if it was interrupted."""
-    options = parse_arguments(arguments)
+def main(arguments: Sequence[str] | None = None, dataset: str = "music") -> int:
+    """Run the job; 0 on success, 2 if it can't be done, 130 if it was interrupted."""
+    options = parse_arguments(arguments, dataset)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     for noisy in ("httpx", "lightning.pytorch.utilities.rank_zero"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
@@ -84,31 +95,38 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def run(options: argparse.Namespace, console: Console) -> dict[str, Figures]:
-    """All steps; returns the rows of the printed table."""
+    """All steps; returns the rows of the printed table, or nothing in processes that only help training."""
     clock = _Clock()
     config = Config.load(options.config, given_options(options))
-    folder = _open_data(options, config)
+    folder = open_data(options, config)
     clock.lap("data")
     directory = options.runs / (options.name or _default_name(options, config))
-    _claim(directory, config, folder.root)
-    if (directory / "metrics.json").is_file():
-        rows: dict[str, Figures] = json.loads((directory / "metrics.json").read_text(encoding="utf-8"))["percent"]
-        console.print(rich_table(rows, f"{directory} (complete; delete it or choose another --name to run again)"))
-        return rows
-    model, scenes, captions = _prepare(options, config, folder)
-    clock.lap("pretraining")
-    tests = [load_held_out(folder, subset, config.image_size) for subset in config.subsets]
-    untrained = _untrained_figures(directory / "untrained.json", model, tests)
-    _fit(model, TrainingScenes(scenes, captions, config), directory, config)
-    clock.lap("training")
-    predictions = [predict(model, test) for test in tests]
-    resolution = tuple(predictions[0].sound.shape[1:])
-    levels = [chance(test, resolution) for test in tests]
-    rows = {"trained": _merge([score(t, p) for t, p in zip(tests, predictions, strict=True)]), "untrained": untrained}
-    rows |= {row: _merge([level[row] for level in levels]) for row in levels[0]}
-    clock.lap("evaluation")
-    draw_sheet(directory / "sheet.png", list(zip(tests, predictions, strict=True)))
-    write_report(directory, rows, clock.laps)
+    with _claimed(directory, config, folder.root):
+        if (directory / "metrics.json").is_file():
+            rows: dict[str, Figures] = json.loads((directory / "metrics.json").read_text(encoding="utf-8"))["percent"]
+            note = "complete; delete it or choose another --name to run again"
+            console.print(rich_table(rows, f"{directory} ({note})"))
+            return rows
+        model, training = _prepare(options, config, folder)
+        clock.lap("pretraining")
+        tests = [load_held_out(folder, subset, config.image_size) for subset in config.subsets]
+        if rank_zero_only.rank == 0:
+            model.to("cuda" if torch.cuda.is_available() and config.accelerator != "cpu" else "cpu")
+            untrained = _untrained_figures(directory / "untrained.json", model, tests, config)
+        _fit(model, training, directory, config)
+        clock.lap("training")
+        if rank_zero_only.rank != 0:
+            return {}
+        predictions = [predict(model, test, workers=config.workers) for test in tests]
+        trained = _merge([score(t, p) for t, p in zip(tests, predictions, strict=True)])
+        height, width = predictions[0].sound.shape[1:]
+        resolution = height, width // len(tests[0].test.scenes[0])
+        levels = [chance(test, resolution) for test in tests]
+        rows = {"trained": trained, "untrained": untrained}
+        rows |= {row: _merge([level[row] for level in levels]) for row in levels[0]}
+        clock.lap("evaluation")
+        draw_sheet(directory / "sheet.png", list(zip(tests, predictions, strict=True)))
+        write_report(directory, rows, clock.laps)
     console.print(rich_table(rows, str(directory)))
     console.print(
         f"Table, pictures, configuration and checkpoint are in {directory}/ ({sum(clock.laps.values()):.0f} s)"
@@ -118,26 +136,8 @@ def run(options: argparse.Namespace, console: Console) -> dict[str, Figures]:
 
 def _default_name(options: argparse.Namespace, config: Config) -> str:
     data = options.data_root.resolve().name if options.data_root else "media" if options.media else "embedded"
-    return "-".join(dict.fromkeys((data, Path(options.config).stem, f"seed{config.seed}")))
-
-
-class _KeepLast(Checkpoint):
-    """Writes the checkpoint after every epoch, in one move. (``ModelCheckpoint`` keeps its temporary file in another
-    folder, and from Lightning 2.6 on writes no ``last.ckpt`` before the end of training if ``save_top_k`` is 0.)"""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def on_train_epoch_end(self, trainer: L.Trainer, _: L.LightningModule) -> None:
-        with written_aside(self.path) as aside:
-            trainer.save_checkpoint(aside, weights_only=False)  # with the optimiser
-
-
-class _Progress(TQDMProgressBar):
-    def get_metrics(
-        self, trainer: L.Trainer, module: L.LightningModule
-    ) -> dict[str, int | str | float | dict[str, float]]:
-        return {name: value for name, value in super().get_metrics(trainer, module).items() if name != "v_num"}
+    names = (Path(name).stem for name in options.config)
+    return "-".join(dict.fromkeys((data, *names, f"seed{config.seed}")))
 
 
 class _Clock:
@@ -150,46 +150,60 @@ class _Clock:
         self.laps[name], self._last = round(now - self._last, 1), now
 
 
-def _open_data(options: argparse.Namespace, config: Config) -> MusicFolder:
+def open_data(options: argparse.Namespace, config: Config) -> ClipFolder:
+    """The user's folder, or composed scenes, made now if they are not there."""
+    kind = FOLDERS[config.dataset]
     if options.data_root:
-        return MusicFolder(options.data_root)
+        return kind(options.data_root)
     media = str(options.media) if options.media else None
-    return MusicFolder(
-        ensure_embedded(
-            options.data, Description(config.data_seed, config.train_scenes, config.test_scenes, media=media)
-        )
-    )
+    description = Description(config.data_seed, config.train_scenes, config.test_scenes, media=media)
+    return kind(ensure_embedded(options.data, description))
 
 
-def _claim(directory: Path, config: Config, data: Path) -> None:
-    """Write the run's configuration, or refuse a folder that holds a run with another one."""
-    wanted = config.as_dict() | {"data": str(data.resolve())}
-    path = directory / "config.yaml"
-    if not path.is_file():
-        write_text(path, yaml.safe_dump(wanted, sort_keys=False))
+@contextlib.contextmanager
+def _claimed(directory: Path, config: Config, data: Path) -> Iterator[None]:
+    """Hold the run's folder and write its configuration, or refuse a folder that holds a run with another one."""
+    if rank_zero_only.rank != 0:
+        yield
         return
-    found = yaml.safe_load(path.read_text(encoding="utf-8"))
-    differing = sorted(k for k in wanted.keys() | found.keys() if wanted.get(k) != found.get(k))
-    if differing:
-        raise ValueError(
-            f"{directory} holds a run with another {', '.join(differing)}. Choose another --name, or delete the folder."
-        )
+    directory.mkdir(parents=True, exist_ok=True)
+    try:
+        lock = FileLock(directory / ".lock").acquire(timeout=0)
+    except Timeout:
+        raise ValueError(f"Another process is at work in {directory}. Choose another --name, or wait for it.") from None
+    with lock:
+        for half_written in directory.glob("**/.*.partial.*"):  # left by a killed process
+            half_written.unlink()
+        _claim(directory / "config.yaml", config.as_dict() | {"data": str(data.resolve())})
+        yield
 
 
-def _prepare(
-    options: argparse.Namespace, config: Config, folder: MusicFolder
-) -> tuple[Localizer, MusicScenes, CaptionTable]:
+def _claim(path: Path, wanted: dict[str, object]) -> None:
+    if path.is_file():
+        found = yaml.safe_load(path.read_text(encoding="utf-8"))
+        keys = (wanted.keys() | found.keys()) - set(FREE)
+        differing = sorted(k for k in keys if wanted.get(k) != found.get(k))
+        if differing:
+            raise ValueError(
+                f"{path.parent} holds a run with another {', '.join(differing)}. Choose another --name, or delete the "
+                "folder."
+            )
+    write_text(path, yaml.safe_dump(wanted, sort_keys=False))
+
+
+def _prepare(options: argparse.Namespace, config: Config, folder: ClipFolder) -> tuple[Localizer, TrainingScenes]:
     cache = options.data / "cache"
-    clips = [clip for subset in config.subsets for clip in folder.training_clips(subset)]
-    scenes = MusicScenes(folder, clips, config.image_size, in_memory=config.in_memory)
-    texts = [text for clip in clips for text in (*clip.foreground, clip.background)]
-    captions = CaptionTable.build(texts, config.text_encoder, cache)
-    L.seed_everything(config.seed, verbose=False)
-    model = Localizer(config.as_dict(), captions.features.shape[1])
-    model.text.fit(captions.features, config.text_shrinkage)
-    if config.crops and not options.data_root:
-        _load_pretrained(model, config, str(options.media) if options.media else None, cache)
-    return model, scenes, captions
+    pools = [folder.training_pool(subset) for subset in config.subsets]
+    texts = [text for pool in pools for text in all_captions(pool.clips)]
+    cache.mkdir(parents=True, exist_ok=True)
+    with FileLock(cache / ".lock"):  # of several processes one computes what all need
+        captions = CaptionTable.build(texts, config.text_encoder, cache)
+        L.seed_everything(config.seed, verbose=False)
+        model = Localizer(config.as_dict(), captions.features.shape[1])
+        model.text.fit(captions.features, config.text_shrinkage)
+        if config.crops and not options.data_root:
+            _load_pretrained(model, config, str(options.media) if options.media else None, cache)
+    return model, TrainingScenes(folder.root, pools, captions, config)
 
 
 def _load_pretrained(model: Localizer, config: Config, media: str | None, cache: Path) -> None:
@@ -210,19 +224,23 @@ def _load_pretrained(model: Localizer, config: Config, media: str | None, cache:
 
 
 def _fit(model: Localizer, data: TrainingScenes, directory: Path, config: Config) -> None:
-    """Train, from the last checkpoint if there is one."""
+    """Train, from the last checkpoint if there is one, and leave the model on the device that it was trained on."""
     last = directory / "checkpoints" / "last.ckpt"
     model.train()
+    several = config.devices * config.nodes != 1
     trainer = L.Trainer(
         max_epochs=config.epochs,
-        accelerator="auto",
-        devices=1,
+        accelerator=config.accelerator,
+        devices=config.devices,
+        num_nodes=config.nodes,
+        strategy="ddp" if several else "auto",
+        # gloo can't average batch statistics; on GPUs every process has them of the whole batch
+        sync_batchnorm=several and torch.cuda.is_available() and config.accelerator != "cpu",
         precision=config.precision,
-        logger=[
-            CSVLogger(directory, name="", version="csv"),
-            TensorBoardLogger(directory, name="", version="tensorboard"),
-        ],
-        callbacks=[_KeepLast(last), _Progress(refresh_rate=5)],
+        accumulate_grad_batches=config.accumulate,
+        # a part of its own for each start, since the logger begins its file anew
+        logger=[CSVLogger(directory, name="csv"), TensorBoardLogger(directory, name="", version="tensorboard")],
+        callbacks=[KeepLast(last, config.checkpoint_steps), Progress(refresh_rate=5)],
         use_distributed_sampler=False,
         enable_model_summary=False,
         log_every_n_steps=10,
@@ -242,15 +260,16 @@ def _fit(model: Localizer, data: TrainingScenes, directory: Path, config: Config
             raise KeyboardInterrupt from stop
     if trainer.interrupted:
         raise KeyboardInterrupt
+    model.to(trainer.strategy.root_device)
 
 
 def _merge(parts: Sequence[Figures]) -> Figures:
     return {name: value for part in parts for name, value in part.items()}
 
 
-def _untrained_figures(path: Path, model: Localizer, tests: Sequence[HeldOutScenes]) -> Figures:
+def _untrained_figures(path: Path, model: Localizer, tests: Sequence[HeldOutScenes], config: Config) -> Figures:
     """Figures before training, kept so that a resumed run need not compute them again."""
     if not path.is_file():
-        write_json(path, _merge([score(test, predict(model, test)) for test in tests]))
+        write_json(path, _merge([score(test, predict(model, test, workers=config.workers)) for test in tests]))
     figures: Figures = json.loads(path.read_text(encoding="utf-8"))
     return figures

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from avsl.dataset import MusicFolder
+from avsl.data.music import MusicFolder
 from avsl.evaluation import HeldOutScenes, Prediction, chance, load_held_out, score
 from avsl.report import draw_sheet, markdown_table, rich_table, write_report
 from PIL import Image

@@ -9,7 +9,7 @@ import pytest
 import torch
 from avsl.config import Config
 from avsl.data import SceneBatch, TrainingScenes
-from avsl.dataset import MusicFolder
+from avsl.data.music import MusicFolder
 from avsl.evaluation import load_held_out, predict
 from avsl.localizer import Localizer
 from torch import nn

@@ -9,7 +9,7 @@ import pytest
 import soundfile
 from avsl.composed.embedded import Description, ensure_embedded
 from avsl.composed.media import MediaSource
-from avsl.dataset import MusicFolder
+from avsl.data.music import MusicFolder
 from PIL import Image
 
 OGG = {"format": "OGG", "subtype": "VORBIS"} if "OGG" in soundfile.available_formats() else {"format": "WAV"}

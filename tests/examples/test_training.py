@@ -20,7 +20,7 @@ import torch
 import yaml
 from avsl import training
 from avsl.config import Config
-from avsl.dataset import MusicFolder
+from avsl.data.music import MusicFolder
 from avsl.evaluation import load_held_out, predict, score
 from avsl.localizer import Localizer
 from avsl.training import main

@@ -1,4 +1,4 @@
-"""The embedded dataset: composed scenes as real files in MUSIC's public layout, all from one seed."""
+"""The embedded dataset: composed scenes as real files in the layouts of MUSIC and VGGSound, all from one seed."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from .scenes import Scene, sample_scene
 
 log = logging.getLogger(__name__)
 
-FORMAT = 1  # raised when the same description no longer gives the same files
+FORMAT = 2  # raised when the same description no longer gives the same files
 SUBSETS = {"solo": 1, "duet": 2}
 
 
@@ -129,7 +129,10 @@ def _compose(job: tuple[str, str, int], *, folder: Path, description: Descriptio
 
 
 def _write_metadata(folder: Path, lines: dict[str, dict[str, Any]]) -> None:
-    """The split lists and annotation files, each in the form of MUSIC's public one, and the captions."""
+    """The split lists and annotation files, each in the form of the public one, and the captions.
+
+    VGGSound's lists name the scenes with one sound: its mixtures put several of them side by side.
+    """
 
     def select(split: str, subset: str, form: Callable[[str, Scene], Any]) -> list[Any]:
         chosen = [v for v in lines.values() if (v["split"], v["subset"]) == (split, subset)]
@@ -145,12 +148,23 @@ def _write_metadata(folder: Path, lines: dict[str, dict[str, Any]]) -> None:
         parts = ((f"class_src{i}", f"bbox_src{i}", o) for i, o in enumerate(scene.sounding, 1))
         return {"file": name} | {k: v for c, b, o in parts for k, v in ((c, o.name), (b, list(o.box)))}
 
+    def boxed(name: str, scene: Scene) -> dict[str, Any]:
+        x, y, w, h = scene.sounding[0].box
+        return {"file": name, "class": scene.sounding[0].name, "bbox": [[x, y, x + w, y + h]]}
+
     for subset in SUBSETS:
         write_text(folder / f"music_{subset}_train.txt", "\n".join(select("train", subset, with_classes)) + "\n")
     write_text(folder / "music_solo_test.csv", "\n".join(select("test", "solo", with_classes)) + "\n")
     write_text(folder / "music_duet_test.csv", "\n".join(select("test", "duet", lambda name, _: name)) + "\n")
     write_json(folder / "music_solo.json", select("test", "solo", solo))
     write_json(folder / "music_duet.json", select("test", "duet", duet))
+    write_text(folder / "vggsound_train.csv", "\n".join(select("train", "solo", with_classes)) + "\n")
+    write_text(folder / "vggsound_single_test.csv", "\n".join(select("test", "solo", with_classes)) + "\n")
+    write_json(folder / "vggss.json", select("test", "solo", boxed))
+    labels = dict(select("test", "solo", lambda name, scene: (name, scene.sounding[0].name)))
+    for subset, size in (("duet", 2), ("trio", 3)):
+        mixtures = (",".join(f"{clip},{labels[clip]}" for clip in mixture) for mixture in _mixtures(labels, size))
+        write_text(folder / f"vggsound_{subset}_test.csv", "\n".join(mixtures) + "\n")
     write_json(
         folder / "silent_objects.json",
         {
@@ -162,3 +176,15 @@ def _write_metadata(folder: Path, lines: dict[str, dict[str, Any]]) -> None:
     write_text(
         folder / "captions.jsonl", "".join(json.dumps({"id": v["id"], **v["captions"]}) + "\n" for v in lines.values())
     )
+
+
+def _mixtures(labels: dict[str, str], size: int) -> Iterator[list[str]]:
+    """Every clip with the next ones of other classes, as many as there are."""
+    clips = list(labels)
+    for first, clip in enumerate(clips):
+        mixture = {labels[clip]: clip}
+        for other in clips[first + 1 :] + clips[:first]:
+            mixture.setdefault(labels[other], other)
+            if len(mixture) == size:
+                yield list(mixture.values())
+                break

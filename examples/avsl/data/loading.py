@@ -1,0 +1,109 @@
+"""Batches for training: scenes with their captions' features."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import lightning as L
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from ..config import Config
+from ..text import CaptionTable
+from .clips import Clip, Pool
+from .sampling import Drawn, ResumableLoader, SceneBatches
+from .scenes import Example, Scenes
+
+
+class SceneBatch(NamedTuple):
+    """Frames (B, 3, S, n·S) uint8, waveforms (B, T), caption features (B, K, D) and (B, D), real sources (B, K)."""
+
+    frames: Tensor
+    waveforms: Tensor
+    foreground: Tensor
+    background: Tensor
+    source_mask: Tensor
+
+
+class Collate:
+    """Stacks examples and looks up the features of their captions; sources are padded to the largest number.
+
+    A scene of several clips has the foreground captions of all, and the mean of their background features.
+    """
+
+    def __init__(self, clips: Sequence[Clip], captions: CaptionTable, largest_scene: int = 1) -> None:
+        self.features, rows = captions
+        most = max((len(c.foreground) for c in clips), default=1)
+        self.slots = most * largest_scene
+        # Rows of the table as tensors, which worker processes share.
+        self._foreground = torch.full((len(clips), most), -1, dtype=torch.int32)
+        for i, clip in enumerate(clips):
+            for k, caption in enumerate(clip.foreground):
+                self._foreground[i, k] = rows[caption]
+        self._background = torch.tensor([rows[c.background] for c in clips], dtype=torch.int32)
+
+    def __call__(self, examples: list[Example]) -> SceneBatch:
+        foreground = self.features.new_zeros(len(examples), self.slots, self.features.shape[1])
+        mask = torch.zeros(len(examples), self.slots, dtype=torch.bool)
+        background = []
+        for i, example in enumerate(examples):
+            clips = list(example.scene)
+            rows = self._foreground[clips].flatten()
+            rows = rows[rows >= 0]
+            foreground[i, : len(rows)], mask[i, : len(rows)] = self.features[rows], True
+            background.append(self.features[self._background[clips]].mean(0))
+        return SceneBatch(
+            torch.stack([e.frame for e in examples]),
+            torch.stack([e.waveform for e in examples]),
+            foreground,
+            torch.stack(background),
+            mask,
+        )
+
+
+class TrainingScenes(L.LightningDataModule):
+    """The training loader over the pools of all subsets; the same batches for a seed, whatever stopped in between.
+
+    Args:
+        root: the data folder.
+        pools: what to draw from.
+        captions: features of all captions of the pools.
+        config: sizes, seed and workers.
+    """
+
+    def __init__(self, root: Path, pools: Sequence[Pool], captions: CaptionTable, config: Config) -> None:
+        super().__init__()
+        self.config = config
+        pools = _joined(pools)
+        clips = [clip for pool in pools for clip in pool.clips]
+        self.scenes = Scenes(root, [c.name for c in clips], config.image_size, in_memory=config.in_memory)
+        self.collate = Collate(clips, captions, max(pool.size for pool in pools))
+        numbers: dict[tuple[str, ...], int] = {}
+        labels = torch.tensor([numbers.setdefault(clip.classes, len(numbers)) for clip in clips])
+        self._drawn, first = [], 0
+        for pool in pools:
+            self._drawn.append(Drawn(first, labels[first : first + len(pool.clips)], pool.size))
+            first += len(pool.clips)
+
+    def train_dataloader(self) -> DataLoader[SceneBatch]:
+        c, trainer = self.config, self.trainer
+        rank, processes = (trainer.global_rank, trainer.world_size) if trainer else (0, 1)
+        return ResumableLoader(
+            self.scenes,
+            batch_sampler=SceneBatches(self._drawn, c.batch_size, c.seed, rank=rank, processes=processes),
+            num_workers=c.workers,
+            collate_fn=self.collate,
+            persistent_workers=c.workers > 0,
+            pin_memory=torch.cuda.is_available(),
+        )
+
+
+def _joined(pools: Sequence[Pool]) -> list[Pool]:
+    """Pools of one scene size as one, so that their scenes share batches."""
+    sizes: dict[int, list[Clip]] = {}
+    for pool in pools:
+        sizes.setdefault(pool.size, []).extend(pool.clips)
+    return [Pool(clips, size) for size, clips in sizes.items()]

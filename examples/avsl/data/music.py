@@ -1,0 +1,30 @@
+"""MUSIC: one or two instruments in one frame."""
+
+from __future__ import annotations
+
+from sslosses.annotations import read_music_duet, read_music_solo, read_music_split
+
+from .clips import Clip, ClipFolder, Pool, TestScenes
+
+
+class MusicFolder(ClipFolder):
+    """``metadata/``: ``music_{solo,duet}_train.txt``, ``music_{solo,duet}_test.csv``, ``music_{solo,duet}.json``."""
+
+    subsets = ("solo", "duet")
+    lists = "music_solo_train.txt, music_solo_test.csv, music_solo.json, the same for duet"
+
+    def training_pool(self, subset: str) -> Pool:
+        name = f"music_{subset}_train.txt"
+        entries = read_music_split(self.listed(name))
+        return Pool(self.with_captions(((e.clip, e.classes) for e in entries), name), 1)
+
+    def test_scenes(self, subset: str) -> TestScenes:
+        read = read_music_solo if subset == "solo" else read_music_duet
+        annotations = read(self.listed(f"music_{subset}.json"))
+        records = []
+        for entry in read_music_split(self.listed(f"music_{subset}_test.csv")):
+            if entry.clip not in annotations:
+                raise ValueError(f"Clip {entry.clip!r} of music_{subset}_test.csv is not in music_{subset}.json")
+            records.append(annotations[entry.clip])
+        clips = [Clip(r.clip, r.classes) for r in records]
+        return TestScenes(clips, [(i,) for i in range(len(clips))], [r.boxes for r in records])

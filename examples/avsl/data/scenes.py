@@ -1,0 +1,101 @@
+"""Scenes as tensors: the frames of one or more clips side by side, and their sounds mixed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import soundfile
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from ..constants import SAMPLE_RATE, SECONDS
+
+SAMPLES = int(SAMPLE_RATE * SECONDS)
+#: Indices of the clips whose frames stand side by side and whose sounds are mixed.
+Scene = tuple[int, ...]
+
+
+class Example(NamedTuple):
+    """One scene of n clips: frames (3, S, n·S) uint8, the mean of the waveforms (48000,) float32, and the clips."""
+
+    frame: Tensor
+    waveform: Tensor
+    scene: Scene
+
+
+class Scenes(Dataset[Example]):
+    """Scenes of the clips ``names`` below ``root``, taken by the tuple of their clips' indices.
+
+    Args:
+        root: folder of ``frames/<name>.jpg`` and ``audio/<name>.wav``.
+        names: the clips.
+        image_size: side S of a frame.
+        in_memory: keep what was decoded.
+
+    Raises:
+        FileNotFoundError: at construction, naming the first missing frame or sound and the number of missing ones.
+    """
+
+    def __init__(self, root: Path, names: Sequence[str], image_size: int, *, in_memory: bool = False) -> None:
+        self.image_size, self.in_memory = image_size, in_memory
+        self._frames, self._audio = root / "frames", root / "audio"
+        # Bytes in one array: worker processes share it, where a list of strings would be copied into each.
+        self._names = np.array([name.encode() for name in names], dtype=bytes)
+        self._check()
+        self._kept: dict[int, tuple[Tensor, Tensor]] = {}
+
+    def _check(self) -> None:
+        missing, first = 0, None
+        for folder, suffix in ((self._frames, ".jpg"), (self._audio, ".wav")):
+            there = {path.name for path in folder.iterdir()}
+            for name in map(bytes.decode, self._names):
+                if name + suffix not in there:
+                    missing, first = missing + 1, first or folder / (name + suffix)
+        if missing:
+            raise FileNotFoundError(f"{missing} of {2 * len(self._names)} listed files are missing, first {first}")
+
+    def __len__(self) -> int:
+        """Number of clips."""
+        return len(self._names)
+
+    def __getitem__(self, scene: Scene | int) -> Example:
+        scene = (scene,) if isinstance(scene, int) else scene
+        frames, waveforms = zip(*(self._decoded(index) for index in scene), strict=True)
+        mixture = torch.stack(waveforms).float().mean(0) / 32768
+        return Example(torch.cat(frames, dim=2), mixture, scene)
+
+    def _decoded(self, index: int) -> tuple[Tensor, Tensor]:
+        if index in self._kept:
+            return self._kept[index]
+        name = bytes(self._names[index]).decode()
+        decoded = (
+            _read_frame(self._frames / f"{name}.jpg", self.image_size),
+            _read_waveform(self._audio / f"{name}.wav"),
+        )
+        if self.in_memory:
+            self._kept[index] = decoded
+        return decoded
+
+
+def _read_frame(path: Path, size: int) -> Tensor:
+    with Image.open(path) as image:
+        pixels = image.convert("RGB").resize((size, size), Image.Resampling.BILINEAR)
+    return torch.from_numpy(np.array(pixels)).permute(2, 0, 1).contiguous()
+
+
+def _read_waveform(path: Path) -> Tensor:
+    """The centre 3 s as (48000,) int16; shorter sounds are repeated."""
+    samples, rate = soundfile.read(path, dtype="int16", always_2d=True)
+    if rate != SAMPLE_RATE:
+        raise ValueError(f"Expected {path} at {SAMPLE_RATE} Hz, but got {rate} Hz")
+    if not len(samples):
+        raise ValueError(f"Expected {path} to hold sound, but it is empty")
+    mono = samples[:, 0]
+    mono = np.tile(mono, -(-SAMPLES // len(mono)))
+    start = (len(mono) - SAMPLES) // 2 if len(samples) >= SAMPLES else 0
+    return torch.from_numpy(mono[start : start + SAMPLES].copy())
