@@ -34,8 +34,11 @@ class KeepLast(Checkpoint):
         for logger in trainer.loggers:  # with the rows so far, which a kill would lose
             if isinstance(logger, CSVLogger):
                 logger.save()
-        with written_aside(self.path) as aside:
-            trainer.save_checkpoint(aside, weights_only=False)  # with the optimiser
+        if trainer.is_global_zero:
+            with written_aside(self.path) as aside:
+                trainer.save_checkpoint(aside, weights_only=False)  # with the optimiser
+        else:
+            trainer.save_checkpoint(self.path, weights_only=False)  # takes part and writes nothing
 
 
 class Progress(TQDMProgressBar):

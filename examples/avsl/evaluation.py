@@ -14,7 +14,7 @@ from sslosses.annotations import rasterize
 from sslosses.metrics import SilentObjectDiscrimination, SoundLocalization, chance_levels
 
 from .constants import FRAME_SIZE
-from .data.clips import Box, ClipFolder, TestScenes
+from .data.clips import Box, ClipFolder, ListedScenes
 from .data.scenes import Example, Scene, Scenes
 from .localizer import Localizer
 
@@ -33,7 +33,7 @@ class HeldOutScenes(NamedTuple):
 
     subset: str
     scenes: Scenes
-    test: TestScenes
+    test: ListedScenes
     silent: list[SilentObjects]
 
     @property
@@ -123,7 +123,7 @@ def predict(model: Localizer, held_out: HeldOutScenes, batch_size: int = 50, wor
 
 def score(held_out: HeldOutScenes, prediction: Prediction) -> Figures:
     """The protocol's figures and, with silent objects known, the shares of pairs told apart; all in percent."""
-    metric = SoundLocalization("paper", task=held_out.task, frames=held_out.frames, sync_on_compute=False)
+    metric = SoundLocalization("paper", task=held_out.task, frames=held_out.frames)
     metric.update(prediction.maps, held_out.test.boxes, prediction.valid)
     return _percent(metric, held_out.subset) | _discrimination(held_out, prediction.sound)
 
@@ -159,7 +159,7 @@ def _discrimination(held_out: HeldOutScenes, sound: Tensor) -> Figures:
     """Each source against the silent objects of its own frame."""
     if not held_out.silent:
         return {}
-    metric = SilentObjectDiscrimination(sync_on_compute=False)
+    metric = SilentObjectDiscrimination()
     clips, scenes, boxes = held_out.test
     for scene, sources, heat in zip(scenes, boxes, sound, strict=True):
         for clip, frame in zip(scene, heat.chunk(len(scene), dim=1), strict=True):

@@ -71,7 +71,7 @@ def parse_arguments(arguments: Sequence[str] | None = None, dataset: str = "musi
 
 
 def _default_config(options: argparse.Namespace, dataset: str) -> list[str]:
-    if options.data_root:
+    if options.data_root and not options.quick:
         return [dataset]
     base = "quick" if options.quick else "media" if options.media else "embedded"
     return [base] if dataset == "music" else [base, dataset]
@@ -179,16 +179,15 @@ def _claimed(directory: Path, config: Config, data: Path) -> Iterator[None]:
 
 
 def _claim(path: Path, wanted: dict[str, object]) -> None:
-    if path.is_file():
-        found = yaml.safe_load(path.read_text(encoding="utf-8"))
-        keys = (wanted.keys() | found.keys()) - set(FREE)
-        differing = sorted(k for k in keys if wanted.get(k) != found.get(k))
-        if differing:
-            raise ValueError(
-                f"{path.parent} holds a run with another {', '.join(differing)}. Choose another --name, or delete the "
-                "folder."
-            )
-    write_text(path, yaml.safe_dump(wanted, sort_keys=False))
+    if not path.is_file():
+        write_text(path, yaml.safe_dump(wanted, sort_keys=False))
+        return
+    found = yaml.safe_load(path.read_text(encoding="utf-8"))
+    keys = (wanted.keys() | found.keys()) - set(FREE)
+    differing = sorted(k for k in keys if wanted.get(k) != found.get(k))
+    if differing:
+        others = ", ".join(differing)
+        raise ValueError(f"{path.parent} holds a run with another {others}. Choose another --name, or delete it.")
 
 
 def _prepare(options: argparse.Namespace, config: Config, folder: ClipFolder) -> tuple[Localizer, TrainingScenes]:
@@ -260,6 +259,8 @@ def _fit(model: Localizer, data: TrainingScenes, directory: Path, config: Config
             raise KeyboardInterrupt from stop
     if trainer.interrupted:
         raise KeyboardInterrupt
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()  # one process evaluates alone
     model.to(trainer.strategy.root_device)
 
 

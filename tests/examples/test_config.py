@@ -12,14 +12,14 @@ from avsl.training import parse_arguments
 
 @pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.yaml")), ids=lambda p: p.stem)
 def test_the_files_load(path: Path) -> None:
-    config = Config.load(path.stem, {})
-    assert config == Config.load(str(path), {})
+    config = Config.load([path.stem], {})
+    assert config == Config.load([str(path)], {})
     assert Config.from_dict(config.as_dict()) == config
-    assert Config.load(path.stem, {"epochs": 7}) == dataclasses.replace(config, epochs=7)
+    assert Config.load([path.stem], {"epochs": 7}) == dataclasses.replace(config, epochs=7)
 
 
 def test_the_music_file_is_the_paper() -> None:
-    assert Config.load("music", {}) == Config()
+    assert Config.load(["music"], {}) == Config()
 
 
 def test_plain_values() -> None:
@@ -49,9 +49,18 @@ def test_a_float_may_be_written_as_a_number_or_a_text() -> None:
         ({"visual_widths": "64"}, "Expected `visual_widths` to be a list of int, but got '64'"),
         ({"visual_widths": [64, "a"]}, "Expected `visual_widths` to be int, but got 'a'"),
         ({"visual_weights": 3}, "Expected `visual_weights` to be str, but got 3"),
-        ({"subsets": ["solo", "trio"]}, "Expected `subsets` out of 'solo' and 'duet', but got .*trio"),
-        ({"subsets": []}, "Expected `subsets` out of"),
-        ({"schedule": "cosine"}, "Expected `schedule` to be 'constant' or 'one-cycle', but got 'cosine'"),
+        ({"subsets": ["solo", "trio"]}, "Expected `subsets` of music out of solo, duet, but got .*trio"),
+        ({"subsets": []}, "Expected `subsets` of music out of"),
+        ({"subsets": ["solo", "solo"]}, "Expected `subsets` of music out of"),
+        ({"dataset": "vggsound"}, "Expected `subsets` of vggsound out of single, duet, trio, but got .*solo"),
+        ({"dataset": "flickr"}, "Expected `dataset` to be one of music, vggsound, but got 'flickr'"),
+        ({"precision": "8-bit"}, "Expected `precision` to be one of 32-true, 16-mixed, .*, but got '8-bit'"),
+        ({"accelerator": "tpu"}, "Expected `accelerator` to be one of auto, cpu, gpu, but got 'tpu'"),
+        ({"accumulate": 0}, "Expected `accumulate` to be at least 1, but got 0"),
+        ({"workers": -1}, "Expected `workers` to be at least 0, but got -1"),
+        ({"devices": 0}, "Expected `devices` to be a number of devices, or -1 for all, but got 0"),
+        ({"accumulate": 4, "checkpoint_steps": 6}, "`checkpoint_steps` to be a multiple of `accumulate` .4., .* 6"),
+        ({"schedule": "cosine"}, "Expected `schedule` to be one of constant, one-cycle, but got 'cosine'"),
     ],
 )
 def test_wrong_values(values: dict, message: str) -> None:
@@ -60,10 +69,10 @@ def test_wrong_values(values: dict, message: str) -> None:
 
 
 def test_an_unknown_name(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match=r"one of embedded, .*music, quick, but got 'imbedded'"):
-        Config.load("imbedded", {})
+    with pytest.raises(FileNotFoundError, match=r"one of embedded, .*music, quick, .*but got 'imbedded'"):
+        Config.load(["imbedded"], {})
     with pytest.raises(FileNotFoundError, match=r"but got '.*none\.yaml'"):
-        Config.load(str(tmp_path / "none.yaml"), {})
+        Config.load([str(tmp_path / "none.yaml")], {})
 
 
 @pytest.mark.parametrize("text", ["- 1", "epochs", "epochs: [1"])
@@ -71,7 +80,7 @@ def test_a_file_of_another_form(tmp_path: Path, text: str) -> None:
     path = tmp_path / "own.yaml"
     path.write_text(text)
     with pytest.raises(ValueError, match=r"own\.yaml to hold lines of `key: value`"):
-        Config.load(str(path), {})
+        Config.load([str(path)], {})
 
 
 def test_the_command_line_is_put_over_the_file(tmp_path: Path) -> None:
@@ -85,18 +94,28 @@ def test_the_command_line_is_put_over_the_file(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("line", "name"),
+    ("line", "music", "vggsound"),
     [
-        ("", "embedded"),
-        ("--quick", "quick"),
-        ("--data-root x", "music"),
-        ("--data-root x --quick", "quick"),
-        ("--media x", "media"),
-        ("--config music", "music"),
+        ("", "embedded", "embedded vggsound"),
+        ("--quick", "quick", "quick vggsound"),
+        ("--data-root x", "music", "vggsound"),
+        ("--data-root x --quick", "quick", "quick vggsound"),
+        ("--media x", "media", "media vggsound"),
+        ("--config music", "music", "music"),
+        ("--config quick vggsound", "quick vggsound", "quick vggsound"),
     ],
 )
-def test_which_file(line: str, name: str) -> None:
-    assert parse_arguments(line.split()).config == name
+def test_which_files(line: str, music: str, vggsound: str) -> None:
+    assert parse_arguments(line.split()).config == music.split()
+    assert parse_arguments(line.split(), "vggsound").config == vggsound.split()
+    assert Config.load(vggsound.split(), {}).dataset == ("music" if vggsound == "music" else "vggsound")
+
+
+def test_later_files_are_put_over_earlier_ones(tmp_path: Path) -> None:
+    for name, text in (("one", "base: quick\nepochs: 9\ntau: 0.5"), ("two", "epochs: 3")):
+        (tmp_path / f"{name}.yaml").write_text(text)
+    files = [str(tmp_path / f"{name}.yaml") for name in ("one", "two")]
+    assert Config.load(files, {}) == Config.load(["quick"], {"epochs": 3, "tau": 0.5})
 
 
 @pytest.mark.parametrize(
@@ -119,7 +138,7 @@ def test_a_wrong_command_line(line: str, message: str, capsys: pytest.CaptureFix
 def test_a_file_changes_its_base(tmp_path: Path) -> None:
     path = tmp_path / "mine.yaml"
     path.write_text("base: quick\nepochs: 9\n", encoding="utf-8")
-    assert Config.load(str(path), {}) == Config.load("quick", {"epochs": 9})
+    assert Config.load([str(path)], {}) == Config.load(["quick"], {"epochs": 9})
     path.write_text("base: nowhere\n", encoding="utf-8")
     with pytest.raises(FileNotFoundError, match="but got 'nowhere'"):
-        Config.load(str(path), {})
+        Config.load([str(path)], {})

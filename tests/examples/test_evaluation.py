@@ -8,8 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from avsl.data.clips import Clip, ListedScenes
 from avsl.data.music import MusicFolder
-from avsl.evaluation import HeldOutScenes, Prediction, chance, load_held_out, score
+from avsl.data.scenes import Scenes
+from avsl.evaluation import HeldOutScenes, Prediction, SilentObjects, chance, load_held_out, masks, score
 from avsl.report import draw_sheet, markdown_table, rich_table, write_report
 from PIL import Image
 from rich.console import Console
@@ -27,18 +29,21 @@ def held_out(music: Path) -> dict[str, HeldOutScenes]:
 
 
 def perfect(test: HeldOutScenes) -> Prediction:
-    maps = test.truths.float()
+    maps = torch.stack([masks(boxes) for boxes in test.test.boxes]).float()
     return Prediction(maps.amax(1), maps, torch.ones(maps.shape[:2], dtype=torch.bool))
 
 
 def test_loading(held_out: dict[str, HeldOutScenes]) -> None:
     solo, duet = held_out["solo"], held_out["duet"]
-    assert (solo.truths.shape, duet.truths.shape) == ((1, 1, 224, 224), (1, 2, 224, 224))
-    assert solo.truths[0, 0, :, :84].all()
-    assert not solo.truths[0, 0, :, 84:].any()
-    assert torch.equal(duet.truths[0, 1], solo.truths[0, 0].flip(1))
+    assert (solo.task, solo.sources, solo.frames) == ("single", 1, "one")
+    assert (duet.task, duet.sources, duet.frames) == ("mixtures", 2, "one")
+    (left,), (first, right) = masks(solo.test.boxes[0]), masks(duet.test.boxes[0])
+    assert left[:, :84].all()
+    assert not left[:, 84:].any()
+    assert torch.equal(first, left)
+    assert torch.equal(right, left.flip(1))
     assert solo.silent[0].classes == ("cello", "chair")
-    assert [int(m.sum()) for m in solo.silent[0].masks] == [224 * 84, 224 * 56]
+    assert [int(m.sum()) for m in masks([[b] for b in solo.silent[0].boxes])] == [224 * 84, 224 * 56]
 
 
 def test_boxes_of_silent_objects_are_not_needed(music: Path) -> None:
@@ -73,7 +78,7 @@ def test_maps_on_the_silent_side(held_out: dict[str, HeldOutScenes]) -> None:
 def test_twins_are_counted_apart(held_out: dict[str, HeldOutScenes]) -> None:
     solo = held_out["solo"]
     prediction = perfect(solo)
-    on_the_chair = prediction._replace(sound=prediction.sound + 2 * solo.silent[0].masks[1])
+    on_the_chair = prediction._replace(sound=prediction.sound + 2 * masks([[solo.silent[0].boxes[1]]])[0])
     figures = score(solo, on_the_chair)
     assert (figures["solo > silent"], figures["solo > twin"]) == (50, 100)
 
@@ -87,6 +92,44 @@ def test_mixed_up_and_missing_maps(held_out: dict[str, HeldOutScenes]) -> None:
     assert score(duet, one)["duet CIoU@0.3"] == 50
     none = score(duet, right._replace(valid=torch.tensor([[False, False]])))
     assert (none["duet without map"], none["duet CIoU@0.3"] > 0) == (1, False)
+
+
+@pytest.fixture
+def side_by_side(held_out: dict[str, HeldOutScenes]) -> HeldOutScenes:
+    """Two clips in one scene: one with boxes left, the other with boxes right; a silent twin on the other side."""
+    solo, left, right = held_out["solo"], (0.0, 0.0, 0.375, 1.0), (0.625, 0.0, 1.0, 1.0)
+    clips = [Clip("d", ("cello",)), Clip("e", ("flute",))]
+    silent = [SilentObjects((right,), ("cello",)), SilentObjects((left,), ("flute",))]
+    scenes = Scenes(solo.scenes._frames.parent, ["d", "e"], 32)
+    return HeldOutScenes(
+        "duet", scenes, ListedScenes(clips, [(0, 1), (1, 0)], [((left,), (right,)), ((right,), (left,))]), silent
+    )
+
+
+def test_perfect_maps_of_frames_side_by_side(side_by_side: HeldOutScenes) -> None:
+    left, right = (masks([[box]])[0].float() for box in ((0, 0, 0.375, 1), (0.625, 0, 1, 1)))
+    nothing = torch.zeros_like(left)
+    first = torch.stack([torch.cat([left, nothing], 1), torch.cat([nothing, right], 1)])
+    second = torch.stack([torch.cat([right, nothing], 1), torch.cat([nothing, left], 1)])
+    maps = torch.stack([first, second])
+    perfect_ = Prediction(maps.amax(1), maps, torch.ones(2, 2, dtype=torch.bool))
+    figures = score(side_by_side, perfect_)
+    assert (side_by_side.task, side_by_side.frames) == ("mixtures", "side-by-side")
+    assert [figures[f"duet {n}"] for n in ("CAP", "CIoU@0.3", "AUC", "> silent", "> twin")] == [100] * 5
+    mirrored = perfect_._replace(sound=perfect_.sound.flip(2), maps=maps.flip(3))
+    assert [score(side_by_side, mirrored)[f"duet {n}"] for n in ("> silent", "> twin")] == [100, 100]
+    exchanged = perfect_._replace(sound=perfect_.sound.flip(0), maps=maps.flip(0))
+    wrong = score(side_by_side, exchanged)
+    assert [wrong[f"duet {n}"] for n in ("CIoU@0.3", "> silent", "> twin")] == [0, 0, 0]
+    levels = chance(side_by_side, (7, 7))
+    assert levels["whole frame"]["duet > silent"] == levels["centred Gaussian"]["duet > twin"] == 50
+
+
+def test_a_sheet_of_frames_side_by_side(side_by_side: HeldOutScenes, tmp_path: Path) -> None:
+    path, heat = tmp_path / "sheet.png", torch.rand(2, 7, 14)
+    draw_sheet(path, [(side_by_side, Prediction(heat, heat[:, None].expand(-1, 2, -1, -1), torch.ones(2, 2) > 0))])
+    with Image.open(path) as image:
+        assert image.width > 3 * image.height
 
 
 @pytest.mark.parametrize("subset", ["solo", "duet"])

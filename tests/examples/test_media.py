@@ -134,8 +134,8 @@ def test_a_dataset_from_media(stamps: Path, tmp_path: Path) -> None:
     description = Description(train=2, test=2, side=48, media=str(stamps))
     folder = MusicFolder(ensure_embedded(tmp_path, description))
     for subset, sources in (("solo", 1), ("duet", 2)):
-        clips = folder.training_clips(subset)
+        clips = folder.training_pool(subset).clips
         assert all(len(c.foreground) == sources and "making a sound" in c.foreground[0] for c in clips)
-        assert len(folder.test_clips(subset)[0]) == 2
+        assert len(folder.test_scenes(subset).scenes) == 2
     with pytest.raises(ValueError, match=r"but it holds .*stamps.* Move it away"):
         ensure_embedded(tmp_path, Description(train=2, test=2, side=48, media=str(stamps / "animals")))

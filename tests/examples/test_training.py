@@ -74,8 +74,10 @@ def checkpoint(run: Path) -> dict:
 
 def losses(run: Path) -> dict[int, dict[str, float]]:
     """The logged terms by step."""
-    with (run / "csv" / "metrics.csv").open() as lines:
-        rows = list(csv.DictReader(lines))
+    rows = []
+    for part in sorted((run / "csv").glob("*/metrics.csv")):
+        with part.open() as lines:
+            rows += list(csv.DictReader(lines))
     return {int(row["step"]): {k: float(row[k]) for k in ("total", "trimap", "oca", "ori")} for row in rows}
 
 
@@ -217,6 +219,27 @@ def test_goes_on_where_it_was_stopped(whole: Path, tmp_path: Path) -> None:
     figures, wanted = (json.loads((path / "metrics.json").read_text())["percent"] for path in (run, whole))
     assert figures["untrained"] == pytest.approx(wanted["untrained"], abs=1e-3)
     assert figures["trained"].keys() == wanted["trained"].keys()
+
+
+@pytest.mark.usefixtures("interruptible")
+def test_killed_within_an_epoch(whole: Path, tmp_path: Path) -> None:
+    """With a checkpoint every three batches, killed at one of them: the same checkpoint as an unbroken run's."""
+    place, run = whole.parents[1], whole.parent / "killed"
+    line, last = arguments(place, "killed", "--checkpoint-steps", "3"), run / "checkpoints" / "last.ckpt"
+
+    def within_the_second_epoch() -> bool:
+        try:
+            return last.is_file() and checkpoint(run)["global_step"] == 8 + 3
+        except (OSError, RuntimeError):  # moved while it was read
+            return False
+
+    assert start_and_stop(line, tmp_path / "log", within_the_second_epoch, signal.SIGKILL) == -signal.SIGKILL
+    assert checkpoint(run)["global_step"] % 8
+    complete(line)
+    ours, theirs = checkpoint(run), checkpoint(whole)
+    assert (ours["epoch"], ours["global_step"]) == (theirs["epoch"], theirs["global_step"])
+    torch.testing.assert_close(ours["state_dict"], theirs["state_dict"], rtol=0, atol=0)
+    torch.testing.assert_close(ours["optimizer_states"], theirs["optimizer_states"], rtol=0, atol=0)
 
 
 def test_stopped_after_training_and_moved(whole: Path, tmp_path: Path) -> None:

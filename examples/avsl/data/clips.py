@@ -29,7 +29,7 @@ class Pool(NamedTuple):
     size: int
 
 
-class TestScenes(NamedTuple):
+class ListedScenes(NamedTuple):
     """The test scenes of a subset: of each, indices of its clips, and for each source its boxes as fractional corners.
 
     With one clip in a scene all sources are in its frame; else source j is in the frame of clip j.
@@ -70,7 +70,7 @@ class ClipFolder(ABC):
         """
 
     @abstractmethod
-    def test_scenes(self, subset: str) -> TestScenes:
+    def test_scenes(self, subset: str) -> ListedScenes:
         """The test scenes of ``subset``.
 
         Raises:

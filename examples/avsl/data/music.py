@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from sslosses.annotations import read_music_duet, read_music_solo, read_music_split
 
-from .clips import Clip, ClipFolder, Pool, TestScenes
+from .clips import Clip, ClipFolder, ListedScenes, Pool
 
 
 class MusicFolder(ClipFolder):
@@ -18,7 +18,7 @@ class MusicFolder(ClipFolder):
         entries = read_music_split(self.listed(name))
         return Pool(self.with_captions(((e.clip, e.classes) for e in entries), name), 1)
 
-    def test_scenes(self, subset: str) -> TestScenes:
+    def test_scenes(self, subset: str) -> ListedScenes:
         read = read_music_solo if subset == "solo" else read_music_duet
         annotations = read(self.listed(f"music_{subset}.json"))
         records = []
@@ -27,4 +27,4 @@ class MusicFolder(ClipFolder):
                 raise ValueError(f"Clip {entry.clip!r} of music_{subset}_test.csv is not in music_{subset}.json")
             records.append(annotations[entry.clip])
         clips = [Clip(r.clip, r.classes) for r in records]
-        return TestScenes(clips, [(i,) for i in range(len(clips))], [r.boxes for r in records])
+        return ListedScenes(clips, [(i,) for i in range(len(clips))], [r.boxes for r in records])

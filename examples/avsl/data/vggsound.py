@@ -8,7 +8,7 @@ from pathlib import Path
 
 from sslosses.annotations import read_vggsound_mixtures, read_vggss
 
-from .clips import Clip, ClipFolder, Pool, TestScenes
+from .clips import Clip, ClipFolder, ListedScenes, Pool
 
 SIZES = {"single": 1, "duet": 2, "trio": 3}
 
@@ -27,7 +27,7 @@ class VggsoundFolder(ClipFolder):
         listed = ((clip, (label,)) for clip, label in _read_list(self.listed(name)))
         return Pool(self.with_captions(listed, name), SIZES[subset])
 
-    def test_scenes(self, subset: str) -> TestScenes:
+    def test_scenes(self, subset: str) -> ListedScenes:
         boxes, path = self.listed("vggss.json"), self.listed(f"vggsound_{subset}_test.csv")
         if subset == "single":
             annotations = read_vggss(boxes)
@@ -47,7 +47,7 @@ class VggsoundFolder(ClipFolder):
                 if clip not in places:
                     places[clip] = len(clips)
                     clips.append(Clip(clip, (label,)))
-        return TestScenes(clips, [tuple(places[c] for c in scene) for scene in names], [r.boxes for r in records])
+        return ListedScenes(clips, [tuple(places[c] for c in scene) for scene in names], [r.boxes for r in records])
 
 
 def _read_list(path: Path) -> Iterator[tuple[str, str]]:

@@ -10,30 +10,34 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from avsl.data import Collate
-from avsl.dataset import Clip, MusicFolder, MusicScenes
+from avsl.data.clips import Clip, all_captions
+from avsl.data.loading import Collate
+from avsl.data.music import MusicFolder
+from avsl.data.scenes import Scenes
 from avsl.text import CaptionTable
 from PIL import Image
 
 
-def scenes(root: Path, **options) -> MusicScenes:
-    folder = MusicFolder(root)
-    return MusicScenes(folder, folder.training_clips("solo"), 16, **options)
+def scenes(root: Path, **options) -> Scenes:
+    clips = MusicFolder(root).training_pool("solo").clips
+    return Scenes(root, [clip.name for clip in clips], 16, **options)
 
 
-def test_clips(music: Path) -> None:
+def test_scenes(music: Path) -> None:
     folder = MusicFolder(music)
     cello, flute = "an image of a person playing the cello", "an image of a person playing the flute"
-    assert folder.training_clips("solo") == [
-        Clip("a", ("cello",), (cello,), "an image of a chair"),
-        Clip("b", ("flute",), (flute,), "an image of a silent cello"),  # a bare string in captions.jsonl
-    ]
-    assert folder.training_clips("duet") == [Clip("c", ("cello", "flute"), (cello, flute), "an image of a chair")]
-    assert folder.test_clips("solo") == ([Clip("d", ("cello",))], [[(0.0, 0.0, 0.375, 1.0)]])
-    assert folder.test_clips("duet") == (
-        [Clip("e", ("cello", "flute"))],
-        [[(0.0, 0.0, 0.375, 1.0), (0.625, 0.0, 1.0, 1.0)]],
+    assert folder.training_pool("solo") == (
+        [
+            Clip("a", ("cello",), (cello,), "an image of a chair"),
+            Clip("b", ("flute",), (flute,), "an image of a silent cello"),  # a bare string in captions.jsonl
+        ],
+        1,
     )
+    clip = Clip("c", ("cello", "flute"), (cello, flute), "an image of a chair")
+    assert folder.training_pool("duet") == ([clip], 1)
+    left, right = (0.0, 0.0, 0.375, 1.0), (0.625, 0.0, 1.0, 1.0)
+    assert folder.test_scenes("solo") == ([Clip("d", ("cello",))], [(0,)], [((left,),)])
+    assert folder.test_scenes("duet") == ([Clip("e", ("cello", "flute"))], [(0,)], [((left,), (right,))])
 
 
 @pytest.mark.parametrize("in_memory", [False, True])
@@ -42,15 +46,15 @@ def test_examples(music: Path, in_memory: bool) -> None:
     data = scenes(music, in_memory=in_memory)
     assert len(data) == 2
     for _ in range(2):
-        frame, waveform, index = data[1]
-        assert (frame.shape, frame.dtype, index) == ((3, 16, 16), torch.uint8, 1)
+        frame, waveform, scene = data[1]
+        assert (frame.shape, frame.dtype, scene) == ((3, 16, 16), torch.uint8, (1,))
         assert frame.float().mean((1, 2)).tolist() == pytest.approx([254, 0, 0], abs=2)
         assert (waveform.shape, waveform.dtype) == ((48_000,), torch.float32)
         written, _ = soundfile.read(music / "audio" / "b.wav")
         np.testing.assert_allclose(waveform, written, atol=1e-4)
     (music / "frames" / "b.jpg").unlink()
     if in_memory:
-        assert data[1].index == 1
+        assert data[1].scene == (1,)
     else:
         with pytest.raises(FileNotFoundError):
             data[1]
@@ -66,15 +70,15 @@ def test_a_missing_folder(music: Path, folder: str) -> None:
 @pytest.mark.parametrize(
     ("name", "read"),
     [
-        ("captions.jsonl", lambda f: f.training_clips("solo")),
-        ("music_duet_train.txt", lambda f: f.training_clips("duet")),
-        ("music_solo_test.csv", lambda f: f.test_clips("solo")),
-        ("music_duet.json", lambda f: f.test_clips("duet")),
+        ("captions.jsonl", lambda f: f.training_pool("solo")),
+        ("music_duet_train.txt", lambda f: f.training_pool("duet")),
+        ("music_solo_test.csv", lambda f: f.test_scenes("solo")),
+        ("music_duet.json", lambda f: f.test_scenes("duet")),
     ],
 )
 def test_a_missing_list(music: Path, name: str, read) -> None:
     (music / "metadata" / name).unlink()
-    with pytest.raises(FileNotFoundError, match=rf"{name}, one of MUSIC's public lists"):
+    with pytest.raises(FileNotFoundError, match=rf"{name}, (one of the public lists|but there is no such file)"):
         read(MusicFolder(music))
 
 
@@ -88,7 +92,7 @@ def test_a_missing_frame_or_sound(music: Path, name: str) -> None:
 def test_a_test_clip_without_boxes(music: Path) -> None:
     (music / "metadata" / "music_solo_test.csv").write_text("d,cello\nz,cello\n")
     with pytest.raises(ValueError, match=r"'z' of music_solo_test\.csv is not in music_solo\.json"):
-        MusicFolder(music).test_clips("solo")
+        MusicFolder(music).test_scenes("solo")
 
 
 def write_captions(root: Path, *entries: dict | str) -> None:
@@ -102,7 +106,10 @@ B = {"id": "b", "foreground": ["one"], "background": "none"}
 
 def test_a_missing_caption(music: Path) -> None:
     write_captions(music, A)
-    with pytest.raises(ValueError, match=r"Clip 'b' of music_solo_train\.txt has no line in captions\.jsonl"):
+    with pytest.raises(
+        ValueError,
+        match=r"Clip 'b' of music_solo_train\.txt has no line in .*Make it: python examples/gen",
+    ):
         scenes(music)
 
 
@@ -150,10 +157,10 @@ def test_the_centre_of_a_long_sound_in_stereo(music: Path) -> None:
 
 def test_batches_hold_the_features_of_their_captions(music: Path) -> None:
     folder = MusicFolder(music)
-    clips = [*folder.training_clips("solo"), *folder.training_clips("duet")]
-    texts = sorted({t for c in clips for t in (*c.foreground, c.background)})
+    clips = [*folder.training_pool("solo").clips, *folder.training_pool("duet").clips]
+    texts = sorted(set(all_captions(clips)))
     table = CaptionTable(torch.arange(len(texts)).float()[:, None], {t: i for i, t in enumerate(texts)})
-    data = MusicScenes(folder, clips, 16)
+    data = Scenes(music, [c.name for c in clips], 16)
     batch = Collate(clips, table)([data[2], data[1]])
     assert batch.frames.shape == (2, 3, 16, 16)
     assert batch.waveforms.shape == (2, 48_000)
@@ -162,3 +169,23 @@ def test_batches_hold_the_features_of_their_captions(music: Path) -> None:
     assert found == [list(clips[2].foreground), list(clips[1].foreground)]
     assert [texts[int(v)] for v in batch.background] == [clips[2].background, clips[1].background]
     assert torch.equal(batch.waveforms[1], data[1].waveform)
+
+
+def test_a_mixture(music: Path) -> None:
+    """Frames side by side, the mean of the sounds, all foreground captions, the mean background."""
+    folder = MusicFolder(music)
+    clips = [*folder.training_pool("solo").clips, *folder.training_pool("duet").clips]
+    texts = sorted(set(all_captions(clips)))
+    table = CaptionTable(torch.arange(len(texts)).float()[:, None], {t: i for i, t in enumerate(texts)})
+    data = Scenes(music, [c.name for c in clips], 16)
+    mixture, parts = data[1, 2], (data[1], data[2])
+    assert mixture.frame.shape == (3, 16, 32)
+    assert torch.equal(mixture.frame, torch.cat([p.frame for p in parts], 2))
+    torch.testing.assert_close(mixture.waveform, (parts[0].waveform + parts[1].waveform) / 2)
+    batch = Collate(clips, table, 2)([mixture, data[0, 1]])
+    assert batch.foreground.shape == (2, 4, 1)
+    assert batch.source_mask.tolist() == [[True, True, True, False], [True, True, False, False]]
+    found = [[texts[int(v)] for v in row[mask]] for row, mask in zip(batch.foreground, batch.source_mask, strict=True)]
+    assert found[0] == [*clips[1].foreground, *clips[2].foreground]
+    rows = [texts.index(clips[i].background) for i in (1, 2)]
+    assert batch.background[0].item() == sum(rows) / 2
