@@ -15,6 +15,7 @@ import yaml
 
 CONFIGS = Path(__file__).resolve().parent.parent / "configs"
 SUBSETS = {"music": ("solo", "duet"), "vggsound": ("single", "duet", "trio")}
+QUALITIES = ("true", "noisy", "class", "shuffled")
 PRECISIONS = ("32-true", "16-mixed", "bf16-mixed", "64-true")
 LEAST = {
     **dict.fromkeys(("train_scenes", "test_scenes", "image_size", "embedding_dim", "batch_size", "epochs"), 1),
@@ -35,6 +36,7 @@ class Config:
     train_scenes: int = 800
     test_scenes: int = 200
     subsets: tuple[str, ...] = ("solo", "duet")
+    caption_quality: str = "true"
     image_size: int = 224
     in_memory: bool = False
     workers: int = 4
@@ -91,6 +93,7 @@ class Config:
         known = SUBSETS[self.dataset]
         if not self.subsets or set(self.subsets) - set(known) or len(set(self.subsets)) < len(self.subsets):
             raise ValueError(f"Expected `subsets` of {self.dataset} out of {', '.join(known)}, but got {self.subsets}")
+        _check_option("caption_quality", self.caption_quality, QUALITIES)
         _check_option("schedule", self.schedule, ("constant", "one-cycle"))
         _check_option("precision", self.precision, PRECISIONS)
         _check_option("accelerator", self.accelerator, ("auto", "cpu", "gpu"))

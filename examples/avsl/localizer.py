@@ -97,7 +97,7 @@ class Localizer(L.LightningModule):
         if c.schedule == "constant":
             return optimizer
         schedule = torch.optim.lr_scheduler.OneCycleLR(
-            optimizer, [c.rate, c.visual_rate], total_steps=int(self.trainer.estimated_stepping_batches)
+            optimizer, [c.rate, c.visual_rate], total_steps=self.trainer.datamodule.optimiser_steps()
         )
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 

@@ -24,9 +24,10 @@ from .callbacks import KeepLast, Progress
 from .composed.embedded import Description, ensure_embedded
 from .composed.pretraining import crop_captions, pretrain, render_crops
 from .config import FREE, Config, add_options, given_options
-from .data.clips import ClipFolder, all_captions
+from .data.clips import ClipFolder, Pool, all_captions
 from .data.loading import TrainingScenes
 from .data.music import MusicFolder
+from .data.quality import with_quality
 from .data.vggsound import VggsoundFolder
 from .evaluation import Figures, HeldOutScenes, chance, load_held_out, predict, score
 from .files import write_json, write_text, written_aside
@@ -192,7 +193,10 @@ def _claim(path: Path, wanted: dict[str, object]) -> None:
 
 def _prepare(options: argparse.Namespace, config: Config, folder: ClipFolder) -> tuple[Localizer, TrainingScenes]:
     cache = options.data / "cache"
-    pools = [folder.training_pool(subset) for subset in config.subsets]
+    pools = [
+        Pool(with_quality(pool.clips, config.caption_quality, config.seed), pool.size)
+        for pool in (folder.training_pool(subset) for subset in config.subsets)
+    ]
     texts = [text for pool in pools for text in all_captions(pool.clips)]
     cache.mkdir(parents=True, exist_ok=True)
     with FileLock(cache / ".lock"):  # of several processes one computes what all need

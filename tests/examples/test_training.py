@@ -209,8 +209,7 @@ def test_goes_on_where_it_was_stopped(whole: Path, tmp_path: Path) -> None:
     assert [p.name for p in (run / "checkpoints").iterdir()] == ["last.ckpt"]
     assert (run / "untrained.json").read_text() == untrained
     resumed, expected = losses(run), losses(whole)
-    assert resumed
-    assert min(resumed) > 8 * (second + 1) - 1
+    assert set(resumed) == set(expected)  # what was logged before a stop is kept
     for step, row in resumed.items():
         assert row == pytest.approx(expected[step], rel=1e-4), step
     ours, theirs = checkpoint(run), checkpoint(whole)
@@ -272,7 +271,7 @@ def test_a_users_folder(users_folder: Path, tmp_path: Path, bert: str) -> None:
     rows = json.loads((run / "metrics.json").read_text())["percent"]
     assert list(rows["whole frame"]) == ["duet CAP", "duet CIoU@0.3", "duet AUC"]
     # Crops of drawn instruments are not pretraining for real frames, and nothing was composed.
-    assert [p.name.split("-")[0] for p in (tmp_path / "data" / "cache").iterdir()] == ["captions"]
+    assert [p.name.split("-")[0] for p in (tmp_path / "data" / "cache").glob("[!.]*")] == ["captions"]
     assert [p.name for p in (tmp_path / "data").iterdir()] == ["cache"]
 
 

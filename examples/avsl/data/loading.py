@@ -88,15 +88,24 @@ class TrainingScenes(L.LightningDataModule):
             self._drawn.append(Drawn(first, labels[first : first + len(pool.clips)], pool.size))
             first += len(pool.clips)
 
+    def _batches(self) -> SceneBatches:
+        rank, processes = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
+        return SceneBatches(self._drawn, self.config.batch_size, self.config.seed, rank=rank, processes=processes)
+
+    def optimiser_steps(self) -> int:
+        """Steps of all epochs.
+
+        (Lightning's own estimate makes it set up the loader before the checkpoint's place in the epoch is read.)
+        """
+        return self.config.epochs * -(-len(self._batches()) // self.config.accumulate)
+
     def train_dataloader(self) -> DataLoader[SceneBatch]:
-        c, trainer = self.config, self.trainer
-        rank, processes = (trainer.global_rank, trainer.world_size) if trainer else (0, 1)
         return ResumableLoader(
             self.scenes,
-            batch_sampler=SceneBatches(self._drawn, c.batch_size, c.seed, rank=rank, processes=processes),
-            num_workers=c.workers,
+            batch_sampler=self._batches(),
+            num_workers=self.config.workers,
             collate_fn=self.collate,
-            persistent_workers=c.workers > 0,
+            persistent_workers=self.config.workers > 0,
             pin_memory=torch.cuda.is_available(),
         )
 

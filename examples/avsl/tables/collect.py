@@ -1,0 +1,89 @@
+"""From the results of runs to the cells of a table."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from .runs import Run
+from .specification import Row, Table, TestSet
+from .statistics import Estimate
+
+#: Figures beside the paper's, where the data allow them: pairs with the higher map on the sounding object.
+BESIDE = ("> silent", "> twin")
+LEVELS = ("untrained", "centred Gaussian", "whole frame", "random maps")
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One figure of one row on one set: the paper's, and ours as one value a seed."""
+
+    figure: str
+    paper: float | None
+    values: tuple[float, ...]
+
+    @property
+    def ours(self) -> Estimate | None:
+        return Estimate.of(self.values)
+
+
+@dataclass(frozen=True)
+class Line:
+    """One row of the finished table: a cell for each figure of each set."""
+
+    name: str
+    cells: dict[str, tuple[Cell, ...]]
+
+
+@dataclass(frozen=True)
+class Result:
+    """A finished table; ``seeds`` are those of each complete row, ``missing`` rows that no run is there for."""
+
+    table: Table
+    sets: tuple[TestSet, ...]
+    lines: tuple[Line, ...]
+    others: tuple[Line, ...]
+    levels: tuple[Line, ...]
+
+    def differences(self, test_set: TestSet) -> list[tuple[str, list[tuple[str, Estimate | None]]]]:
+        """Each row minus the first, seed by seed: name, and for every figure the mean difference."""
+        first, *rest = (line for line in self.lines if any(c.values for c in line.cells[test_set.name]))
+        return [
+            (
+                line.name,
+                [
+                    (cell.figure, Estimate.of([x - y for x, y in zip(cell.values, base.values, strict=False)]))
+                    for cell, base in zip(line.cells[test_set.name], first.cells[test_set.name], strict=True)
+                ],
+            )
+            for line in rest
+        ]
+
+
+def collect(table: Table, sets: Sequence[TestSet], runs: dict[tuple[Row, TestSet], list[Run]]) -> Result:
+    """Fill ``table`` from the complete ones of ``runs``, which are in order of the seeds."""
+    lines = []
+    for row in table.rows:
+        cells = {}
+        for s in sets:
+            found = [run.result()["percent"]["trained"] for run in runs[row, s] if run.complete]
+            cells[s.name] = _cells(s, table.paper(row, s), found)
+        lines.append(Line(row.name, cells))
+    others = [Line(row.name, {s.name: _cells(s, table.paper(row, s), []) for s in sets}) for row in table.others]
+    levels = []
+    for level in LEVELS:
+        cells = {}
+        for s in sets:
+            some = [run.result()["percent"].get(level, {}) for run in runs[table.rows[0], s] if run.complete]
+            cells[s.name] = _cells(s, (None,) * 3, some)
+        levels.append(Line(level, cells))
+    return Result(table, tuple(sets), tuple(lines), tuple(others), tuple(levels))
+
+
+def _cells(test_set: TestSet, paper: Sequence[float | None], found: Sequence[dict[str, float]]) -> tuple[Cell, ...]:
+    printed = dict(zip(test_set.figures, paper, strict=True))
+    cells = []
+    for name in (*test_set.figures, *BESIDE):
+        key = f"{test_set.subset} {name}"
+        cells.append(Cell(name, printed.get(name), tuple(f[key] for f in found if key in f)))
+    return tuple(cells)

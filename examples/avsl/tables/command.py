@@ -1,0 +1,124 @@
+"""``reproduce_tables.py``: the runs that the paper's tables need, then the tables, plots and pictures."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+
+from .collect import collect
+from .runs import Plan, Run, complete_runs
+from .specification import Row, Table, TestSet, numbers, read_table
+from .writing import markdown, write_all
+
+log = logging.getLogger(__name__)
+
+
+def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        description="Run what the paper's tables need and write them with the paper's figures and ours side by side.",
+        epilog="Options after -- go to every training run, e.g. -- --devices 2 --precision bf16-mixed.",
+    )
+    parser.add_argument("--table", type=int, nargs="+", default=numbers(), help="numbers of tables (default: all)")
+    parser.add_argument("--music", type=Path, help="prepared MUSIC folder")
+    parser.add_argument("--vggsound", type=Path, help="prepared VGGSound folder")
+    parser.add_argument("--quick", action="store_true", help="composed data at a tenth of the size")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0], help="seeds of the runs (default: 0)")
+    parser.add_argument("--only", nargs="+", metavar="SET", help="of the table's test sets, these only")
+    parser.add_argument("--jobs", type=int, default=1, help="runs at a time, which share the processor")
+    parser.add_argument("--runs", type=Path, default=Path("runs"))
+    parser.add_argument("--data", type=Path, default=Path("data"), help="where composed data and features are kept")
+    parser.add_argument("--out", type=Path, default=Path("tables"))
+    parser.add_argument("--write-only", action="store_true", help="write what the complete runs give, run nothing")
+    parser.add_argument("options", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
+    parsed = parser.parse_args(arguments)
+    if parsed.options and parsed.options[0] != "--":
+        parser.error(f"unrecognized arguments: {' '.join(parsed.options)}")
+    if parsed.jobs < 1:
+        parser.error(f"argument --jobs: expected at least 1, got {parsed.jobs}")
+    if (parsed.music or parsed.vggsound) and parsed.quick:
+        parser.error("--quick is for composed data")
+    return parsed
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Write the tables; 0 on success, 1 if a run failed, 2 for a wrong argument, 130 if interrupted."""
+    options = parse_arguments(arguments)
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    try:
+        failed = reproduce(options, Console())
+    except KeyboardInterrupt:
+        log.info("Stopped. The same command goes on from here.")
+        return 130
+    except (OSError, ValueError) as error:
+        log.error("%s: %s", type(error).__name__, error)
+        return 2
+    return 1 if failed else 0
+
+
+def reproduce(options: argparse.Namespace, console: Console) -> list[Run]:
+    """All steps; returns the runs that failed."""
+    roots = {name: root for name, root in (("music", options.music), ("vggsound", options.vggsound)) if root}
+    base = None if roots else "quick" if options.quick else "embedded"
+    plan = Plan(base, roots, options.runs, options.data, tuple(options.options[1:]))
+    tables = [read_table(number) for number in options.table]
+    wanted = {table.number: _runs(table, _sets(table, plan, options.only), plan, options.seeds) for table in tables}
+    everything = [run for runs in wanted.values() for same in runs.values() for run in same]
+    failed = [] if options.write_only else complete_runs(everything, options.jobs)
+    for table in tables:
+        runs = wanted[table.number]
+        if not any(run.complete for same in runs.values() for run in same):
+            log.warning("Table %d has no complete run and is left out.", table.number)
+            continue
+        result = collect(table, list(dict.fromkeys(s for _, s in runs)), runs)
+        note = _note(table, plan, options)
+        paths = write_all(result, options.out, note)
+        console.print(markdown(result, note), markup=False, highlight=False)
+        console.print("written: " + ", ".join(map(str, paths)), markup=False, highlight=False)
+    return failed
+
+
+def _sets(table: Table, plan: Plan, only: Sequence[str] | None) -> list[TestSet]:
+    """The table's sets that there are data for."""
+    sets = [s for s in (*table.sets, *table.also) if plan.base or s.dataset in plan.roots]
+    if only:
+        unknown = set(only) - {s.name for s in sets}
+        if unknown:
+            raise ValueError(
+                f"Expected `only` out of {', '.join(s.name for s in sets)} for table {table.number}, "
+                f"but got {', '.join(sorted(unknown))}"
+            )
+        sets = [s for s in sets if s.name in only]
+    if not sets:
+        raise ValueError(f"Table {table.number} needs {' or '.join(s.name for s in table.sets)}: give the folder")
+    return sets
+
+
+def _runs(
+    table: Table, sets: Sequence[TestSet], plan: Plan, seeds: Sequence[int]
+) -> dict[tuple[Row, TestSet], list[Run]]:
+    return {
+        (row, s): [Run(plan, s.dataset, s.subsets, row.config, seed) for seed in seeds]
+        for row in table.rows
+        for s in sets
+    }
+
+
+def _note(table: Table, plan: Plan, options: argparse.Namespace) -> str:
+    command = f"python examples/reproduce_tables.py --table {table.number}"
+    command += " --quick" if options.quick else ""
+    command += f" --seeds {' '.join(map(str, options.seeds))}" if options.seeds != [0] else ""
+    command += f" --only {' '.join(options.only)}" if options.only else ""
+    for name, root in plan.roots.items():
+        command += f" --{name} {root.name}"
+    command += f" -- {' '.join(plan.options)}" if plan.options else ""
+    seeds = len(options.seeds)
+    spread = f"mean ± 95 % confidence interval over {seeds} seeds" if seeds > 1 else "one seed: no spread is known"
+    composed = (
+        " Composed data, so compare the order of the rows with the paper's, not the figures." if plan.base else ""
+    )
+    return f"In percent, {spread}.{composed} Made by `{command}`."

@@ -1,0 +1,147 @@
+"""The training runs that tables need: named after what they change, shared between tables, resumed and not repeated."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import subprocess
+import sys
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from ..config import Config
+
+log = logging.getLogger(__name__)
+SCRIPTS = Path(__file__).resolve().parents[2]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Where runs take their data and put their results.
+
+    Args:
+        base: configuration of all runs: ``quick`` or ``embedded`` for composed data, ``None`` for the user's folders.
+        roots: the user's folder of each dataset; without one its data are composed.
+        runs: folder of all runs.
+        data: where composed data and features are kept.
+        options: further options of the training command, the same for every run.
+    """
+
+    base: str | None
+    roots: dict[str, Path]
+    runs: Path
+    data: Path
+    options: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training run: ``configs`` over each other, on ``subsets`` of ``dataset``, with ``seed``."""
+
+    plan: Plan
+    dataset: str
+    subsets: tuple[str, ...]
+    config: str | None
+    seed: int
+
+    @property
+    def _base(self) -> list[str]:
+        root = self.plan.roots.get(self.dataset)
+        if root or self.plan.base is None:
+            return [self.dataset]
+        return [self.plan.base] if self.dataset == "music" else [self.plan.base, self.dataset]
+
+    @property
+    def name(self) -> str:
+        """The dataset, the subsets, each value that differs from the base configuration, and the seed."""
+        changed = self._changes()
+        values = [f"{key}={value}" for key, value in sorted(changed.items())] or ["default"]
+        place = "" if self.plan.base is None else f"{self.plan.base}-"
+        return "-".join([f"{place}{self.dataset}", "+".join(self.subsets), *values, f"seed{self.seed}"])
+
+    def _changes(self) -> dict[str, Any]:
+        base = Config.load(self._base, {"subsets": list(self.subsets)}).as_dict()
+        if not self.config:
+            return {}
+        ours = Config.load([*self._base, self.config], {"subsets": list(self.subsets)}).as_dict()
+        return {key: value for key, value in ours.items() if value != base[key]}
+
+    @property
+    def folder(self) -> Path:
+        """Where the run is."""
+        return self.plan.runs / self.name
+
+    @property
+    def complete(self) -> bool:
+        """Whether its figures are there."""
+        return (self.folder / "metrics.json").is_file()
+
+    def command(self) -> list[str]:
+        """The command that does it, or goes on with it."""
+        root = self.plan.roots.get(self.dataset)
+        configs = [*self._base, self.config] if self.config else self._base
+        line = [
+            sys.executable,
+            str(SCRIPTS / f"train_{self.dataset}.py"),
+            "--config",
+            *configs,
+            "--subsets",
+            *self.subsets,
+        ]
+        line += ["--seed", str(self.seed), "--name", self.name, "--runs", str(self.plan.runs)]
+        line += ["--data", str(self.plan.data), *(["--data-root", str(root)] if root else []), *self.plan.options]
+        return line
+
+    def result(self) -> dict[str, Any]:
+        """What ``metrics.json`` holds."""
+        read: dict[str, Any] = json.loads((self.folder / "metrics.json").read_text(encoding="utf-8"))
+        return read
+
+
+def complete_runs(runs: Iterable[Run], jobs: int) -> list[Run]:
+    """Do what is missing of ``runs``, ``jobs`` at a time; returns those that failed, each with a log beside it."""
+    wanted = {run.name: run for run in runs}
+    missing = [run for run in wanted.values() if not run.complete]
+    failed = []
+    with (
+        ThreadPoolExecutor(jobs) as pool,
+        tqdm(total=len(missing), desc="runs", unit="run", disable=not missing) as bar,
+    ):
+        futures = {pool.submit(_do, run, jobs): run for run in missing}
+        try:
+            for future in as_completed(futures):
+                run = futures[future]
+                if future.result():
+                    failed.append(run)
+                    log.error("failed: %s, see %s", run.name, _log_of(run))
+                bar.update()
+        except KeyboardInterrupt:
+            pool.shutdown(cancel_futures=True)  # Ctrl-C stops the runs under way as well, each at its last checkpoint
+            raise
+    return failed
+
+
+def _log_of(run: Run) -> Path:
+    return run.plan.runs / f"{run.name}.log"
+
+
+def _do(run: Run, jobs: int) -> int:
+    run.plan.runs.mkdir(parents=True, exist_ok=True)
+    environment = dict(os.environ)
+    if jobs > 1:
+        environment["OMP_NUM_THREADS"] = str(max(1, (os.cpu_count() or 1) // jobs))
+    with _log_of(run).open("a", encoding="utf-8") as out:
+        return subprocess.run(
+            run.command(), stdout=out, stderr=subprocess.STDOUT, env=environment, check=False
+        ).returncode
+
+
+def results(runs: Sequence[Run]) -> list[dict[str, Any]]:
+    """Results of the complete ones of ``runs``."""
+    return [run.result() for run in runs if run.complete]

@@ -1,0 +1,115 @@
+"""A table as ``configs/tables/<number>.yaml`` describes it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import yaml
+
+from ..config import CONFIGS
+
+Figures = tuple[float | None, ...]
+SINGLE, MIXTURES = ("AP", "IoU@0.5", "AUC"), ("CAP", "CIoU@0.3", "AUC")
+
+
+@dataclass(frozen=True)
+class TestSet:
+    """One of the five test sets, and the runs that are tested on it."""
+
+    __test__ = False
+
+    name: str
+    dataset: str
+    subset: str
+    #: What a model is trained on: MUSIC's two subsets together, VGGSound's scenes of one size.
+    subsets: tuple[str, ...]
+
+    @property
+    def figures(self) -> tuple[str, ...]:
+        """Names of the paper's figures."""
+        return SINGLE if self.subset in ("solo", "single") else MIXTURES
+
+
+SETS = {
+    s.name: s
+    for s in (
+        TestSet("MUSIC-Solo", "music", "solo", ("solo", "duet")),
+        TestSet("MUSIC-Duet", "music", "duet", ("solo", "duet")),
+        TestSet("VGGSound-Single", "vggsound", "single", ("single",)),
+        TestSet("VGGSound-Duet", "vggsound", "duet", ("duet",)),
+        TestSet("VGGSound-Trio", "vggsound", "trio", ("trio",)),
+    )
+}
+
+
+@dataclass(frozen=True)
+class Row:
+    """A method: its configuration where it is ours to run, and the paper's figures for each of the table's sets.
+
+    With ``hub`` it needs pretrained weights that composed data are not for, and is run on real data only.
+    """
+
+    name: str
+    config: str | None
+    paper: tuple[Figures, ...]
+    hub: bool = False
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table of the paper.
+
+    Args:
+        number: the paper's.
+        title: what it shows.
+        sets: the paper's test sets.
+        also: sets that the paper does not report, on which the rows are told apart too.
+        rows: to be run.
+        others: the paper's figures for other methods.
+        axis: what the rows vary, if they can be plotted along it.
+    """
+
+    number: int
+    title: str
+    sets: tuple[TestSet, ...]
+    also: tuple[TestSet, ...]
+    rows: tuple[Row, ...]
+    others: tuple[Row, ...]
+    axis: str | None
+
+    def paper(self, row: Row, test_set: TestSet) -> Figures:
+        """The paper's figures of ``row``; None where it has none."""
+        if test_set not in self.sets or not row.paper:
+            return (None,) * len(test_set.figures)
+        return row.paper[self.sets.index(test_set)]
+
+
+def numbers() -> list[int]:
+    """The tables that there are."""
+    return sorted(int(path.stem) for path in (CONFIGS / "tables").glob("*.yaml"))
+
+
+def read_table(number: int) -> Table:
+    """Table ``number``.
+
+    Raises:
+        ValueError: if there is none.
+    """
+    if number not in numbers():
+        raise ValueError(f"Expected `table` to be one of {', '.join(map(str, numbers()))}, but got {number}")
+    read = yaml.safe_load((CONFIGS / "tables" / f"{number}.yaml").read_text(encoding="utf-8"))
+    return Table(
+        number,
+        read["title"],
+        tuple(SETS[name] for name in read["sets"]),
+        tuple(SETS[name] for name in read.get("also", ())),
+        tuple(_row(row) for row in read["rows"]),
+        tuple(_row(row) for row in read.get("others", ())),
+        read.get("axis"),
+    )
+
+
+def _row(values: dict[str, Any]) -> Row:
+    paper = tuple(tuple(figures) for figures in values.get("paper", ()))
+    return Row(values["name"], values.get("config"), paper, values.get("hub", False))

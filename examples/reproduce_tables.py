@@ -1,0 +1,13 @@
+"""The paper's tables with its figures and ours side by side: runs what is missing, resumes what was stopped.
+
+python examples/reproduce_tables.py --table 3 --quick                       composed data, minutes
+python examples/reproduce_tables.py --table 3 --seeds 0 1 2 3 4             composed data, in full
+python examples/reproduce_tables.py --music DIR --vggsound DIR --seeds 0 1 2  the real thing, all tables
+"""
+
+import sys
+
+if __name__ == "__main__":
+    from avsl.tables.command import main
+
+    sys.exit(main())
