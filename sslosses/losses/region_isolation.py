@@ -1,4 +1,4 @@
-"""Object region isolation (ORI), Eq. 7 and Algorithm 1."""
+"""Object region isolation (ORI), Eq. 7 and Algorithm 1, and a variant that constant maps do not satisfy."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from sslosses.losses._reduction import REDUCTIONS, reduce_samples
 from sslosses.similarity import similarity_map
 from sslosses.transport import ConvergenceWarning, check_solver, grid_positions, lazy_grid_cost, pointcloud_cost, solve
 
+TARGETS = ("complement", "separate")
 FORMULATIONS = ("pointcloud", "distribution")
 VALUES = ("transport", "regularised", "divergence")
 GRADIENTS = ("exact", "envelope", "unrolled")
@@ -27,13 +28,13 @@ class RegionIsolationTerms(NamedTuple):
 
     Attributes:
         loss: scalar, or (B,) with ``reduction="none"``.
-        distances: (B, K + 1, K + 1), D_W(S_n, 1 - S_m) at [n, m], the background last; 0 where a padded source takes
-            part and on the diagonal.
+        distances: (B, K + 1, K + 1), at [n, m] D_W(S_n, 1 - S_m), or with ``target="separate"`` D_W(p_n, p_m), the
+            background last; 0 where a padded source takes part and on the diagonal.
         converged: scalar bool, whether the solver reached its tolerance on every pair that counts.
         marginal_error: scalar without gradient, the largest marginal error of these pairs.
-        potentials: f and g, (B, pairs, H·W) without gradient, of the pairs n < m (``"distribution"``: n ≠ m) in the
-            order of :func:`itertools.combinations` (``permutations``); 0 where a padded source takes part. As ``init``
-            of the next step on the same samples they save iterations.
+        potentials: f and g, (B, pairs, H·W) without gradient, of the pairs n < m (``"complement"`` of
+            ``"distribution"``: n ≠ m) in the order of :func:`itertools.combinations` (``permutations``); 0 where a
+            padded source takes part. As ``init`` of the next step on the same samples they save iterations.
     """
 
     loss: Tensor
@@ -44,6 +45,9 @@ class RegionIsolationTerms(NamedTuple):
 
 
 class _Options(NamedTuple):
+    target: str
+    margin: float
+    temperature: float
     solver: Any
     epsilon: float
     max_iter: int
@@ -57,7 +61,14 @@ class _Options(NamedTuple):
     reduction: str
     scaling: float | None
 
+    @property
+    def symmetric(self) -> bool:
+        """Whether the distances of (n, m) and (m, n) are equal."""
+        return self.target == "separate" or self.formulation == "pointcloud"
+
     def check(self, start: bool = False) -> None:
+        check_number("margin", self.margin, above=0)
+        check_number("temperature", self.temperature, above=0)
         check_number("epsilon", self.epsilon, least=0)
         check_count("max_iter", self.max_iter)
         check_number("tol", self.tol, above=0)
@@ -65,6 +76,13 @@ class _Options(NamedTuple):
         check_option("value", self.value, VALUES)
         check_option("gradient", self.gradient, GRADIENTS)
         check_option("normalise", self.normalise, NORMALISATIONS)
+        needed = {"formulation": "distribution", "normalise": "softmax"} if self.target == "separate" else {}
+        for name, word in needed.items():
+            if (given := getattr(self, name)) != word:
+                raise ValueError(
+                    f"Expected `{name}` to be {word!r} with target='separate', which transports softmaxes of the maps "
+                    f"over the grid, but got {given!r}"
+                )
         check_number("value_weight", self.value_weight, least=0)
         check_number("position_weight", self.position_weight, least=0)
         check_option("reduction", self.reduction, REDUCTIONS)
@@ -77,12 +95,15 @@ def object_region_isolation_loss(
     background: Tensor,
     source_mask: Tensor | None = None,
     *,
+    target: str = "complement",
+    margin: float = 0.25,
+    temperature: float = 0.1,
     solver: Any = "auto",
     epsilon: float = 0.05,
     max_iter: int = 100,
     tol: float = 1e-3,
-    formulation: str = "pointcloud",
-    value: str = "transport",
+    formulation: str | None = None,
+    value: str | None = None,
     gradient: str = "exact",
     normalise: str = "softmax",
     value_weight: float = 1.0,
@@ -153,7 +174,11 @@ def object_region_isolation_loss(
         tensor([[[0.0000, 0.5000],
                  [0.5000, 0.0000]]])
     """
+    formulation, value = _defaults(target, formulation, value, epsilon)
     options = _Options(
+        target,
+        margin,
+        temperature,
         solver,
         epsilon,
         max_iter,
@@ -175,22 +200,50 @@ def object_region_isolation_loss(
         references = torch.cat([foreground.where(real[..., None], 0), background[:, None]], dim=1)
         maps = similarity_map(visual, references)
         distances, converged, error, potentials = _all_pairs(maps, real, init, options)
-        loss = reduce_samples(distances.sum((1, 2)), real.any(1), reduction)
+        loss = reduce_samples(_sum_of_pairs(distances, real, options), real.any(1), reduction)
     return RegionIsolationTerms(loss, distances, converged, error, potentials)
+
+
+def _defaults(target: str, formulation: str | None, value: str | None, epsilon: float) -> tuple[str, str]:
+    """``formulation`` and ``value``, where None is what the target needs."""
+    check_option("target", target, TARGETS)
+    check_number("epsilon", epsilon, least=0)
+    separate = target == "separate"
+    # Without regularisation there is nothing to debias, and the two self problems would be solved for a 0.
+    best = "divergence" if separate and epsilon > 0 else "transport"
+    default = "distribution" if separate else "pointcloud"
+    return default if formulation is None else formulation, best if value is None else value
+
+
+def _sum_of_pairs(distances: Tensor, real: Tensor, options: _Options) -> Tensor:
+    """Of distances (B, S, S): their sum, or the hinge of each pair of real references summed, (B,)."""
+    if options.target == "complement":
+        return distances.sum((1, 2))
+    present = _present(real)
+    pairs = (present[:, :, None] & present[:, None]).triu(1)
+    return (options.margin - distances).relu().where(pairs, 0).sum((1, 2))
+
+
+def _present(real: Tensor) -> Tensor:
+    """(B, K) of the sources → (B, K + 1), with the background, which always is."""
+    return torch.cat([real, real.new_ones(real.shape[0], 1)], dim=1)
 
 
 def _all_pairs(
     maps: Tensor, real: Tensor, init: tuple[Tensor, Tensor] | None, options: _Options
 ) -> tuple[Tensor, Tensor, Tensor, tuple[Tensor, Tensor]]:
-    """Of maps (B, S, H, W): D_W(S_n, 1 - S_m) as (B, S, S), the other three fields of the terms."""
+    """Of maps (B, S, H, W): the distances as (B, S, S), the other three fields of the terms."""
     batch, count, height, width = maps.shape
-    symmetric = options.formulation == "pointcloud"
-    pairs = list((combinations if symmetric else permutations)(range(count), 2))
+    pairs = list((combinations if options.symmetric else permutations)(range(count), 2))
     first, second = [n for n, _ in pairs], [m for _, m in pairs]
-    present = torch.cat([real, real.new_ones(batch, 1)], dim=1)
+    present = _present(real)
     counted = (present[:, first] & present[:, second]).flatten()
     flat = maps.flatten(2)
-    source, target = flat[:, first].flatten(0, 1), 1 - flat[:, second].flatten(0, 1)
+    source, target = flat[:, first].flatten(0, 1), flat[:, second].flatten(0, 1)
+    if options.target == "complement":
+        target = 1 - target
+    else:
+        source, target = source / options.temperature, target / options.temperature
     starts = _starts(init, (batch, len(pairs), height * width))
     # Eagerly only the pairs that count are solved; a compiled graph has no sizes that depend on data.
     rows = None if torch.compiler.is_compiling() else counted.nonzero()[:, 0]
@@ -210,7 +263,7 @@ def _all_pairs(
 
     # An extra column of zeros serves the diagonal.
     column = {pair: index for index, pair in enumerate(pairs)}
-    if symmetric:
+    if options.symmetric:
         column.update({(m, n): index for (n, m), index in column.items()})
     place = [[column.get((n, m), len(pairs)) for m in range(count)] for n in range(count)]
     zero = values.new_zeros(batch, 1)
@@ -309,12 +362,15 @@ class ObjectRegionIsolationLoss(nn.Module):
     def __init__(
         self,
         *,
+        target: str = "complement",
+        margin: float = 0.25,
+        temperature: float = 0.1,
         solver: Any = "auto",
         epsilon: float = 0.05,
         max_iter: int = 100,
         tol: float = 1e-3,
-        formulation: str = "pointcloud",
-        value: str = "transport",
+        formulation: str | None = None,
+        value: str | None = None,
         gradient: str = "exact",
         normalise: str = "softmax",
         value_weight: float = 1.0,
@@ -329,7 +385,11 @@ class ObjectRegionIsolationLoss(nn.Module):
             raise TypeError(f"Expected `warm_start` to be a bool, but got {type(warm_start).__name__}")
         if warm_start and scaling is not None:
             raise ValueError("Expected `warm_start` or `scaling`, which makes its own start, but got both")
+        formulation, value = _defaults(target, formulation, value, epsilon)
         _Options(
+            target,
+            margin,
+            temperature,
             solver,
             epsilon,
             max_iter,
@@ -343,6 +403,9 @@ class ObjectRegionIsolationLoss(nn.Module):
             reduction,
             scaling,
         ).check(start=warm_start)
+        self.target = target
+        self.margin = margin
+        self.temperature = temperature
         self.solver = solver
         self.epsilon = epsilon
         self.max_iter = max_iter
@@ -368,6 +431,9 @@ class ObjectRegionIsolationLoss(nn.Module):
             foreground,
             background,
             source_mask,
+            target=self.target,
+            margin=self.margin,
+            temperature=self.temperature,
             solver=self.solver,
             epsilon=self.epsilon,
             max_iter=self.max_iter,
@@ -399,13 +465,15 @@ class ObjectRegionIsolationLoss(nn.Module):
         if self._potentials is None:
             return None
         batch, sources = foreground.shape[:2]
-        pairs = sources * (sources + 1) // (2 if self.formulation == "pointcloud" else 1)
+        halved = self.target == "separate" or self.formulation == "pointcloud"
+        pairs = sources * (sources + 1) // (2 if halved else 1)
         shape = (batch, pairs, visual.shape[-2:].numel())
         return self._potentials if self._potentials[0].shape == shape else None
 
     def extra_repr(self) -> str:
         """The options, for printing."""
         return (
+            f"target={self.target!r}, margin={self.margin}, temperature={self.temperature}, "
             f"solver={self.solver!r}, epsilon={self.epsilon}, max_iter={self.max_iter}, tol={self.tol}, "
             f"formulation={self.formulation!r}, value={self.value!r}, gradient={self.gradient!r}, "
             f"normalise={self.normalise!r}, value_weight={self.value_weight}, "
