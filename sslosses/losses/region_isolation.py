@@ -61,11 +61,6 @@ class _Options(NamedTuple):
     reduction: str
     scaling: float | None
 
-    @property
-    def symmetric(self) -> bool:
-        """Whether the distances of (n, m) and (m, n) are equal."""
-        return self.target == "separate" or self.formulation == "pointcloud"
-
     def check(self, start: bool = False) -> None:
         check_number("margin", self.margin, above=0)
         check_number("temperature", self.temperature, above=0)
@@ -96,7 +91,7 @@ def object_region_isolation_loss(
     source_mask: Tensor | None = None,
     *,
     target: str = "complement",
-    margin: float = 0.25,
+    margin: float = 0.2,
     temperature: float = 0.1,
     solver: Any = "auto",
     epsilon: float = 0.05,
@@ -112,7 +107,9 @@ def object_region_isolation_loss(
     scaling: float | None = None,
     init: tuple[Tensor, Tensor] | None = None,
 ) -> RegionIsolationTerms:
-    r"""Push the similarity maps of a sample's references apart, each towards the complement of every other.
+    r"""Push the similarity maps of a sample's references apart.
+
+    ``target="complement"``, the paper's loss: each map towards the complement of every other,
 
     .. math::
         \mathcal{L}_{ori} = \sum_{n \ne m} D_W(S_n, 1 - S_m), \quad S = \mathrm{Sim}(F_v, [F_r^p, l_r^n])
@@ -128,23 +125,41 @@ def object_region_isolation_loss(
     As printed, constant maps S ≡ 1/2 satisfy every pair: alone the loss does not localise, it is a regulariser beside
     OCA. It does not see the audio.
 
+    ``target="separate"``, this library's: every pair of maps at least a margin apart on the grid,
+
+    .. math::
+        \mathcal{L} = \sum_{n < m} \max(0, \mathrm{margin} - D_W(p_n, p_m)), \quad
+        p = \mathrm{softmax}(S / \mathrm{temperature}) \text{ over the pixels}
+
+    with the cost of ``"distribution"``. Equal maps, constant ones among them, cost margin a pair, the most there is.
+    Their gradient is 0 up to the solver's tolerance, as a maximum's is: any difference between the maps grows from
+    there. It does not see the audio either, nor where the objects are: only that the maps lie in different places.
+
     Args:
         visual: (B, C, H, W), floating, visual features F_v.
         foreground: (B, K, C), floating, one reference a caption of a sounding object.
         background: (B, C), floating, reference of the background caption.
         source_mask: (B, K) bool, which of the K references are real; all if None. A sample without any has no pair
             and is left out of the reduction.
+        target: ``"complement"`` or ``"separate"``.
+        margin: of ``"separate"``, in the units of the positions, above 0. Three single pixels of a square grid can be
+            0.95 apart; three maps that cover objects and the rest of the picture about 0.3.
+        temperature: of the softmax of ``"separate"``, above 0.
         solver: a name that :func:`sslosses.transport.available` lists, or an object with the same protocol.
         epsilon: ε of the entropic problem, in the units of the cost; 0 for the exact solver and only there.
         max_iter: bound on the Sinkhorn iterations.
         tol: L1 marginal error at which they stop.
-        formulation: ``"pointcloud"`` or ``"distribution"``.
+        formulation: ``"pointcloud"`` or ``"distribution"``. None: ``"pointcloud"`` for ``"complement"``,
+            ``"distribution"``, the only one, for ``"separate"``.
         value: ``"transport"``, Cuturi's Sinkhorn distance ⟨P, C⟩; ``"regularised"``, the minimum itself;
-            ``"divergence"``, the debiased Sinkhorn divergence.
+            ``"divergence"``, the debiased Sinkhorn divergence. None: ``"transport"``, but ``"divergence"`` for
+            ``"separate"`` with ε > 0, as the other two are above 0 between equal maps and reach the margin there if ε
+            is large.
         gradient: ``"exact"``, ``"envelope"`` (exact for ``value="regularised"``, an approximation otherwise) or
             ``"unrolled"``; see :mod:`sslosses.transport`.
         normalise: how ``"distribution"`` makes measures of maps: ``"softmax"`` over the pixels, ``"relu"`` or
-            ``"shift"`` (minus the least value), both divided by the sum, uniform where that is 0.
+            ``"shift"`` (minus the least value), both divided by the sum, uniform where that is 0. ``"separate"`` takes
+            ``"softmax"`` only.
         value_weight: w_v of ``"pointcloud"``, at least 0.
         position_weight: w_s of ``"pointcloud"``, at least 0.
         reduction: ``"mean"`` or ``"sum"`` (Eq. 7 as printed) over the samples with a real source, or ``"none"``:
@@ -159,7 +174,7 @@ def object_region_isolation_loss(
 
     Raises:
         TypeError: if an input has the wrong type or dtype, or an option has the wrong type.
-        ValueError: if shapes or devices do not fit or an option is out of range or unknown.
+        ValueError: if shapes or devices do not fit, or an option is out of range, unknown or at odds with ``target``.
 
     Source: Um et al., "Object-aware Sound Source Localization via Audio-Visual Scene Understanding", Eq. 7, Algorithm 1
     and supplement 6.
@@ -173,6 +188,10 @@ def object_region_isolation_loss(
         >>> object_region_isolation_loss(visual, left[:, None], left, epsilon=0.02).distances
         tensor([[[0.0000, 0.5000],
                  [0.5000, 0.0000]]])
+        >>> for other in (left, right):  # equal maps, and maps in different places
+        ...     print(object_region_isolation_loss(visual, left[:, None], other, target="separate").loss)
+        tensor(0.2000)
+        tensor(0.)
     """
     formulation, value = _defaults(target, formulation, value, epsilon)
     options = _Options(
@@ -215,6 +234,11 @@ def _defaults(target: str, formulation: str | None, value: str | None, epsilon: 
     return default if formulation is None else formulation, best if value is None else value
 
 
+def _symmetric(target: str, formulation: str) -> bool:
+    """Whether the distances of (n, m) and (m, n) are equal."""
+    return target == "separate" or formulation == "pointcloud"
+
+
 def _sum_of_pairs(distances: Tensor, real: Tensor, options: _Options) -> Tensor:
     """Of distances (B, S, S): their sum, or the hinge of each pair of real references summed, (B,)."""
     if options.target == "complement":
@@ -234,7 +258,8 @@ def _all_pairs(
 ) -> tuple[Tensor, Tensor, Tensor, tuple[Tensor, Tensor]]:
     """Of maps (B, S, H, W): the distances as (B, S, S), the other three fields of the terms."""
     batch, count, height, width = maps.shape
-    pairs = list((combinations if options.symmetric else permutations)(range(count), 2))
+    symmetric = _symmetric(options.target, options.formulation)
+    pairs = list((combinations if symmetric else permutations)(range(count), 2))
     first, second = [n for n, _ in pairs], [m for _, m in pairs]
     present = _present(real)
     counted = (present[:, first] & present[:, second]).flatten()
@@ -263,7 +288,7 @@ def _all_pairs(
 
     # An extra column of zeros serves the diagonal.
     column = {pair: index for index, pair in enumerate(pairs)}
-    if options.symmetric:
+    if symmetric:
         column.update({(m, n): index for (n, m), index in column.items()})
     place = [[column.get((n, m), len(pairs)) for m in range(count)] for n in range(count)]
     zero = values.new_zeros(batch, 1)
@@ -349,7 +374,7 @@ class ObjectRegionIsolationLoss(nn.Module):
 
     Raises:
         TypeError: if an option has the wrong type.
-        ValueError: if an option is out of range or unknown.
+        ValueError: if an option is out of range, unknown or at odds with ``target``.
 
     Example:
         >>> import torch
@@ -363,7 +388,7 @@ class ObjectRegionIsolationLoss(nn.Module):
         self,
         *,
         target: str = "complement",
-        margin: float = 0.25,
+        margin: float = 0.2,
         temperature: float = 0.1,
         solver: Any = "auto",
         epsilon: float = 0.05,
@@ -465,8 +490,7 @@ class ObjectRegionIsolationLoss(nn.Module):
         if self._potentials is None:
             return None
         batch, sources = foreground.shape[:2]
-        halved = self.target == "separate" or self.formulation == "pointcloud"
-        pairs = sources * (sources + 1) // (2 if halved else 1)
+        pairs = sources * (sources + 1) // (2 if _symmetric(self.target, self.formulation) else 1)
         shape = (batch, pairs, visual.shape[-2:].numel())
         return self._potentials if self._potentials[0].shape == shape else None
 
