@@ -27,7 +27,8 @@ mpl.use("Agg")
 import matplotlib.pyplot as plt
 
 SIDE = 14
-CHANNELS = 16
+CHANNELS = 128
+FEW = 16
 NAMES = ("source 1", "source 2", "background")
 REFERENCES = torch.eye(CHANNELS)[None, : len(NAMES)]
 PAIRS = tuple(combinations(range(len(NAMES)), 2))
@@ -37,13 +38,16 @@ TARGETS: dict[str, dict[str, Any]] = {
     "separate": {"target": "separate", "max_iter": 500},
     "separate, margin 1": {"target": "separate", "margin": 1.0, "max_iter": 500},
 }
-EVERY = 20
+EVERY = 4
 MARGINS = (0.1, 0.2, 0.3, 0.4, 0.5)
 SIZES = ((14, 14), (7, 14), (14, 28))
 
 
 def starts(seed: int) -> dict[str, Tensor]:
-    """Features (1, C, H, W) whose maps are random, one blob that all three share, and a perfect partition."""
+    """Features (1, C, H, W) whose maps are random, one blob that all three share, and a perfect partition.
+
+    Random features of many dimensions have cosines near 0 with a reference, those of few dimensions larger ones.
+    """
     generator = torch.Generator().manual_seed(seed)
     random, noise = torch.randn(2, 1, CHANNELS, SIDE, SIDE, generator=generator)
     shared = torch.zeros(1, CHANNELS, SIDE, SIDE)
@@ -54,7 +58,14 @@ def starts(seed: int) -> dict[str, Tensor]:
     partition[:, 0, 5:10, 1:5] = 1
     partition[:, 1, 3:11, 8:12] = 1
     partition[:, 2] = 1 - partition.sum(1)
-    return {"random": random, "one shared map": shared + 1e-2 * noise, "perfect partition": partition + 1e-2 * noise}
+    few = random.clone()
+    few[:, FEW:] = 0
+    return {
+        f"random, {CHANNELS}": random,
+        f"random, {FEW}": few,
+        "one shared map": shared + 2e-3 * noise,
+        "perfect partition": partition + 2e-3 * noise,
+    }
 
 
 def loss_of(visual: Tensor, function: Any, **options: Any) -> Any:
@@ -149,44 +160,53 @@ def reachable(samples: int, seed: int) -> list[dict[str, Any]]:
 def draw(found: dict[str, dict[str, Any]], path: Path) -> None:
     """A row a start: the maps of the start and of every target's end, and the collapse indicator on the way."""
     groups = ["start", *TARGETS]
-    figure = plt.figure(figsize=(19, 2.1 * len(found) + 0.4), layout="constrained")
-    grid = figure.add_gridspec(len(found), len(groups) + 1, width_ratios=[3] * len(groups) + [2.6])
-    maps = []
+    figure = plt.figure(figsize=(18, 1.75 * len(found) + 0.9))
+    # Three maps a group with a gap after it, then the curves.
+    grid = figure.add_gridspec(
+        len(found),
+        4 * len(groups) + 1,
+        width_ratios=[*([1, 1, 1, 0.25] * len(groups)), 2],
+        left=0.03,
+        right=0.99,
+        bottom=0.13,
+        top=0.92,
+        wspace=0.05,
+        hspace=0.2,
+    )
     for line, (start, ends) in enumerate(found.items()):
         for column, group in enumerate(groups):
-            own = grid[line, column].subgridspec(1, len(NAMES), wspace=0.02)
             spread = sum(ends[group]["std"]) / len(NAMES)
             for index, (name, values) in enumerate(zip(NAMES, ends[group]["maps"], strict=True)):
-                axis = figure.add_subplot(own[index])
-                maps.append(axis)
+                axis = figure.add_subplot(grid[line, 4 * column + index])
                 image = axis.imshow(torch.tensor(values).view(SIDE, SIDE), cmap="viridis", vmin=-1, vmax=1)
                 axis.set(xticks=[], yticks=[])
-                middle = f"{group}\n" if line == 0 else ""
-                axis.set_title(f"{middle}std {spread:.2f}" if index == 1 else "", fontsize=10)
+                if index == 1:
+                    axis.set_title(f"{group}\nstd {spread:.2f}" if line == 0 else f"std {spread:.2f}", fontsize=10)
                 if line == len(found) - 1:
                     axis.set_xlabel(name, fontsize=8)
                 if column == index == 0:
-                    axis.set_ylabel(start)
-        axis = figure.add_subplot(grid[line, len(groups)])
+                    axis.set_ylabel(start, fontsize=9)
+        axis = figure.add_subplot(grid[line, -1])
         for target, colour in zip(TARGETS, ("#d62728", "#1f77b4", "#7fb2d9"), strict=True):
             steps, _, spreads = zip(*ends[target]["curve"], strict=True)
             axis.plot([s + 1 for s in steps], spreads, color=colour, label=target)
             axis.plot(steps[-1] + 1, spreads[-1], "o", color=colour, markersize=4)
-        axis.set(xscale="log", ylim=(0, 0.62), ylabel="mean std of S")
-        axis.tick_params(labelsize=8)
+        axis.set(xscale="log", ylim=(0, 0.45))
+        axis.tick_params(labelsize=7, labelbottom=line == len(found) - 1)
         if line == 0:
-            axis.legend(fontsize=7, loc="upper left")
+            axis.set_title("mean std of S", fontsize=10)
         if line == len(found) - 1:
             axis.set_xlabel("step + 1", fontsize=8)
-    figure.colorbar(image, ax=maps, shrink=0.6, label="S", location="left", pad=0.01)
-    figure.savefig(path, dpi=110)
+            axis.legend(fontsize=7, loc="upper right")
+    figure.colorbar(image, cax=figure.add_axes((0.3, 0.05, 0.3, 0.015)), orientation="horizontal", label="S")
+    figure.savefig(path, dpi=90)
     plt.close(figure)
 
 
 def main() -> None:
     """Optimise, measure, print, write the numbers and the figure."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--steps", type=int, default=600)
+    parser.add_argument("--steps", type=int, default=400)
     parser.add_argument("--rate", type=float, default=0.03)
     parser.add_argument("--samples", type=int, default=200, help="random partitions of a size")
     parser.add_argument("--seed", type=int, default=0)

@@ -63,7 +63,7 @@ def loop(inputs: Batch, mask: Tensor | None, margin: float, temperature: float) 
 
 
 @pytest.mark.parametrize("mask", [None, MASK])
-@pytest.mark.parametrize(("margin", "temperature"), [(0.6, 0.4), (0.2, 0.1), (0.1, 1.0)])
+@pytest.mark.parametrize(("margin", "temperature"), [(0.6, 0.4), (0.9, 0.1), (0.3, 1.0)])
 @pytest.mark.parametrize("size", [(2, 3), (4, 3)])
 def test_equals_the_loop(mask: Tensor | None, margin: float, temperature: float, size: tuple[int, int]) -> None:
     inputs = make(size=size)
@@ -88,21 +88,29 @@ def test_tends_to_the_exact_distance(value: str) -> None:
 
 def test_defaults_of_the_target() -> None:
     inputs = make()
-    loss = ORILoss(target="separate")
+    loss = ORILoss(target="separate", max_iter=1000)
     assert (loss.formulation, loss.value) == ("distribution", "divergence")
     spelt = ORILoss(
         target="separate",
-        formulation="distribution",
-        value="divergence",
         margin=0.2,
         temperature=0.1,
+        formulation="distribution",
+        value="divergence",
         normalise="softmax",
+        max_iter=1000,
     )
     assert torch.equal(loss(*inputs), spelt(*inputs))
     assert ORILoss(target="separate", epsilon=0).value == "transport"
-    paper = ORILoss()
+    paper = ORILoss(max_iter=1000)
     assert (paper.target, paper.formulation, paper.value) == ("complement", "pointcloud", "transport")
-    expected = ORILoss(target="complement", formulation="pointcloud", value="transport", margin=3.0, temperature=7.0)
+    expected = ORILoss(
+        target="complement",
+        margin=3.0,
+        temperature=7.0,
+        formulation="pointcloud",
+        value="transport",
+        max_iter=1000,
+    )
     assert torch.equal(paper(*inputs), expected(*inputs))
 
 
@@ -211,11 +219,10 @@ def test_nothing_left_is_a_zero_with_its_graph(
 def test_exact_gradient_is_that_of_the_value(value: str) -> None:
     inputs = tuple(t.requires_grad_() for t in make(2, 2, (2, 2), 4))
     mask = torch.tensor([[True, False], [True, True]])
-    # Sharp maps reach the margin, so that the hinge is open for some pairs and closed for others.
-    options = TIGHT | {"value": value, "temperature": 0.2, "margin": 0.4, "max_iter": 400}
-    distances = object_region_isolation_loss(*inputs, mask, **options).distances[1, [0, 0, 1], [1, 2, 2]]
-    assert (distances < 0.4).any()
-    assert (distances > 0.4).any()
+    options = TIGHT | {"value": value, "max_iter": 400}
+    with torch.no_grad():
+        distances = object_region_isolation_loss(*inputs, mask, **options).distances[1, [0, 0, 1], [1, 2, 2]]
+    options["margin"] = float(distances.sort().values[:2].mean())  # the hinge is open for one of the pairs
     assert torch.autograd.gradcheck(lambda *t: object_region_isolation_loss(*t, mask, **options).loss, inputs)
 
 
@@ -249,8 +256,8 @@ def test_the_kink_has_a_finite_gradient() -> None:
     maps = torch.zeros(2, 1, 2, dtype=torch.float64)
     maps[0, 0, 0] = maps[1, 0, 1] = 1
     visual, foreground, background = prescribed(maps)
-    visual.requires_grad_()
     distance = float(object_region_isolation_loss(visual, foreground, background, **EXACT).distances[0, 0, 1])
+    visual.requires_grad_()
     loss = object_region_isolation_loss(visual, foreground, background, **(EXACT | {"margin": distance})).loss
     assert float(loss) == 0
     (gradient,) = torch.autograd.grad(loss, visual)
@@ -269,7 +276,9 @@ def test_equal_maps_are_a_maximum_that_any_difference_leaves(kind: str) -> None:
 
     noise = torch.randn(2, *foreground.shape, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
     moved = visual.detach() + 1e-3 * torch.randn(visual.shape, generator=torch.Generator().manual_seed(3)).double()
-    loss = optimise(moved, foreground + 1e-3 * noise[0], background, target="separate", steps=150, rate=0.02)[0]
+    loss = optimise(
+        moved, foreground + 1e-3 * noise[0], background, target="separate", epsilon=0.1, steps=60, rate=0.05
+    )[0]
     assert float(start) == pytest.approx(0.6, abs=1e-9)
     assert loss < 0.01
 
@@ -281,7 +290,7 @@ def optimise(
     visual = visual.clone().requires_grad_()
     optimiser = torch.optim.Adam([visual], lr=rate)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
-    loss = ORILoss(target=target, solver="dense", max_iter=300, **options)
+    loss = ORILoss(target=target, solver="dense", max_iter=1000, **options)
     for _ in range(steps):
         optimiser.zero_grad()
         value = loss(visual, foreground, background)
@@ -292,7 +301,7 @@ def optimise(
     exact = object_region_isolation_loss(
         visual.detach(), foreground, background, target="separate", solver="exact", epsilon=0
     )
-    return float(value), maps, exact.distances
+    return value.item(), maps, exact.distances
 
 
 def test_where_both_targets_lead() -> None:
@@ -300,22 +309,25 @@ def test_where_both_targets_lead() -> None:
     visual, _, _ = make(1, 2, (4, 4), 6)
     references = torch.eye(6, dtype=torch.float64)[None, :3]
     free = visual, references[:, :2], references[:, 2]
-    pairs = torch.triu_indices(3, 3, 1)
-    before = object_region_isolation_loss(*free, target="separate", solver="exact", epsilon=0).distances[0, *pairs]
+    pairs = torch.triu(torch.ones(1, 3, 3, dtype=torch.bool), 1)
+    before = object_region_isolation_loss(*free, target="separate", temperature=0.2, solver="exact", epsilon=0)
+    assert float(before.distances[pairs].max()) < 0.45
     spread = float(similarity_map(visual, references).flatten(2).std(-1).mean())
 
-    margin = float(before.max()) + 0.1
-    _, maps, distances = optimise(*free, target="separate", steps=150, rate=0.03, margin=margin, epsilon=0.02)
-    assert (distances[0, *pairs] > before).all()
-    assert float(distances[0, *pairs].min()) > margin - 0.05
+    loss, maps, distances = optimise(
+        *free, target="separate", steps=80, rate=0.05, margin=0.6, temperature=0.2, epsilon=0.1
+    )
+    assert loss < 0.15  # of 1.8
+    assert float(distances[pairs].min()) > 0.55
     assert float(maps.flatten(2).std(-1).min()) > 0.5 * spread
 
-    # Position alone can't tell pixels apart at weight 0.2, which leaves the values to become equal.
-    options = {"value": "divergence", "epsilon": 0.02}
-    _, maps, distances = optimise(*free, target="complement", steps=300, rate=0.05, **options)
+    # The divergence is 0 at constant maps; with ⟨P, C⟩ they keep what the plan's width costs.
+    options = {"value": "divergence", "epsilon": 0.1}
+    loss, maps, distances = optimise(*free, target="complement", steps=200, rate=0.05, **options)
+    assert loss < 0.05
     collapsed = maps.flatten(2).std(-1)
-    assert float(collapsed.max()) < 0.2 * spread
-    torch.testing.assert_close(maps, torch.full_like(maps, 0.5), atol=0.2, rtol=0)
+    assert float(collapsed.max()) < 0.01 * spread
+    torch.testing.assert_close(maps, torch.full_like(maps, 0.5), atol=0.01, rtol=0)
 
 
 def test_module_is_the_function_and_keeps_its_options() -> None:
@@ -363,10 +375,11 @@ def test_warm_start_serves_the_halved_pairs() -> None:
         torch.testing.assert_close(loss(*inputs, MASK), first, atol=1e-6, rtol=0)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")  # Dynamo's own
 def test_compiles_to_one_graph() -> None:
     torch.compiler.reset()
-    loss = ORILoss(**SEPARATE, solver="dense", max_iter=4)
+    loss = ORILoss(**SEPARATE, solver="dense", max_iter=2)
     loss._warned = True
     counter = CompileCounterWithBackend("aot_eager")
     compiled = torch.compile(loss, fullgraph=True, backend=counter)
