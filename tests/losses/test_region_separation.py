@@ -20,7 +20,7 @@ from sslosses.transport import ConvergenceWarning
 Batch = tuple[Tensor, Tensor, Tensor]
 SEPARATE: dict[str, Any] = {"target": "separate", "margin": 0.6, "temperature": 0.4}
 EXACT: dict[str, Any] = SEPARATE | {"solver": "exact", "epsilon": 0}
-TIGHT: dict[str, Any] = SEPARATE | {"solver": "dense", "epsilon": 0.1, "max_iter": 3000, "tol": 1e-13}
+TIGHT: dict[str, Any] = SEPARATE | {"solver": "dense", "epsilon": 0.1, "max_iter": 1000, "tol": 1e-11}
 MASK = torch.tensor([[True, True], [True, False], [False, True]])
 
 
