@@ -264,7 +264,7 @@ def test_the_kink_has_a_finite_gradient() -> None:
     assert torch.isfinite(gradient).all()
 
 
-@pytest.mark.parametrize("kind", ["constant", "equal"])
+@pytest.mark.parametrize("kind", ["constant"])
 def test_equal_maps_are_a_maximum_that_any_difference_leaves(kind: str) -> None:
     """No gradient at equal maps; a thousandth of noise is enough to descend to the margin."""
     visual, foreground, background = equal_maps(kind)
