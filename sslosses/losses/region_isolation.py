@@ -1,4 +1,4 @@
-"""Object region isolation (ORI), Eq. 7 and Algorithm 1."""
+"""Object region isolation (ORI), Eq. 7 and Algorithm 1, and a variant that constant maps do not satisfy."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from sslosses.losses._reduction import REDUCTIONS, reduce_samples
 from sslosses.similarity import similarity_map
 from sslosses.transport import ConvergenceWarning, check_solver, grid_positions, lazy_grid_cost, pointcloud_cost, solve
 
+TARGETS = ("complement", "separate")
 FORMULATIONS = ("pointcloud", "distribution")
 VALUES = ("transport", "regularised", "divergence")
 GRADIENTS = ("exact", "envelope", "unrolled")
@@ -27,13 +28,13 @@ class RegionIsolationTerms(NamedTuple):
 
     Attributes:
         loss: scalar, or (B,) with ``reduction="none"``.
-        distances: (B, K + 1, K + 1), D_W(S_n, 1 - S_m) at [n, m], the background last; 0 where a padded source takes
-            part and on the diagonal.
+        distances: (B, K + 1, K + 1), at [n, m] D_W(S_n, 1 - S_m), or with ``target="separate"`` D_W(p_n, p_m), the
+            background last; 0 where a padded source takes part and on the diagonal.
         converged: scalar bool, whether the solver reached its tolerance on every pair that counts.
         marginal_error: scalar without gradient, the largest marginal error of these pairs.
-        potentials: f and g, (B, pairs, H·W) without gradient, of the pairs n < m (``"distribution"``: n ≠ m) in the
-            order of :func:`itertools.combinations` (``permutations``); 0 where a padded source takes part. As ``init``
-            of the next step on the same samples they save iterations.
+        potentials: f and g, (B, pairs, H·W) without gradient, of the pairs n < m (``"complement"`` of
+            ``"distribution"``: n ≠ m) in the order of :func:`itertools.combinations` (``permutations``); 0 where a
+            padded source takes part. As ``init`` of the next step on the same samples they save iterations.
     """
 
     loss: Tensor
@@ -44,6 +45,9 @@ class RegionIsolationTerms(NamedTuple):
 
 
 class _Options(NamedTuple):
+    target: str
+    margin: float
+    temperature: float
     solver: Any
     epsilon: float
     max_iter: int
@@ -58,6 +62,8 @@ class _Options(NamedTuple):
     scaling: float | None
 
     def check(self, start: bool = False) -> None:
+        check_number("margin", self.margin, above=0)
+        check_number("temperature", self.temperature, above=0)
         check_number("epsilon", self.epsilon, least=0)
         check_count("max_iter", self.max_iter)
         check_number("tol", self.tol, above=0)
@@ -65,6 +71,13 @@ class _Options(NamedTuple):
         check_option("value", self.value, VALUES)
         check_option("gradient", self.gradient, GRADIENTS)
         check_option("normalise", self.normalise, NORMALISATIONS)
+        needed = {"formulation": "distribution", "normalise": "softmax"} if self.target == "separate" else {}
+        for name, word in needed.items():
+            if (given := getattr(self, name)) != word:
+                raise ValueError(
+                    f"Expected `{name}` to be {word!r} with target='separate', which transports softmaxes of the maps "
+                    f"over the grid, but got {given!r}"
+                )
         check_number("value_weight", self.value_weight, least=0)
         check_number("position_weight", self.position_weight, least=0)
         check_option("reduction", self.reduction, REDUCTIONS)
@@ -77,12 +90,15 @@ def object_region_isolation_loss(
     background: Tensor,
     source_mask: Tensor | None = None,
     *,
+    target: str = "complement",
+    margin: float = 0.2,
+    temperature: float = 0.1,
     solver: Any = "auto",
     epsilon: float = 0.05,
     max_iter: int = 100,
     tol: float = 1e-3,
-    formulation: str = "pointcloud",
-    value: str = "transport",
+    formulation: str | None = None,
+    value: str | None = None,
     gradient: str = "exact",
     normalise: str = "softmax",
     value_weight: float = 1.0,
@@ -91,7 +107,9 @@ def object_region_isolation_loss(
     scaling: float | None = None,
     init: tuple[Tensor, Tensor] | None = None,
 ) -> RegionIsolationTerms:
-    r"""Push the similarity maps of a sample's references apart, each towards the complement of every other.
+    r"""Push the similarity maps of a sample's references apart.
+
+    ``target="complement"``, the paper's loss: each map towards the complement of every other,
 
     .. math::
         \mathcal{L}_{ori} = \sum_{n \ne m} D_W(S_n, 1 - S_m), \quad S = \mathrm{Sim}(F_v, [F_r^p, l_r^n])
@@ -107,23 +125,41 @@ def object_region_isolation_loss(
     As printed, constant maps S ≡ 1/2 satisfy every pair: alone the loss does not localise, it is a regulariser beside
     OCA. It does not see the audio.
 
+    ``target="separate"``, this library's: every pair of maps at least a margin apart on the grid,
+
+    .. math::
+        \mathcal{L} = \sum_{n < m} \max(0, \mathrm{margin} - D_W(p_n, p_m)), \quad
+        p = \mathrm{softmax}(S / \mathrm{temperature}) \text{ over the pixels}
+
+    with the cost of ``"distribution"``. Equal maps, constant ones among them, cost margin a pair, the most there is.
+    Their gradient is 0 up to the solver's tolerance, as a maximum's is: any difference between the maps grows from
+    there. It does not see the audio either, nor where the objects are: only that the maps lie in different places.
+
     Args:
         visual: (B, C, H, W), floating, visual features F_v.
         foreground: (B, K, C), floating, one reference a caption of a sounding object.
         background: (B, C), floating, reference of the background caption.
         source_mask: (B, K) bool, which of the K references are real; all if None. A sample without any has no pair
             and is left out of the reduction.
+        target: ``"complement"`` or ``"separate"``.
+        margin: of ``"separate"``, in the units of the positions, above 0. Three single pixels of a square grid can be
+            0.95 apart; three maps that cover objects and the rest of the picture about 0.3.
+        temperature: of the softmax of ``"separate"``, above 0.
         solver: a name that :func:`sslosses.transport.available` lists, or an object with the same protocol.
         epsilon: ε of the entropic problem, in the units of the cost; 0 for the exact solver and only there.
         max_iter: bound on the Sinkhorn iterations.
         tol: L1 marginal error at which they stop.
-        formulation: ``"pointcloud"`` or ``"distribution"``.
+        formulation: ``"pointcloud"`` or ``"distribution"``. None: ``"pointcloud"`` for ``"complement"``,
+            ``"distribution"``, the only one, for ``"separate"``.
         value: ``"transport"``, Cuturi's Sinkhorn distance ⟨P, C⟩; ``"regularised"``, the minimum itself;
-            ``"divergence"``, the debiased Sinkhorn divergence.
+            ``"divergence"``, the debiased Sinkhorn divergence. None: ``"transport"``, but ``"divergence"`` for
+            ``"separate"`` with ε > 0, as the other two are above 0 between equal maps and reach the margin there if ε
+            is large.
         gradient: ``"exact"``, ``"envelope"`` (exact for ``value="regularised"``, an approximation otherwise) or
             ``"unrolled"``; see :mod:`sslosses.transport`.
         normalise: how ``"distribution"`` makes measures of maps: ``"softmax"`` over the pixels, ``"relu"`` or
-            ``"shift"`` (minus the least value), both divided by the sum, uniform where that is 0.
+            ``"shift"`` (minus the least value), both divided by the sum, uniform where that is 0. ``"separate"`` takes
+            ``"softmax"`` only.
         value_weight: w_v of ``"pointcloud"``, at least 0.
         position_weight: w_s of ``"pointcloud"``, at least 0.
         reduction: ``"mean"`` or ``"sum"`` (Eq. 7 as printed) over the samples with a real source, or ``"none"``:
@@ -138,7 +174,7 @@ def object_region_isolation_loss(
 
     Raises:
         TypeError: if an input has the wrong type or dtype, or an option has the wrong type.
-        ValueError: if shapes or devices do not fit or an option is out of range or unknown.
+        ValueError: if shapes or devices do not fit, or an option is out of range, unknown or at odds with ``target``.
 
     Source: Um et al., "Object-aware Sound Source Localization via Audio-Visual Scene Understanding", Eq. 7, Algorithm 1
     and supplement 6.
@@ -152,8 +188,16 @@ def object_region_isolation_loss(
         >>> object_region_isolation_loss(visual, left[:, None], left, epsilon=0.02).distances
         tensor([[[0.0000, 0.5000],
                  [0.5000, 0.0000]]])
+        >>> for other in (left, right):  # equal maps, and maps in different places
+        ...     print(object_region_isolation_loss(visual, left[:, None], other, target="separate").loss)
+        tensor(0.2000)
+        tensor(0.)
     """
+    formulation, value = _defaults(target, formulation, value, epsilon)
     options = _Options(
+        target,
+        margin,
+        temperature,
         solver,
         epsilon,
         max_iter,
@@ -175,22 +219,56 @@ def object_region_isolation_loss(
         references = torch.cat([foreground.where(real[..., None], 0), background[:, None]], dim=1)
         maps = similarity_map(visual, references)
         distances, converged, error, potentials = _all_pairs(maps, real, init, options)
-        loss = reduce_samples(distances.sum((1, 2)), real.any(1), reduction)
+        loss = reduce_samples(_sum_of_pairs(distances, real, options), real.any(1), reduction)
     return RegionIsolationTerms(loss, distances, converged, error, potentials)
+
+
+def _defaults(target: str, formulation: str | None, value: str | None, epsilon: float) -> tuple[str, str]:
+    """``formulation`` and ``value``, where None is what the target needs."""
+    check_option("target", target, TARGETS)
+    check_number("epsilon", epsilon, least=0)
+    separate = target == "separate"
+    # Without regularisation there is nothing to debias, and the two self problems would be solved for a 0.
+    best = "divergence" if separate and epsilon > 0 else "transport"
+    default = "distribution" if separate else "pointcloud"
+    return default if formulation is None else formulation, best if value is None else value
+
+
+def _symmetric(target: str, formulation: str) -> bool:
+    """Whether the distances of (n, m) and (m, n) are equal."""
+    return target == "separate" or formulation == "pointcloud"
+
+
+def _sum_of_pairs(distances: Tensor, real: Tensor, options: _Options) -> Tensor:
+    """Of distances (B, S, S): their sum, or the hinge of each pair of real references summed, (B,)."""
+    if options.target == "complement":
+        return distances.sum((1, 2))
+    present = _present(real)
+    pairs = (present[:, :, None] & present[:, None]).triu(1)
+    return (options.margin - distances).relu().where(pairs, 0).sum((1, 2))
+
+
+def _present(real: Tensor) -> Tensor:
+    """(B, K) of the sources → (B, K + 1), with the background, which always is."""
+    return torch.cat([real, real.new_ones(real.shape[0], 1)], dim=1)
 
 
 def _all_pairs(
     maps: Tensor, real: Tensor, init: tuple[Tensor, Tensor] | None, options: _Options
 ) -> tuple[Tensor, Tensor, Tensor, tuple[Tensor, Tensor]]:
-    """Of maps (B, S, H, W): D_W(S_n, 1 - S_m) as (B, S, S), the other three fields of the terms."""
+    """Of maps (B, S, H, W): the distances as (B, S, S), the other three fields of the terms."""
     batch, count, height, width = maps.shape
-    symmetric = options.formulation == "pointcloud"
+    symmetric = _symmetric(options.target, options.formulation)
     pairs = list((combinations if symmetric else permutations)(range(count), 2))
     first, second = [n for n, _ in pairs], [m for _, m in pairs]
-    present = torch.cat([real, real.new_ones(batch, 1)], dim=1)
+    present = _present(real)
     counted = (present[:, first] & present[:, second]).flatten()
     flat = maps.flatten(2)
-    source, target = flat[:, first].flatten(0, 1), 1 - flat[:, second].flatten(0, 1)
+    source, target = flat[:, first].flatten(0, 1), flat[:, second].flatten(0, 1)
+    if options.target == "complement":
+        target = 1 - target
+    else:
+        source, target = source / options.temperature, target / options.temperature
     starts = _starts(init, (batch, len(pairs), height * width))
     # Eagerly only the pairs that count are solved; a compiled graph has no sizes that depend on data.
     rows = None if torch.compiler.is_compiling() else counted.nonzero()[:, 0]
@@ -296,7 +374,7 @@ class ObjectRegionIsolationLoss(nn.Module):
 
     Raises:
         TypeError: if an option has the wrong type.
-        ValueError: if an option is out of range or unknown.
+        ValueError: if an option is out of range, unknown or at odds with ``target``.
 
     Example:
         >>> import torch
@@ -309,12 +387,15 @@ class ObjectRegionIsolationLoss(nn.Module):
     def __init__(
         self,
         *,
+        target: str = "complement",
+        margin: float = 0.2,
+        temperature: float = 0.1,
         solver: Any = "auto",
         epsilon: float = 0.05,
         max_iter: int = 100,
         tol: float = 1e-3,
-        formulation: str = "pointcloud",
-        value: str = "transport",
+        formulation: str | None = None,
+        value: str | None = None,
         gradient: str = "exact",
         normalise: str = "softmax",
         value_weight: float = 1.0,
@@ -329,7 +410,11 @@ class ObjectRegionIsolationLoss(nn.Module):
             raise TypeError(f"Expected `warm_start` to be a bool, but got {type(warm_start).__name__}")
         if warm_start and scaling is not None:
             raise ValueError("Expected `warm_start` or `scaling`, which makes its own start, but got both")
+        formulation, value = _defaults(target, formulation, value, epsilon)
         _Options(
+            target,
+            margin,
+            temperature,
             solver,
             epsilon,
             max_iter,
@@ -343,6 +428,9 @@ class ObjectRegionIsolationLoss(nn.Module):
             reduction,
             scaling,
         ).check(start=warm_start)
+        self.target = target
+        self.margin = margin
+        self.temperature = temperature
         self.solver = solver
         self.epsilon = epsilon
         self.max_iter = max_iter
@@ -368,6 +456,9 @@ class ObjectRegionIsolationLoss(nn.Module):
             foreground,
             background,
             source_mask,
+            target=self.target,
+            margin=self.margin,
+            temperature=self.temperature,
             solver=self.solver,
             epsilon=self.epsilon,
             max_iter=self.max_iter,
@@ -399,13 +490,14 @@ class ObjectRegionIsolationLoss(nn.Module):
         if self._potentials is None:
             return None
         batch, sources = foreground.shape[:2]
-        pairs = sources * (sources + 1) // (2 if self.formulation == "pointcloud" else 1)
+        pairs = sources * (sources + 1) // (2 if _symmetric(self.target, self.formulation) else 1)
         shape = (batch, pairs, visual.shape[-2:].numel())
         return self._potentials if self._potentials[0].shape == shape else None
 
     def extra_repr(self) -> str:
         """The options, for printing."""
         return (
+            f"target={self.target!r}, margin={self.margin}, temperature={self.temperature}, "
             f"solver={self.solver!r}, epsilon={self.epsilon}, max_iter={self.max_iter}, tol={self.tol}, "
             f"formulation={self.formulation!r}, value={self.value!r}, gradient={self.gradient!r}, "
             f"normalise={self.normalise!r}, value_weight={self.value_weight}, "
