@@ -64,6 +64,9 @@ class Config:
     alpha_foreground: float = 0.65
     alpha_background: float = 0.4
     omega: float = 0.03
+    ori_target: str = "complement"
+    ori_margin: float = 0.2
+    ori_temperature: float = 0.1
     ori_solver: str = "auto"
     ori_epsilon: float = 0.05
     ori_tol: float = 1e-3

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
@@ -15,6 +16,7 @@ from sslosses.metrics import SilentObjectDiscrimination, SoundLocalization, chan
 
 from .constants import FRAME_SIZE
 from .data.clips import Box, ClipFolder, ListedScenes
+from .data.loading import SceneBatch, TrainingScenes
 from .data.scenes import Example, Scene, Scenes
 from .localizer import Localizer
 
@@ -119,6 +121,19 @@ def predict(model: Localizer, held_out: HeldOutScenes, batch_size: int = 50, wor
         parts.append(Prediction(sound.cpu(), maps.cpu(), valid.cpu()))
     model.train(training)
     return Prediction(*(torch.cat(values) for values in zip(*parts, strict=True)))
+
+
+@torch.no_grad()
+def collapse(model: Localizer, training: TrainingScenes, batches: int = 8) -> Figures:
+    """How far the reference maps of training scenes are from constant ones, which ORI alone would make of them."""
+    was_training = model.training
+    model.eval()
+    parts = [
+        model.reference_deviation(SceneBatch(*(value.to(model.device) for value in batch)))
+        for batch in itertools.islice(training.train_dataloader(), batches)
+    ]
+    model.train(was_training)
+    return {"deviation of reference maps": 100 * float(torch.cat(parts).mean())}
 
 
 def score(held_out: HeldOutScenes, prediction: Prediction) -> Figures:

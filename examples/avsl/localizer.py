@@ -51,7 +51,14 @@ class Localizer(L.LightningModule):
             ori_weight=c.ori_weight,
             trimap=TriMapContrastiveLoss(gather_distributed=True, **masks),
             oca=OCALoss(temperature=c.temperature, tau=c.tau, gather_distributed=True, **masks),
-            ori=ORILoss(solver=c.ori_solver, epsilon=c.ori_epsilon, tol=c.ori_tol),
+            ori=ORILoss(
+                target=c.ori_target,
+                margin=c.ori_margin,
+                temperature=c.ori_temperature,
+                solver=c.ori_solver,
+                epsilon=c.ori_epsilon,
+                tol=c.ori_tol,
+            ),
         )
 
     def encode(self, frames: Tensor, waveforms: Tensor) -> tuple[Tensor, Tensor]:
@@ -100,6 +107,15 @@ class Localizer(L.LightningModule):
             optimizer, [c.rate, c.visual_rate], total_steps=self.trainer.datamodule.optimiser_steps()
         )
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    @torch.no_grad()
+    def reference_deviation(self, batch: SceneBatch) -> Tensor:
+        """Standard deviation over the pixels of each map S_r of a real reference, (n,): 0 where maps collapsed."""
+        visual, _ = self.encode(batch.frames, batch.waveforms)
+        foreground, background = self.text(batch.foreground), self.text(batch.background)
+        maps = similarity_map(visual, torch.cat([foreground, background[:, None]], dim=1))
+        real = torch.cat([batch.source_mask, batch.source_mask.new_ones(len(visual), 1)], dim=1)
+        return maps.flatten(2).std(2)[real]
 
     @staticmethod
     def sound_map(visual: Tensor, audio: Tensor) -> Tensor:

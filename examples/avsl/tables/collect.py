@@ -11,6 +11,8 @@ from .statistics import Estimate
 
 #: Figures beside the paper's, where the data allow them: pairs with the higher map on the sounding object.
 BESIDE = ("> silent", "> twin")
+#: Of a run rather than of a set: see ``evaluation.collapse``.
+COLLAPSE = "deviation of reference maps"
 LEVELS = ("untrained", "centred Gaussian", "whole frame", "random maps")
 
 
@@ -83,7 +85,7 @@ def collect(table: Table, sets: Sequence[TestSet], runs: dict[tuple[Row, TestSet
 def _cells(test_set: TestSet, paper: Sequence[float | None], found: Sequence[dict[str, float]]) -> tuple[Cell, ...]:
     printed = dict(zip(test_set.figures, paper, strict=True))
     cells = []
-    for name in (*test_set.figures, *BESIDE):
-        key = f"{test_set.subset} {name}"
+    for name in (*test_set.figures, *BESIDE, COLLAPSE):
+        key = name if name == COLLAPSE else f"{test_set.subset} {name}"
         cells.append(Cell(name, printed.get(name), tuple(f[key] for f in found if key in f)))
     return tuple(cells)
