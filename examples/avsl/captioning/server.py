@@ -100,12 +100,7 @@ class ServerModel:
                 for task in done:
                     yield task.result()
         finally:
-            unfinished = asyncio.all_tasks(loop)
-            for task in unfinished:
-                task.cancel()
-            loop.run_until_complete(asyncio.gather(*unfinished, *done, return_exceptions=True))
-            loop.run_until_complete(asyncio.gather(*(server.client.close() for server in servers)))
-            loop.run_until_complete(loop.shutdown_default_executor())
+            loop.run_until_complete(_wind_up(servers, done))
             loop.close()
 
     async def _answer(self, question: Question, servers: list[_Server]) -> Answer:
@@ -181,6 +176,16 @@ class _Server:
         # Retries are ours: the client knows one server only, and doesn't honour a long Retry-After.
         self.client = AsyncOpenAI(base_url=url, api_key=key, timeout=timeout, max_retries=0)
         self.slots = asyncio.Semaphore(concurrency)
+
+
+async def _wind_up(servers: Sequence[_Server], done: set[asyncio.Task[Answer]]) -> None:
+    unfinished = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in unfinished:
+        task.cancel()
+    await asyncio.gather(*unfinished, *done, return_exceptions=True)
+    for server in servers:
+        await server.client.close()
+    await asyncio.get_running_loop().shutdown_default_executor()
 
 
 class _NoAnswerError(Exception):

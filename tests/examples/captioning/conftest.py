@@ -106,7 +106,7 @@ class _Handler(BaseHTTPRequestHandler):
         body = json.loads(self.rfile.read(int(self.headers["content-length"])))
         server = self.server
         with server.lock:
-            request = Request(len(server.requests), body, dict(self.headers))
+            request = Request(len(server.requests), body, {k.lower(): v for k, v in self.headers.items()})
             server.requests.append(request)
             server.in_flight += 1
             server.most_in_flight = max(server.most_in_flight, server.in_flight)

@@ -125,8 +125,7 @@ answers = garbage | nearly.map(json.dumps) | st.tuples(garbage, nearly.map(json.
 def test_any_words_give_captions_of_the_right_form_or_a_reason(text: str, labels: list[str]) -> None:
     try:
         captions = parse_answer(text, labels)
-    except AnswerError as error:
-        assert str(error).encode()
+    except AnswerError:
         return
     assert len(captions.foreground) == len(labels)
     for caption in (*captions.foreground, captions.background):
