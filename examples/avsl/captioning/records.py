@@ -92,10 +92,10 @@ class Records:
         except Timeout:
             raise BlockingIOError(f"Another process writes {self.path}") from None
         try:
-            self._claim()
-            self.foreground = {e["id"]: e["foreground"] for e in read_lines(self.path)}
             if self._retry_failed:
                 self.failed_path.unlink(missing_ok=True)
+            self._claim()
+            self.foreground = {e["id"]: e["foreground"] for e in read_lines(self.path)}
             self.failed = {e["id"] for e in read_lines(self.failed_path)} - self.foreground.keys()
             self._captions, self._failures = JsonLines(self.path), JsonLines(self.failed_path)
         except BaseException:
@@ -108,19 +108,25 @@ class Records:
     ) -> None:
         self._captions.close()
         self._failures.close()
-        if not self.failed_path.stat().st_size:
-            self.failed_path.unlink()
+        for path in (self.path, self.failed_path):
+            if not path.stat().st_size:
+                path.unlink()
+        if not self._any_record():
+            self.provenance_path.unlink()
         self._lock.release()
+
+    def _any_record(self) -> bool:
+        return any(path.is_file() and path.stat().st_size > 0 for path in (self.path, self.failed_path))
 
     def _claim(self) -> None:
         """Check that the captions that are there are of this origin, and write it down."""
         origins: list[dict[str, Any]] = []
-        captioned = self.path.is_file() and self.path.stat().st_size > 0
-        if captioned and self.provenance_path.is_file():
+        known = self._any_record()
+        if known and self.provenance_path.is_file():
             origins = json.loads(self.provenance_path.read_text(encoding="utf-8"))["origins"]
         if any(_origin(o) == _origin(self._provenance) for o in origins[-1:]):
             return
-        if captioned and not self._force:
+        if known and not self._force:
             raise ValueError(
                 f"{self.path} holds captions of another origin ({_difference(origins[-1:], self._provenance)}). Choose "
                 "another --out, delete it with its .provenance.json, or add to it with --force"

@@ -113,9 +113,11 @@ def run(options: argparse.Namespace, clips: Sequence[Clip]) -> int:
             log.info("Nothing to do: %s", records.path)
         failed = sum(clip.name in records.failed for clip in clips)
     if len(without) > len(to_do):
-        log.info("%d clips are left", len(without) - len(to_do))
+        log.info("Left: %d of %d clips", len(without) - len(to_do), len(clips))
     if failed:
-        log.error("%d clips failed: %s says why; --retry-failed asks again", failed, records.failed_path)
+        log.error(
+            "Failed: %d of %d clips; %s says why, --retry-failed asks again", failed, len(clips), records.failed_path
+        )
     return 1 if failed else 0
 
 
@@ -159,7 +161,7 @@ def caption(backend: Backend, clips: Sequence[Clip], records: Records, attempts:
     return written
 
 
-def _backend(options: argparse.Namespace, generation: Generation) -> Any:
+def _backend(options: argparse.Namespace, generation: Generation) -> Backend:
     if options.server:
         try:
             from .server import Patience, ServerModel, api_key

@@ -62,7 +62,7 @@ def test_failures_are_counted_kept_and_asked_again_on_request(
     wrong = '{"foreground": ["an image of a cello"], "background": "an image of a chair"}'
     server.reply = lambda r: r.good if len(r.labels) == 1 else make_reply(wrong)
     assert start("--attempts", "3") == 1
-    assert "1 clips failed" in caplog.text
+    assert "Failed: 1 of 4 clips" in caplog.text
     assert {e["id"] for e in lines(folder)} == {"s0", "s1", "s2"}
     (failed,) = lines(folder, "captions.failed.jsonl")
     assert failed == {
@@ -103,8 +103,7 @@ def test_a_dead_server_stops_the_job(
 def test_a_refusing_server_leaves_nothing_behind(start, server, folder: Path, make_reply) -> None:
     server.reply = lambda _: make_reply(status=404, body='{"error": {"message": "no such model"}}')
     assert start() == 2
-    assert lines(folder) == []
-    assert not (folder / "metadata" / "captions.failed.jsonl").exists()
+    assert not list((folder / "metadata").glob("captions*"))
 
 
 def test_a_second_run_asks_nothing(start, server, folder: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -121,7 +120,7 @@ def test_a_second_run_asks_nothing(start, server, folder: Path, caplog: pytest.L
 def test_limit(start, folder: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO")
     assert start("--limit", "3") == 0
-    assert "1 clips are left" in caplog.text
+    assert "Left: 1 of 4 clips" in caplog.text
     assert len(lines(folder)) == 3
     assert start("--limit", "3") == 0
     assert len(lines(folder)) == 4
@@ -218,9 +217,19 @@ def test_captions_of_another_model_are_not_mixed(start, folder: Path, caplog: py
 def test_nor_of_another_prompt_or_temperature(start, monkeypatch, caplog: pytest.LogCaptureFixture) -> None:
     assert start("--limit", "1") == 0
     assert start("--temperature", "0.1") == 2
+    assert "generation {" in caplog.text
     monkeypatch.setattr(job, "prompt_hash", lambda: "0")
     assert start() == 2
     assert "another prompt" in caplog.text
+
+
+def test_failures_of_another_model_do_not_count(start, server, folder: Path, make_reply) -> None:
+    server.reply = lambda _: make_reply("no")
+    assert start() == 1
+    server.reply = lambda r: r.good
+    assert start("--model", "other") == 2
+    assert start("--model", "other", "--retry-failed") == 0
+    assert len(lines(folder)) == 4
 
 
 def test_captions_of_unknown_origin_are_not_added_to(start, folder: Path, caplog: pytest.LogCaptureFixture) -> None:
