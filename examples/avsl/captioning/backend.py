@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -50,7 +50,7 @@ class Generation:
 class Backend(Protocol):
     """A model that answers questions."""
 
-    def answers(self, take: Callable[[], Question | None]) -> Iterator[Answer]:
+    def answers(self, take: Callable[[], Question | None]) -> Generator[Answer, None, None]:
         """Answers in the order in which they come.
 
         Args:

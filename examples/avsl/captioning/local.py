@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from typing import Any
 
 import torch
@@ -38,7 +38,7 @@ class LocalModel:
             tokenizer.pad_token = tokenizer.eos_token
         self.model = AutoModelForImageTextToText.from_pretrained(name, dtype=dtype).to(self.device).eval()
 
-    def answers(self, take: Callable[[], Question | None]) -> Iterator[Answer]:
+    def answers(self, take: Callable[[], Question | None]) -> Generator[Answer, None, None]:
         while batch := _up_to(self.batch_size, take):
             frames, readable = [], []
             for question in batch:

@@ -155,7 +155,10 @@ def caption(backend: Backend, clips: Sequence[Clip], records: Records, attempts:
                 records.write_failure(question.clip, str(error), answer.text)
             silent = silent + 1 if answer.text is None else 0
             if silent == WITHOUT_ANSWER:
-                raise ConnectionError(f"{silent} clips in a row got no answer, the last one because: {answer.error}")
+                raise ConnectionError(
+                    f"{silent} clips in a row got no answer, the last one because: {answer.error}. "
+                    "Once that is mended, --retry-failed asks about them again"
+                )
             bar.update()
             bar.set_postfix(failed=bar.n - written, refresh=False)
     return written

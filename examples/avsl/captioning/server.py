@@ -9,7 +9,7 @@ import json
 import os
 import random
 import time
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Generator, Sequence
 from dataclasses import dataclass
 
 from openai import APIConnectionError, APIStatusError, AsyncOpenAI, OpenAIError
@@ -80,7 +80,7 @@ class ServerModel:
         self._key, self._sleep, self._clock = key, sleep, clock
         self._next_start = 0.0
 
-    def answers(self, take: Callable[[], Question | None]) -> Iterator[Answer]:
+    def answers(self, take: Callable[[], Question | None]) -> Generator[Answer, None, None]:
         """Answers as they come.
 
         Raises:

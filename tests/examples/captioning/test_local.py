@@ -119,6 +119,12 @@ def test_an_unreadable_frame_does_not_stop_its_batch(model: LocalModel, folder: 
     assert all(answers[name].text for name in ("s0", "s2", "d0"))
 
 
+def test_with_torchvision_the_processor_is_the_whole_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(local, "is_torchvision_available", lambda: True)
+    monkeypatch.setattr(local.AutoProcessor, "from_pretrained", lambda name: f"all of {name}")
+    assert local.load_processor("x") == "all of x"
+
+
 def test_a_model_that_needs_torchvision(tiny_model: str, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object, **__: object) -> None:
         raise ImportError("requires the Torchvision library")
