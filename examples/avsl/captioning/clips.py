@@ -83,8 +83,11 @@ def load_frame(path: Path, longest: int) -> Image.Image:
     Raises:
         OSError: if it isn't a readable picture.
     """
-    with Image.open(path) as image:
-        frame = image.convert("RGB")
+    try:
+        with Image.open(path) as image:
+            frame = image.convert("RGB")
+    except (ValueError, SyntaxError, Image.DecompressionBombError) as error:  # what else PIL raises on broken files
+        raise OSError(f"{type(error).__name__}: {error}") from error
     frame.thumbnail((longest, longest), Image.Resampling.LANCZOS)
     return frame
 

@@ -116,7 +116,7 @@ class ServerModel:
                 return Answer(question, await self._request(last, question, url))
             except _NoAnswerError as failure:
                 if failure.final or retry == self.patience.retries:
-                    return Answer(question, error=self._without_key(str(failure)))
+                    return Answer(question, error=str(failure))
                 await self._sleep(self.patience.wait(retry, failure.retry_after))
         raise AssertionError("unreachable")
 
@@ -142,7 +142,7 @@ class ServerModel:
                 ) from None
             transient = error.status_code in TRANSIENT or error.status_code >= 500
             raise _NoAnswerError(
-                f"HTTP {error.status_code}: {str(error)[:300]}",
+                f"HTTP {error.status_code}: {self._without_key(str(error))[:300]}",
                 final=not transient,
                 retry_after=_retry_after(error.response.headers.get("retry-after")),
             ) from None
@@ -150,7 +150,7 @@ class ServerModel:
             cause = f" ({error.__cause__})" if error.__cause__ else ""
             raise _NoAnswerError(f"{type(error).__name__}{cause} from {server.url}") from None
         except (OpenAIError, json.JSONDecodeError) as error:
-            raise _NoAnswerError(f"{type(error).__name__}: {str(error)[:300]}") from None
+            raise _NoAnswerError(f"{type(error).__name__}: {self._without_key(str(error))[:300]}") from None
         finally:
             server.load -= 1
 

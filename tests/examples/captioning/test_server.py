@@ -86,8 +86,9 @@ def test_a_large_or_foreign_picture_becomes_a_small_jpeg(server, connect, folder
         assert sent.getpixel((5, 5)) == pytest.approx((255, 0, 0), abs=3)
 
 
-def test_an_unreadable_frame(server, connect, folder: Path) -> None:
-    (folder / "frames" / "s0.jpg").write_bytes(b"no picture")
+@pytest.mark.parametrize("content", [b"no picture", b"", b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR" + bytes(20), b"\xff\xd8\xff"])
+def test_an_unreadable_frame(server, connect, folder: Path, content: bytes) -> None:
+    (folder / "frames" / "s0.jpg").write_bytes(content)
     answers = ask(connect(), questions(folder))
     assert "can't be read" in answers["s0"].error
     assert answers["s0"].text is None
@@ -180,11 +181,12 @@ def test_the_key_is_sent_and_never_logged(
     server, connect, folder: Path, make_reply, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.DEBUG)
-    server.reply = lambda _: make_reply(status=400, body='{"error": {"message": "secret-key"}}')
+    padded = "x" * (300 - len("Error code: 400 - secr")) + "secret-key"
+    server.reply = lambda _: make_reply(status=400, body=json.dumps({"error": {"message": padded}}))
     answers = ask(connect(key="secret-key"), questions(folder)[:1])
     assert server.requests[0].headers["authorization"] == "Bearer secret-key"
     assert "HTTP 400" in answers["s0"].error
-    assert "secret-key" not in answers["s0"].error
+    assert "secr" not in answers["s0"].error
     assert "secret-key" not in "\n".join(f"{r.getMessage()} {r.args}" for r in caplog.records)
 
 
