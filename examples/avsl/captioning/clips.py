@@ -86,8 +86,8 @@ def load_frame(path: Path, longest: int) -> Image.Image:
     try:
         with Image.open(path) as image:
             frame = image.convert("RGB")
-    except (ValueError, SyntaxError, Image.DecompressionBombError) as error:  # what else PIL raises on broken files
-        raise OSError(f"{type(error).__name__}: {error}") from error
+    except Image.DecompressionBombError as error:
+        raise OSError(str(error)) from error
     frame.thumbnail((longest, longest), Image.Resampling.LANCZOS)
     return frame
 

@@ -95,6 +95,11 @@ def test_an_unreadable_frame(server, connect, folder: Path, content: bytes) -> N
     assert len(server.requests) == 3
 
 
+def test_a_picture_too_large_to_decode(server, connect, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+    assert "can't be read: Image size" in ask(connect(), questions(folder)[:1])["s0"].error
+
+
 FAULTS = {
     "500": {"status": 500, "body": "oops"},
     "503": {"status": 503, "body": '{"error": {"message": "loading"}}'},
