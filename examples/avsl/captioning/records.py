@@ -1,0 +1,170 @@
+"""The files of a run: captions and failures line by line, and what made them."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from ..files import write_json
+from .answers import Captions
+from .clips import Clip
+
+
+class JsonLines:
+    """A file that grows by whole lines, each on disk before the next; a line that a killed run left half is cut off."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.exists():
+            _cut_last_line(path)
+        self._file = path.open("a", encoding="utf-8")
+
+    def append(self, entry: Mapping[str, Any]) -> None:
+        self._file.write(json.dumps(entry) + "\n")
+        self._file.flush()
+        os.fsync(self._file.fileno())
+
+    def close(self) -> None:
+        self._file.close()
+
+
+def _cut_last_line(path: Path) -> None:
+    with path.open("r+b") as file:
+        content = file.read()
+        file.truncate(content.rfind(b"\n") + 1)
+
+
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    """The entries of a file of JSON lines; none if it doesn't exist. A last line without its end is left out.
+
+    Raises:
+        ValueError: naming the first line that is no JSON object with an id.
+    """
+    if not path.is_file():
+        return []
+    entries = []
+    for number, line in enumerate(path.read_bytes().split(b"\n")[:-1], 1):
+        try:
+            entry = json.loads(line)
+            entry["id"]
+        except (ValueError, TypeError, KeyError) as error:
+            raise ValueError(
+                f'Expected an object with "id" in line {number} of {path}, but got {line[:80]!r}'
+            ) from error
+        entries.append(entry)
+    return entries
+
+
+class Records:
+    """Captions, failures and provenance of one output file, for one process at a time.
+
+    Args:
+        path: ``captions.jsonl``; beside it are ``captions.failed.jsonl`` and ``captions.provenance.json``.
+        provenance: what the captions come from; ``model`` and all under ``"prompt_sha256"`` and ``"generation"`` have
+            to be those of the captions that are there.
+        force: add to captions of another origin all the same.
+        retry_failed: forget the failures, so that they are asked again.
+
+    Raises:
+        BlockingIOError: if another process writes there.
+        ValueError: if there are captions of another origin, or a file is malformed.
+    """
+
+    def __init__(
+        self, path: Path, provenance: Mapping[str, Any], *, force: bool = False, retry_failed: bool = False
+    ) -> None:
+        self.path, self.failed_path = path, path.with_name(f"{path.stem}.failed.jsonl")
+        self.provenance_path = path.with_name(f"{path.stem}.provenance.json")
+        self._provenance, self._force, self._retry_failed = dict(provenance), force, retry_failed
+
+    def __enter__(self) -> Records:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self._lock = FileLock(self.path.with_name(f".{self.path.name}.lock"), timeout=0)
+        try:
+            self._lock.acquire()
+        except Timeout:
+            raise BlockingIOError(f"Another process writes {self.path}") from None
+        try:
+            if self._retry_failed:
+                self.failed_path.unlink(missing_ok=True)
+            self._claim()
+            self.foreground = {e["id"]: e["foreground"] for e in read_lines(self.path)}
+            self.failed = {e["id"] for e in read_lines(self.failed_path)} - self.foreground.keys()
+            self._captions, self._failures = JsonLines(self.path), JsonLines(self.failed_path)
+        except BaseException:
+            self._lock.release()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._captions.close()
+        self._failures.close()
+        for path in (self.path, self.failed_path):
+            if not path.stat().st_size:
+                path.unlink()
+        if not self._any_record():
+            self.provenance_path.unlink()
+        self._lock.release()
+
+    def _any_record(self) -> bool:
+        return any(path.is_file() and path.stat().st_size > 0 for path in (self.path, self.failed_path))
+
+    def _claim(self) -> None:
+        """Check that the captions that are there are of this origin, and write it down."""
+        origins: list[dict[str, Any]] = []
+        known = self._any_record()
+        if known and self.provenance_path.is_file():
+            origins = json.loads(self.provenance_path.read_text(encoding="utf-8"))["origins"]
+        if any(_origin(o) == _origin(self._provenance) for o in origins[-1:]):
+            return
+        if known and not self._force:
+            raise ValueError(
+                f"{self.path} holds captions of another origin ({_difference(origins[-1:], self._provenance)}). Choose "
+                "another --out, delete it with its .provenance.json, or add to it with --force"
+            )
+        write_json(self.provenance_path, {"origins": [*origins, self._provenance]})
+
+    def to_do(self, clips: Sequence[Clip]) -> list[Clip]:
+        """The clips that have neither captions nor a failure.
+
+        Raises:
+            ValueError: if a clip has captions of another number than its classes.
+        """
+        for clip in clips:
+            foreground = self.foreground.get(clip.name)
+            count = 1 if isinstance(foreground, str) else len(foreground or clip.labels)
+            if count != len(clip.labels):
+                raise ValueError(
+                    f"Expected {len(clip.labels)} foreground captions for clip {clip.name!r} "
+                    f"({', '.join(clip.labels)}), but {self.path} has {count}"
+                )
+        return [clip for clip in clips if clip.name not in self.foreground and clip.name not in self.failed]
+
+    def write(self, clip: Clip, captions: Captions) -> None:
+        self._captions.append({"id": clip.name, "foreground": captions.foreground, "background": captions.background})
+
+    def write_failure(self, clip: Clip, reason: str, answer: str | None) -> None:
+        self._failures.append({"id": clip.name, "reason": reason, "answer": answer})
+        self.failed.add(clip.name)
+
+
+def _origin(provenance: Mapping[str, Any]) -> list[Any]:
+    return [provenance.get(key) for key in ("model", "prompt_sha256", "generation")]
+
+
+def _difference(origins: Sequence[Mapping[str, Any]], provenance: Mapping[str, Any]) -> str:
+    if not origins:
+        return "without a .provenance.json"
+    for key in ("model", "generation"):
+        if origins[0].get(key) != provenance[key]:
+            return f"{key} {origins[0].get(key)!r}, now {provenance[key]!r}"
+    return "another prompt"
