@@ -15,7 +15,7 @@ import pytest
 from avsl.captioning import run as job
 from avsl.captioning.clips import read_clips
 from avsl.captioning.run import main
-from avsl.dataset import _read_captions
+from avsl.data.clips import read_captions
 
 SCRIPT = Path(__file__).parents[3] / "examples" / "generate_captions.py"
 
@@ -35,7 +35,7 @@ def start(server, folder: Path):
 
 def test_what_is_written_is_what_training_reads(start, folder: Path) -> None:
     assert start() == 0
-    captions = _read_captions(folder / "metadata" / "captions.jsonl")
+    captions = dict(read_captions(folder / "metadata" / "captions.jsonl"))
     assert captions == {
         **{f"s{i}": (("an image of a person playing",), "an image of a chair") for i in range(3)},
         "d0": (("an image of a cello", "an image of a flute"), "an image of a chair"),
