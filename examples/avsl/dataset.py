@@ -17,6 +17,7 @@ from torch.utils.data import Dataset
 
 from sslosses.annotations import read_music_duet, read_music_solo, read_music_split
 
+from .clip_ids import Sound, find_sound
 from .constants import SAMPLE_RATE, SECONDS
 
 SAMPLES = int(SAMPLE_RATE * SECONDS)
@@ -45,7 +46,7 @@ class MusicFolder:
 
     ::
 
-        frames/<id>.jpg   audio/<id>.wav
+        frames/<id>.jpg   audio/<id>.wav, or audio/<video id>.wav with the sound of the whole video
         metadata/music_{solo,duet}_train.txt, music_{solo,duet}_test.csv, music_{solo,duet}.json, captions.jsonl
 
     Raises:
@@ -146,7 +147,7 @@ class MusicScenes(Dataset[Example]):
     def __init__(self, folder: MusicFolder, clips: Sequence[Clip], image_size: int, *, in_memory: bool = False) -> None:
         self.clips, self.image_size, self.in_memory = list(clips), image_size, in_memory
         self._frames, self._audio = folder.root / "frames", folder.root / "audio"
-        wanted = [p for c in self.clips for p in (self._frame(c), self._wav(c))]
+        wanted = [p for c in self.clips for p in (self._frame(c), self._sound(c).path)]
         missing = [p for p in wanted if not p.is_file()]
         if missing:
             raise FileNotFoundError(f"{len(missing)} of {len(wanted)} listed files are missing, first {missing[0]}")
@@ -155,8 +156,8 @@ class MusicScenes(Dataset[Example]):
     def _frame(self, clip: Clip) -> Path:
         return self._frames / f"{clip.name}.jpg"
 
-    def _wav(self, clip: Clip) -> Path:
-        return self._audio / f"{clip.name}.wav"
+    def _sound(self, clip: Clip) -> Sound:
+        return find_sound(self._audio, clip.name)
 
     def __len__(self) -> int:
         return len(self.clips)
@@ -164,7 +165,7 @@ class MusicScenes(Dataset[Example]):
     def __getitem__(self, index: int) -> Example:
         if index not in self._kept:
             clip = self.clips[index]
-            decoded = _read_frame(self._frame(clip), self.image_size), _read_waveform(self._wav(clip))
+            decoded = _read_frame(self._frame(clip), self.image_size), _read_waveform(self._sound(clip))
             if not self.in_memory:
                 return Example(decoded[0], decoded[1].float() / 32768, index)
             self._kept[index] = decoded
@@ -178,14 +179,14 @@ def _read_frame(path: Path, size: int) -> Tensor:
     return torch.from_numpy(np.array(pixels)).permute(2, 0, 1).contiguous()
 
 
-def _read_waveform(path: Path) -> Tensor:
-    """The centre 3 s as (48000,) int16; shorter sounds are repeated."""
-    samples, rate = soundfile.read(path, dtype="int16", always_2d=True)
-    if rate != SAMPLE_RATE:
-        raise ValueError(f"Expected {path} at {SAMPLE_RATE} Hz, but got {rate} Hz")
-    if not len(samples):
-        raise ValueError(f"Expected {path} to hold sound, but it is empty")
-    mono = samples[:, 0]
-    mono = np.tile(mono, -(-SAMPLES // len(mono)))
-    start = (len(mono) - SAMPLES) // 2 if len(samples) >= SAMPLES else 0
-    return torch.from_numpy(mono[start : start + SAMPLES].copy())
+def _read_waveform(sound: Sound) -> Tensor:
+    """The clip's 3 s as (48000,) int16; shorter sounds are repeated."""
+    path = sound.path
+    with soundfile.SoundFile(path) as file:
+        if file.samplerate != SAMPLE_RATE:
+            raise ValueError(f"Expected {path} at {SAMPLE_RATE} Hz, but got {file.samplerate} Hz")
+        if not file.frames:
+            raise ValueError(f"Expected {path} to hold sound, but it is empty")
+        file.seek(sound.first_sample(file.frames, SAMPLES, SAMPLE_RATE))
+        samples = file.read(SAMPLES, dtype="int16", always_2d=True)[:, 0]
+    return torch.from_numpy(np.resize(samples, SAMPLES))
