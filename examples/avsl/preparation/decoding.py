@@ -56,7 +56,8 @@ def read_sounds(path: Path, times: Sequence[float], origin: float) -> list[np.nd
 
     Near the video's start and end the 3 s are moved so that they lie inside it.
     """
-    first, samples = _decode_sound(path, origin + times[0] - SECONDS / 2, origin + times[-1] + SECONDS / 2)
+    end = max(times[-1], SECONDS / 2) + SECONDS / 2 + _PAST_END
+    first, samples = _decode_sound(path, origin + times[0] - SECONDS / 2, origin + end)
     return [_section(first, samples, origin + time, time) for time in times]
 
 

@@ -18,7 +18,7 @@ BARS = 12  # a frame shows its number in binary, as black and white bars
 class Media:
     """Writes videos and reads times off what was made of them."""
 
-    noise = np.random.default_rng(0).standard_normal(130 * RATE).astype(np.float32)
+    noise = np.random.default_rng(0).standard_normal(70 * RATE).astype(np.float32)
 
     def frame(self, number: int) -> np.ndarray:
         bits = [number >> bit & 1 for bit in range(BARS)]
