@@ -106,6 +106,7 @@ def _run(data: DataSet, options: argparse.Namespace, console: Console) -> int:
             unusable.append(outcome)
         else:
             prepared.add(outcome.name)
+    unusable.sort()  # workers end in any order
 
     metadata = options.out / "metadata"
     counts = {each: each.write(metadata, prepared) for each in split_lists}
@@ -153,7 +154,7 @@ def _write_report(path: Path, counts: dict[SplitList, int], unusable: list[Outco
             "lists": {each.name: {"listed": len(each.lines), "prepared": count} for each, count in counts.items()},
             "reasons": dict(Counter(outcome.reason for outcome in unusable).most_common()),
             "missing_videos": sorted({outcome.detail for outcome in unusable if outcome.reason == "no video"}),
-            "unusable": {o.name: {"reason": o.reason, "detail": o.detail} for o in sorted(unusable)},
+            "unusable": {o.name: {"reason": o.reason, "detail": o.detail} for o in unusable},
         },
     )
 

@@ -63,7 +63,7 @@ def read_sounds(path: Path, times: Sequence[float], origin: float) -> list[np.nd
 
 def _section(first: float, samples: np.ndarray, at: float, time: float) -> np.ndarray | Unusable:
     if len(samples) < SAMPLES - _SLACK * SAMPLE_RATE:
-        return Unusable("too short", f"{len(samples) / SAMPLE_RATE:.1f} s of sound around {time:.1f} s")
+        return Unusable("too short", f"only {len(samples) / SAMPLE_RATE:.1f} s of sound around {time:.1f} s")
     start = round((at - SECONDS / 2 - first) * SAMPLE_RATE)
     start = max(0, min(start, len(samples) - SAMPLES))
     if not -_PAST_END <= at - first - start / SAMPLE_RATE <= SECONDS + _PAST_END:

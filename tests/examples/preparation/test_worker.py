@@ -212,7 +212,7 @@ def test_a_vanished_file(tmp_path: Path) -> None:
 
 def test_too_short(tmp_path: Path, media: Media) -> None:
     path = media.write(tmp_path / f"{VIDEO}.mp4", 2.5, 10)
-    assert only(prepare(job(path, ids([5], 10)))) == ("too short", "2.5 s of sound around 0.5 s")
+    assert only(prepare(job(path, ids([5], 10)))) == ("too short", "only 2.5 s of sound around 0.5 s")
 
 
 def test_the_sound_ends_before_the_picture(tmp_path: Path, media: Media) -> None:
