@@ -18,7 +18,7 @@ BARS = 12  # a frame shows its number in binary, as black and white bars
 class Media:
     """Writes videos and reads times off what was made of them."""
 
-    noise = np.random.default_rng(0).standard_normal(70 * RATE).astype(np.float32)
+    noise = np.random.default_rng(0).standard_normal(24 * RATE).astype(np.float32)
 
     def frame(self, number: int) -> np.ndarray:
         bits = [number >> bit & 1 for bit in range(BARS)]
@@ -45,8 +45,10 @@ class Media:
         times: list[float] | None = None,
         level: float = 0.1,
         sound_seconds: float | None = None,
+        start: int = 0,
     ) -> Path:
-        """Frame n shows n, at n / ``rate`` or ``times[n]``; the sound is ``noise`` at ``level``."""
+        """Frame n shows n, at n / ``rate`` or ``times[n]``; the sound is ``noise`` at ``level``. Clocks start at
+        ``start``."""
         path.parent.mkdir(parents=True, exist_ok=True)
         rate = Fraction(rate).limit_denominator(1001)
         times = times or [float(n / rate) for n in range(int(seconds * rate))]
@@ -63,16 +65,14 @@ class Media:
                 sound.bit_rate = 128_000
             for number, time in enumerate(times):
                 picture = av.VideoFrame.from_ndarray(self.frame(number), format="rgb24")
-                picture.pts, picture.time_base = round(time * 90_000), Fraction(1, 90_000)
+                picture.pts, picture.time_base = round((start + time) * 90_000), Fraction(1, 90_000)
                 container.mux(video.encode(picture))
             container.mux(video.encode())
             if sound is not None:
                 mono = signal.resample_poly(self.noise[: round((sound_seconds or seconds) * RATE)], 3, 1) * level
-                for start in range(0, len(mono), 960):
-                    block = np.ascontiguousarray(np.stack([mono[start : start + 960]] * 2))
-                    piece = av.AudioFrame.from_ndarray(block.astype(np.float32), format="fltp", layout="stereo")
-                    piece.sample_rate, piece.pts, piece.time_base = 48_000, start, Fraction(1, 48_000)
-                    container.mux(sound.encode(piece))
+                piece = av.AudioFrame.from_ndarray(np.stack([mono, mono]).astype(np.float32), "fltp", "stereo")
+                piece.sample_rate, piece.pts, piece.time_base = 48_000, start * 48_000, Fraction(1, 48_000)
+                container.mux(sound.encode(piece))
                 container.mux(sound.encode())
         return path
 

@@ -33,7 +33,7 @@ def source(tmp_path_factory: pytest.TempPathFactory, media: Media) -> Path:
     """videos/ and lists/ in the shape of MUSIC."""
     root = tmp_path_factory.mktemp("music")
     media.write(root / "videos" / "solo" / "flute" / f"{SOLO}.mp4", 6, 10)
-    media.write(root / "videos" / "duet" / f"{DUET}.webm", 6, 10, codecs=("libvpx", "libopus"))
+    media.write(root / "videos" / "duet" / f"{DUET}.webm", 6, 10, codecs=("libvpx-vp9", "libopus"))
     media.write(root / "videos" / "solo" / f"{SILENT}.mp4", 4, 10, level=0)
     lists = root / "lists"
     lists.mkdir()
