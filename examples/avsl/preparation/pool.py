@@ -54,6 +54,8 @@ class _Worker:
     def stop(self) -> None:
         self.connection.close()
         self.process.terminate()
+        self.process.join(timeout=10)
+        self.process.kill()  # if a decoder hangs
         self.process.join()
 
 

@@ -35,6 +35,12 @@ class Media:
         match = signal.correlate(self.noise, samples.astype(np.float32), mode="valid")
         return int(np.argmax(match)) / RATE
 
+    def likeness(self, samples: np.ndarray) -> float:
+        """Correlation with ``noise`` at its place: clicks and gaps lower it."""
+        start = round(self.seconds(samples) * RATE)
+        there = self.noise[start : start + len(samples)]
+        return float(np.corrcoef(samples[: len(there)], there)[0, 1])
+
     def write(
         self,
         path: Path,

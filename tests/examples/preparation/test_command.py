@@ -15,6 +15,7 @@ import pytest
 from avsl.dataset import Clip, MusicFolder, MusicScenes
 from avsl.preparation import command
 from avsl.preparation.command import MUSIC, VGGSOUND, main
+from filelock import FileLock
 from PIL import Image
 
 if TYPE_CHECKING:
@@ -175,6 +176,13 @@ def test_missing_folders(source: Path, tmp_path: Path, missing: str, text: str, 
     shutil.rmtree(part / missing)
     assert main(MUSIC, arguments(part, tmp_path / "out")) == 2
     assert text in caplog.text
+
+
+def test_two_at_once(source: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with FileLock(tmp_path / ".preparing.lock"):
+        assert main(MUSIC, arguments(source, tmp_path)) == 2
+    assert f"Another process is preparing {tmp_path}" in caplog.text
+    assert not (tmp_path / "frames").exists()
 
 
 @pytest.mark.parametrize("option", ["--workers=-1", "--frame-side=0", "--nonsense"])

@@ -60,6 +60,7 @@ def test_frames_and_sounds(tmp_path: Path, media: Media, suffix: str, codecs: tu
         assert (samples.shape, sample_rate) == ((48_000,), 16_000)
         start = min(max(number / rate - 1.5, 0), 9)  # inside the video, which the encoder fills up by up to 20 ms
         assert media.seconds(samples) == pytest.approx(float(start), abs=0.021 if start == 9 else 0.002)
+        assert media.likeness(samples) > 0.95
     assert soundfile.info(tmp_path / "out" / "audio" / f"{names[0]}.wav").subtype == "PCM_16"
     assert len(written(tmp_path / "out")) == 12
 
