@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -13,6 +14,7 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from ..clip_ids import Sound, find_sound, sound_files
 from ..constants import SAMPLE_RATE, SECONDS
 
 SAMPLES = int(SAMPLE_RATE * SECONDS)
@@ -32,7 +34,7 @@ class Scenes(Dataset[Example]):
     """Scenes of the clips ``names`` below ``root``, taken by the tuple of their clips' indices.
 
     Args:
-        root: folder of ``frames/<name>.jpg`` and ``audio/<name>.wav``.
+        root: folder of ``frames/<name>.jpg`` and ``audio/<name>.wav``, or ``audio/<video>.wav`` of the whole video.
         names: the clips.
         image_size: side S of a frame.
         in_memory: keep what was decoded.
@@ -50,12 +52,14 @@ class Scenes(Dataset[Example]):
         self._kept: dict[int, tuple[Tensor, Tensor]] = {}
 
     def _check(self) -> None:
+        # One listing a folder: asking for each of 144,000 clips takes minutes on a shared file system.
+        frames, sounds = (set(os.listdir(folder)) for folder in (self._frames, self._audio))
         missing, first = 0, None
-        for folder, suffix in ((self._frames, ".jpg"), (self._audio, ".wav")):
-            there = {path.name for path in folder.iterdir()}
-            for name in map(bytes.decode, self._names):
-                if name + suffix not in there:
-                    missing, first = missing + 1, first or folder / (name + suffix)
+        for name in map(bytes.decode, self._names):
+            if f"{name}.jpg" not in frames:
+                missing, first = missing + 1, first or self._frames / f"{name}.jpg"
+            if not any(file in sounds for file in sound_files(name)):
+                missing, first = missing + 1, first or self._audio / f"{name}.wav"
         if missing:
             raise FileNotFoundError(f"{missing} of {2 * len(self._names)} listed files are missing, first {first}")
 
@@ -75,7 +79,7 @@ class Scenes(Dataset[Example]):
         name = bytes(self._names[index]).decode()
         decoded = (
             _read_frame(self._frames / f"{name}.jpg", self.image_size),
-            _read_waveform(self._audio / f"{name}.wav"),
+            _read_waveform(find_sound(self._audio, name)),
         )
         if self.in_memory:
             self._kept[index] = decoded
@@ -88,14 +92,14 @@ def _read_frame(path: Path, size: int) -> Tensor:
     return torch.from_numpy(np.array(pixels)).permute(2, 0, 1).contiguous()
 
 
-def _read_waveform(path: Path) -> Tensor:
-    """The centre 3 s as (48000,) int16; shorter sounds are repeated."""
-    samples, rate = soundfile.read(path, dtype="int16", always_2d=True)
-    if rate != SAMPLE_RATE:
-        raise ValueError(f"Expected {path} at {SAMPLE_RATE} Hz, but got {rate} Hz")
-    if not len(samples):
-        raise ValueError(f"Expected {path} to hold sound, but it is empty")
-    mono = samples[:, 0]
-    mono = np.tile(mono, -(-SAMPLES // len(mono)))
-    start = (len(mono) - SAMPLES) // 2 if len(samples) >= SAMPLES else 0
-    return torch.from_numpy(mono[start : start + SAMPLES].copy())
+def _read_waveform(sound: Sound) -> Tensor:
+    """The clip's 3 s as (48000,) int16; shorter sounds are repeated."""
+    path = sound.path
+    with soundfile.SoundFile(path) as file:
+        if file.samplerate != SAMPLE_RATE:
+            raise ValueError(f"Expected {path} at {SAMPLE_RATE} Hz, but got {file.samplerate} Hz")
+        if not file.frames:
+            raise ValueError(f"Expected {path} to hold sound, but it is empty")
+        file.seek(sound.first_sample(file.frames, SAMPLES, SAMPLE_RATE))
+        samples = file.read(SAMPLES, dtype="int16", always_2d=True)[:, 0]
+    return torch.from_numpy(np.resize(samples, SAMPLES))

@@ -1,0 +1,119 @@
+"""The public lists: read, and written again without the clips that are not there."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Callable, Iterator, Set
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+from ..clip_ids import ClipId
+from ..files import write_text, written_aside
+
+
+class Line(NamedTuple):
+    """A line, and the ids of the clips that it needs."""
+
+    text: str
+    clips: tuple[str, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class SplitList:
+    """A list of the training folder. ``test``: figures on a part of it are not comparable."""
+
+    name: str
+    lines: tuple[Line, ...]
+
+    @property
+    def test(self) -> bool:
+        return "_test" in self.name
+
+    def write(self, folder: Path, prepared: Set[str]) -> int:
+        """Write the lines whose clips are all ``prepared`` and return their number; nothing left, no file."""
+        lines = [f"{line.text}\n" for line in self.lines if prepared.issuperset(line.clips)]
+        path = folder / self.name
+        if lines:
+            write_text(path, "".join(lines))
+        else:
+            path.unlink(missing_ok=True)
+        return len(lines)
+
+
+def read_music(folder: Path) -> list[SplitList]:
+    """Lines of ``id``, ``id,class`` or ``id,class1,class2``."""
+    names = [f"music_{subset}_{part}" for subset in ("solo", "duet") for part in ("train.txt", "test.csv")]
+    return _read(folder, names, lambda path: _lines(path, lambda row: row[:1], frames=True))
+
+
+def read_vggsound(folder: Path) -> list[SplitList]:
+    """The test lists, lines of ``id,class`` for each source, and the training part of ``vggsound.csv``.
+
+    Raises:
+        ValueError: if a line is malformed, naming it.
+    """
+    names = [f"vggsound_{sources}_test.csv" for sources in ("single", "duet", "trio")]
+    lists = _read(folder, [*names, "vggsound.csv"], _vggsound_lines)
+    return [SplitList("vggsound_train.csv", each.lines) if each.name == "vggsound.csv" else each for each in lists]
+
+
+def _vggsound_lines(path: Path) -> tuple[Line, ...]:
+    if path.name != "vggsound.csv":
+        return _lines(path, lambda row: row[::2], frames=False)
+    lines = []
+    for number, row in _rows(path):
+        if len(row) != 4 or not row[1].isdecimal() or row[3] not in ("train", "test"):
+            raise ValueError(
+                f"Expected 'video,start second,class,train|test' in line {number} of {path}, but got {row}"
+            )
+        if row[3] == "train":
+            name = f"{row[0]}_{int(row[1]):06d}"
+            _check(path, number, name, frames=False)
+            # As the public test lists spell it: "female speech, woman speaking" is female_speech_woman_speaking.
+            lines.append(Line(f"{name},{row[2].replace(', ', '_').replace(' ', '_')}", (name,)))
+    return tuple(lines)
+
+
+def _read(folder: Path, names: list[str], read: Callable[[Path], tuple[Line, ...]]) -> list[SplitList]:
+    paths = [folder / name for name in names if (folder / name).is_file()]
+    if not paths:
+        raise FileNotFoundError(
+            f"Expected `--lists` to be a folder with one or more of {', '.join(names)}, but {folder.resolve()} has none"
+        )
+    return [SplitList(path.name, read(path)) for path in paths]
+
+
+def _lines(path: Path, clips: Callable[[list[str]], list[str]], *, frames: bool) -> tuple[Line, ...]:
+    lines = []
+    for number, row in _rows(path):
+        for name in clips(row):
+            _check(path, number, name, frames=frames)
+        lines.append(Line(",".join(row), tuple(clips(row))))
+    return tuple(lines)
+
+
+def _rows(path: Path) -> Iterator[tuple[int, list[str]]]:
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        reader = csv.reader(file, skipinitialspace=True)
+        for row in reader:
+            stripped = [field.strip() for field in row]
+            if any(stripped) and not stripped[0].startswith("#"):
+                yield reader.line_num, stripped
+
+
+def _check(path: Path, number: int, name: str, *, frames: bool) -> None:
+    try:
+        clip = ClipId.parse(name)
+    except ValueError as error:
+        raise ValueError(f"{path}, line {number}: {error}") from error
+    if (clip.frame is not None) != frames:
+        raise ValueError(
+            f"Expected an id of {'MUSIC' if frames else 'VGGSound'} in line {number} of {path}, got {name!r}"
+        )
+
+
+def copy(path: Path, folder: Path) -> None:
+    """Copy a file of boxes as it is."""
+    with written_aside(folder / path.name) as aside:
+        aside.write_bytes(path.read_bytes())

@@ -1,0 +1,114 @@
+"""One video and all of its clips. Imports no torch: every worker process loads this."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import av
+import numpy as np
+import soundfile
+from PIL import Image
+
+from ..clip_ids import ClipId, frame_rate
+from ..constants import SAMPLE_RATE
+from ..files import written_aside
+from .decoding import Unusable, inspect, read_frames, read_sounds
+
+_GAP = 20.0  # s between clips from which on seeking is cheaper than decoding
+_LONGEST = 600.0  # s decoded at a time, which bounds the memory
+
+
+class Job(NamedTuple):
+    """A file and the ids of its clips.
+
+    ``cut``: the file holds VGGSound's 10 s only, not the whole video. ``side``: the longest that a frame's shorter side
+    may be. ``silence``: dBFS below which a clip is silent.
+    """
+
+    path: Path
+    names: tuple[str, ...]
+    cut: bool
+    out: Path
+    side: int
+    silence: float
+
+
+class Outcome(NamedTuple):
+    """What became of a clip; ``reason`` is empty if it was prepared."""
+
+    name: str
+    reason: str = ""
+    detail: str = ""
+
+
+def prepare(job: Job) -> list[Outcome]:
+    """Write frame and sound of each clip. What is wrong with the video is an outcome, not an error.
+
+    Raises:
+        OSError: if a file cannot be written.
+    """
+    known: dict[str, Outcome] = {}
+    rest = Outcome("")
+    try:
+        for outcome in _outcomes(job):
+            known[outcome.name] = outcome
+    except Unusable as why:
+        rest = Outcome("", why.reason, why.detail)
+    except Exception as error:  # broken files make decoders raise anything, and must not stop the others
+        if isinstance(error, OSError) and not isinstance(error, av.FFmpegError):
+            raise
+        rest = Outcome("", "cannot be decoded", f"{type(error).__name__}: {error}")
+    return [known.get(name, rest._replace(name=name)) for name in job.names]
+
+
+def _outcomes(job: Job) -> Iterator[Outcome]:
+    rate, origin = inspect(job.path)
+    clips = {name: ClipId.parse(name) for name in job.names}
+    counted = frame_rate(clips.values(), rate)
+    times = {name: clip.seconds_at(counted) - (clip.second if job.cut else 0) for name, clip in clips.items()}
+    names = sorted(times, key=times.__getitem__)
+    for span in _spans([times[name] for name in names]):
+        sounds = {}
+        part = names[span]
+        for name, sound in zip(part, read_sounds(job.path, [times[n] for n in part], origin), strict=True):
+            checked = sound if isinstance(sound, Unusable) else _audible(sound, job.silence)
+            if isinstance(checked, Unusable):
+                yield Outcome(name, checked.reason, checked.detail)
+            else:
+                sounds[name] = checked
+        if sounds:
+            frames = read_frames(job.path, [times[name] for name in sounds], origin)
+            for (name, sound), frame in zip(sounds.items(), frames, strict=True):
+                if isinstance(frame, Unusable):
+                    yield Outcome(name, frame.reason, frame.detail)
+                else:
+                    _write(job, name, frame, sound)
+                    yield Outcome(name)
+
+
+def _audible(sound: np.ndarray, silence: float) -> np.ndarray | Unusable:
+    power = np.mean((sound / 32768.0) ** 2)
+    level = 10 * math.log10(power) if power else -math.inf
+    return Unusable("silent", f"{level:.0f} dBFS") if level < silence else sound
+
+
+def _write(job: Job, name: str, frame: Image.Image, sound: np.ndarray) -> None:
+    scale = job.side / min(frame.size)
+    if scale < 1:
+        frame = frame.resize([max(1, round(side * scale)) for side in frame.size], Image.Resampling.LANCZOS)
+    with written_aside(job.out / "frames" / f"{name}.jpg") as aside:
+        frame.save(aside, quality=95)
+    with written_aside(job.out / "audio" / f"{name}.wav") as aside:
+        soundfile.write(aside, sound, SAMPLE_RATE, subtype="PCM_16")
+
+
+def _spans(times: list[float]) -> Iterator[slice]:
+    """Runs of ascending ``times`` that are decoded in one go."""
+    first = 0
+    for index in range(1, len(times) + 1):
+        if index == len(times) or times[index] - times[index - 1] > _GAP or times[index] - times[first] > _LONGEST:
+            yield slice(first, index)
+            first = index

@@ -1,0 +1,64 @@
+"""Which file belongs to an id."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from avsl.preparation.videos import Source, VideoFolder
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> VideoFolder:
+    for name in (
+        "solo/flute/E7E1kMExVcg.mp4",
+        "solo/cello/-_-TDDxoaAc.WEBM",
+        "duet/Some [title] [HnUOaSfTA6c].mkv",
+        "zpWuikVorYg_000032.mp4",
+        "zpWuikVorYg.mp4",
+        "gEvCUcZ6w88_30.mp4",
+        "JIemsK_0lXc.mp4",
+        "b/JIemsK_0lXc.mkv",
+        "notes/RgyqhpOJFM4.txt",
+        "RgyqhpOJFM4.mp4.part",
+        "RgyqhpOJFM4.f137.mp4",
+        ".RgyqhpOJFM4.mp4",
+    ):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    return VideoFolder(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "path", "cut"),
+    [
+        ("E7E1kMExVcg_053_01611", "solo/flute/E7E1kMExVcg.mp4", False),
+        ("-_-TDDxoaAc_000_00000", "solo/cello/-_-TDDxoaAc.WEBM", False),
+        ("HnUOaSfTA6c_000_00007", "duet/Some [title] [HnUOaSfTA6c].mkv", False),
+        ("zpWuikVorYg_000032", "zpWuikVorYg_000032.mp4", True),
+        ("zpWuikVorYg_000099", "zpWuikVorYg.mp4", False),
+        ("gEvCUcZ6w88_000030", "gEvCUcZ6w88_30.mp4", True),
+        ("JIemsK_0lXc_000364", "JIemsK_0lXc.mp4", False),
+    ],
+)
+def test_files(folder: VideoFolder, tmp_path: Path, name: str, path: str, cut: bool) -> None:
+    assert folder.find(name) == Source(tmp_path / path, cut)
+
+
+def test_leftovers_of_downloads_are_no_videos(folder: VideoFolder) -> None:
+    assert folder.find("RgyqhpOJFM4_000030") is None
+
+
+def test_clips_of_a_file_are_together(folder: VideoFolder, tmp_path: Path) -> None:
+    names = ["zpWuikVorYg_000032", "E7E1kMExVcg_000_00000", "RgyqhpOJFM4_000030", "E7E1kMExVcg_000_00007"]
+    groups, missing = folder.group(names)
+    assert list(groups.items()) == [
+        (Source(tmp_path / "solo/flute/E7E1kMExVcg.mp4", False), [names[1], names[3]]),
+        (Source(tmp_path / "zpWuikVorYg_000032.mp4", True), [names[0]]),
+    ]
+    assert missing == [names[2]]
+
+
+def test_no_folder(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"Expected `--videos` to be a folder, but there is none at .*nowhere"):
+        VideoFolder(tmp_path / "nowhere")
