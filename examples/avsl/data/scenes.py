@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -53,7 +52,7 @@ class Scenes(Dataset[Example]):
 
     def _check(self) -> None:
         # One listing a folder: asking for each of 144,000 clips takes minutes on a shared file system.
-        frames, sounds = (set(os.listdir(folder)) for folder in (self._frames, self._audio))
+        frames, sounds = ({path.name for path in folder.iterdir()} for folder in (self._frames, self._audio))
         missing, first = 0, None
         for name in map(bytes.decode, self._names):
             if f"{name}.jpg" not in frames:
