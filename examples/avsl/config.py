@@ -29,6 +29,8 @@ class Config:
     in_memory: bool = False
     workers: int = 4
     # encoders
+    backbone: str = "resnet"
+    tower_rate: float = 0.0  # of CLIP and CLAP below their heads; 0 freezes them
     visual_weights: str | None = "microsoft/resnet-18"
     visual_widths: tuple[int, ...] = (64, 128, 256, 512)
     visual_depths: tuple[int, ...] = (2, 2, 2, 2)
@@ -76,6 +78,17 @@ class Config:
             raise ValueError(f"Expected `subsets` out of 'solo' and 'duet', but got {self.subsets}")
         if self.schedule not in ("constant", "one-cycle"):
             raise ValueError(f"Expected `schedule` to be 'constant' or 'one-cycle', but got {self.schedule!r}")
+        if self.backbone not in ("resnet", "clip-clap"):
+            raise ValueError(f"Expected `backbone` to be 'resnet' or 'clip-clap', but got {self.backbone!r}")
+        if self.backbone == "clip-clap":
+            for name, model in (("visual_weights", "CLIP"), ("audio_weights", "CLAP")):
+                if getattr(self, name) in (None, "microsoft/resnet-18"):
+                    raise ValueError(
+                        f"Expected `{name}` to name a {model} model, as in the configuration clip-clap, "
+                        f"but got {getattr(self, name)!r}"
+                    )
+        if self.tower_rate < 0:
+            raise ValueError(f"Expected `tower_rate` to be at least 0, but got {self.tower_rate}")
         for name in ("train_scenes", "test_scenes", "image_size", "embedding_dim", "batch_size", "epochs"):
             if getattr(self, name) < 1:
                 raise ValueError(f"Expected `{name}` to be at least 1, but got {getattr(self, name)}")
