@@ -20,7 +20,7 @@ pytestmark = [
     pytest.mark.usefixtures("serial"),
     pytest.mark.filterwarnings("ignore:Experiment logs directory .* exists and is not empty:UserWarning"),
 ]
-SMALL = "--quick --backbone clip-clap --train-scenes 16 --test-scenes 4 --batch-size 8 --epochs 2".split()
+SIZES = ["--train-scenes", "16", "--test-scenes", "4", "--batch-size", "8", "--epochs", "2"]
 
 
 @pytest.fixture(autouse=True)
@@ -44,7 +44,8 @@ def stop_after_the_first_epoch(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_trains_evaluates_and_goes_on(
     clip: str, clap: str, tmp_path: Path, music: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    line = [*SMALL, "--visual-weights", clip, "--audio-weights", clap, "--text-encoder", clip, "--embedding-dim", "16"]
+    line = ["--quick", "--backbone", "clip-clap", *SIZES]
+    line += ["--visual-weights", clip, "--audio-weights", clap, "--text-encoder", clip, "--embedding-dim", "16"]
     line += ["--runs", str(tmp_path / "runs"), "--data", str(tmp_path / "data")]
     assert main([*line, "--name", "whole"]) == 0
     # Weights were given: no stand-in for them is trained on crops.

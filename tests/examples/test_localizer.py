@@ -127,7 +127,6 @@ def test_a_checkpoint_gives_the_same_maps(tmp_path: Path, monkeypatch: pytest.Mo
 
 
 def test_inference_loads_no_text_encoder(music: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """From a checkpoint to maps, by ResNets; what writes captions is a server of its own, and no import here."""
     saved = {"state_dict": build().state_dict(), "hyper_parameters": dict(build().hparams)}
 
     def refuse(*_, **__):
