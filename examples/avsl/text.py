@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import logging
 import sqlite3
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -32,18 +33,20 @@ def encode_captions(captions: Sequence[str], encoder: str, cache: Path, batch_si
     """
     if not captions:
         raise ValueError("Expected `captions` to hold at least one caption, but got none")
-    path = cache / f"captions-{_fingerprint(encoder)}.sqlite"
-    with _table(path) as table:
+    rows = defaultdict(list)
+    for row, caption in enumerate(captions):
+        rows[_key(caption)].append(row)
+    with _table(cache / f"captions-{_fingerprint(encoder)}.sqlite") as table:
         known = {key for (key,) in table.execute("SELECT key FROM features")}
         # Longest first: batches hold little padding, and memory that is too small shows at once.
-        missing = sorted({c for c in captions if _key(c) not in known}, key=lambda c: (-len(c), c))
+        missing = sorted((captions[r[0]] for key, r in rows.items() if key not in known), key=lambda c: (-len(c), c))
         if missing:
             _encode(missing, encoder, table, batch_size)
-        (blob,) = table.execute("SELECT feature FROM features WHERE key = ?", [_key(captions[0])]).fetchone()
-        features = torch.empty(len(captions), len(blob) // 4)
-        for row, caption in enumerate(captions):
-            (blob,) = table.execute("SELECT feature FROM features WHERE key = ?", [_key(caption)]).fetchone()
-            features[row] = torch.frombuffer(bytearray(blob), dtype=torch.float32)
+        ((size,),) = table.execute("SELECT length(feature) FROM features LIMIT 1")
+        features = torch.empty(len(captions), size // 4)
+        for key, feature in table.execute("SELECT key, feature FROM features"):  # one pass, in the order of the disk
+            for row in rows.get(key, ()):
+                features[row] = torch.frombuffer(bytearray(feature), dtype=torch.float32)
     return features
 
 
