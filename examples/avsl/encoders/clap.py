@@ -95,7 +95,7 @@ class ClapAudioEncoder(Tower):
         self.freeze()
 
     def forward(self, waveforms: Tensor) -> Tensor:
-        with torch.no_grad(), torch.autocast(waveforms.device.type, enabled=False):
+        with torch.no_grad():  # in float64, which autocast leaves alone
             features = self.log_mel(self.upsample(waveforms))
         longer = None
         if self.tower.config.enable_fusion:  # four views of a clip that fits are four times itself
