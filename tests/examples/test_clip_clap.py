@@ -13,7 +13,7 @@ from avsl.encoders import ClapAudioEncoder, ClipVisualEncoder, VisualEncoder, bu
 from avsl.encoders.clap import ClapLogMel, Upsample
 from avsl.localizer import Localizer
 from scipy.signal import firwin, resample_poly
-from transformers import ClapAudioModel, ClapFeatureExtractor, ClapModel, CLIPModel, CLIPVisionModel
+from transformers import ClapAudioModel, ClapFeatureExtractor, ClapModel, CLIPVisionModel
 from transformers.image_utils import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
 
 
@@ -81,7 +81,7 @@ def test_a_vision_tower_of_its_own(clip: str, tmp_path: Path) -> None:
 
 
 def test_half_precision_weights_are_widened(clip: str, tmp_path: Path) -> None:
-    CLIPModel.from_pretrained(clip).half().save_pretrained(tmp_path)
+    CLIPVisionModel.from_pretrained(clip).half().save_pretrained(tmp_path)
     encoder = ClipVisualEncoder(str(tmp_path), 5)
     assert {p.dtype for p in encoder.parameters()} == {torch.float32}
 
