@@ -41,6 +41,8 @@ class Config:
     in_memory: bool = False
     workers: int = 4
     # encoders
+    backbone: str = "resnet"
+    tower_rate: float = 0.0  # of CLIP and CLAP below their heads; 0 freezes them
     visual_weights: str | None = "microsoft/resnet-18"
     visual_widths: tuple[int, ...] = (64, 128, 256, 512)
     visual_depths: tuple[int, ...] = (2, 2, 2, 2)
@@ -110,6 +112,16 @@ class Config:
                 f"Expected `checkpoint_steps` to be a multiple of `accumulate` ({self.accumulate}), since gradients "
                 f"under way are not kept, but got {self.checkpoint_steps}"
             )
+        _check_option("backbone", self.backbone, ("resnet", "clip-clap"))
+        if self.backbone == "clip-clap":
+            for name, model in (("visual_weights", "CLIP"), ("audio_weights", "CLAP")):
+                if getattr(self, name) in (None, "microsoft/resnet-18"):
+                    raise ValueError(
+                        f"Expected `{name}` to name a {model} model, as in the configuration clip-clap, "
+                        f"but got {getattr(self, name)!r}"
+                    )
+        if self.tower_rate < 0:
+            raise ValueError(f"Expected `tower_rate` to be at least 0, but got {self.tower_rate}")
 
     @classmethod
     def load(cls, names: Sequence[str], changes: dict[str, Any]) -> Config:

@@ -21,8 +21,7 @@ from sslosses import (
 
 from .config import Config
 from .data.loading import SceneBatch
-from .encoders import AudioEncoder, VisualEncoder, build_trunk
-from .spectrogram import LogSpectrogram
+from .encoders import build_encoders, parameter_groups
 from .text import TextProjection
 
 
@@ -40,9 +39,7 @@ class Localizer(L.LightningModule):
         c = Config.from_dict(config)
         self.config = c
         self._mirrored: tuple[int, list[bool]] = (-1, [])
-        self.visual = VisualEncoder(build_trunk(c.visual_weights, 3, c.visual_widths, c.visual_depths), c.embedding_dim)
-        self.audio = AudioEncoder(build_trunk(c.audio_weights, 1, c.audio_widths, c.audio_depths), c.embedding_dim)
-        self.spectrogram = LogSpectrogram()
+        self.visual, self.audio = build_encoders(c)
         self.text = TextProjection(text_features, c.embedding_dim)
         masks = {"alpha_foreground": c.alpha_foreground, "alpha_background": c.alpha_background, "omega": c.omega}
         self.objective = ObjectAwareObjective(
@@ -63,7 +60,7 @@ class Localizer(L.LightningModule):
 
     def encode(self, frames: Tensor, waveforms: Tensor) -> tuple[Tensor, Tensor]:
         """Unit visual features (B, C, h, w) and audio embeddings (B, C)."""
-        return F.normalize(self.visual(frames), dim=1), self.audio(self.spectrogram(waveforms))
+        return F.normalize(self.visual(frames), dim=1), self.audio(waveforms)
 
     def training_step(self, batch: SceneBatch, index: int) -> Tensor:
         frames = batch.frames.flip(3) if self._is_mirrored(index) else batch.frames
@@ -96,15 +93,12 @@ class Localizer(L.LightningModule):
 
     def configure_optimizers(self) -> Any:
         c = self.config
-        groups = [
-            {"params": list(self.audio.parameters()), "lr": c.rate},
-            {"params": list(self.visual.parameters()), "lr": c.visual_rate},
-        ]
+        groups = parameter_groups(self.visual, self.audio, c)
         optimizer = torch.optim.AdamW(groups, betas=(0.9, 0.999), weight_decay=c.weight_decay)
         if c.schedule == "constant":
             return optimizer
         schedule = torch.optim.lr_scheduler.OneCycleLR(
-            optimizer, [c.rate, c.visual_rate], total_steps=self.trainer.datamodule.optimiser_steps()
+            optimizer, [g["lr"] for g in groups], total_steps=self.trainer.datamodule.optimiser_steps()
         )
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 

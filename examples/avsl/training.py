@@ -204,7 +204,7 @@ def _prepare(options: argparse.Namespace, config: Config, folder: ClipFolder) ->
         L.seed_everything(config.seed, verbose=False)
         model = Localizer(config.as_dict(), captions.features.shape[1])
         model.text.fit(captions.features, config.text_shrinkage)
-        if config.crops and not options.data_root:
+        if config.crops and not options.data_root and config.visual_weights is None:
             _load_pretrained(model, config, str(options.media) if options.media else None, cache)
     return model, TrainingScenes(folder.root, pools, captions, config)
 

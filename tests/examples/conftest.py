@@ -105,3 +105,59 @@ def bert(tmp_path_factory: pytest.TempPathFactory) -> str:
         )
         BertModel(config).save_pretrained(path)
     return str(path)
+
+
+@pytest.fixture(scope="session")
+def clip(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Path of a whole CLIP model with random weights and a tokenizer of a few words."""
+    import torch
+    from tokenizers import Tokenizer, models, pre_tokenizers, processors
+    from transformers import CLIPConfig, CLIPModel, PreTrainedTokenizerFast
+
+    path = tmp_path_factory.mktemp("clip")
+    vocabulary = {word: i for i, word in enumerate(("<start>", "<unk>", *WORDS, "<end>"))}
+    end = vocabulary["<end>"]
+    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="<start> $A <end>", special_tokens=[("<start>", 0), ("<end>", end)]
+    )
+    special = {"pad_token": "<end>", "unk_token": "<unk>", "bos_token": "<start>", "eos_token": "<end>"}
+    PreTrainedTokenizerFast(tokenizer_object=tokenizer, model_max_length=12, **special).save_pretrained(path)
+    shared = {"intermediate_size": 32, "num_attention_heads": 2, "projection_dim": 20}
+    text = {"hidden_size": 24, "num_hidden_layers": 2, "vocab_size": len(vocabulary), "max_position_embeddings": 12}
+    text |= {"bos_token_id": 0, "eos_token_id": end, "pad_token_id": end}
+    vision = {"hidden_size": 16, "num_hidden_layers": 3, "image_size": 32, "patch_size": 8}
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        config = CLIPConfig(text_config=text | shared, vision_config=vision | shared, projection_dim=20)
+        CLIPModel(config).save_pretrained(path)
+    return str(path)
+
+
+def save_clap(path: Path, *, fused: bool) -> str:
+    """Write a whole CLAP model with random weights, and its feature extractor with fewer bands and frames."""
+    import torch
+    from transformers import ClapConfig, ClapFeatureExtractor, ClapModel
+
+    audio = {"patch_embeds_hidden_size": 8, "hidden_size": 16, "depths": [1, 1], "num_attention_heads": [1, 2]}
+    audio |= {"spec_size": 64, "num_mel_bins": 16, "window_size": 4, "num_hidden_layers": 2, "enable_fusion": fused}
+    text = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1, "intermediate_size": 8, "vocab_size": 9}
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        ClapModel(ClapConfig(text_config=text, audio_config=audio)).save_pretrained(path)
+    truncation = "fusion" if fused else "rand_trunc"
+    ClapFeatureExtractor(feature_size=16, hop_length=4800, truncation=truncation).save_pretrained(path)
+    return str(path)
+
+
+@pytest.fixture(scope="session")
+def clap(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Path of an unfused CLAP model with random weights."""
+    return save_clap(tmp_path_factory.mktemp("clap"), fused=False)
+
+
+@pytest.fixture(scope="session")
+def fused_clap(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Path of a fused CLAP model with random weights."""
+    return save_clap(tmp_path_factory.mktemp("fused"), fused=True)

@@ -69,7 +69,7 @@ def test_wrong_values(values: dict, message: str) -> None:
 
 
 def test_an_unknown_name(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match=r"one of embedded, .*music, quick, .*but got 'imbedded'"):
+    with pytest.raises(FileNotFoundError, match=r"one of .*embedded, .*music, quick, .*but got 'imbedded'"):
         Config.load(["imbedded"], {})
     with pytest.raises(FileNotFoundError, match=r"but got '.*none\.yaml'"):
         Config.load([str(tmp_path / "none.yaml")], {})

@@ -5,7 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 from avsl.composed.pretraining import crop_captions, crop_labels, pretrain, render_crops
+from avsl.config import Config
 from avsl.encoders import AudioEncoder, VisualEncoder, build_trunk
+from torch import nn
 from transformers import ResNetConfig, ResNetModel
 
 
@@ -15,6 +17,10 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> str:
     config = ResNetConfig(embedding_size=8, hidden_sizes=[8, 16], depths=[1, 1], layer_type="basic")
     ResNetModel(config).save_pretrained(path)
     return str(path)
+
+
+def stem_of(trunk: ResNetModel) -> nn.Conv2d:
+    return trunk.embedder.embedder.convolution
 
 
 def test_a_visual_trunk_keeps_the_weights_of_its_path(weights: str) -> None:
@@ -28,7 +34,26 @@ def test_an_audio_trunk_gets_a_stem_with_one_channel(weights: str) -> None:
     stem = "embedder.embedder.convolution.weight"
     assert trunk.state_dict()[stem].shape == (8, 1, 7, 7)
     assert all(torch.equal(v, saved.state_dict()[k]) for k, v in trunk.state_dict().items() if k != stem)
-    assert AudioEncoder(trunk, 5)(torch.zeros(2, 1, 257, 200)).shape == (2, 5)
+    assert (stem_of(trunk).kernel_size, stem_of(trunk).stride, stem_of(trunk).padding) == ((7, 7), (2, 2), (3, 3))
+    assert AudioEncoder(trunk, 5)(torch.zeros(2, 48_000)).shape == (2, 5)
+
+
+def test_the_papers_networks() -> None:
+    """ResNet-18 twice: 11,176,512 weights without the classifier, the audio stem 64 × 2 × 7 × 7 fewer."""
+    widths, depths = Config().visual_widths, Config().visual_depths
+    visual, audio = (build_trunk(None, channels, widths, depths) for channels in (3, 1))
+    assert sum(p.numel() for p in visual.parameters()) == 11_176_512
+    assert sum(p.numel() for p in audio.parameters()) == 11_176_512 - 64 * 2 * 49
+    stem = stem_of(audio)
+    assert (stem.in_channels, stem.out_channels, stem.kernel_size) == (1, 64, (7, 7))
+    assert (stem.stride, stem.padding, stem.bias) == ((2, 2), (3, 3), None)
+    features = visual(torch.zeros(1, 3, 224, 448)).last_hidden_state
+    assert features.shape == (1, 512, 7, 14)
+
+
+def test_weights_that_are_no_resnet(bert: str) -> None:
+    with pytest.raises(ValueError, match=r"`audio_weights` to be a model of type resnet, but .* is bert"):
+        build_trunk(bert, 1, (4,), (1,))
 
 
 @pytest.mark.parametrize("channels", [1, 3])
@@ -53,7 +78,7 @@ def test_the_maximum_over_the_map_reaches_the_embedding() -> None:
     outputs = []
     for maps in (flat, peaked):
         encoder.trunk.forward = lambda _, maps=maps: type("Output", (), {"last_hidden_state": maps})
-        outputs.append(encoder(torch.zeros(1, 1, 32, 32)))
+        outputs.append(encoder(torch.zeros(1, 512)))
     assert not torch.allclose(*outputs)
 
 

