@@ -32,13 +32,13 @@ def one_thread() -> Iterator[None]:
 
 
 def stop_after_the_first_epoch(monkeypatch: pytest.MonkeyPatch) -> None:
-    save = training._KeepLast.on_train_epoch_end
+    save = training.KeepLast.on_train_epoch_end
 
     def save_and_stop(self, trainer, module) -> None:
         save(self, trainer, module)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(training._KeepLast, "on_train_epoch_end", save_and_stop)
+    monkeypatch.setattr(training.KeepLast, "on_train_epoch_end", save_and_stop)
 
 
 def test_trains_evaluates_and_goes_on(
@@ -49,7 +49,7 @@ def test_trains_evaluates_and_goes_on(
     line += ["--runs", str(tmp_path / "runs"), "--data", str(tmp_path / "data")]
     assert main([*line, "--name", "whole"]) == 0
     # Weights were given: no stand-in for them is trained on crops.
-    assert [p.suffix for p in (tmp_path / "data" / "cache").iterdir()] == [".sqlite"]
+    assert [p.suffix for p in (tmp_path / "data" / "cache").glob("[!.]*")] == [".sqlite"]
 
     with monkeypatch.context() as patch:
         stop_after_the_first_epoch(patch)

@@ -107,7 +107,8 @@ class Run:
 def complete_runs(runs: Iterable[Run], jobs: int) -> list[Run]:
     """Do what is missing of ``runs``, ``jobs`` at a time; returns those that failed, each with a log beside it."""
     wanted = {run.name: run for run in runs}
-    missing = [run for run in wanted.values() if not run.complete]
+    # One seed after the other, so that whatever stops it leaves rows with the same seeds.
+    missing = sorted((run for run in wanted.values() if not run.complete), key=lambda run: run.seed)
     failed = []
     with (
         ThreadPoolExecutor(jobs) as pool,
