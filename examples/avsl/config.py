@@ -47,7 +47,7 @@ class Config:
     visual_widths: tuple[int, ...] = (64, 128, 256, 512)
     visual_depths: tuple[int, ...] = (2, 2, 2, 2)
     freeze_statistics: bool = False
-    audio_weights: str | None = "microsoft/resnet-18"
+    audio_weights: str | None = None
     audio_widths: tuple[int, ...] = (64, 128, 256, 512)
     audio_depths: tuple[int, ...] = (2, 2, 2, 2)
     embedding_dim: int = 512

@@ -31,15 +31,17 @@ class Localizer(L.LightningModule):
     Args:
         config: fields of :class:`~avsl.config.Config` as a plain dict, kept in the checkpoint.
         text_features: size of the caption features.
+        architectures: of the encoders, as a checkpoint holds them: then no weights are looked for.
     """
 
-    def __init__(self, config: dict[str, Any], text_features: int) -> None:
+    def __init__(self, config: dict[str, Any], text_features: int, architectures: dict[str, Any] | None = None) -> None:
         super().__init__()
-        self.save_hyperparameters()
         c = Config.from_dict(config)
         self.config = c
         self._mirrored: tuple[int, list[bool]] = (-1, [])
-        self.visual, self.audio = build_encoders(c)
+        self.visual, self.audio = build_encoders(c, architectures)
+        architectures = {"visual": self.visual.architecture, "audio": self.audio.architecture}
+        self.save_hyperparameters({"config": config, "text_features": text_features, "architectures": architectures})
         self.text = TextProjection(text_features, c.embedding_dim)
         masks = {"alpha_foreground": c.alpha_foreground, "alpha_background": c.alpha_background, "omega": c.omega}
         self.objective = ObjectAwareObjective(

@@ -15,14 +15,15 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from .encoders.text import TextEncoder, encoder_path
+from .encoders.text import WORDS, TextEncoder, WordCounts, encoder_path
 
 log = logging.getLogger(__name__)
 CHUNK = 1024  # captions written at once: what a killed run loses at most
 
 
 def encode_captions(captions: Sequence[str], encoder: str, cache: Path, batch_size: int = 64) -> Tensor:
-    """A vector for every caption, (N, D) float32, by :class:`TextEncoder`; from ``cache`` what was encoded before.
+    """A vector for every caption, (N, D) float32, by :class:`TextEncoder`, or :class:`WordCounts` for "words"; from
+    ``cache`` what was encoded before.
 
     The cache is a SQLite file per encoder with a row per caption, found by the caption's hash: a changed caption is
     encoded anew, alone, and a run that was killed goes on. The encoder is loaded if something is missing only.
@@ -51,7 +52,7 @@ def encode_captions(captions: Sequence[str], encoder: str, cache: Path, batch_si
 
 
 def _encode(missing: Sequence[str], encoder: str, table: sqlite3.Connection, batch_size: int) -> None:
-    model, full = TextEncoder(encoder), 0
+    model, full = WordCounts() if encoder == WORDS else TextEncoder(encoder), 0
     with tqdm(total=len(missing), desc="encoding captions", unit="caption") as bar:
         for first in range(0, len(missing), CHUNK):
             rows: list[tuple[bytes, bytes]] = []

@@ -227,7 +227,7 @@ def test_resnets_keep_their_two_rates() -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"backbone": "audioclip"}, "`backbone` to be 'resnet' or 'clip-clap', but got 'audioclip'"),
+        ({"backbone": "audioclip"}, "`backbone` to be one of resnet, clip-clap, but got 'audioclip'"),
         ({"backbone": "clip-clap"}, "`visual_weights` to name a CLIP model, .* got 'microsoft/resnet-18'"),
         (
             {"backbone": "clip-clap", "visual_weights": "x", "audio_weights": None},

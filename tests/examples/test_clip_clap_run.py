@@ -71,7 +71,15 @@ def test_trains_evaluates_and_goes_on(
     def refuse(*_, **__):
         raise AssertionError("inference needs no text encoder")
 
-    for loader in ("AutoModel", "AutoTokenizer", "CLIPTextModelWithProjection", "CLIPModel", "BertModel"):
+    for loader in (
+        "AutoModel",
+        "AutoTokenizer",
+        "CLIPTextModelWithProjection",
+        "CLIPModel",
+        "BertModel",
+        "CLIPVisionModel",
+        "ClapAudioModel",
+    ):
         monkeypatch.setattr(getattr(transformers, loader), "from_pretrained", refuse)
     model = Localizer(**saved["hyper_parameters"])
     model.load_state_dict(saved["state_dict"])

@@ -11,6 +11,7 @@ import transformers
 from avsl.config import Config
 from avsl.data.loading import SceneBatch
 from avsl.data.music import MusicFolder
+from avsl.encoders import build_trunk
 from avsl.evaluation import load_held_out, predict
 from avsl.localizer import Localizer
 from torch import nn
@@ -161,3 +162,20 @@ def test_the_size_of_a_batch_does_not_matter(music: Path) -> None:
     test = load_held_out(MusicFolder(music), "solo", 64)
     model = build()
     torch.testing.assert_close(predict(model, test, 2).sound, predict(model, test, 50).sound, atol=1e-5, rtol=0)
+
+
+def test_a_checkpoint_is_read_where_its_weights_are_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A checkpoint of a model that began with pretrained weights holds all that building it takes."""
+    trunk = build_trunk(None, 3, (4, 8), (1, 1))
+    trunk.save_pretrained(tmp_path / "resnet")
+    model = build(visual_weights=str(tmp_path / "resnet"), audio_weights=str(tmp_path / "resnet"))
+    path = tmp_path / "model.ckpt"
+    torch.save({"state_dict": model.state_dict(), "hyper_parameters": dict(model.hparams)}, path)
+    (tmp_path / "resnet").rename(tmp_path / "elsewhere")
+    read = torch.load(path, weights_only=True)
+    again = Localizer(**read["hyper_parameters"])
+    again.load_state_dict(read["state_dict"])
+    frames, waveforms, *_ = batch()
+    ours, theirs = (m.eval().encode(frames, waveforms) for m in (model, again))
+    assert torch.equal(ours[0], theirs[0])
+    assert torch.equal(ours[1], theirs[1])

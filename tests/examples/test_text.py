@@ -248,3 +248,11 @@ def test_the_path_of_minilm(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
     with pytest.raises(ModuleNotFoundError, match=r"pip install 'sslosses\[examples\]'"):
         encoder_path(MINILM)
+
+
+def test_counts_of_words(tmp_path: Path) -> None:
+    texts = ["an image of a cello", "a cello, an image of", "an image of a flute"]
+    same, again, other = encode_captions(texts, "words", tmp_path)
+    assert torch.equal(same, again)
+    torch.testing.assert_close(same @ other, torch.tensor(4 / 5))
+    assert same.shape == (512,)

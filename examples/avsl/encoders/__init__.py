@@ -22,18 +22,23 @@ __all__ = [
 ]
 
 
-def build_encoders(config: Config) -> tuple[nn.Module, nn.Module]:
-    """The visual and the audio encoder of ``config.backbone``."""
+def build_encoders(config: Config, architectures: dict[str, Any] | None = None) -> tuple[nn.Module, nn.Module]:
+    """The visual and the audio encoder of ``config.backbone``.
+
+    With ``architectures``, the encoders' own attribute ``architecture`` by "visual" and "audio", nothing is loaded:
+    weights are random, for a checkpoint's to take their place.
+    """
     c = config
+    given = architectures or {"visual": c.visual_weights, "audio": c.audio_weights}
     if c.backbone == "clip-clap":
         frozen = c.tower_rate == 0
         return (
-            ClipVisualEncoder(str(c.visual_weights), c.embedding_dim, frozen=frozen),
-            ClapAudioEncoder(str(c.audio_weights), c.embedding_dim, frozen=frozen),
+            ClipVisualEncoder(given["visual"], c.embedding_dim, frozen=frozen),
+            ClapAudioEncoder(given["audio"], c.embedding_dim, frozen=frozen),
         )
     return (
-        VisualEncoder(build_trunk(c.visual_weights, 3, c.visual_widths, c.visual_depths), c.embedding_dim),
-        AudioEncoder(build_trunk(c.audio_weights, 1, c.audio_widths, c.audio_depths), c.embedding_dim),
+        VisualEncoder(build_trunk(given["visual"], 3, c.visual_widths, c.visual_depths), c.embedding_dim),
+        AudioEncoder(build_trunk(given["audio"], 1, c.audio_widths, c.audio_depths), c.embedding_dim),
     )
 
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from scipy.signal import firwin
 from torch import Tensor, nn
-from transformers import ClapAudioModel, ClapAudioModelWithProjection, ClapFeatureExtractor
+from transformers import ClapAudioConfig, ClapAudioModel, ClapAudioModelWithProjection, ClapFeatureExtractor
 
 from ..constants import SAMPLE_RATE
-from .tower import Tower, described, load_pretrained
+from .tower import Tower, described, load_pretrained, plain
 
 CHUNK = 16  # clips whose float64 spectra are in memory at once, 16 MB each
 
@@ -79,15 +81,20 @@ class ClapAudioEncoder(Tower):
     """16 kHz waveforms (B, T) → embeddings (B, C): upsampling, log-mel features, CLAP's pooled output, a linear head.
 
     Args:
-        weights: hub name or local path of a CLAP model, or of its audio tower, with its feature extractor.
+        weights: hub name or local path of a CLAP model, or of its audio tower, with its feature extractor; or an
+            encoder's ``architecture``, for random weights.
         out: C.
         frozen: whether the head alone is trained.
     """
 
-    def __init__(self, weights: str, out: int, *, frozen: bool = True) -> None:
+    def __init__(self, weights: str | dict[str, Any], out: int, *, frozen: bool = True) -> None:
         super().__init__(frozen=frozen)
-        self.tower = _load_tower(weights)
-        extractor = _load_extractor(weights)
+        if isinstance(weights, dict):
+            self.tower = ClapAudioModel(ClapAudioConfig(**weights["tower"]))
+            extractor = ClapFeatureExtractor(**weights["extractor"])
+        else:
+            self.tower, extractor = _load_tower(weights), _load_extractor(weights)
+        self.architecture = {"tower": plain(self.tower.config), "extractor": plain(extractor)}
         factor = extractor.sampling_rate // SAMPLE_RATE
         self.upsample = Upsample(factor) if factor > 1 else nn.Identity()
         self.log_mel = ClapLogMel(extractor)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
-from transformers import CLIPVisionModel
+from transformers import CLIPVisionConfig, CLIPVisionModel
 
-from .tower import Tower, load_pretrained
+from .tower import Tower, load_pretrained, plain
 
 MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 
@@ -45,7 +47,8 @@ class ClipVisualEncoder(Tower):
     Frames may have any size of at least one patch: position embeddings are interpolated.
 
     Args:
-        weights: hub name or local path of a CLIP model or of its vision tower.
+        weights: hub name or local path of a CLIP model or of its vision tower; or an encoder's ``architecture``, for
+            random weights.
         out: C.
         frozen: whether the head alone is trained.
     """
@@ -53,10 +56,14 @@ class ClipVisualEncoder(Tower):
     mean: Tensor
     std: Tensor
 
-    def __init__(self, weights: str, out: int, *, frozen: bool = True) -> None:
+    def __init__(self, weights: str | dict[str, Any], out: int, *, frozen: bool = True) -> None:
         super().__init__(frozen=frozen)
-        types = ("clip", "clip_vision_model")
-        self.tower = DenseClip(load_pretrained(CLIPVisionModel, types, "visual_weights", weights))
+        if isinstance(weights, dict):
+            model = CLIPVisionModel(CLIPVisionConfig(**weights))
+        else:
+            model = load_pretrained(CLIPVisionModel, ("clip", "clip_vision_model"), "visual_weights", weights)
+        self.architecture = plain(model.config)
+        self.tower = DenseClip(model)
         self.head = nn.Conv2d(self.tower.width, out, 1)
         self.register_buffer("mean", torch.tensor(MEAN).view(3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(STD).view(3, 1, 1), persistent=False)

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from transformers import ResNetConfig, ResNetModel
 
 from ..spectrogram import LogSpectrogram
-from .tower import load_pretrained
+from .tower import load_pretrained, plain
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
-def build_trunk(weights: str | None, channels: int, widths: Sequence[int], depths: Sequence[int]) -> ResNetModel:
-    """A ResNet by hub name or local path, or one from scratch.
+def build_trunk(
+    weights: str | dict[str, Any] | None, channels: int, widths: Sequence[int], depths: Sequence[int]
+) -> ResNetModel:
+    """A ResNet by hub name or local path, one from scratch, or one of an encoder's ``architecture``.
 
     ``weights`` for an audio trunk (``channels`` = 1) replaces the 7×7 stem by a fresh one with one input channel, which
     is the public code's; that code trains the rest of its audio network from scratch, too (``weights=None``).
@@ -30,6 +33,8 @@ def build_trunk(weights: str | None, channels: int, widths: Sequence[int], depth
                 layer_type="basic",
             )
         )
+    if isinstance(weights, dict):
+        return ResNetModel(ResNetConfig(**weights))
     argument = "visual_weights" if channels == 3 else "audio_weights"
     trunk = load_pretrained(ResNetModel, ("resnet",), argument, weights)
     stem = trunk.embedder.embedder.convolution
@@ -52,6 +57,11 @@ class VisualEncoder(nn.Module):
         self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).view(3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(IMAGENET_STD).view(3, 1, 1), persistent=False)
 
+    @property
+    def architecture(self) -> dict[str, Any]:
+        """What :func:`build_trunk` builds the trunk of, without weights."""
+        return plain(self.trunk.config)
+
     def forward(self, frames: Tensor) -> Tensor:
         pixels = (frames.float() / 255 - self.mean) / self.std
         return self.head(self.trunk(pixels).last_hidden_state)
@@ -65,6 +75,11 @@ class AudioEncoder(nn.Module):
         self.spectrogram = LogSpectrogram()
         self.trunk = trunk
         self.head = nn.Linear(2 * trunk.config.hidden_sizes[-1], out)
+
+    @property
+    def architecture(self) -> dict[str, Any]:
+        """What :func:`build_trunk` builds the trunk of, without weights."""
+        return plain(self.trunk.config)
 
     def forward(self, waveforms: Tensor) -> Tensor:
         maps = self.trunk(self.spectrogram(waveforms)).last_hidden_state

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
 from torch import nn
-from transformers import PretrainedConfig, PreTrainedModel
+from transformers import FeatureExtractionMixin, PretrainedConfig, PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
 Model = TypeVar("Model", bound=PreTrainedModel)
@@ -101,6 +102,12 @@ class Tower(nn.Module):
         if self.frozen:
             self.tower.eval()
         return self
+
+
+def plain(config: PretrainedConfig | FeatureExtractionMixin) -> dict[str, Any]:
+    """The configuration as a checkpoint can hold it: values of JSON."""
+    values: dict[str, Any] = json.loads(config.to_json_string())
+    return values
 
 
 def _first_line(error: Exception) -> str:

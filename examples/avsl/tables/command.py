@@ -77,8 +77,8 @@ def reproduce(options: argparse.Namespace, console: Console) -> list[Run]:
         result = collect(table, list(dict.fromkeys(s for _, s in runs)), runs)
         note = _note(table, plan, options)
         paths = write_all(result, options.out, note)
-        console.print(markdown(result, note), markup=False, highlight=False)
-        console.print("written: " + ", ".join(map(str, paths)), markup=False, highlight=False)
+        console.print(markdown(result, note), markup=False, highlight=False, soft_wrap=True)
+        console.print("written: " + ", ".join(map(str, paths)), markup=False, highlight=False, soft_wrap=True)
     return failed
 
 
@@ -101,8 +101,9 @@ def _sets(table: Table, plan: Plan, only: Sequence[str] | None) -> list[TestSet]
 def _runs(
     table: Table, sets: Sequence[TestSet], plan: Plan, seeds: Sequence[int]
 ) -> dict[tuple[Row, TestSet], list[Run]]:
+    kind = "composed" if plan.base else "real"
     return {
-        (row, s): [Run(plan, s.dataset, s.subsets, row.config, seed) for seed in seeds]
+        (row, s): [Run(plan, s.dataset, s.subsets, row.config, seed) for seed in seeds if row.data in ("any", kind)]
         for row in table.rows
         for s in sets
     }

@@ -47,13 +47,14 @@ SETS = {
 class Row:
     """A method: its configuration where it is ours to run, and the paper's figures for each of the table's sets.
 
-    With ``hub`` it needs pretrained weights that composed data are not for, and is run on real data only.
+    ``data`` says on what it is run: "real" (it needs pretrained weights, which composed data are not for), "composed",
+    or "any".
     """
 
     name: str
     config: str | None
     paper: tuple[Figures, ...]
-    hub: bool = False
+    data: str = "any"
 
 
 @dataclass(frozen=True)
@@ -112,4 +113,4 @@ def read_table(number: int) -> Table:
 
 def _row(values: dict[str, Any]) -> Row:
     paper = tuple(tuple(figures) for figures in values.get("paper", ()))
-    return Row(values["name"], values.get("config"), paper, values.get("hub", False))
+    return Row(values["name"], values.get("config"), paper, values.get("data", "any"))
