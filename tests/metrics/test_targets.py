@@ -67,3 +67,10 @@ def test_boxes_and_masks_give_one_table(name, frames):
     other.update(maps, drawn(found, protocol.add_boxes).maps)
     for mine, theirs in zip(one.tables(), other.tables(), strict=True):
         torch.testing.assert_close(mine, theirs, rtol=0, atol=1e-7)
+
+
+def test_only_zeros_and_ones_are_binary():
+    assert Masks(torch.tensor([[[[0.0, 1.0, 1.0]]]])).is_binary
+    assert not Masks(torch.tensor([[[[0.0, 0.5, 1.0]]]])).is_binary
+    # squares that add up to the sum by chance
+    assert not Masks(torch.tensor([[[[2.0, *[0.5] * 8]]]])).is_binary
