@@ -1,31 +1,39 @@
 """Scoring the 5,158 frames of VGG-SS from 14×14 maps: the library against a loop in NumPy, OpenCV and scikit-learn.
 
 Both compute all figures of a protocol for one source a frame. First both score a part of the frames, and the figures
-have to agree; then the library scores all of them, and the loop as many as ``--loop-frames`` says, as its time a frame
-is constant. The loop is plain: OpenCV resizes, NumPy sorts, ``sklearn.metrics.average_precision_score`` scores.
+have to agree; then they are timed in turns, the loop on ``--loop-frames`` of the frames, as its time a frame is
+constant. The loop is plain: OpenCV resizes, NumPy sorts, ``sklearn.metrics.average_precision_score`` scores. Memory is
+that of processes of their own, which score the frames once and eight times over.
 
-    python benchmarks/metrics.py --annotations vggss.json --output benchmarks/results/metrics.json
+    python benchmarks/metrics.py --annotations vggss.json
+    python benchmarks/metrics.py --frames 500 --threads 1
+
+Without ``--annotations`` the boxes are vggss.json's in the folder SSLOSSES_METADATA, or else synthetic. A run goes on
+where an earlier one stopped; ``--fresh`` starts anew. Results: benchmarks/results/metrics.json and
+docs/results/metrics.md.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import platform
+import os
 import resource
-import time
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import cv2
 import numpy as np
-import sklearn
 import torch
+from records import ROOT, Results, Row, described, environment, interleaved, markdown, spread
 from sklearn.metrics import auc, average_precision_score
 
 from sslosses.metrics import SoundLocalization, protocols
 
 SIDE, RESOLUTION = 224, 14
+TAU = 0.03
 THRESHOLDS = [i / 20 for i in range(21)]
 Boxes = list[list[list[float]]]
 
@@ -89,13 +97,50 @@ def entry_tvsl(x: np.ndarray, g: np.ndarray) -> tuple[float, ...]:
     return overlap(b, g), pixel_ap(x, g), float((inter + 1e-4) / (np.sum(b) + np.sum(g) - inter + 1e-4))
 
 
+def entry_ez_vsl(x: np.ndarray, g: np.ndarray) -> tuple[float, ...]:
+    aligned = torch.nn.functional.interpolate(
+        torch.from_numpy(x)[None, None], (SIDE, SIDE), mode="bilinear", align_corners=True
+    )
+    x = min_max(aligned[0, 0].numpy())
+    return (overlap(x >= np.sort(x.ravel())[x.size // 2], g),)
+
+
+def entry_avgn(x: np.ndarray, g: np.ndarray) -> tuple[float, ...]:
+    x = (cv2.resize(x, (SIDE, SIDE), interpolation=cv2.INTER_CUBIC) + 1 / TAU) * TAU / 2
+    confidence = np.sort(x.ravel())[-(x.size // 4) :].mean()
+    x = min_max(x)
+    b = x >= np.sort(x.ravel())[x.size // 2]
+    return overlap(b, g), pixel_ap(g, b), float(confidence)
+
+
 LOOPS: dict[str, Callable[[np.ndarray, np.ndarray], tuple[float, ...]]] = {
     "paper": entry_paper,
     "noprior": entry_noprior,
     "lvs": entry_lvs,
     "tvsl": entry_tvsl,
     "clean": entry_clean,
+    "ez-vsl": entry_ez_vsl,
+    "avgn": entry_avgn,
 }
+
+
+def detected(cious: np.ndarray, confidences: np.ndarray, level: float) -> tuple[float, float]:
+    """Precision and recall at a confidence level, as AVGN's code has them."""
+    found = confidences >= level
+    right, missed = np.sum(found & (cious >= 0.3)), np.sum(~found)
+    return (right / found.sum() if found.any() else 1.0), (right / (right + missed) if right + missed else 1.0)
+
+
+def detection_ap(cious: np.ndarray, confidences: np.ndarray) -> float:
+    levels = np.sort(confidences)[:-1][:: -max(1, len(cious) // 200)]
+    points = [detected(cious, confidences, level) for level in levels]
+    best = [max(p for p, _ in points[i:]) for i in range(len(points))]
+    return sum(best[i] * (points[i + 1][1] - points[i][1]) for i in range(len(points) - 1))
+
+
+def detection_f1(cious: np.ndarray, confidences: np.ndarray) -> float:
+    p, r = detected(cious, confidences, 0.5)
+    return 2 * p * r / (p + r) if p + r else 0.0
 
 
 def loop(protocol: str, maps: np.ndarray, frames: list[Boxes]) -> dict[str, float]:
@@ -106,11 +151,14 @@ def loop(protocol: str, maps: np.ndarray, frames: list[Boxes]) -> dict[str, floa
             rows.append(LOOPS[protocol](x, truth))
     columns = [np.array(column) for column in zip(*rows, strict=True)]
     cious, rates = columns[0], [np.mean(columns[0] >= t) for t in THRESHOLDS]
-    figures = {f"{kind}@{t}": np.mean(cious >= t) for kind in ("CIoU", "IoU") for t in (0.3, 0.5)}
+    figures = {"AP50": np.mean(cious >= 0.5), "Precision@0.3": np.mean(cious > 0.3)}
+    figures |= {f"{kind}@{t}": np.mean(cious >= t) for kind in ("CIoU", "IoU") for t in (0.3, 0.5)}
     figures |= {"AUC": auc(THRESHOLDS, rates), "mCIoU": cious.mean(), "CIoU": cious.mean(), "CountAcc": 1.0}
     if len(columns) > 1:
         figures |= {"AP": columns[1].mean(), "CAP": columns[1].mean()}
-    if len(columns) > 2:
+    if protocol == "avgn":
+        figures |= {"DetAP@0.3": detection_ap(cious, columns[2]), "DetF1@0.3": detection_f1(cious, columns[2])}
+    elif len(columns) > 2:
         figures["IoU" if protocol == "tvsl" else "PIAP"] = columns[2].mean()
     return {name: float(value) for name, value in figures.items()}
 
@@ -121,74 +169,130 @@ def library(protocol: str, maps: torch.Tensor, frames: list[Boxes]) -> dict[str,
     return {name: float(value) for name, value in metric.compute().items()}
 
 
-def timed(work: Callable[[], object], device: str) -> float:
-    """Processor time of all threads, which other programs on the machine do not lengthen; on a GPU, elapsed time."""
-    clock = time.process_time if device == "cpu" else time.perf_counter
-    start = clock()
-    work()
-    return clock() - start
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--annotations", type=Path, help="vggss.json; synthetic boxes without")
-    parser.add_argument("--frames", type=int, default=5158)
-    parser.add_argument("--check-frames", type=int, default=300)
-    parser.add_argument("--loop-frames", type=int, default=1000)
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--output", type=Path)
-    options = parser.parse_args()
+def inputs(options: argparse.Namespace, count: int) -> tuple[np.ndarray, list[Boxes]]:
     generator = np.random.default_rng(0)
     if options.annotations:
-        entries = json.loads(options.annotations.read_text(encoding="utf-8"))[: options.frames]
+        entries = json.loads(options.annotations.read_text(encoding="utf-8"))[:count]
         frames = [[entry["bbox"]] for entry in entries]
     else:
-        frames = synthetic_boxes(options.frames, generator)
-    maps = generator.normal(size=(len(frames), RESOLUTION, RESOLUTION)).astype(np.float32)
-    tensor = torch.tensor(maps, device=options.device)
+        frames = synthetic_boxes(count, generator)
+    return generator.normal(size=(len(frames), RESOLUTION, RESOLUTION)).astype(np.float32), frames
 
-    def memory() -> float:
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
-    rows = []
-    for protocol in LOOPS:
-        part = slice(0, options.check_frames)
-        ours, theirs = library(protocol, tensor[part], frames[part]), loop(protocol, maps[part], frames[part])
-        difference = max(abs(ours[name] - theirs[name]) for name in protocols.get(protocol).single_figures)
-        if difference > 1e-5:
-            raise SystemExit(f"{protocol}: figures differ by {difference}: {ours} {theirs}")
-        before = memory()
-        seconds = min(timed(lambda p=protocol: library(p, tensor, frames), options.device) for _ in range(2))
-        grown = memory() - before
-        part = slice(0, options.loop_frames)
-        each = min(timed(lambda p=protocol, s=part: loop(p, maps[s], frames[s]), "cpu") for _ in range(2))
-        each /= min(options.loop_frames, len(frames))
-        rows.append(
-            {
-                "protocol": protocol,
-                "largest difference of a figure": difference,
-                "library seconds": round(seconds, 3),
-                "loop ms a frame": round(1000 * each, 3),
-                "loop seconds for all": round(each * len(frames), 2),
-                "speedup": round(each * len(frames) / seconds, 1),
-                "peak memory grown MiB": round(grown, 1),
-            }
+def peak_mib(protocol: str, options: argparse.Namespace, times: int) -> float:
+    """Peak memory of a process of its own that scores the frames, ``times`` over in one metric."""
+    command = [sys.executable, __file__, "--memory-of", protocol, str(times), "--frames", str(options.frames)]
+    command += ["--threads", str(options.threads)]
+    command += ["--annotations", str(options.annotations)] if options.annotations else []
+    return float(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+
+
+def score_and_print_peak(protocol: str, options: argparse.Namespace, times: int) -> None:
+    maps, frames = inputs(options, options.frames)
+    metric = SoundLocalization(protocol, task="single")
+    for _ in range(times):
+        for i in range(0, len(frames), 128):
+            metric.update(torch.from_numpy(maps[i : i + 128, None]), frames[i : i + 128])
+    metric.compute()
+    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+
+
+def measure(protocol: str, maps: np.ndarray, frames: list[Boxes], options: argparse.Namespace) -> Row:
+    tensor = torch.from_numpy(maps).to(options.device)
+    part = slice(0, min(options.check_frames, len(frames)))
+    ours, theirs = library(protocol, tensor[part], frames[part]), loop(protocol, maps[part], frames[part])
+    figures = protocols.get(protocol).single_figures
+    difference = max(abs(ours[name] - theirs[name]) for name in figures)
+    if difference > 1e-5:
+        raise SystemExit(f"{protocol}: figures differ by {difference}: {ours} {theirs}")
+    some = slice(0, min(options.loop_frames, len(frames)))
+    work: dict[str, Callable[[], object]] = {
+        "library": lambda: library(protocol, tensor, frames),
+        "loop": lambda: loop(protocol, maps[some], frames[some]),
+    }
+    times = interleaved(work, dict.fromkeys(work, options.rounds), options.device)
+    scale = {"library": 1e3 / len(frames), "loop": 1e3 / (some.stop - some.start)}
+    row: Row = {"protocol": protocol, "frames": len(frames), "threads": options.threads, "difference": difference}
+    for name, (measured, failed) in times.items():
+        if failed:
+            raise SystemExit(f"{protocol}, {name}: {failed}")
+        for i, clock in enumerate(("elapsed", "processor")):
+            row[f"{name} ms, {clock}"] = spread([scale[name] * pair[i] for pair in measured])
+    if not options.no_memory:
+        row["peak MiB"] = [peak_mib(protocol, options, times) for times in (1, 8)]
+    return row
+
+
+def table(results: Results) -> str:
+    def cells(row: Row) -> list[str]:
+        elapsed, processor = (
+            row[f"loop ms, {clock}"]["median"] / row[f"library ms, {clock}"]["median"]
+            for clock in ("elapsed", "processor")
         )
-        print(rows[-1], flush=True)
-    if options.output:
-        options.output.parent.mkdir(parents=True, exist_ok=True)
-        setting = {
-            "frames": len(frames),
-            "annotations": options.annotations.name if options.annotations else "synthetic",
-            "maps": f"{RESOLUTION}x{RESOLUTION}, normal, float32, seed 0",
-            "loop frames timed": min(options.loop_frames, len(frames)),
-            "device": torch.cuda.get_device_name() if options.device != "cpu" else platform.machine(),
-            "torch threads": torch.get_num_threads(),
-            "clock": "processor time" if options.device == "cpu" else "elapsed, library; processor time, loop",
-            "versions": {m.__name__: m.__version__ for m in (torch, np, sklearn, cv2)}
-            | {"python": platform.python_version()},
-        }
-        options.output.write_text(json.dumps({"setting": setting, "rows": rows}, indent=2) + "\n", encoding="utf-8")
+        once, more = row.get("peak MiB", (float("nan"),) * 2)
+        return [
+            f"`{row['protocol']}`",
+            f"{row['frames']:,}",
+            str(row["threads"]),
+            f"{row['library ms, elapsed']['median']:.2f}",
+            f"{row['loop ms, elapsed']['median']:.2f}",
+            f"{elapsed:.1f}",
+            f"{processor:.1f}",
+            f"{row['difference']:.0e}",
+            f"{once:.0f}, {more:.0f}",
+        ]
+
+    columns = ("preset", "frames", "threads", "library, ms a frame", "loop", "× elapsed", "× processor time")
+    columns += ("largest difference of a figure", "peak MiB of 1 and 8 times the frames")
+    rows = sorted(results.rows.values(), key=lambda row: (row["frames"], row["threads"]))
+    return described(results.runs) + "\n" + markdown(columns, map(cells, rows))
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    metadata = os.environ.get("SSLOSSES_METADATA")
+    known = Path(metadata) / "vggss.json" if metadata else None
+    parser.add_argument("--annotations", type=Path, default=known, help="vggss.json; synthetic boxes without")
+    parser.add_argument("--presets", nargs="+", choices=LOOPS, default=list(LOOPS))
+    parser.add_argument("--frames", type=int, default=5158)
+    parser.add_argument("--check-frames", type=int, default=300)
+    parser.add_argument("--loop-frames", type=int, default=300)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--no-memory", action="store_true", help="leave out the processes that measure memory")
+    parser.add_argument("--fresh", action="store_true", help="measure again what the file holds")
+    parser.add_argument("--table", action="store_true", help="print the table of the file and measure nothing")
+    parser.add_argument("--output", type=Path, default=ROOT / "benchmarks" / "results")
+    parser.add_argument("--docs", type=Path, default=ROOT / "docs", help="where results/ is")
+    parser.add_argument("--memory-of", nargs=2, help=argparse.SUPPRESS)
+    options = parser.parse_args(arguments)
+    torch.set_num_threads(options.threads)
+    if options.memory_of:
+        score_and_print_peak(options.memory_of[0], options, int(options.memory_of[1]))
+        return
+    stem = "metrics" if options.device == "cpu" else f"metrics-{options.device.split(':')[0]}"
+    path = options.output / f"{stem}.json"
+    if options.table and not path.exists():
+        raise SystemExit(f"{path} does not exist: measure first")
+    results = Results(path, environment(options.device, options.threads), fresh=options.fresh and not options.table)
+    if options.table:
+        results.runs.pop()
+    else:
+        maps, frames = inputs(options, options.frames)
+        source = options.annotations.name if options.annotations else "synthetic"
+        for protocol in options.presets:
+            key = f"{protocol} {source} {len(frames)} t{options.threads}"
+            if key not in results.rows:
+                results.put(key, measure(protocol, maps, frames, options) | {"boxes": source})
+                print(key, "done", flush=True)
+    text = table(results)
+    print(text)
+    written = options.docs / "results" / f"{stem}.md"
+    written.parent.mkdir(parents=True, exist_ok=True)
+    aside = written.with_suffix(".md.tmp")
+    aside.write_text(text, encoding="utf-8")
+    aside.replace(written)
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import overload
 
@@ -46,6 +47,19 @@ class Benchmark:
     task: str
     frames: str
     annotators: bool = False
+
+    @cached_property
+    def class_names(self) -> tuple[str, ...]:
+        """The classes of all annotated clips, sorted; a class's id is its place."""
+        return tuple(sorted({name for record in self.annotations for name in record.classes}))
+
+    @cached_property
+    def _ids(self) -> dict[str, int]:
+        return {name: i for i, name in enumerate(self.class_names)}
+
+    def class_ids(self, record: Record) -> list[int]:
+        """The class of each source; none for a format without classes."""
+        return [self._ids[name] for name in record.classes]
 
     def truth(self, record: Record, protocol: Protocol) -> Tensor:
         """One truth a source, (S, T, T), as the protocol rasterises them."""

@@ -12,7 +12,7 @@ from sslosses.annotations import AnnotationError
 from sslosses.evaluate import sheet
 from sslosses.evaluate.benchmark import FORMATS, LAYOUTS, read_benchmark
 from sslosses.evaluate.errors import CommandError
-from sslosses.evaluate.output import as_json, tables, written_aside
+from sslosses.evaluate.output import as_json, latex, tables, written_aside
 from sslosses.evaluate.progress import progress
 from sslosses.evaluate.saved_maps import SavedMaps
 from sslosses.evaluate.scoring import check_clips, score, steps
@@ -88,8 +88,9 @@ def _run(options: argparse.Namespace) -> str:
                 tick=tick,
             )
         with written_aside(options.out) as aside:
-            table = tables(scores.results)
+            table = tables(scores.results, options.breakdown)
             (aside / "table.md").write_text(table, encoding="utf-8")
+            (aside / "table.tex").write_text(latex(scores.results), encoding="utf-8")
             (aside / "metrics.json").write_text(
                 as_json(
                     scores,
@@ -151,12 +152,13 @@ def _parser() -> argparse.ArgumentParser:
     add("--annotations", type=Path, required=True, help=helps["annotations"])
     add("--format", choices=FORMATS, required=True, help="format of the annotations")
     add("--protocol", required=True, metavar="NAMES", help=helps["protocol"])
-    add("--out", type=Path, required=True, help="folder for metrics.json, table.md and sheet.png")
+    add("--out", type=Path, required=True, help="folder for metrics.json, table.md, table.tex and sheet.png")
     add("--clips", type=Path, metavar="LIST", help=helps["clips"])
     add("--boxes", type=Path, help=helps["boxes"])
     add("--layout", choices=LAYOUTS, default="stacked", help=helps["layout"])
     add("--on-invalid", choices=("report", "error", "drop"), default="report", help=helps["on_invalid"])
     add("--allow-missing", action="store_true", help="score clips without a file as clips without a map")
+    add("--breakdown", action="store_true", help="tables by size and by class of the object too")
     add("--no-chance", action="store_true", help="leave out the chance levels, which take most of the time")
     add("--no-sheet", action="store_true", help="draw no pictures")
     add("--frames-dir", type=Path, help="folder of <clip>.jpg or <clip>.png to draw behind the maps")

@@ -6,32 +6,73 @@ import json
 import math
 import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from sslosses.evaluate.benchmark import Benchmark
-from sslosses.evaluate.scoring import Result, Scores
+from sslosses.evaluate.scoring import Scores
+from sslosses.metrics import LocalizationResult
+
+PARTS = ("figures", "counts", "chance", "per_class", "per_size")
+Figures = Mapping[str, float]
 
 
-def tables(results: Sequence[Result]) -> str:
-    """A Markdown table a protocol, in percent, with its counts below; aligned, so a terminal shows it well too."""
-    return "\n".join(_table(result) for result in results)
+def tables(results: Sequence[LocalizationResult], breakdown: bool) -> str:
+    """A Markdown table a protocol, in percent, with its counts below; aligned, so a terminal shows it well too.
+
+    Args:
+        results: one a protocol.
+        breakdown: whether tables by size and by class of the object follow.
+    """
+    parts = []
+    for result in results:
+        parts.append(_table(result))
+        if breakdown:
+            parts += [_breakdown(f"{result.protocol}, %, by {kind}", groups) for kind, groups in _groups(result)]
+    return "\n".join(parts)
 
 
-def _table(result: Result) -> str:
-    rows = [[f"{result.protocol.name}, %", "maps", *result.chance]]
+def latex(results: Sequence[LocalizationResult]) -> str:
+    """A LaTeX ``tabular`` a protocol, with its definition and counts as comments."""
+    parts = [f"% {result.description}\n% {_counts(result)}\n{result.to_latex()}\n" for result in results]
+    return "\n".join(parts)
+
+
+def _table(result: LocalizationResult) -> str:
+    rows = [[f"{result.protocol}, %", "maps", *result.chance]]
     rows += [
         [name, _percent(value), *(_percent(level[name]) for level in result.chance.values())]
         for name, value in result.figures.items()
     ]
+    return f"{_grid(rows)}\n{_counts(result)}\n"
+
+
+def _groups(result: LocalizationResult) -> list[tuple[str, Mapping[str, Figures]]]:
+    groups = [("size", result.per_size), ("class", result.per_class)]
+    return [(kind, parts) for kind, parts in groups if parts]
+
+
+def _breakdown(title: str, groups: Mapping[str, Figures]) -> str:
+    names = [name for name in next(iter(groups.values())) if name != "entries"]
+    rows = [[title, *names, "entries"]]
+    rows += [
+        [group.replace("|", "\\|"), *(_percent(part[n]) for n in names), f"{part['entries']:,.0f}"]
+        for group, part in groups.items()
+    ]
+    return _grid(rows)
+
+
+def _counts(result: LocalizationResult) -> str:
+    return ", ".join(f"{value:,} {name.replace('_', ' ')}" for name, value in result.counts.items())
+
+
+def _grid(rows: Sequence[Sequence[str]]) -> str:
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     first, *others = ("-" * width for width in widths)
-    lines = [_line(rows[0], widths), f"| {' | '.join([first, *(f'{dashes[1:]}:' for dashes in others)])} |"]
-    lines += [_line(row, widths) for row in rows[1:]]
-    counts = ", ".join(f"{value:,} {name.replace('_', ' ')}" for name, value in result.counts.items())
-    return "\n".join([*lines, "", counts, ""])
+    rule = f"| {' | '.join([first, *(f'{dashes[1:]}:' for dashes in others)])} |"
+    return "\n".join([_line(rows[0], widths), rule, *(_line(row, widths) for row in rows[1:]), ""])
 
 
 def _line(cells: Sequence[str], widths: Sequence[int]) -> str:
@@ -60,21 +101,11 @@ def as_json(scores: Scores, benchmark: Benchmark, missing: Sequence[str], **sett
             "dropped": list(report.dropped),
         },
         "protocols": {
-            result.protocol.name: {
-                "definition": str(result.protocol),
-                "figures": _plain(result.figures),
-                "counts": result.counts,
-                "chance": {name: _plain(level) for name, level in result.chance.items()},
-            }
+            result.protocol: {"definition": result.description, **{name: result.to_dict()[name] for name in PARTS}}
             for result in scores.results
         },
     }
     return json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
-
-
-def _plain(figures: dict[str, float]) -> dict[str, float | None]:
-    """JSON has no NaN."""
-    return {name: None if math.isnan(value) else value for name, value in figures.items()}
 
 
 @contextmanager

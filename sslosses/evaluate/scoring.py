@@ -13,27 +13,16 @@ from sslosses.annotations import Record
 from sslosses.evaluate.benchmark import Benchmark, Truths
 from sslosses.evaluate.errors import CommandError, some
 from sslosses.evaluate.saved_maps import SavedMaps
-from sslosses.metrics import Protocol, SoundLocalization, chance_levels
+from sslosses.metrics import LocalizationResult, Protocol, SoundLocalization, chance_levels
 
 _CHUNK = 64
-
-Figures = dict[str, float]
-
-
-class Result(NamedTuple):
-    """Figures and counts of one protocol, and the figures of predictions that know nothing."""
-
-    protocol: Protocol
-    figures: Figures
-    counts: dict[str, int]
-    chance: dict[str, Figures]
 
 
 class Scores(NamedTuple):
     """results: one a protocol. ranking: clips from best to worst, with their own AUC by the first protocol (−1 where
     it gives none). resolution: height and width of the first maps, a frame; None without any map."""
 
-    results: list[Result]
+    results: list[LocalizationResult]
     ranking: list[tuple[str, float]]
     resolution: tuple[int, int] | None
 
@@ -76,7 +65,8 @@ def score(
         for record, own in zip(records, maps, strict=True):
             alone.reset()
             _update(alone, benchmark, [record], [own])
-            ranking.append((_key(_split(alone.compute())[0]), record.clip))
+            figures = alone.compute()
+            ranking.append((_key([float(figures[name]) for name in alone.figures], alone.figures), record.clip))
         tick(len(records))
     if problems:
         shown = "\n  ".join(problems[:20])
@@ -96,8 +86,7 @@ def score(
                 task=benchmark.task,
                 frames=benchmark.frames,
             )
-        figures, counts = _split(metric.compute())
-        results.append(Result(protocol, figures, counts, {n: _split(level)[0] for n, level in levels.items()}))
+        results.append(metric.result(chance=levels, class_names=benchmark.class_names))
     return Scores(results, [(clip, key[0]) for key, clip in ranking], resolution)
 
 
@@ -142,8 +131,9 @@ def _load(
 
 def _update(metric: SoundLocalization, benchmark: Benchmark, records: Sequence[Record], maps: list[Tensor]) -> None:
     truths = [benchmark.truth(record, metric.protocol) for record in records]
+    classes = [benchmark.class_ids(record) for record in records]
     try:
-        metric.update(maps, truths)
+        metric.update(maps, truths, source_classes=classes)
     except ValueError as error:
         if len(records) == 1:
             raise CommandError(f"{records[0].clip}: {metric.protocol.name}: {error}") from error
@@ -160,17 +150,11 @@ def _resolution(maps: Tensor, record: Record, benchmark: Benchmark) -> tuple[int
     return height // down, width // across
 
 
-def _key(figures: Figures) -> tuple[float, float]:
+def _key(values: list[float], names: Sequence[str]) -> tuple[float, float]:
     """Of a clip: its AUC, and among clips of one AUC the mean of all figures."""
-    values = [0.0 if math.isnan(v) else v for v in figures.values()]
-    auc = figures.get("AUC", values[0])
-    return (-1.0 if math.isnan(auc) else auc), sum(values) / len(values)
-
-
-def _split(computed: Mapping[str, Tensor]) -> tuple[Figures, dict[str, int]]:
-    """Figures and counts."""
-    figures = {name: float(value) for name, value in computed.items() if value.dtype.is_floating_point}
-    return figures, {name: int(value) for name, value in computed.items() if name not in figures}
+    auc = values[names.index("AUC") if "AUC" in names else 0]
+    known = [0.0 if math.isnan(value) else value for value in values]
+    return (-1.0 if math.isnan(auc) else auc), sum(known) / len(known)
 
 
 def _chunks(records: Sequence[Record]) -> Iterator[Sequence[Record]]:

@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from sslosses._checks import check_floating, check_mask, check_shapes
-from sslosses.metrics.functional import boxes_to_truths
+from sslosses._checks import at_least_float32, check_floating, check_mask, check_shapes
+from sslosses.metrics._targets import Boxes as BoxTargets
+from sslosses.metrics._targets import Masks, boxes_of
 
 FRAMES = ("one", "stacked", "side-by-side")
 #: The boxes of a source: rows xmin, ymin, xmax, ymax as fractions of the frame.
@@ -40,18 +41,14 @@ class Samples(NamedTuple):
             cut: dict[str, Any] = {k: v[part] for k, v in self._asdict().items() if isinstance(v, Tensor)}
             yield self._replace(**cut)
 
-    def rasterized(self, size: int, add: bool) -> Tensor:
-        """Truths on the frame, (B, S, T, T), floating."""
+    def targets(self, size: int, add: bool) -> Masks | BoxTargets:
+        """Truths on frames of T×T; with ``add``, overlapping boxes of a source count 2, 3, …."""
         if self.boxed:
-            covered = boxes_to_truths(self.truths, size, add=True)
-            return covered if add else covered.clamp_(max=1)
-        truths = self.truths
-        if truths.dtype == torch.bool:
-            return truths.float()
-        truths = truths if truths.dtype.is_floating_point else truths.float()
-        if not bool((truths >= 0).all()) or (not add and not bool((truths <= 1).all())):
+            return boxes_of(self.truths, size, add)
+        truths = self.truths if self.truths.dtype.is_floating_point else self.truths.float()
+        if self.truths.dtype != torch.bool and not (bool((truths >= 0).all()) and (add or bool((truths <= 1).all()))):
             raise ValueError(f"Expected `truths` to hold values {'>= 0' if add else 'in [0, 1]'} only")
-        return truths
+        return Masks(at_least_float32(truths, self.maps)[0])
 
 
 def batches(
@@ -105,7 +102,8 @@ def _grouped(
             check_shapes(**{f"maps[{i}]": (maps[i], "M h w"), f"truths[{i}]": (truth, "S T T")})
             members.setdefault((*form, truth.shape, truth.dtype, boxed), []).append(i)
         else:
-            members.setdefault((*form, len(truth), boxed), []).append(i)
+            # of one number of boxes, too: the cells between their edges grow with its square
+            members.setdefault((*form, len(truth), max(map(len, truth), default=0), boxed), []).append(i)
     groups = []
     for key, rows in members.items():
         place, boxed = torch.tensor(rows), bool(key[-1])

@@ -7,11 +7,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from sslosses._checks import at_least_float32
 from sslosses.metrics._samples import Samples
+from sslosses.metrics._targets import Boxes, Masks
 from sslosses.metrics.functional import (
     average_precision,
-    binary_average_precision,
     fixed_range_normalize,
     greedy_assignment,
     min_max_normalize,
@@ -21,6 +20,7 @@ from sslosses.metrics.functional import (
     swapped_average_precision,
     upper_median,
 )
+from sslosses.metrics.functional._order import mean_of_largest
 from sslosses.metrics.functional.average_precision import binary_average_precision_of_counts
 from sslosses.metrics.functional.binarize import binarize_area
 from sslosses.metrics.protocols import Protocol
@@ -43,8 +43,8 @@ class Scores(NamedTuple):
 class Canvases(NamedTuple):
     """Maps on the evaluation frames: F canvases a map, one for all sources or one for each."""
 
-    scores: Tensor  # (B, M, F, H, W), normalised
-    binary: Tensor  # (B, M, F, H, W), bool
+    scores: Tensor  # (B, M, F, H, W), in the order of the pixels; normalised where the protocol needs the values
+    binary: Tensor  # (B, M, F, H, W), of 0 and 1, dtype of the scores
     confidence: Tensor  # (B, M, F)
 
 
@@ -58,22 +58,20 @@ class Scorer:
 
     def score(self, samples: Samples) -> Scores:
         """Scores of a batch."""
-        truths = samples.rasterized(self.protocol.size, self.add_boxes)
-        truths = at_least_float32(truths, samples.maps)[0]
-        weight = truths.flatten(2).sum(-1)
-        empty = weight == 0
+        targets = samples.targets(self.protocol.size, self.add_boxes)
+        empty = targets.total == 0
         maps, valid = samples.maps, samples.valid
         if self.protocol.assignment == "one per frame":
             maps, valid = maps.sum(1, keepdim=True), valid.any(1, keepdim=True)
-            if self.frames == "one" and truths.shape[1] > 1:
-                truths = truths.amax(1, keepdim=True)
-                weight = truths.flatten(2).sum(-1)
-        targets = self._targets(truths)
-        area = weight.double() / truths[0, 0].numel()
+            if self.frames == "one" and targets.sources > 1:
+                targets = targets.union()
+        area = targets.total.double() / self.protocol.size**2
         if samples.maps.shape[1] == 0:
             none = torch.zeros_like(area)
             return Scores(none, none, none, none, area, empty, none[:, 0])
-        canvases = self.canvases(maps, truths.shape[1], samples.priors)
+        if self.frames != "one" and self.protocol.canvas == "whole map":
+            targets = targets.spread(-2 if self.frames == "stacked" else -1)
+        canvases = self.canvases(maps, targets.sources, samples.priors)
         owner, sums = self._assign(samples, canvases, targets, valid)
         picked = owner.clamp(min=0)
         has = owner >= 0
@@ -100,24 +98,30 @@ class Scorer:
         if rules.tau is not None:
             split = fixed_range_normalize(split, rules.tau)
             if self.kinds & {"DetAP", "DetF1"}:
-                pixels = split.flatten(-2)
-                confidence = pixels.topk(-(-pixels.shape[-1] // 4), dim=-1).values.mean(-1)
-        scores = min_max_normalize(split)
+                confidence = mean_of_largest(split.flatten(-2), -(-split.shape[-2:].numel() // 4))
+        mixed = rules.prior_weight is not None and priors is not None
+        # the order of the pixels is all that the rest needs
+        ordinal = rules.normalization != "inverted min-max" and rules.binarization != "from value" and not mixed
+        scores = split if ordinal else min_max_normalize(split)
         if rules.prior_weight is not None and priors is not None:
             prior = min_max_normalize(self._split(self._resize(priors[:, None], sources), sources))
             scores = min_max_normalize(scores * rules.prior_weight + prior * (1 - rules.prior_weight))
         if rules.normalization == "inverted min-max":
-            scores = 1 - scores
+            scores = scores.neg_().add_(1)
         return Canvases(scores, self._binary(scores), confidence)
 
     def _binary(self, scores: Tensor) -> Tensor:
         rules = self.protocol
-        if rules.binarization == "area fraction":
-            return binarize_area(scores, rules.threshold or 1.0)
-        if rules.binarization == "from value":
-            return scores >= (rules.threshold or 0.0)
-        median = upper_median(scores)[..., None, None]
-        return scores > median if rules.binarization == "above upper median" else scores >= median
+        # compared into numbers, as a boolean map has to be converted for every sum
+        marked = torch.empty_like(scores)
+        if rules.binarization == "above upper median":
+            return torch.gt(scores, upper_median(scores)[..., None, None], out=marked)
+        level: Tensor | float = rules.threshold or 0.0
+        if rules.binarization == "from upper median":
+            level = upper_median(scores)[..., None, None]
+        elif rules.binarization == "area fraction":
+            return binarize_area(scores, rules.threshold or 1.0).to(scores.dtype)
+        return torch.ge(scores, level, out=marked)
 
     def _resize(self, maps: Tensor, sources: int) -> Tensor:
         size = self.protocol.size
@@ -135,37 +139,19 @@ class Scorer:
             return resized.reshape(*resized.shape[:2], sources, size, size)
         return resized.reshape(*resized.shape[:2], size, sources, size).transpose(2, 3)
 
-    def _targets(self, truths: Tensor) -> Tensor:
-        """Truths on their canvases, (B, S, H, W): on a canvas of several frames, 0 outside the source's own one."""
-        if self.frames == "one" or self.protocol.canvas == "frame":
-            return truths
-        batch, sources, size, _ = truths.shape
-        stacked = self.frames == "stacked"
-        shape = (batch, sources, sources, size, size) if stacked else (batch, sources, size, sources, size)
-        wide = truths.new_zeros(shape)
-        for j in range(sources):
-            (wide[:, j, j] if stacked else wide[:, j, :, j])[...] = truths[:, j]
-        return wide.reshape(batch, sources, sources * size, size) if stacked else wide.flatten(3)
-
     def _assign(
-        self, samples: Samples, canvases: Canvases, targets: Tensor, valid: Tensor
+        self, samples: Samples, canvases: Canvases, targets: Masks | Boxes, valid: Tensor
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """The map of each source, (B, S), −1 without, and the sums over pixels of that pair, (B, S) each."""
-        sources, rule = targets.shape[1], self.protocol.assignment
+        sources, rule = targets.sources, self.protocol.assignment
         if rule in ("position", "one per frame"):
             slot = torch.arange(sources, device=valid.device) if rule == "position" else valid.new_zeros(sources).long()
             there = slot < valid.shape[1]
             picked = slot.clamp(max=valid.shape[1] - 1).expand(len(valid), -1)
             owner = torch.where(there & valid.gather(1, picked), picked, -1)
-            binary = _pick(canvases.binary, picked).flatten(2).unsqueeze(2)
-            pairs = _pixel_sums(binary, targets.flatten(2).unsqueeze(2))
-            return owner, {name: value[..., 0, 0] for name, value in pairs.items()}
-        binary = canvases.binary.flatten(3)
-        if binary.shape[2] == 1:
-            pairs = _pixel_sums(binary[:, :, 0], targets.flatten(2))
-        else:  # source s on frame s only
-            pairs = _pixel_sums(binary.transpose(1, 2), targets.flatten(2).unsqueeze(2))
-            pairs = {name: value[..., 0].transpose(1, 2) for name, value in pairs.items()}
+            pairs = targets.sums(_pick(canvases.binary, picked)[:, None])
+            return owner, {name: value[:, 0] for name, value in pairs.items()}
+        pairs = targets.sums(canvases.binary)
         overlap = _ciou(pairs)
         if rule == "greedy":
             taken = greedy_assignment(overlap, valid)
@@ -182,26 +168,33 @@ class Scorer:
         picked = owner.clamp(min=0)[:, None]
         return owner, {name: value.gather(1, picked)[:, 0] for name, value in pairs.items()}
 
-    def _precision(self, canvases: Canvases, picked: Tensor, targets: Tensor, sums: dict[str, Tensor]) -> Tensor:
-        if self.protocol.average_precision == "binary":
-            pixels = targets.shape[-2] * targets.shape[-1]
+    def _precision(self, canvases: Canvases, picked: Tensor, targets: Masks | Boxes, sums: dict[str, Tensor]) -> Tensor:
+        kind, pixels = self.protocol.average_precision, canvases.binary.shape[-2] * canvases.binary.shape[-1]
+        if kind == "binary":
             return binary_average_precision_of_counts(sums["hits"], sums["binary"], sums["positive"], pixels)
-        if self.protocol.average_precision == "continuous":
-            return average_precision(_pick(canvases.scores, picked), targets).double()
-        return swapped_average_precision(_pick(canvases.binary, picked), targets).double()
+        if kind == "continuous":
+            return average_precision(_pick(canvases.scores, picked), targets.maps).double()
+        if targets.is_binary:
+            return binary_average_precision_of_counts(sums["hits"], sums["truth"], sums["binary"], pixels)
+        return swapped_average_precision(_pick(canvases.binary, picked), targets.maps).double()
 
-    def _summed(self, samples: Samples, canvases: Canvases, targets: Tensor) -> Tensor:
+    def _summed(self, samples: Samples, canvases: Canvases, targets: Masks | Boxes) -> Tensor:
         """Pixel AP of the summed map, binarised per canvas, against all sources together, (B,)."""
-        sources = targets.shape[1]
+        sources = targets.sources
         if samples.maps.shape[1] > 1:
             canvases = self.canvases(samples.maps.sum(1, keepdim=True), sources, samples.priors)
-        whole = targets.amax(1, keepdim=True) if canvases.binary.shape[2] == 1 else targets
-        precision = binary_average_precision(canvases.binary[:, 0].flatten(1, 2), whole.flatten(1, 2)).double()
+        frames = canvases.binary.shape[2]
+        sums = (targets.union() if frames == 1 and sources > 1 else targets).sums(canvases.binary[:, :1])
+        hits, predicted, positives = (sums[name].sum((1, 2)) for name in ("hits", "binary", "positive"))
+        pixels = canvases.binary[0, 0].numel()
+        precision = binary_average_precision_of_counts(hits, predicted, positives, pixels)
         return torch.where(samples.valid.any(1), precision, 0)
 
 
 def _pick(canvases: Tensor, picked: Tensor) -> Tensor:
     """Of each source, the canvas of its map: (B, M, F, …) and (B, S) → (B, S, …)."""
+    if canvases.shape[1] == 1:  # nothing to copy
+        return canvases[:, 0].expand(-1, picked.shape[1], *canvases.shape[3:])
     rows = torch.arange(len(picked), device=picked.device)[:, None]
     frame = torch.arange(picked.shape[1], device=picked.device) if canvases.shape[2] > 1 else 0
     return canvases[rows, picked, frame]
@@ -211,31 +204,3 @@ def _ciou(sums: dict[str, Tensor]) -> Tensor:
     """cIoU out of the sums of :func:`_pixel_sums`; 0 where there is neither map nor truth."""
     below = sums["truth"] + sums["binary"] - sums["hits"]
     return torch.where(below > 0, sums["inter"] / below.clamp(min=1e-300), 0)
-
-
-def _pixel_sums(binary: Tensor, truths: Tensor) -> dict[str, Tensor]:
-    """Sums over pixels for all pairs: binary (..., M, N) bool, truths (..., S, N) floating → (..., M, S), float64.
-
-    They are sums of float32 only where these are exact or good to the seventh digit: counts below 2²⁴.
-    """
-    b, g = binary.to(truths.dtype), truths
-    with torch.autocast(b.device.type, enabled=False):
-        inter = b @ g.transpose(-2, -1)
-        positive = g if _is_binary(g) else (g > 0).to(g.dtype)
-        hits = inter if positive is g else b @ positive.transpose(-2, -1)
-    sums = {
-        "inter": inter,
-        "hits": hits,
-        "binary": b.sum(-1)[..., :, None].expand_as(inter),
-        "truth": g.sum(-1)[..., None, :].expand_as(inter),
-        "positive": positive.sum(-1)[..., None, :].expand_as(inter),
-    }
-    return {name: value.double() for name, value in sums.items()}
-
-
-def _is_binary(truths: Tensor) -> bool:
-    """Whether there are only zeros and ones, whose squares add up to the same sum."""
-    flat = truths.flatten()
-    if flat.numel() == 0:
-        return True
-    return bool((torch.dot(flat, flat) == flat.sum()) & (flat.amax() <= 1))

@@ -270,7 +270,7 @@ class SoundLocalization(LocalizationTables):
     def _part(self, entries: Tensor) -> dict[str, float]:
         # PIAP and CountAcc belong to a sample, not to a source of it
         names = tuple(name for name in self.figures if name not in ("PIAP", "CountAcc"))
-        return _numbers(self._figures(names, entries, entries)) | {"entries": float(len(entries))}
+        return _numbers(self._figures(names, entries, entries)) | {"entries": len(entries)}
 
     def plot(self, val: Any = None, ax: Any = None) -> Any:
         """Plot the figures, without the counts, with matplotlib.

@@ -92,8 +92,44 @@ def test_numbers_are_those_of_the_metric(tmp_path, vggss, capsys):
     assert f"| AP       | {100 * result['protocols']['paper']['figures']['AP']:.1f} |" in table
     assert "centred Gaussian | whole frame | random maps |" in table
     assert "5 entries, 5 samples, 0 samples without map" in table
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["metrics.json", "sheet.png", "table.md"]
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
+        *("metrics.json", "sheet.png", "table.md", "table.tex"),
+    ]
+    latex = (tmp_path / "out" / "table.tex").read_text()
+    assert latex.count("\\begin{tabular}") == 2
+    assert f"result & {100 * result['protocols']['paper']['figures']['AP']:.1f} & " in latex
+    assert "% noprior: 224×224, bicubic" in latex
     assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
+
+
+def test_breakdown_by_size_and_class(tmp_path, vggss, capsys):
+    entries = json.loads(vggss.read_text())
+    entries[2]["class"] = "a|b"
+    vggss.write_text(json.dumps(entries))
+    maps = drawn(CLIPS, 7, 7)
+    arguments = (tmp_path, saved(tmp_path, maps), vggss, "vggss", "--no-chance", "--no-sheet")
+    assert command(*arguments, protocol="paper,noprior") == 0
+    plain = capsys.readouterr().out
+    found = measured(tmp_path)["protocols"]
+    # they have 17,584, 10,057, 5,963, 31,714 and 2,025 pixels
+    sizes, classes = found["paper"]["per_size"], found["noprior"]["per_class"]
+    assert {name: part["entries"] for name, part in sizes.items()} == {"medium": 2, "large": 2, "huge": 1}
+    assert {name: part["entries"] for name, part in classes.items()} == {"a bird, singing": 4, "a|b": 1}
+    truth = rasterize([BOXES[2]])[None, None]
+    alone = direct("noprior", "single", "one", torch.from_numpy(maps[CLIPS[2]])[None, None], truth)
+    part = classes["a|b"]
+    assert part == {name: alone[name] for name in part}
+    assert "PIAP" not in part
+    assert command(*arguments, "--breakdown", protocol="paper,noprior") == 0
+    broken_down = capsys.readouterr().out
+    assert (tmp_path / "out" / "table.md").read_text() == broken_down
+    assert "by size" not in plain
+    for protocol in found:
+        assert f"| {protocol}, %, by size " in broken_down
+        assert f"| {protocol}, %, by class " in broken_down
+    (row,) = [line for line in broken_down.splitlines() if line.startswith("| a\\|b ") and line.count("|") == 8]
+    assert row.split("|")[3].strip() == f"{100 * part['CAP']:.1f}"
+    assert row.split("|")[-2].strip() == "1"
 
 
 def test_folder_of_arrays_and_subset(tmp_path, vggss):

@@ -37,6 +37,7 @@ from sslosses.metrics.functional import (
     swapped_average_precision,
     upper_median,
 )
+from sslosses.metrics.functional._order import kth_smallest, mean_of_largest
 
 sys.path.insert(0, str(Path(__file__).parent))
 import reference
@@ -294,3 +295,41 @@ def test_boxes():
     assert boxes_to_truths(boxes[:2] - torch.tensor([0.1, 0, 0, 0]), 4, add=True).tolist()[0] == [1, 2, 1, 1]
     with pytest.raises(ValueError, match="n, 4"):
         boxes_to_truths(torch.zeros(3), 4)
+
+
+@settings(max_examples=40, deadline=None)
+@given(seeds, st.integers(0, 19999), st.sampled_from(["smooth", "ties", "sorted", "constant", "outliers"]))
+def test_kth_smallest_of_long_rows(seed, k, kind):
+    """Long enough to be found by a sample, which sorted and tied rows mislead."""
+    row = np.random.default_rng(seed).normal(size=20000).astype(np.float32)
+    row = {
+        "smooth": row,
+        "ties": row.round(),
+        "sorted": np.sort(row),
+        "constant": 0 * row,
+        # none in the sample: every value that the sample has is above the wanted one
+        "outliers": np.where(np.arange(20000) % 61 == 0, 9.0, row).astype(np.float32),
+    }[kind]
+    assert kth_smallest(torch.from_numpy(row)[None], k).tolist() == [np.sort(row)[k]]
+
+
+@pytest.mark.parametrize("count", [1, 3, 7, 12])
+def test_mean_of_largest_with_ties(count):
+    values = torch.tensor([[3.0, 1.0, 3.0, 2.0, 2.0, 2.0, 0.0, -1.0, 3.0, 2.0, 2.0, 5.0]])
+    assert mean_of_largest(values, count).item() == pytest.approx(values.topk(count).values.mean().item())
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("low", [-1.0, 0.0, 1.0])
+def test_average_precision_of_many_tied_rows(dtype, low):
+    """In one sort for all rows, levels of one row must not run into the next; scores above 1 take wider keys."""
+    generator = np.random.default_rng(3)
+    scores, truth = low + generator.integers(0, 3, (20, 6, 7)) / 2, generator.random((20, 6, 7)) < 0.3
+    truth[4] = False
+    scores[:, 0, 0], truth[:, 0, 0] = low + 1, True  # the last level of a row may be the first of the next
+    scores[7] = scores[8] = low
+    truth[7:9] = True
+    expected = [reference.pixel_ap(s, g) for s, g in zip(scores, truth, strict=True)]
+    result = average_precision(torch.tensor(scores, dtype=dtype), torch.tensor(truth))
+    np.testing.assert_allclose(result, expected, atol=1e-6)
+    assert average_precision(torch.zeros(0, 2, 2), torch.zeros(0, 2, 2)).shape == (0,)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from sslosses._checks import at_least_float32, check_floating
-from sslosses.metrics.functional._order import ordered_keys, sort_rows
+from sslosses.metrics.functional._order import ordered_keys, sort_rows, true_places
 from sslosses.metrics.functional.ciou import check_same_frame, ratio_or_zero
 
 
@@ -46,20 +46,20 @@ def average_precision(scores: Tensor, truth: Tensor) -> Tensor:
     (scores,) = at_least_float32(scores)
     positive = (truth > 0) | torch.zeros_like(scores, dtype=torch.bool)
     scores = scores.expand_as(positive)
-    starts, positive = _sorted_levels(scores.flatten(-2), positive.flatten(-2))
-    count = positive.shape[-1]
-    # From the smallest score upwards: where a level starts, what is at or above it is what follows.
-    below = positive.cumsum(-1, dtype=torch.int32).flatten()
-    first = starts.flatten().nonzero()[:, 0]
-    row = first.div(count, rounding_mode="floor")
-    positives = below.view(positive.shape)[..., -1].flatten()
-    passed = below[first] - positive.flatten()[first].to(torch.int32)
-    hits = (positives[row] - passed).to(scores.dtype)  # at or above the level
-    here = hits.clone()  # in the level: less those at or above the next one of the row
-    here[:-1] -= torch.where(row[1:] == row[:-1], hits[1:], 0)
-    terms = here * hits / (count - (first - row * count))
-    total = torch.zeros_like(positives, dtype=scores.dtype).index_add(0, row, terms)
-    return ratio_or_zero(total, positives.to(scores.dtype)).view(positive.shape[:-1])
+    keys, positive = _sorted_levels(scores.flatten(-2), positive.flatten(-2))
+    count, positives = positive.shape[-1], positive.sum(-1).flatten()
+    # Positives are the first of their level: where one starts a level, what is at or above the level is what follows.
+    places = true_places(positive.flatten())
+    row = places.div(count, rounding_mode="floor")
+    levels = keys.flatten()[places]
+    starts = torch.ones_like(places, dtype=torch.bool)
+    starts[1:] = (levels[1:] != levels[:-1]) | (row[1:] != row[:-1])
+    first = true_places(starts)
+    row, here = row[first], first.diff(append=first.new_tensor([len(places)]))
+    hits = (positives.cumsum(0)[row] - first).to(torch.float64)
+    terms = here * hits / (count * (row + 1) - places[first])
+    total = torch.zeros_like(positives, dtype=torch.float64).index_add(0, row, terms)
+    return ratio_or_zero(total, positives.to(torch.float64)).view(positive.shape[:-1]).to(scores.dtype)
 
 
 def swapped_average_precision(binary: Tensor, truth: Tensor) -> Tensor:
@@ -97,16 +97,15 @@ def swapped_average_precision(binary: Tensor, truth: Tensor) -> Tensor:
 
 
 def _sorted_levels(scores: Tensor, positive: Tensor) -> tuple[Tensor, Tensor]:
-    """Of rows in ascending order of the scores: where a level of equal scores starts, and the pixels' labels."""
-    starts = torch.ones_like(positive, memory_format=torch.contiguous_format)
+    """Rows in ascending order of the scores, of one score positives first: keys that tell scores apart among
+    positives, and the pixels' labels."""
     if scores.dtype == torch.float32:
         # Score and label in one number need no indices to be sorted together.
-        keys = sort_rows((ordered_keys(scores) << 1) | positive)
-        starts[..., 1:] = ((keys[..., 1:] ^ keys[..., :-1]) & -2) != 0
-        return starts, (keys & 1).bool()
-    ordered, order = scores.sort(dim=-1)
-    starts[..., 1:] = ordered[..., 1:] != ordered[..., :-1]
-    return starts, positive.gather(-1, order)
+        keys = sort_rows(ordered_keys(scores, ~positive))
+        return keys, (keys & 1) == 0
+    first = (~positive).sort(dim=-1, stable=True).indices
+    ordered, order = scores.gather(-1, first).sort(dim=-1, stable=True)
+    return ordered, positive.gather(-1, first).gather(-1, order)
 
 
 def binary_average_precision(binary: Tensor, truth: Tensor) -> Tensor:

@@ -39,11 +39,20 @@ def boxes_to_truths(boxes: Tensor, size: int = 224, *, add: bool = False) -> Ten
     check_count("size", size)
     if boxes.ndim < 2 or boxes.shape[-1] != 4:
         raise ValueError(f"Expected `boxes` to have shape (..., n, 4), but got {tuple(boxes.shape)}")
-    corners = (boxes.to(torch.float64) * size).trunc().clamp(0, size)
-    pixel = torch.arange(size, device=boxes.device)
-    xmin, ymin, xmax, ymax = (corner[..., None] for corner in corners.unbind(-1))
-    across = ((pixel >= xmin) & (pixel < xmax)).float()
-    down = ((pixel >= ymin) & (pixel < ymax)).float()
-    with torch.autocast(boxes.device.type, enabled=False):
-        covered = down.transpose(-2, -1) @ across
+    covered = rasterize_corners(pixel_corners(boxes, size), (size, size))
     return covered if add else covered > 0
+
+
+def pixel_corners(boxes: Tensor, size: int) -> Tensor:
+    """Corners in pixels, int64; those of a row of NaN are 0."""
+    return (boxes.to(torch.float64) * size).clamp(0, size).nan_to_num(0).long()
+
+
+def rasterize_corners(corners: Tensor, frame: tuple[int, int]) -> Tensor:
+    """How many of the boxes (..., n, 4) cover each pixel, (..., H, W), float32."""
+    down, across = (torch.arange(length, device=corners.device) for length in frame)
+    xmin, ymin, xmax, ymax = (corner[..., None] for corner in corners.unbind(-1))
+    columns = ((across >= xmin) & (across < xmax)).float()
+    rows = ((down >= ymin) & (down < ymax)).float()
+    with torch.autocast(corners.device.type, enabled=False):
+        return rows.transpose(-2, -1) @ columns

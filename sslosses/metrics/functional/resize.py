@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import torch
 from torch import Tensor
 
@@ -79,6 +81,8 @@ def _resize(maps: Tensor, size: tuple[int, int], *, cubic: bool, align_corners: 
         return (down @ ((maps - low) @ across.T)).add_(low)
 
 
+@lru_cache(maxsize=32)
+@torch.inference_mode(False)  # what is kept may meet a gradient later
 def _weights(old: int, new: int, cubic: bool, align_corners: bool) -> Tensor:
     """Weights of the old pixels in each new one along an axis, (new, old), float64."""
     index = torch.arange(new, dtype=torch.float64)
