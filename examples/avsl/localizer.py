@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from sslosses import (
     IdentifiedObjects,
     ObjectAwareObjective,
+    ObjectiveTerms,
     OCALoss,
     ORILoss,
     TriMapContrastiveLoss,
@@ -66,12 +67,16 @@ class Localizer(L.LightningModule):
 
     def training_step(self, batch: SceneBatch, index: int) -> Tensor:
         frames = batch.frames.flip(3) if self._is_mirrored(index) else batch.frames
-        visual, audio = self.encode(frames, batch.waveforms)
-        terms = self.objective.terms(
-            visual, audio, self.text(batch.foreground), self.text(batch.background), batch.source_mask
-        )
+        terms = self.loss(batch._replace(frames=frames))
         self.log_dict({k: v.detach() for k, v in terms._asdict().items()}, prog_bar=True, batch_size=len(frames))
         return terms.total
+
+    def loss(self, batch: SceneBatch) -> ObjectiveTerms:
+        """The objective's terms on a batch."""
+        visual, audio = self.encode(batch.frames, batch.waveforms)
+        return self.objective.terms(
+            visual, audio, self.text(batch.foreground), self.text(batch.background), batch.source_mask
+        )
 
     def on_train_batch_start(self, _: SceneBatch, index: int) -> None:
         # Whatever draws at random (dropout) depends on the step alone, so that a run goes on as if never stopped.

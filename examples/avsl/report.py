@@ -79,34 +79,46 @@ def draw_sheet(path: Path, tests: Sequence[tuple[HeldOutScenes, Prediction]], pe
 
 
 def _draw_scene(axes: Sequence[Axes], held_out: HeldOutScenes, prediction: Prediction, index: int) -> None:
-    scene, boxes = held_out.test.scenes[index], held_out.test.boxes[index]
-    frames = held_out.scenes[scene].frame[None].float() / 255
-    shape = (FRAME_SIZE, FRAME_SIZE * len(scene))
-    picture = F.interpolate(frames, size=shape, mode="bilinear")[0].permute(1, 2, 0).numpy()
+    scene, picture = held_out.test.scenes[index], picture_of(held_out, index)
     for axis in axes:
         axis.axis("off")
         axis.imshow(picture)
+        draw_boxes(axis, held_out, index, silent=axis is axes[0])
     axes[0].set_title(", ".join(c for clip in scene for c in held_out.test.clips[clip].classes), fontsize=9)
-    for number, clip in enumerate(scene):
-        for box in held_out.silent[clip].boxes if held_out.silent else ():
-            _box(axes[0], box, number, "red", "--")
-    _overlay(axes[1], picture, prediction.sound[index])
+    overlay(axes[1], picture, prediction.sound[index])
     axes[1].set_title("sound", fontsize=9)
     for number, axis in enumerate(axes[2:]):
         found = bool(prediction.valid[index, number])
         if found:
-            _overlay(axis, picture, prediction.maps[index, number])
+            overlay(axis, picture, prediction.maps[index, number])
         axis.set_title(f"source {number + 1}" if found else f"source {number + 1}: not found", fontsize=9)
-    for axis in axes:
-        for source, own in enumerate(boxes):
-            for box in own:
-                _box(axis, box, source if len(scene) > 1 else 0, "lime", "-")
 
 
-def _overlay(axis: Axes, picture: np.ndarray, heat: Tensor) -> None:
+def picture_of(held_out: HeldOutScenes, index: int) -> np.ndarray:
+    """The frames of a scene side by side, (224, n · 224, 3) in [0, 1]."""
+    scene = held_out.test.scenes[index]
+    frames = held_out.scenes[scene].frame[None].float() / 255
+    shape = (FRAME_SIZE, FRAME_SIZE * len(scene))
+    return F.interpolate(frames, size=shape, mode="bilinear")[0].permute(1, 2, 0).numpy()
+
+
+def overlay(axis: Axes, picture: np.ndarray, heat: Tensor) -> None:
+    """Draw a map over a scene in grey."""
     smooth = F.interpolate(heat[None, None], size=picture.shape[:2], mode="bicubic")[0, 0].numpy()
     axis.imshow(picture.mean(axis=2), cmap="gray")
     axis.imshow(smooth, cmap="turbo", alpha=0.6)
+
+
+def draw_boxes(axis: Axes, held_out: HeldOutScenes, index: int, *, silent: bool) -> None:
+    """Draw the boxes of a scene's sources (green) and, with ``silent``, of its silent objects (red, dashed)."""
+    scene, boxes = held_out.test.scenes[index], held_out.test.boxes[index]
+    for source, own in enumerate(boxes):
+        for box in own:
+            _box(axis, box, source if len(scene) > 1 else 0, "lime", "-")
+    if silent and held_out.silent:
+        for number, clip in enumerate(scene):
+            for box in held_out.silent[clip].boxes:
+                _box(axis, box, number, "red", "--")
 
 
 def _box(axis: Axes, box: Box, frame: int, colour: str, style: str) -> None:

@@ -108,7 +108,7 @@ def run(options: argparse.Namespace, console: Console) -> dict[str, Figures]:
             note = "complete; delete it or choose another --name to run again"
             console.print(rich_table(rows, f"{directory} ({note})"))
             return rows
-        model, training = _prepare(options, config, folder)
+        model, training = prepare(options, config, folder)
         clock.lap("pretraining")
         tests = [load_held_out(folder, subset, config.image_size) for subset in config.subsets]
         if rank_zero_only.rank == 0:
@@ -191,7 +191,8 @@ def _claim(path: Path, wanted: dict[str, object]) -> None:
         raise ValueError(f"{path.parent} holds a run with another {others}. Choose another --name, or delete it.")
 
 
-def _prepare(options: argparse.Namespace, config: Config, folder: ClipFolder) -> tuple[Localizer, TrainingScenes]:
+def prepare(options: argparse.Namespace, config: Config, folder: ClipFolder) -> tuple[Localizer, TrainingScenes]:
+    """The model before training, with its caption features and pretraining, and the training scenes."""
     cache = options.data / "cache"
     pools = [
         Pool(with_quality(pool.clips, config.caption_quality, config.seed), pool.size)

@@ -124,7 +124,7 @@ def test_a_finished_run_is_shown_and_not_repeated(
 ) -> None:
     before = {p: p.stat().st_mtime_ns for p in whole.rglob("*")}
     monkeypatch.setattr(training, "_fit", None)
-    monkeypatch.setattr(training, "_prepare", None)
+    monkeypatch.setattr(training, "prepare", None)
     assert main(arguments(whole.parents[1], "whole")) == 0
     shown = capsys.readouterr().out
     assert "complete; delete it or choose another --name" in " ".join(shown.split())

@@ -9,12 +9,19 @@ from pathlib import Path
 
 from rich.console import Console
 
+from ..evaluation import load_held_out
+from ..inference.checkpoints import pick_device
+from ..training import open_data, prepare
 from .collect import collect
+from .cost import measure_cost, write_cost
+from .pictures import caption_sheet, compare_maps
 from .runs import Plan, Run, complete_runs
-from .specification import Row, Table, TestSet, numbers, read_table
+from .specification import SETS, Row, Table, TestSet, numbers, read_table
 from .writing import markdown, write_all
 
 log = logging.getLogger(__name__)
+CAPTIONS, COST = 6, 9
+MOST_ROWS = 6  # that fit a sheet
 
 
 def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
@@ -23,7 +30,9 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
         description="Run what the paper's tables need and write them with the paper's figures and ours side by side.",
         epilog="Options after -- go to every training run, e.g. -- --devices 2 --precision bf16-mixed.",
     )
-    parser.add_argument("--table", type=int, nargs="+", default=numbers(), help="numbers of tables (default: all)")
+    parser.add_argument(
+        "--table", type=int, nargs="+", default=[*numbers(), COST], help="numbers of tables (default: all)"
+    )
     parser.add_argument("--music", type=Path, help="prepared MUSIC folder")
     parser.add_argument("--vggsound", type=Path, help="prepared VGGSound folder")
     parser.add_argument("--quick", action="store_true", help="composed data at a tenth of the size")
@@ -65,7 +74,7 @@ def reproduce(options: argparse.Namespace, console: Console) -> list[Run]:
     roots = {name: root for name, root in (("music", options.music), ("vggsound", options.vggsound)) if root}
     base = None if roots else "quick" if options.quick else "embedded"
     plan = Plan(base, roots, options.runs, options.data, tuple(options.options[1:]))
-    tables = [read_table(number) for number in options.table]
+    tables = [read_table(number) for number in options.table if number != COST]
     wanted = {table.number: _runs(table, _sets(table, plan, options.only), plan, options.seeds) for table in tables}
     everything = [run for runs in wanted.values() for same in runs.values() for run in same]
     failed = [] if options.write_only else complete_runs(everything, options.jobs)
@@ -76,10 +85,52 @@ def reproduce(options: argparse.Namespace, console: Console) -> list[Run]:
             continue
         result = collect(table, list(dict.fromkeys(s for _, s in runs)), runs)
         note = _note(table, plan, options)
-        paths = write_all(result, options.out, note)
+        paths = write_all(result, options.out, note) + _pictures(table, plan, runs, options)
         console.print(markdown(result, note), markup=False, highlight=False, soft_wrap=True)
         console.print("written: " + ", ".join(map(str, paths)), markup=False, highlight=False, soft_wrap=True)
+    if COST in options.table:
+        _write_cost(plan, options, console)
     return failed
+
+
+def _pictures(
+    table: Table, plan: Plan, runs: dict[tuple[Row, TestSet], list[Run]], options: argparse.Namespace
+) -> list[Path]:
+    """The first seed's maps of the rows that the paper has, on the same scenes; for captions, what they say."""
+    paths = []
+    for s in dict.fromkeys(s for _, s in runs):
+        rows = [(row.name, same[0]) for (row, at), same in runs.items() if at == s and same and same[0].complete]
+        rows = [(name, run) for name, run in rows if (run.folder / "checkpoints" / "last.ckpt").is_file()][:MOST_ROWS]
+        if not rows:
+            continue
+        config, folder = rows[0][1].configuration, open_data(_place(plan, s), rows[0][1].configuration)
+        path = options.out / f"table{table.number}-{s.name}.png"
+        held_out = load_held_out(folder, s.subset, config.image_size)
+        compare_maps(path, [(name, run.folder) for name, run in rows], held_out)
+        paths.append(path)
+        if table.number == CAPTIONS:
+            paths.append(options.out / f"captions-{s.dataset}.png")
+            caption_sheet(paths[-1], folder, folder.training_pool(s.subset).clips)
+    return paths
+
+
+def _place(plan: Plan, test_set: TestSet) -> argparse.Namespace:
+    """What the training command knows of its data."""
+    return argparse.Namespace(data=plan.data, data_root=plan.roots.get(test_set.dataset), media=None)
+
+
+def _write_cost(plan: Plan, options: argparse.Namespace, console: Console) -> None:
+    test_set = SETS["MUSIC-Duet" if plan.roots and "vggsound" not in plan.roots else "VGGSound-Duet"]
+    run, place = Run(plan, test_set.dataset, test_set.subsets, None, 0), _place(plan, test_set)
+    config = run.configuration
+    folder = open_data(place, config)
+    model, training = prepare(place, config, folder)
+    held_out = load_held_out(folder, test_set.subset, config.image_size)
+    cost = measure_cost(model.to(pick_device("auto")), training, held_out, config)
+    made = f"python examples/reproduce_tables.py --table {COST}{' --quick' if options.quick else ''}"
+    data = "composed data" if plan.base else test_set.name
+    paths = write_cost(cost, options.out, f"Configuration {', '.join(run.base)}, {data}. Made by `{made}`.")
+    console.print(paths[1].read_text(encoding="utf-8"), markup=False, highlight=False, soft_wrap=True)
 
 
 def _sets(table: Table, plan: Plan, only: Sequence[str] | None) -> list[TestSet]:

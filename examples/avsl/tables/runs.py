@@ -51,7 +51,8 @@ class Run:
     seed: int
 
     @property
-    def _base(self) -> list[str]:
+    def base(self) -> list[str]:
+        """Configurations of the table's other rows, too."""
         root = self.plan.roots.get(self.dataset)
         if root or self.plan.base is None:
             return [self.dataset]
@@ -66,10 +67,10 @@ class Run:
         return "-".join([f"{place}{self.dataset}", "+".join(self.subsets), *values, f"seed{self.seed}"])
 
     def _changes(self) -> dict[str, Any]:
-        base = Config.load(self._base, {"subsets": list(self.subsets)}).as_dict()
+        base = Config.load(self.base, {"subsets": list(self.subsets)}).as_dict()
         if not self.config:
             return {}
-        ours = Config.load([*self._base, self.config], {"subsets": list(self.subsets)}).as_dict()
+        ours = Config.load([*self.base, self.config], {"subsets": list(self.subsets)}).as_dict()
         return {key: value for key, value in ours.items() if value != base[key]}
 
     @property
@@ -82,10 +83,16 @@ class Run:
         """Whether its figures are there."""
         return (self.folder / "metrics.json").is_file()
 
+    @property
+    def configuration(self) -> Config:
+        """All values."""
+        configs = [*self.base, self.config] if self.config else self.base
+        return Config.load(configs, {"subsets": list(self.subsets), "seed": self.seed})
+
     def command(self) -> list[str]:
         """The command that does it, or goes on with it."""
         root = self.plan.roots.get(self.dataset)
-        configs = [*self._base, self.config] if self.config else self._base
+        configs = [*self.base, self.config] if self.config else self.base
         line = [
             sys.executable,
             str(SCRIPTS / f"train_{self.dataset}.py"),

@@ -1,0 +1,71 @@
+"""Pictures beside the tables: maps of several rows on the same scenes, and captions on their frames."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Sequence
+from pathlib import Path
+
+import matplotlib
+import torch
+from PIL import Image
+
+from ..data.clips import Clip, ClipFolder
+from ..evaluation import HeldOutScenes, predict
+from ..files import written_aside
+from ..inference.checkpoints import open_model
+from ..report import draw_boxes, overlay, picture_of
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+
+
+def compare_maps(path: Path, rows: Sequence[tuple[str, Path]], held_out: HeldOutScenes, count: int = 6) -> None:
+    """A line a scene: the frames with the boxes, then for each row, by its run's folder, the map of each source."""
+    shown = held_out._replace(test=held_out.test._replace(scenes=held_out.test.scenes[:count]))
+    shown = shown._replace(test=shown.test._replace(boxes=held_out.test.boxes[:count]))
+    predictions = [predict(open_model(folder, torch.device("cpu")), shown) for _, folder in rows]
+    sources, across = held_out.sources, len(held_out.test.scenes[0])
+    columns = 1 + len(rows) * sources
+    figure, axes = plt.subplots(
+        len(shown.test.scenes),
+        columns,
+        figsize=(1.6 * across * columns, 1.75 * len(shown.test.scenes)),
+        squeeze=False,
+        layout="constrained",
+    )
+    for index, line in enumerate(axes):
+        picture = picture_of(shown, index)
+        for axis in line:
+            axis.axis("off")
+            axis.imshow(picture)
+            draw_boxes(axis, shown, index, silent=axis is line[0])
+        for place, axis in enumerate(line[1:]):
+            prediction, source = predictions[place // sources], place % sources
+            if prediction.valid[index, source]:
+                overlay(axis, picture, prediction.maps[index, source])
+    for place, (name, _) in enumerate(rows):
+        axes[0, 1 + place * sources].set_title(name, fontsize=8, loc="left")
+    with written_aside(path) as aside:
+        figure.savefig(aside, dpi=75)
+    plt.close(figure)
+
+
+def caption_sheet(path: Path, folder: ClipFolder, clips: Sequence[Clip], count: int = 8) -> None:
+    """Frames of training clips, evenly picked, with classes and captions beside them."""
+    chosen = [clips[i * len(clips) // min(count, len(clips))] for i in range(min(count, len(clips)))]
+    lines = -(-len(chosen) // 2)
+    figure, axes = plt.subplots(lines, 4, figsize=(11, 1.9 * lines), squeeze=False, layout="constrained")
+    for axis in axes.flat:
+        axis.axis("off")
+    for place, clip in enumerate(chosen):
+        image, words = axes[place // 2, 2 * (place % 2)], axes[place // 2, 2 * (place % 2) + 1]
+        with Image.open(folder.root / "frames" / f"{clip.name}.jpg") as frame:
+            image.imshow(frame.convert("RGB"))
+        image.set_title(", ".join(clip.classes), fontsize=8)
+        said = [f"+ {text}" for text in clip.foreground] + [f"– {clip.background}"]
+        text = "\n".join(textwrap.fill(each, 44) for each in said)
+        words.text(0, 1, text, fontsize=8, va="top", transform=words.transAxes)
+    with written_aside(path) as aside:
+        figure.savefig(aside, dpi=90)
+    plt.close(figure)
