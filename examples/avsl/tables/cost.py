@@ -71,8 +71,8 @@ def write_cost(cost: dict[str, Any], folder: Path, note: str) -> list[Path]:
     facts = (
         f"Ours: {inference['device']}, {inference['threads']} threads, batch {training['batch_size']}, frames of "
         f"{inference['frame'][0]} × {inference['frame'][1]} pixels, {inference['parameters'] / 1e6:.2f} million "
-        "parameters; memory is the most that tensors took on a GPU, that of the whole process on a CPU. The paper's: its "
-        "own GPUs, batch and networks, so nothing here says which code is faster. The multimodal model took the paper "
+        "parameters; memory is the most that tensors took on a GPU, that of the whole process on a CPU. The paper's: "
+        "its own GPUs, batch and networks, so nothing here says which code is faster. The multimodal model took the paper "
         "0.92 s an image, once, before training."
     )
     lines = ["", *(f"| {' | '.join(row)} |" for row in (header, ["---", *["---:"] * 4], *rows)), ""]
