@@ -68,12 +68,13 @@ def write_cost(cost: dict[str, Any], folder: Path, note: str) -> list[Path]:
     header = ["", "training, s an iteration", "training, GB", "inference, s an image", "inference, GB"]
     rows = [[name, *(f"{v:g}" for v in values)] for name, values in PAPER.items()]
     rows.append(["ours", *(f"{v:.3g}" for v in ours)])
+    height, width = inference["frame"]
+    machine, millions = f"{inference['device']}, {inference['threads']} threads", inference["parameters"] / 1e6
     facts = (
-        f"Ours: {inference['device']}, {inference['threads']} threads, batch {training['batch_size']}, frames of "
-        f"{inference['frame'][0]} × {inference['frame'][1]} pixels, {inference['parameters'] / 1e6:.2f} million "
-        "parameters; memory is the most that tensors took on a GPU, that of the whole process on a CPU. The paper's: "
-        "its own GPUs, batch and networks, so nothing here says which code is faster. The multimodal model took the paper "
-        "0.92 s an image, once, before training."
+        f"Ours: {machine}, batch {training['batch_size']}, {millions:.2f} million parameters, {height} × {width} "
+        "pixels. Memory is the most that tensors took on a GPU, that of the whole process on a CPU. The paper's are of "
+        "its own GPUs, batch and networks: nothing here says which code is faster. Its multimodal model took 0.92 s an "
+        "image, once."
     )
     lines = ["", *(f"| {' | '.join(row)} |" for row in (header, ["---", *["---:"] * 4], *rows)), ""]
     text = f"# Table 9: Cost\n\n{note}\n\n{facts}\n" + "\n".join(lines)
