@@ -1,0 +1,97 @@
+"""Pictures beside the tables, and Table 9, on a tiny model."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from avsl.config import Config
+from avsl.data.clips import all_captions
+from avsl.data.loading import TrainingScenes
+from avsl.data.music import MusicFolder
+from avsl.evaluation import collapse, load_held_out
+from avsl.localizer import Localizer
+from avsl.tables.cost import measure_cost, write_cost
+from avsl.tables.pictures import caption_sheet, compare_maps
+from avsl.text import CaptionTable
+from PIL import Image
+
+CONFIG = Config(
+    image_size=64,
+    visual_weights=None,
+    visual_widths=(4, 8),
+    visual_depths=(1, 1),
+    audio_widths=(4, 8),
+    audio_depths=(1, 1),
+    embedding_dim=6,
+    batch_size=2,
+    workers=0,
+    temperature=0.07,
+)
+
+
+@pytest.fixture
+def model() -> Localizer:
+    torch.manual_seed(0)
+    made = Localizer(CONFIG.as_dict(), 10)
+    made.text.fit(torch.randn(30, 10), 1.0)
+    return made
+
+
+def training(root: Path) -> TrainingScenes:
+    pools = [MusicFolder(root).training_pool(subset) for subset in ("solo", "duet")]
+    texts = sorted({t for pool in pools for t in all_captions(pool.clips)})
+    generator = torch.Generator().manual_seed(0)
+    table = CaptionTable(torch.randn(len(texts), 10, generator=generator), {t: i for i, t in enumerate(texts)})
+    return TrainingScenes(root, pools, table, CONFIG)
+
+
+def test_maps_of_several_rows(model: Localizer, music: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run" / "checkpoints"
+    run.mkdir(parents=True)
+    torch.save({"state_dict": model.state_dict(), "hyper_parameters": dict(model.hparams)}, run / "last.ckpt")
+    path = tmp_path / "sheet.png"
+    compare_maps(path, [("one", run.parent), ("two", run.parent)], load_held_out(MusicFolder(music), "duet", 64))
+    with Image.open(path) as image:
+        image.load()
+        assert image.width > 3 * image.height  # the frame, and two sources of two rows
+
+
+def test_captions_on_their_frames(music: Path, tmp_path: Path) -> None:
+    folder = MusicFolder(music)
+    caption_sheet(tmp_path / "captions.png", folder, folder.training_pool("solo").clips)
+    with Image.open(tmp_path / "captions.png") as image:
+        image.load()
+
+
+def test_cost(model: Localizer, music: Path, tmp_path: Path) -> None:
+    cost = measure_cost(model, training(music), load_held_out(MusicFolder(music), "duet", 64), CONFIG)
+    assert cost["training"]["batch_size"] == 2
+    assert cost["inference"]["batches"][0]["seconds_per_image"] > 0
+    assert cost["training"]["seconds_per_iteration"] > 0
+    paths = write_cost(cost, tmp_path, "A note.")
+    assert json.loads(paths[0].read_text()) == cost
+    text = paths[1].read_text()
+    assert "| T-VSL | 1.53 | 22 | 0.051 | 0.81 |" in text
+    assert f"| ours | {cost['training']['seconds_per_iteration']:.3g} |" in text
+    assert paths[2].read_text().count(r"\\") == 4
+
+
+def test_collapse_is_seen(model: Localizer, music: Path) -> None:
+    scenes = training(music)
+    alive = collapse(model, scenes)["deviation of reference maps"]
+    with torch.no_grad():  # the same feature everywhere: constant maps
+        model.visual.head.weight.zero_()
+    assert alive > 0.1
+    assert collapse(model, scenes)["deviation of reference maps"] == pytest.approx(0, abs=1e-4)
+
+
+def test_deviation_leaves_out_padding(model: Localizer, music: Path) -> None:
+    loader = training(music).train_dataloader()
+    batch = next(iter(loader))
+    real = int(batch.source_mask.sum()) + len(batch.frames)
+    assert model.eval().reference_deviation(batch).shape == (real,)
+    changed = batch._replace(foreground=batch.foreground.masked_fill(~batch.source_mask[..., None], 3.0))
+    assert torch.equal(model.reference_deviation(changed), model.reference_deviation(batch))
