@@ -7,6 +7,8 @@ import logging
 from collections.abc import Callable
 from pathlib import Path
 
+from rich.console import Console
+
 log = logging.getLogger(__name__)
 
 
@@ -29,6 +31,11 @@ def exit_status(job: Callable[[], None]) -> int:
         log.error("%s: %s", type(error).__name__, error)
         return 2
     return 0
+
+
+def say(console: Console, text: str) -> None:
+    """Print a line as it is: paths are neither wrapped nor taken for markup."""
+    console.print(text, markup=False, highlight=False, soft_wrap=True)
 
 
 def at_least_one(text: str) -> int:

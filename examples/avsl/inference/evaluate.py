@@ -20,7 +20,7 @@ from ..localizer import Localizer
 from ..report import draw_sheet, rich_table
 from ..training import open_data
 from .checkpoints import open_model, pick_device, recorded_data, run_name
-from .command import add_model, at_least_one, exit_status
+from .command import add_model, at_least_one, exit_status, say
 from .scoring import counting, resolution, save_maps, score
 from .timing import measure
 
@@ -100,7 +100,7 @@ def evaluate(options: argparse.Namespace, console: Console) -> None:
     write_json(out / "metrics.json", content)
     for subset, timing in content.get("timing", {}).items():
         _show_timing(console, f"{dataset} {subset}", timing)
-    console.print(f"Tables, figures, pictures and maps are in {out}/")
+    say(console, f"Tables, figures, pictures and maps are in {out}/")
 
 
 def _open_tests(options: argparse.Namespace, model: Localizer) -> tuple[ClipFolder, list[HeldOutScenes]]:
@@ -161,13 +161,13 @@ def _show(console: Console, title: str, results: Results, counts: dict[str, Any]
     console.print(rich_table(rows, title))
     for result in results.values():
         tallies = (f"{value:,} {name.replace('_', ' ')}" for name, value in result.counts.items())
-        console.print(f"{result.protocol}: {', '.join(tallies)}")
+        say(console, f"{result.protocol}: {', '.join(tallies)}")
     if counts:
-        console.print(_counted(counts))
+        say(console, _counted(counts))
 
 
 def _show_timing(console: Console, title: str, timing: Mapping[str, Any]) -> None:
-    console.print(f"{title}: {timing['parameters']:,} parameters, on {timing['device']}")
+    say(console, f"{title}: {timing['parameters']:,} parameters, on {timing['device']}")
     for batch in timing["batches"]:
         peak = "" if batch["peak_bytes"] is None else f", peak memory {batch['peak_bytes'] / 1e6:,.0f} MB"
-        console.print(f"  batch {batch['batch_size']}: {1000 * batch['seconds_per_image']:.1f} ms an image{peak}")
+        say(console, f"  batch {batch['batch_size']}: {1000 * batch['seconds_per_image']:.1f} ms an image{peak}")

@@ -17,7 +17,7 @@ from sslosses import IdentifiedObjects
 from ..files import written_aside
 from ..localizer import Localizer
 from .checkpoints import open_model, pick_device
-from .command import add_model, at_least_one, exit_status
+from .command import add_model, at_least_one, exit_status, say
 from .decoding import as_frame, as_waveform, read_picture, read_sound
 from .overlay import paint, scaled
 from .video import draw, save_watched, watch
@@ -57,7 +57,7 @@ def localize(options: argparse.Namespace, console: Console) -> None:
         watched = watch(model, options.media[0], options.every)
         draw(options.media[0], out / f"{stem}-heat.mp4", watched)
         save_watched(out / f"{stem}-maps.npz", watched)
-        console.print(f"{out / f'{stem}-heat.mp4'}: {len(watched.maps)} maps over {watched.times[-1]:.1f} s")
+        say(console, f"{out / f'{stem}-heat.mp4'}: {len(watched.maps)} maps over {watched.times[-1]:.1f} s")
         return
     picture, waveform = read_picture(options.media[0]), as_waveform(read_sound(options.media[1]))
     sound, found = find_sources(model, as_frame(picture, model.config.image_size), waveform, options.sources)
@@ -74,9 +74,8 @@ def localize(options: argparse.Namespace, console: Console) -> None:
         )
     shown = ", ".join(f"{peak:.2f}" for peak in peaks[valid].tolist())
     count = int(valid.sum())
-    console.print(
-        f"{count} source{'' if count == 1 else 's'} found{f', similarity {shown}' if count else ''}: {out}/{stem}-*"
-    )
+    similar = f", similarity {shown}" if count else ""
+    say(console, f"{count} source{'' if count == 1 else 's'} found{similar}: {out}/{stem}-*")
 
 
 @torch.no_grad()

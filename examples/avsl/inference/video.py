@@ -10,6 +10,7 @@ from typing import NamedTuple
 import av
 import numpy as np
 import torch
+from av.video.reformatter import Colorspace
 from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
@@ -20,6 +21,7 @@ from .decoding import SoundAround, as_frame, as_waveform, decoded, open_media, s
 from .overlay import paint, scaled
 
 BATCH = 16
+BT709 = 1  # as the standard numbers it
 
 
 class Watched(NamedTuple):
@@ -85,12 +87,18 @@ def draw(path: Path, out: Path, watched: Watched) -> None:
             # halved colours need even sides
             sink.pix_fmt = "yuv444p" if watched.width % 2 or watched.height % 2 else "yuv420p"
             sink.codec_context.time_base = stream.time_base
+            if _is_bt709(stream):
+                sink.codec_context.colorspace = sink.codec_context.color_primaries = sink.codec_context.color_trc = (
+                    BT709
+                )
             sound = _Sound(source, target)
             tick, last = max(round(1 / (rate * stream.time_base)), 1), None
             for index, frame in enumerate(_with_progress(_frames(source, stream, sound), stream, "drawing")):
                 before, rest = divmod(index, watched.every)
                 heat = torch.lerp(maps[before], maps[min(before + 1, len(maps) - 1)], rest / watched.every)
-                painted = av.VideoFrame.from_ndarray(paint(upright(frame), heat), format="rgb24")
+                painted = av.VideoFrame.from_ndarray(paint(upright(frame), heat), format="rgb24").reformat(
+                    format=sink.pix_fmt, dst_colorspace=Colorspace.ITU709 if _is_bt709(stream) else None
+                )
                 pts = frame.pts if frame.pts is not None else 0 if last is None else last + tick
                 last = pts if last is None else max(pts, last + 1)
                 painted.pts, painted.time_base = last, stream.time_base
@@ -142,6 +150,11 @@ def _video_stream(container: av.container.InputContainer, path: Path) -> av.Vide
     stream = container.streams.video[0]
     stream.thread_type = "AUTO"
     return stream
+
+
+def _is_bt709(stream: av.VideoStream) -> bool:
+    """Whether the colours are those of most videos in high definition; of others, a player guesses as before."""
+    return bool(stream.codec_context.colorspace == BT709)
 
 
 def _rate(stream: av.VideoStream) -> Fraction:
