@@ -65,12 +65,12 @@ def run_name(path: Path) -> str:
 
 
 def recorded_data(path: Path) -> Path | None:
-    """The data folder that the model was trained on, if its run names one that is there."""
+    """The data folder that the model was trained on, if its run names one."""
     folder = run_folder(path.resolve())
     if folder is None:
         return None
     named = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8")).get("data")
-    return Path(named) if named and Path(named).is_dir() else None
+    return Path(named) if named else None
 
 
 def _checkpoint(path: Path) -> Path:

@@ -108,9 +108,19 @@ def _open_tests(options: argparse.Namespace, model: Localizer) -> tuple[ClipFold
     dataset = options.dataset or trained.dataset
     subsets = options.subsets or (trained.subsets if dataset == trained.dataset else SUBSETS[dataset])
     config = dataclasses.replace(trained, dataset=dataset, subsets=tuple(subsets))
-    options.data_root = options.data_root or recorded_data(options.model)
+    options.data_root = options.data_root or _trained_on(options.model)
     folder = open_data(options, config)
     return folder, [load_held_out(folder, subset, config.image_size) for subset in config.subsets]
+
+
+def _trained_on(model: Path) -> Path | None:
+    """The data folder of a model's run; None where the scenes that its configuration describes are to be composed."""
+    data = recorded_data(model)
+    if data is None or data.is_dir():
+        return data
+    if data.name.startswith("drawn-"):
+        return None
+    raise FileNotFoundError(f"Expected `data_root`, since the data of this run, {data}, are not there")
 
 
 def _drawn(test: HeldOutScenes, prediction: Prediction) -> Prediction:

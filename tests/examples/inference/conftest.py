@@ -34,7 +34,7 @@ CONFIG = Config(
     # random weights find few sources, unless anything may be one
     peak_threshold=-1.0,
     background_threshold=1.0,
-    merge_threshold=0.9,
+    merge_threshold=1.0,
 )
 
 

@@ -74,6 +74,7 @@ def test_music(run: Path, duets: Path, tmp_path: Path, sources: str, capsys: pyt
         assert counted == {"solo": None, "duet": None}
         assert max(numbers) <= 2
     else:
+        assert max(numbers) > 2
         accuracy = content["subsets"]["duet"]["protocols"]["noprior"]["figures"]["CountAcc"]
         found = {str(n): numbers.count(n) for n in sorted(set(numbers))}
         assert counted == {"solo": None, "duet": {"accuracy": pytest.approx(accuracy), "found": found}}
@@ -192,6 +193,13 @@ def test_time_and_memory(
         assert [batch["batch_size"] for batch in values["batches"]] == [1, 7]
         assert all(batch["seconds_per_image"] > 0 and batch["peak_bytes"] > 50e6 for batch in values["batches"])
     assert f"{measured['duet']['parameters']:,} parameters, on cpu" in capsys.readouterr().out
+
+
+def test_data_that_are_gone(run: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Other scenes in their place would give figures of something else."""
+    (run / "config.yaml").write_text(yaml.safe_dump(CONFIG.as_dict() | {"data": str(tmp_path / "MUSIC")}))
+    assert main([str(run), "--data", str(tmp_path / "data"), "--out", str(tmp_path / "out")]) == 2
+    assert f"Expected `data_root`, since the data of this run, {tmp_path / 'MUSIC'}, are not there" in caplog.text
 
 
 class Unsafe:
