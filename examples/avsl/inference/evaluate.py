@@ -82,7 +82,7 @@ def evaluate(options: argparse.Namespace, console: Console) -> None:
     if options.time:  # first: on a CPU the peak is that of all the process has done so far
         content["timing"] = {test.subset: measure(model, test, (1, options.batch_size), known=known) for test in tests}
     workers = model.config.workers if options.workers is None else options.workers
-    predictions, pages = [], []
+    pages = []
     for test in tests:
         prediction = predict(model, test, options.batch_size, workers, known=known)
         results = {p.name: score(test, prediction, p, chance=not options.no_chance, seed=options.seed) for p in chosen}
@@ -93,10 +93,9 @@ def evaluate(options: argparse.Namespace, console: Console) -> None:
             write_text(out / f"{name}-{protocol}.tex", result.to_latex() + "\n")
         content["subsets"][test.subset] = _as_dict(test, prediction, results, counts)
         pages.append(_page(f"{dataset} {test.subset}", results, counts))
-        predictions.append(_drawn(test, prediction))
+        draw_sheet(out / f"{name}.png", [(test, _drawn(test, prediction))])
         _show(console, f"{dataset} {test.subset}", results, counts)
     write_text(out / "table.md", "\n".join(pages))
-    draw_sheet(out / "sheet.png", list(zip(tests, predictions, strict=True)))
     write_json(out / "metrics.json", content)
     for subset, timing in content.get("timing", {}).items():
         _show_timing(console, f"{dataset} {subset}", timing)

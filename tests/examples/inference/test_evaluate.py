@@ -133,7 +133,14 @@ def test_files(run: Path, duets: Path, tmp_path: Path) -> None:
     line = [str(run), "--data-root", str(duets), "--protocol", "paper", "--out", str(out), "--no-chance"]
     assert main(line) == 0
     files = {str(path.relative_to(out)) for path in out.rglob("*") if path.is_file()}
-    own = {"metrics.json", "table.md", "sheet.png", "music-solo-paper.tex", "music-duet-paper.tex"}
+    own = {
+        "metrics.json",
+        "table.md",
+        "music-solo.png",
+        "music-duet.png",
+        "music-solo-paper.tex",
+        "music-duet-paper.tex",
+    }
     assert files == own | {"maps/music-solo.npz", "maps/music-duet.npz"}
     result = metrics(out)["subsets"]["duet"]["protocols"]["paper"]
     assert result["chance"] == {}
@@ -142,8 +149,9 @@ def test_files(run: Path, duets: Path, tmp_path: Path) -> None:
     assert page.index("## music solo") < page.index("## music duet")
     assert f"| result | {_cell(result, 'CAP')} |" in page
     assert "| size, % | CAP | CIoU@0.3 | AUC | entries |" in page
-    with Image.open(out / "sheet.png") as image:
-        image.load()
+    for name in ("music-solo.png", "music-duet.png"):
+        with Image.open(out / name) as image:
+            image.load()
 
 
 @pytest.mark.usefixtures("no_sheet")
