@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.data import DataLoader, Sampler
 
@@ -94,11 +95,14 @@ def _stack(examples: list[Example]) -> tuple[Tensor, Tensor]:
 
 
 @torch.no_grad()
-def predict(model: Localizer, held_out: HeldOutScenes, batch_size: int = 50, workers: int = 0) -> Prediction:
+def predict(
+    model: Localizer, held_out: HeldOutScenes, batch_size: int = 50, workers: int = 0, *, known: bool = True
+) -> Prediction:
     """Maps of all test scenes.
 
-    A single source is localised by S_a itself. The sources of a mixture, their number known, are taken apart by
-    iterative object identification.
+    A single source is localised by S_a itself. The sources of a mixture are taken apart by iterative object
+    identification, their number ``known`` or found; maps then has as many slots as the most that were found, and at
+    least as many as there are.
     """
     training = model.training
     model.eval()
@@ -116,11 +120,17 @@ def predict(model: Localizer, held_out: HeldOutScenes, batch_size: int = 50, wor
         if held_out.task == "single":
             maps, valid = sound[:, None], torch.ones(len(sound), 1, dtype=torch.bool)
         else:
-            found = model.source_maps(visual, audio, num_sources=held_out.sources)
+            found = model.source_maps(visual, audio, num_sources=held_out.sources if known else None)
             maps, valid = found.maps, found.valid
         parts.append(Prediction(sound.cpu(), maps.cpu(), valid.cpu()))
     model.train(training)
-    return Prediction(*(torch.cat(values) for values in zip(*parts, strict=True)))
+    most = max(held_out.sources, *(part.valid.shape[1] for part in parts))
+    return Prediction(*(torch.cat(values) for values in zip(*(_padded(part, most) for part in parts), strict=True)))
+
+
+def _padded(part: Prediction, slots: int) -> Prediction:
+    missing = slots - part.valid.shape[1]
+    return Prediction(part.sound, F.pad(part.maps, (0, 0, 0, 0, 0, missing)), F.pad(part.valid, (0, missing)))
 
 
 @torch.no_grad()

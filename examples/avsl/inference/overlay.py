@@ -1,0 +1,27 @@
+"""Heat over a picture: colours from blue to red, the more opaque the higher."""
+
+from __future__ import annotations
+
+import matplotlib
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+STRONGEST = 0.7  # opacity of the highest heat
+_LEVELS = np.arange(256)
+_OPACITY = np.round(256 * STRONGEST * _LEVELS / 255).astype(np.uint16)
+_COLOURS = np.round(255 * matplotlib.colormaps["turbo"](_LEVELS)[:, :3]).astype(np.uint16)
+
+
+def scaled(heat: Tensor, low: float, high: float) -> Tensor:
+    """From [low, high] to [0, 1]; 0 throughout where these are equal."""
+    return ((heat - low) / (high - low)).clamp(0, 1) if high > low else torch.zeros_like(heat)
+
+
+def paint(picture: np.ndarray, heat: Tensor) -> np.ndarray:
+    """A picture (H, W, 3) uint8 under a map (h, w) of values in [0, 1], of any resolution."""
+    fine = F.interpolate(heat[None, None].float(), size=picture.shape[:2], mode="bicubic")[0, 0]
+    level = fine.clamp(0, 1).mul(255).round().byte().numpy()
+    opacity = _OPACITY[level][..., None]
+    return ((picture * (256 - opacity) + _COLOURS[level] * opacity) >> 8).astype(np.uint8)

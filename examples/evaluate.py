@@ -1,0 +1,13 @@
+"""Evaluate a trained model on any test set, by any protocols, beside chance.
+
+python examples/evaluate.py RUN                                               the run's own test scenes
+python examples/evaluate.py RUN --data-root DIR --protocol paper,noprior      your folder, two protocols
+python examples/evaluate.py RUN --dataset vggsound --data-root DIR --subsets single duet trio --sources found --time
+"""
+
+import sys
+
+if __name__ == "__main__":
+    from avsl.inference.evaluate import main
+
+    sys.exit(main())
