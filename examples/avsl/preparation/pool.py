@@ -51,8 +51,10 @@ class _Worker:
             self.process.join()
             return Crash(self.process.exitcode or 0)
 
-    def stop(self) -> None:
-        self.connection.close()
+    def stop(self, *, idle: bool) -> None:
+        self.connection.close()  # which ends a worker that waits for a job
+        if idle:
+            self.process.join(timeout=10)
         self.process.terminate()
         self.process.join(timeout=10)
         self.process.kill()  # if a decoder hangs
@@ -90,14 +92,14 @@ def run(function: Callable[[Job], Result], jobs: Sequence[Job], workers: int) ->
                 del busy[connection]
                 following = next(waiting, None)
                 if following is None or isinstance(answer, Crash):
-                    worker.stop()
+                    worker.stop(idle=True)
                     worker = None
                 if following is not None:
                     start(worker, following)
                 yield done, answer
     finally:
         for worker in busy.values():
-            worker.stop()
+            worker.stop(idle=False)
 
 
 class _Raised(NamedTuple):
