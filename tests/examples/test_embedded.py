@@ -12,6 +12,8 @@ import soundfile
 from avsl.composed import embedded
 from avsl.composed.composer import DrawnSource
 from avsl.composed.embedded import Description, ensure_embedded
+from avsl.data.music import MusicFolder
+from avsl.data.vggsound import VggsoundFolder
 from avsl.files import write_text, written_aside
 from PIL import Image
 
@@ -43,11 +45,26 @@ def read(folder: Path, name: str):
     return json.loads((folder / "metadata" / name).read_text(encoding="utf-8"))
 
 
+def test_the_same_scenes_as_vggsound(whole: Path) -> None:
+    folder, music = VggsoundFolder(whole), MusicFolder(whole)
+    assert folder.training_pool("duet") == (music.training_pool("solo").clips, 2)
+    single, (clips, _, boxes) = folder.test_scenes("single"), music.test_scenes("solo")
+    assert (single.clips, len(single.scenes)) == (clips, len(boxes))
+    for ours, theirs in zip(single.boxes, boxes, strict=True):
+        assert ours[0][0] == pytest.approx(theirs[0][0])
+    for subset, size in (("duet", 2), ("trio", 3)):
+        listed = (whole / "metadata" / f"vggsound_{subset}_test.csv").read_text().split()
+        if listed:  # three clips may be of fewer classes
+            test = folder.test_scenes(subset)
+            assert all(len({test.clips[i].classes for i in scene}) == size for scene in test.scenes)
+
+
 def test_layout(whole: Path) -> None:
     names = clips(whole)
     assert len(set(names)) == len(names) == 2 * (4 + 3)
     assert sorted(p.name for p in whole.parent.iterdir()) == sorted([whole.name, f".{whole.name}.lock"])
     metadata = (*LISTS, "music_solo.json", "music_duet.json", "silent_objects.json", "captions.jsonl")
+    metadata += ("vggsound_train.csv", *(f"vggsound_{s}_test.csv" for s in ("single", "duet", "trio")), "vggss.json")
     assert set(contents(whole)) == {
         "dataset.json",
         *(f"metadata/{name}" for name in metadata),
