@@ -14,6 +14,18 @@ from PIL import Image
 EXAMPLES = Path(__file__).parents[2] / "examples"
 sys.path.insert(0, str(EXAMPLES))
 
+#: Keys of a configuration whose model has random weights and takes milliseconds.
+TINY = {
+    "image_size": 64,
+    "visual_weights": None,
+    "visual_widths": (4, 8),
+    "visual_depths": (1, 1),
+    "audio_weights": None,
+    "audio_widths": (4, 8),
+    "audio_depths": (1, 1),
+    "embedding_dim": 6,
+    "temperature": 0.07,
+}
 WORDS = ("a", "an", "image", "of", "person", "playing", "the", "silent", "and", "cello", "flute", "chair", ",")
 
 

@@ -16,19 +16,9 @@ from avsl.evaluation import load_held_out, predict
 from avsl.localizer import Localizer
 from torch import nn
 
-CONFIG = Config(
-    image_size=64,
-    visual_weights=None,
-    visual_widths=(4, 8),
-    visual_depths=(1, 1),
-    freeze_statistics=True,
-    audio_weights=None,
-    audio_widths=(4, 8),
-    audio_depths=(1, 1),
-    embedding_dim=6,
-    trimap_weight=1.0,
-    temperature=0.07,
-)
+from .conftest import TINY
+
+CONFIG = Config(**TINY, freeze_statistics=True, trimap_weight=1.0)
 
 
 def build(**changes) -> Localizer:

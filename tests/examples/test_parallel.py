@@ -18,22 +18,12 @@ from torch import nn
 
 import sslosses
 
+from .conftest import TINY
+
 pytestmark = pytest.mark.slow
 
 SCRIPTS = Path(__file__).parents[2] / "examples"
-CONFIG = Config(
-    image_size=64,
-    visual_weights=None,
-    visual_widths=(4, 8),
-    visual_depths=(1, 1),
-    audio_weights=None,
-    audio_widths=(4, 8),
-    audio_depths=(1, 1),
-    embedding_dim=6,
-    trimap_weight=1.0,
-    temperature=0.07,
-    precision="64-true",
-)
+CONFIG = Config(**TINY, trimap_weight=1.0, precision="64-true")
 SAMPLES = 32
 
 

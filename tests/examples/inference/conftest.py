@@ -14,28 +14,15 @@ import yaml
 from avsl.config import Config
 from avsl.localizer import Localizer
 
-from ..conftest import write_clip
+from ..conftest import TINY, write_clip
 
 LANGUAGE_MODELS = (
     *("AutoModel", "AutoTokenizer", "AutoProcessor", "AutoModelForCausalLM", "AutoModelForImageTextToText"),
     *("BertModel", "CLIPModel", "CLIPTextModel"),
 )
 LEFT, RIGHT = [0.0, 0.0, 0.375, 1.0], [0.625, 0.0, 0.375, 1.0]
-CONFIG = Config(
-    image_size=64,
-    workers=0,
-    visual_weights=None,
-    visual_widths=(4, 8),
-    visual_depths=(1, 1),
-    audio_weights=None,
-    audio_widths=(4, 8),
-    audio_depths=(1, 1),
-    embedding_dim=6,
-    # random weights find few sources, unless anything may be one
-    peak_threshold=-1.0,
-    background_threshold=1.0,
-    merge_threshold=1.0,
-)
+# Random weights find few sources, unless anything may be one.
+CONFIG = Config(**TINY, workers=0, peak_threshold=-1.0, background_threshold=1.0, merge_threshold=1.0)
 
 
 @pytest.fixture(autouse=True)

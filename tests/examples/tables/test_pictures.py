@@ -18,18 +18,9 @@ from avsl.tables.pictures import caption_sheet, compare_maps
 from avsl.text import CaptionTable
 from PIL import Image
 
-CONFIG = Config(
-    image_size=64,
-    visual_weights=None,
-    visual_widths=(4, 8),
-    visual_depths=(1, 1),
-    audio_widths=(4, 8),
-    audio_depths=(1, 1),
-    embedding_dim=6,
-    batch_size=2,
-    workers=0,
-    temperature=0.07,
-)
+from ..conftest import TINY
+
+CONFIG = Config(**TINY, batch_size=2, workers=0)
 
 
 @pytest.fixture
