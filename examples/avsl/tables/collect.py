@@ -18,15 +18,19 @@ LEVELS = ("untrained", "centred Gaussian", "whole frame", "random maps")
 
 @dataclass(frozen=True)
 class Cell:
-    """One figure of one row on one set: the paper's, and ours as one value a seed."""
+    """One figure of one row on one set: the paper's, and ours by seed."""
 
     figure: str
     paper: float | None
-    values: tuple[float, ...]
+    values: dict[int, float]
 
     @property
     def ours(self) -> Estimate | None:
-        return Estimate.of(self.values)
+        return Estimate.of(list(self.values.values()))
+
+    def minus(self, other: Cell) -> Estimate | None:
+        """The difference, seed by seed, over the seeds that both have."""
+        return Estimate.of([value - other.values[seed] for seed, value in self.values.items() if seed in other.values])
 
 
 @dataclass(frozen=True)
@@ -39,7 +43,7 @@ class Line:
 
 @dataclass(frozen=True)
 class Result:
-    """A finished table; ``seeds`` are those of each complete row, ``missing`` rows that no run is there for."""
+    """A finished table."""
 
     table: Table
     sets: tuple[TestSet, ...]
@@ -54,7 +58,7 @@ class Result:
             (
                 line.name,
                 [
-                    (cell.figure, Estimate.of([x - y for x, y in zip(cell.values, base.values, strict=False)]))
+                    (cell.figure, cell.minus(base))
                     for cell, base in zip(line.cells[test_set.name], first.cells[test_set.name], strict=True)
                 ],
             )
@@ -68,24 +72,24 @@ def collect(table: Table, sets: Sequence[TestSet], runs: dict[tuple[Row, TestSet
     for row in table.rows:
         cells = {}
         for s in sets:
-            found = [run.result()["percent"]["trained"] for run in runs[row, s] if run.complete]
+            found = {run.seed: run.result()["percent"]["trained"] for run in runs[row, s] if run.complete}
             cells[s.name] = _cells(s, table.paper(row, s), found)
         lines.append(Line(row.name, cells))
-    others = [Line(row.name, {s.name: _cells(s, table.paper(row, s), []) for s in sets}) for row in table.others]
+    others = [Line(row.name, {s.name: _cells(s, table.paper(row, s), {}) for s in sets}) for row in table.others]
     levels = []
     for level in LEVELS:
         cells = {}
         for s in sets:
-            some = [run.result()["percent"].get(level, {}) for run in runs[table.rows[0], s] if run.complete]
+            some = {r.seed: r.result()["percent"].get(level, {}) for r in runs[table.rows[0], s] if r.complete}
             cells[s.name] = _cells(s, (None,) * 3, some)
         levels.append(Line(level, cells))
     return Result(table, tuple(sets), tuple(lines), tuple(others), tuple(levels))
 
 
-def _cells(test_set: TestSet, paper: Sequence[float | None], found: Sequence[dict[str, float]]) -> tuple[Cell, ...]:
+def _cells(test_set: TestSet, paper: Sequence[float | None], found: dict[int, dict[str, float]]) -> tuple[Cell, ...]:
     printed = dict(zip(test_set.figures, paper, strict=True))
     cells = []
     for name in (*test_set.figures, *BESIDE, COLLAPSE):
         key = name if name == COLLAPSE else f"{test_set.subset} {name}"
-        cells.append(Cell(name, printed.get(name), tuple(f[key] for f in found if key in f)))
+        cells.append(Cell(name, printed.get(name), {seed: f[key] for seed, f in found.items() if key in f}))
     return tuple(cells)

@@ -57,8 +57,15 @@ def _grid(result: Result, test_set: TestSet) -> tuple[list[str], list[list[str]]
         if any(row[i].values for row in cells):
             columns.append((figure, ["" if row[i].ours is None else str(row[i].ours) for row in cells]))
     header = [result.table.axis or "", *(name for name, _ in columns)]
-    rows = [[line.name, *(column[i] for _, column in columns)] for i, line in enumerate(lines)]
+    most = max(len(c.values) for row in cells for c in row)
+    rows = [[_named(line, test_set, most), *(column[i] for _, column in columns)] for i, line in enumerate(lines)]
     return header, [row for row in rows if any(row[1:])]
+
+
+def _named(line: Line, test_set: TestSet, most: int) -> str:
+    """The row's name, with the number of its seeds where others have more."""
+    count = max(len(cell.values) for cell in line.cells[test_set.name])
+    return f"{line.name} ({count} of {most} seeds)" if 0 < count < most else line.name
 
 
 def _number(value: float | None) -> str:

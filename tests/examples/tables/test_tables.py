@@ -104,7 +104,7 @@ def test_what_is_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
         rows = {(r["row"], r["figure"]): r for r in csv.DictReader(lines)}
     first = rows["neither (tri-map)", "CAP"]
     assert (first["set"], float(first["mean"]), first["seeds"]) == ("MUSIC-Duet", 32.0, "3")
-    assert [float(v) for v in first["values"].split()] == [30, 32, 34]
+    assert first["values"] == "0:30.000 1:32.000 2:34.000"
     latex = (tmp_path / "out" / "table3.tex").read_text()
     assert latex.count("tabular") == 2
     assert r"$\pm$" in latex
@@ -118,6 +118,16 @@ def test_one_seed_claims_no_spread(tmp_path: Path) -> None:
     assert "±" not in text
     assert "one seed: no spread is known" in text
     assert "seed by seed" not in text
+
+
+def test_differences_are_between_the_same_seeds(tmp_path: Path) -> None:
+    line = finished(tmp_path, 3)
+    missing = Run(plan(tmp_path), "music", ("solo", "duet"), "table3/ori", 1)
+    (missing.folder / "metrics.json").unlink()
+    assert main([*line, "--write-only"]) == 0
+    text = (tmp_path / "out" / "table3.md").read_text()
+    assert "| ORI (and tri-map) (2 of 3 seeds) | 33.0 ± " in text
+    assert "| ORI (and tri-map) | **+1.0 ± 0.0** |" in text
 
 
 def test_nothing_is_run_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -138,7 +148,7 @@ def test_failed_runs_are_named_and_the_rest_is_written(
     assert main(line) == 1
     assert f"failed: {broken.name}" in caplog.text
     assert (tmp_path / "runs" / f"{broken.name}.log").read_text() == "no\n"
-    assert "| OCA | 32.0 |" in (tmp_path / "out" / "table3.md").read_text()
+    assert "| OCA (1 of 2 seeds) | 32.0 |" in (tmp_path / "out" / "table3.md").read_text()
 
 
 def test_runs_share_the_processor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
