@@ -107,7 +107,7 @@ def _columns(cell: Cell) -> list[object]:
         round(ours.mean, 3),
         round(ours.half_width, 3),
         ours.count,
-        " ".join(f"{v:.3f}" for v in cell.values),
+        " ".join(f"{seed}:{v:.3f}" for seed, v in cell.values.items()),
     ]
 
 
