@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import logging
 import os
@@ -15,7 +16,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from ..config import Config
+from ..config import Config, add_options, given_options
 
 log = logging.getLogger(__name__)
 SCRIPTS = Path(__file__).resolve().parents[2]
@@ -85,9 +86,12 @@ class Run:
 
     @property
     def configuration(self) -> Config:
-        """All values."""
+        """All values, those of the plan's options included."""
+        parser = argparse.ArgumentParser(add_help=False)
+        add_options(parser)
+        given = given_options(parser.parse_known_args(self.plan.options)[0])
         configs = [*self.base, self.config] if self.config else self.base
-        return Config.load(configs, {"subsets": list(self.subsets), "seed": self.seed})
+        return Config.load(configs, {"subsets": list(self.subsets), "seed": self.seed} | given)
 
     def command(self) -> list[str]:
         """The command that does it, or goes on with it."""

@@ -63,6 +63,40 @@ def test_rows_with_the_same_values_are_one_run(tmp_path: Path) -> None:
     ]  # fmt: skip
 
 
+def test_options_of_every_run(tmp_path: Path) -> None:
+    place = Plan("quick", {}, tmp_path / "runs", tmp_path / "data", ("--epochs", "7", "--devices", "2"))
+    run = Run(place, "music", ("duet",), "table4/tau-0.1", 3)
+    assert run.command()[-4:] == ["--epochs", "7", "--devices", "2"]
+    c = run.configuration
+    assert (c.epochs, c.devices, c.tau, c.seed, c.subsets) == (7, 2, 0.1, 3, ("duet",))
+
+
+@pytest.mark.slow
+def test_a_table_from_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Runs, table, maps and cost, as small as they get."""
+    line = f"--table 7 9 --quick --only MUSIC-Duet --runs {tmp_path / 'runs'} --data {tmp_path / 'data'}".split()
+    small = [
+        "--train-scenes",
+        "8",
+        "--test-scenes",
+        "4",
+        "--crops",
+        "64",
+        "--pretraining-steps",
+        "2",
+        "--batch-size",
+        "8",
+        "--epochs",
+        "1",
+    ]
+    assert main([*line, "--out", str(tmp_path / "out"), "--", *small]) == 0
+    made = {path.name for path in (tmp_path / "out").iterdir()}
+    assert made >= {f"table7{s}" for s in (".md", ".csv", ".tex", ".png", "-MUSIC-Duet.png")}
+    assert made >= {"table9.md", "table9.json", "table9.tex"}
+    assert len(list((tmp_path / "runs").glob("*/metrics.json"))) == 2
+    assert "| ours |" in capsys.readouterr().out
+
+
 def test_a_users_folders(tmp_path: Path) -> None:
     run = Run(plan(tmp_path, vggsound=tmp_path / "vgg"), "vggsound", ("single",), None, 0)
     assert run.name == "vggsound-single-default-seed0"
