@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import email.utils
 import itertools
 import json
 import os
 import random
+import signal
 import time
-from collections.abc import Awaitable, Callable, Generator, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Generator, Sequence
 from dataclasses import dataclass
+from typing import Any, TypeVar
 
 from openai import APIConnectionError, APIStatusError, AsyncOpenAI, OpenAIError
 from openai.types.chat import ChatCompletion
@@ -19,6 +22,7 @@ from .backend import Answer, Generation, Question
 from .clips import data_url
 from .prompt import messages
 
+T = TypeVar("T")
 REFUSED = (401, 403, 404)  # wrong key, address or model: wrong for every question
 TRANSIENT = (408, 409, 425, 429)
 
@@ -96,7 +100,7 @@ class ServerModel:
                     running.add(loop.create_task(self._answer(question, servers)))
                 if not running:
                     return
-                done, running = loop.run_until_complete(asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED))
+                done, running = _run(loop, asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED))
                 for task in done:
                     yield task.result()
         finally:
@@ -176,6 +180,22 @@ class _Server:
         # Retries are ours: the client knows one server only, and doesn't honour a long Retry-After.
         self.client = AsyncOpenAI(base_url=url, api_key=key, timeout=timeout, max_retries=0)
         self.slots = asyncio.Semaphore(concurrency)
+
+
+def _run(loop: asyncio.AbstractEventLoop, work: Coroutine[Any, Any, T]) -> T:
+    """Run until ``work`` is done. Ctrl-C takes effect between the loop's steps: within one, it would end a request's
+    task with a traceback of its own."""
+    task = loop.create_task(work)
+    # Only a main thread gets signals, and Windows' loops don't take them.
+    with contextlib.suppress(NotImplementedError, RuntimeError, ValueError):
+        loop.add_signal_handler(signal.SIGINT, task.cancel)
+    try:
+        return loop.run_until_complete(task)
+    except asyncio.CancelledError:
+        raise KeyboardInterrupt from None
+    finally:
+        with contextlib.suppress(NotImplementedError, RuntimeError, ValueError):
+            loop.remove_signal_handler(signal.SIGINT)
 
 
 async def _wind_up(servers: Sequence[_Server], done: set[asyncio.Task[Answer]]) -> None:
