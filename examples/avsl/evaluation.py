@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.utils.data import DataLoader, Sampler
+from torch.utils.data import DataLoader
 
 from sslosses.annotations import rasterize
 from sslosses.metrics import SilentObjectDiscrimination, SoundLocalization, chance_levels
@@ -18,7 +18,7 @@ from sslosses.metrics import SilentObjectDiscrimination, SoundLocalization, chan
 from .constants import FRAME_SIZE
 from .data.clips import Box, ClipFolder, ListedScenes
 from .data.loading import SceneBatch, TrainingScenes
-from .data.scenes import Example, Scene, Scenes
+from .data.scenes import Example, Scenes
 from .localizer import Localizer
 
 Figures = dict[str, float]
@@ -79,17 +79,6 @@ def load_held_out(folder: ClipFolder, subset: str, image_size: int) -> HeldOutSc
     return HeldOutScenes(subset, Scenes(folder.root, [c.name for c in test.clips], image_size), test, silent)
 
 
-class _InOrder(Sampler[Scene]):
-    def __init__(self, scenes: list[Scene]) -> None:
-        self.scenes = scenes
-
-    def __iter__(self) -> Iterator[Scene]:
-        return iter(self.scenes)
-
-    def __len__(self) -> int:
-        return len(self.scenes)
-
-
 def _stack(examples: list[Example]) -> tuple[Tensor, Tensor]:
     return torch.stack([e.frame for e in examples]), torch.stack([e.waveform for e in examples])
 
@@ -110,7 +99,7 @@ def predict(
     loader = DataLoader(
         held_out.scenes,
         batch_size=batch_size,
-        sampler=_InOrder(held_out.test.scenes),
+        sampler=held_out.test.scenes,
         num_workers=workers,
         collate_fn=_stack,
     )
@@ -151,6 +140,12 @@ def score(held_out: HeldOutScenes, prediction: Prediction) -> Figures:
     metric = SoundLocalization("paper", task=held_out.task, frames=held_out.frames)
     metric.update(prediction.maps, held_out.test.boxes, prediction.valid)
     return _percent(metric, held_out.subset) | _discrimination(held_out, prediction.sound)
+
+
+def resolution(held_out: HeldOutScenes, prediction: Prediction) -> tuple[int, int]:
+    """Height and width of a frame's map."""
+    height, width = prediction.sound.shape[1:]
+    return height, width // len(held_out.test.scenes[0])
 
 
 def chance(held_out: HeldOutScenes, resolution: tuple[int, int], seed: int = 0) -> dict[str, Figures]:

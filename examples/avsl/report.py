@@ -38,6 +38,11 @@ def markdown_table(rows: Mapping[str, Figures]) -> str:
     """The same table as Markdown."""
     lines = [["%", *rows], ["---", *("---:" for _ in rows)]]
     lines += [[name, *(f"{row[name]:.1f}" for row in rows.values())] for name in _common(rows)]
+    return pipe_table(lines)
+
+
+def pipe_table(lines: Sequence[Sequence[str]]) -> str:
+    """Cells as Markdown; the second line is the rule."""
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 

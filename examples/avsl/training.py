@@ -29,7 +29,7 @@ from .data.loading import TrainingScenes
 from .data.music import MusicFolder
 from .data.quality import with_quality
 from .data.vggsound import VggsoundFolder
-from .evaluation import Figures, HeldOutScenes, chance, collapse, load_held_out, predict, score
+from .evaluation import Figures, HeldOutScenes, chance, collapse, load_held_out, predict, resolution, score
 from .files import write_json, write_text, written_aside
 from .localizer import Localizer
 from .report import draw_sheet, rich_table, write_report
@@ -120,9 +120,8 @@ def run(options: argparse.Namespace, console: Console) -> dict[str, Figures]:
             return {}
         predictions = [predict(model, test, workers=config.workers) for test in tests]
         trained = _merge([score(t, p) for t, p in zip(tests, predictions, strict=True)]) | collapse(model, training)
-        height, width = predictions[0].sound.shape[1:]
-        resolution = height, width // len(tests[0].test.scenes[0])
-        levels = [chance(test, resolution) for test in tests]
+        size = resolution(tests[0], predictions[0])
+        levels = [chance(test, size) for test in tests]
         rows = {"trained": trained, "untrained": untrained}
         rows |= {row: _merge([level[row] for level in levels]) for row in levels[0]}
         clock.lap("evaluation")

@@ -47,7 +47,6 @@ class ClipFolder(ABC):
         FileNotFoundError: if a folder or list is missing; the text shows the layout.
     """
 
-    subsets: tuple[str, ...]
     #: The lists that the folder is expected to hold, in words.
     lists: str
 

@@ -10,7 +10,6 @@ from .clips import Clip, ClipFolder, ListedScenes, Pool
 class MusicFolder(ClipFolder):
     """``metadata/``: ``music_{solo,duet}_train.txt``, ``music_{solo,duet}_test.csv``, ``music_{solo,duet}.json``."""
 
-    subsets = ("solo", "duet")
     lists = "music_solo_train.txt, music_solo_test.csv, music_solo.json, the same for duet"
 
     def training_pool(self, subset: str) -> Pool:

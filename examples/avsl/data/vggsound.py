@@ -19,7 +19,6 @@ class VggsoundFolder(ClipFolder):
     Mixtures for training are drawn anew every epoch from the clips of the one training list.
     """
 
-    subsets = tuple(SIZES)
     lists = "vggsound_train.csv, vggsound_single_test.csv, vggsound_duet_test.csv, vggss.json"
 
     def training_pool(self, subset: str) -> Pool:

@@ -14,14 +14,14 @@ from sslosses.metrics import LocalizationResult, protocols
 
 from ..config import SUBSETS
 from ..data.clips import ClipFolder
-from ..evaluation import HeldOutScenes, Prediction, load_held_out, predict
+from ..evaluation import HeldOutScenes, Prediction, load_held_out, predict, resolution
 from ..files import write_json, write_text
 from ..localizer import Localizer
-from ..report import draw_sheet, rich_table
+from ..report import draw_sheet, pipe_table, rich_table
 from ..training import open_data
 from .checkpoints import open_model, pick_device, recorded_data, run_name
 from .command import add_model, at_least_one, exit_status, say
-from .scoring import counting, resolution, save_maps, score
+from .scoring import counting, save_maps, score
 from .timing import measure
 
 Results = Mapping[str, LocalizationResult]
@@ -153,7 +153,7 @@ def _page(title: str, results: Results, counts: dict[str, Any] | None) -> str:
             for size, figures in result.per_size.items():
                 values = [f"{100 * figures[name]:.1f}" if figures[name] == figures[name] else "–" for name in names]
                 lines.append([size, *values, f"{figures['entries']:,.0f}"])
-            parts.append("".join(f"| {' | '.join(line)} |\n" for line in lines))
+            parts.append(pipe_table(lines))
     return "\n".join(parts)
 
 

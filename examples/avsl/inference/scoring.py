@@ -9,7 +9,7 @@ import numpy as np
 
 from sslosses.metrics import LocalizationResult, Protocol, SoundLocalization, chance_levels
 
-from ..evaluation import HeldOutScenes, Prediction
+from ..evaluation import HeldOutScenes, Prediction, resolution
 from ..files import written_aside
 
 
@@ -31,12 +31,6 @@ def score(
     if chance:
         levels = chance_levels(boxes, protocol, resolution=resolution(held_out, prediction), seed=seed, **options)
     return metric.result(chance=levels, class_names=names)
-
-
-def resolution(held_out: HeldOutScenes, prediction: Prediction) -> tuple[int, int]:
-    """Height and width of a frame's map."""
-    height, width = prediction.sound.shape[1:]
-    return height, width // len(held_out.test.scenes[0])
 
 
 def counting(held_out: HeldOutScenes, prediction: Prediction) -> dict[str, Any]:

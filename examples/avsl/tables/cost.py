@@ -16,6 +16,7 @@ from ..evaluation import HeldOutScenes
 from ..files import write_json, write_text
 from ..inference.timing import measure, resident_peak
 from ..localizer import Localizer
+from ..report import pipe_table
 
 STEPS, WARM_UP = 12, 2
 GIB = 2**30
@@ -76,8 +77,7 @@ def write_cost(cost: dict[str, Any], folder: Path, note: str) -> list[Path]:
         "its own GPUs, batch and networks: nothing here says which code is faster. Its multimodal model took 0.92 s an "
         "image, once."
     )
-    lines = ["", *(f"| {' | '.join(row)} |" for row in (header, ["---", *["---:"] * 4], *rows)), ""]
-    text = f"# Table 9: Cost\n\n{note}\n\n{facts}\n" + "\n".join(lines)
+    text = f"# Table 9: Cost\n\n{note}\n\n{facts}\n\n" + pipe_table([header, ["---", *["---:"] * 4], *rows])
     body = "\n".join(" & ".join(row) + r" \\" for row in (header, *rows))
     latex = f"% Table 9: Cost. {note} {facts}\n\\begin{{tabular}}{{lrrrr}}\n{body}\n\\end{{tabular}}\n".replace(
         "×", r"$\times$"

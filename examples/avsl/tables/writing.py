@@ -11,6 +11,7 @@ from pathlib import Path
 import matplotlib
 
 from ..files import write_text, written_aside
+from ..report import pipe_table
 from .collect import Cell, Line, Result
 from .specification import TestSet
 from .statistics import Estimate
@@ -82,7 +83,7 @@ def _difference(estimate: Estimate | None) -> str:
 def _pipes(rows: Sequence[Sequence[str]]) -> str:
     header, *body = rows
     rule = ["---", *("---:" for _ in header[1:])]
-    return "".join(f"| {' | '.join(row)} |\n" for row in (header, rule, *body))
+    return pipe_table([header, rule, *body])
 
 
 def as_csv(result: Result) -> str:
