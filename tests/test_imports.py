@@ -10,7 +10,7 @@ from pathlib import Path
 import sslosses
 
 ROOT = Path(sslosses.__file__).parent
-PRIVATE = {"sslosses._checks", "sslosses._optional", "sslosses._precision"}
+PRIVATE = {"sslosses._checks", "sslosses._optional", "sslosses._precision", "sslosses._threads"}
 OPTIONAL = {
     "PIL",
     "geomloss",

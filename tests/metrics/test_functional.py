@@ -1,5 +1,6 @@
 """Pure functions against scikit-learn, NumPy loops and known answers."""
 
+import importlib
 import sys
 from pathlib import Path
 
@@ -42,6 +43,15 @@ from sslosses.metrics.functional._order import kth_smallest, mean_of_largest
 sys.path.insert(0, str(Path(__file__).parent))
 import reference
 
+
+@pytest.fixture(params=["compiled", "plain"], scope="module")
+def either_path(request):
+    module = importlib.import_module("sslosses.metrics.functional.average_precision")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "_WORTH_COMPILING", 1 if request.param == "compiled" else 1 << 60)
+        yield
+
+
 seeds = st.integers(0, 2**32 - 1)
 
 
@@ -62,6 +72,7 @@ def sklearn_ap(scores, truth):
     ).reshape(3, 2)
 
 
+@pytest.mark.usefixtures("either_path")
 @settings(max_examples=100, deadline=None)
 @given(seeds, st.sampled_from([1, 2, 3, 6, 10**6]))
 def test_average_precision_is_sklearns(seed, levels):
@@ -81,6 +92,7 @@ def test_binary_average_precision_is_sklearns(seed, levels):
         np.testing.assert_allclose(result, sklearn_ap(prediction > 0, truth), atol=1e-12)
 
 
+@pytest.mark.usefixtures("either_path")
 def test_average_precision_broadcasts():
     scores, truth = torch.rand(4, 1, 5, 5), torch.rand(3, 5, 5) > 0.5
     assert average_precision(scores, truth).shape == (4, 3)
@@ -207,6 +219,7 @@ def test_a_constant_map_stays_constant(resize, value):
     assert (resized == resized[0, 0]).all()
 
 
+@pytest.mark.usefixtures("either_path")
 @settings(max_examples=60, deadline=None)
 @given(seeds, st.sampled_from([1, 2, 4, 10**6]))
 def test_average_precision_of_signed_scores_and_zeros(seed, levels):
@@ -319,6 +332,7 @@ def test_mean_of_largest_with_ties(count):
     assert mean_of_largest(values, count).item() == pytest.approx(values.topk(count).values.mean().item())
 
 
+@pytest.mark.usefixtures("either_path")
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("low", [-1.0, 0.0, 1.0])
 def test_average_precision_of_many_tied_rows(dtype, low):

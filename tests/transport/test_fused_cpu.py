@@ -19,7 +19,8 @@ if not available()["fused"]:
 
 from numba import njit
 
-from sslosses.transport.solvers.fused import cpu, threads
+from sslosses import _threads as threads
+from sslosses.transport.solvers.fused import cpu
 from sslosses.transport.solvers.fused.numba_vectors import exp_row
 
 

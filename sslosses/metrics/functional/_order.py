@@ -8,6 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from sslosses._threads import each_on_threads
+
 
 def sort_rows(values: Tensor) -> Tensor:
     """Rows of integers sorted ascending."""
@@ -32,7 +34,13 @@ def kth_smallest(values: Tensor, k: int) -> Tensor:
     if values.device.type != "cpu":
         return values.kthvalue(k + 1, dim=-1).values
     rows = values.detach().reshape(-1, values.shape[-1]).numpy()
-    return torch.from_numpy(np.array([_kth(row, k) for row in rows], dtype=rows.dtype)).view(values.shape[:-1])
+    found = np.empty(len(rows), rows.dtype)
+
+    def do(i: int) -> None:
+        found[i] = _kth(rows[i], k)
+
+    each_on_threads(do, len(rows))
+    return torch.from_numpy(found).view(values.shape[:-1])
 
 
 _STRIDE = 61  # coprime to the sides of usual frames, so that the sample is from all columns

@@ -6,8 +6,11 @@ import torch
 from torch import Tensor
 
 from sslosses._checks import at_least_float32, check_floating
+from sslosses._optional import is_installed
 from sslosses.metrics.functional._order import ordered_keys, sort_rows, true_places
 from sslosses.metrics.functional.ciou import check_same_frame, ratio_or_zero
+
+_WORTH_COMPILING = 1 << 18  # pixels; below, loading compiled code takes longer than it saves
 
 
 def average_precision(scores: Tensor, truth: Tensor) -> Tensor:
@@ -46,6 +49,13 @@ def average_precision(scores: Tensor, truth: Tensor) -> Tensor:
     (scores,) = at_least_float32(scores)
     positive = (truth > 0) | torch.zeros_like(scores, dtype=torch.bool)
     scores = scores.expand_as(positive)
+    compiles = scores.device.type == "cpu" and scores.dtype == torch.float32 and is_installed("numba")
+    if compiles and scores.numel() >= _WORTH_COMPILING:
+        from sslosses.metrics.functional._compiled import average_precision_of_rows
+
+        pixels = scores.shape[-2] * scores.shape[-1]
+        rows = average_precision_of_rows(scores.reshape(-1, pixels), positive.reshape(-1, pixels))
+        return rows.view(positive.shape[:-2]).to(scores.dtype)
     keys, positive = _sorted_levels(scores.flatten(-2), positive.flatten(-2))
     count, positives = positive.shape[-1], positive.sum(-1).flatten()
     # Positives are the first of their level: where one starts a level, what is at or above the level is what follows.

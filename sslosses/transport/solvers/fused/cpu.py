@@ -10,11 +10,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from sslosses._threads import run_on_threads
 from sslosses.transport.costs import PointcloudCost
 from sslosses.transport.problem import Potentials, Problem, Solution, ValueGradient, log_weights
 from sslosses.transport.solvers.fused import numba_entry
 from sslosses.transport.solvers.fused.numba_vectors import ROWS, VECTOR_BYTES
-from sslosses.transport.solvers.fused.threads import run_on_threads
 
 # A plan that fits into the caches is read faster than built anew; beyond, memory stays linear in the number of points.
 _KEPT_BYTES = 16 << 20

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import functools
+import itertools
 import os
 import sys
 from collections.abc import Callable
@@ -16,6 +17,19 @@ from pathlib import Path
 from typing import Any
 
 import torch
+
+
+def each_on_threads(do: Callable[[int], None], count: int) -> None:
+    """Call ``do(0)`` … ``do(count - 1)``, each once, on as many threads as torch uses."""
+    taken = itertools.count()
+
+    def work() -> None:
+        for i in taken:
+            if i >= count:
+                return
+            do(i)
+
+    run_on_threads(work, max(1, min(torch.get_num_threads(), count)))
 
 
 def run_on_threads(work: Callable[[], None], threads: int) -> None:
