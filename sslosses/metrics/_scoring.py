@@ -22,7 +22,7 @@ from sslosses.metrics.functional import (
 )
 from sslosses.metrics.functional._order import mean_of_largest
 from sslosses.metrics.functional.average_precision import binary_average_precision_of_counts
-from sslosses.metrics.functional.binarize import binarize_area
+from sslosses.metrics.functional.binarize import binarize_area, level_above_upper_median
 from sslosses.metrics.protocols import Protocol
 
 SMOOTHING = 1e-4
@@ -115,7 +115,7 @@ class Scorer:
         # compared into numbers, as a boolean map has to be converted for every sum
         marked = torch.empty_like(scores)
         if rules.binarization == "above upper median":
-            return torch.gt(scores, upper_median(scores)[..., None, None], out=marked)
+            return torch.gt(scores, level_above_upper_median(scores)[..., None, None], out=marked)
         level: Tensor | float = rules.threshold or 0.0
         if rules.binarization == "from upper median":
             level = upper_median(scores)[..., None, None]

@@ -55,6 +55,14 @@ def upper_median(x):
     return np.sort(x.ravel())[x.size // 2]
 
 
+def above_upper_median(x):
+    """As LVS's and NoPrior's codes do it: pixels at 1 stay at 1, whatever the threshold."""
+    x, threshold = x.copy(), upper_median(x)
+    x[x > threshold] = 1
+    x[x < 1] = 0
+    return x > 0
+
+
 def overlap(b, g):
     below = g.sum() + (b * (g == 0)).sum()
     return (b * g).sum() / below if below > 0 else 0.0
@@ -82,7 +90,7 @@ def lvs(samples, frames, size):
             continue
         for x, g in zip(frames_of(sum(maps), frames, sources, size, tent), scenes, strict=True):
             x = min_max(x)
-            cious.append(overlap(x > upper_median(x), g))
+            cious.append(overlap(above_upper_median(x), g))
     return {"CIoU@0.5": success(cious, 0.5), "AUC": area_under(cious), "entries": len(cious)}
 
 

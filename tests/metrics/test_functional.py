@@ -135,7 +135,8 @@ def test_auc_is_sklearns(values):
 def test_upper_median_and_binary_map(values):
     maps = torch.tensor([values], dtype=torch.float64)
     assert upper_median(maps) == sorted(values)[len(values) // 2]
-    assert torch.equal(binarize_above_upper_median(maps), maps > sorted(values)[len(values) // 2])
+    at_maximum = (maps == max(values)) & (min(values) < max(values))
+    assert torch.equal(binarize_above_upper_median(maps), (maps > sorted(values)[len(values) // 2]) | at_maximum)
 
 
 def test_min_max():
@@ -294,6 +295,9 @@ def test_detection_takes_every_other_level_of_many_entries():
 def test_binarisations_and_normalisation():
     maps = torch.tensor([[0.0, 1.0, 1.0, 4.0]])
     assert binarize_from_upper_median(maps).tolist() == [[False, True, True, True]]
+    assert binarize_above_upper_median(maps).tolist() == [[False, False, False, True]]
+    assert binarize_above_upper_median(maps.clamp(max=1)).tolist() == [[False, True, True, True]]  # at the maximum
+    assert not binarize_above_upper_median(torch.ones(2, 2)).any()
     assert binarize_from_value(maps, 0.25).tolist() == [[False, True, True, True]]
     assert binarize_area(maps, 0.25).tolist() == [[False, False, False, True]]
     assert binarize_area(maps, 0.5).tolist() == [[False, True, True, True]]  # the tie comes along

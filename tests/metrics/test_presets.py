@@ -63,6 +63,8 @@ def cases(draw, most_sources=3, frames=("one", "stacked", "side-by-side"), size=
         maps = np.random.default_rng(seed).integers(-3, 4, shape).astype(float)
         if len(maps) and draw(st.booleans()):
             maps[draw(st.integers(0, len(maps) - 1))] = draw(st.integers(-2, 2))
+        if draw(st.booleans()):
+            maps = maps.clip(max=0)  # most pixels at the maximum
         samples.append((maps, np.stack(truths)))
     return layout, samples
 

@@ -91,10 +91,18 @@ def upper_median(maps: Tensor) -> Tensor:
     return kth_smallest(pixels, pixels.shape[-1] // 2)
 
 
-def binarize_above_upper_median(maps: Tensor) -> Tensor:
-    """Min-max normalise each map, then mark the pixels above its upper median.
+def level_above_upper_median(maps: Tensor) -> Tensor:
+    """The value that :func:`binarize_above_upper_median` marks pixels above, (...)."""
+    median = upper_median(maps)
+    low, high = maps.flatten(-2).aminmax(dim=-1)
+    return torch.where((median == high) & (low < high), torch.nextafter(median, low), median)
 
-    At most half of the pixels are marked, fewer with ties at the median, none in a constant map.
+
+def binarize_above_upper_median(maps: Tensor) -> Tensor:
+    """Min-max normalise each map, then mark the pixels above its upper median, and those at its maximum.
+
+    At most half of the pixels are marked, fewer with ties at the median, unless more than half are at the maximum. None
+    is in a constant map.
 
     Args:
         maps: (..., H, W), floating, finite.
@@ -116,7 +124,7 @@ def binarize_above_upper_median(maps: Tensor) -> Tensor:
                 [False, False]])
     """
     maps = min_max_normalize(maps)
-    return maps > upper_median(maps)[..., None, None]
+    return maps > level_above_upper_median(maps)[..., None, None]
 
 
 def binarize_from_upper_median(maps: Tensor) -> Tensor:
