@@ -54,8 +54,8 @@ class Protocol:
             [0, 1] first, which decides the confidences; ``"inverted min-max"``: 1 − x after it, for maps that are low
             where it sounds.
         binarization: ``"above upper median"`` (and at the maximum, where more than half of the pixels are there) or
-            ``"from upper median"`` (>=): of the value at ⌊N/2⌋ of the sorted pixels; ``"from value"``: >= the threshold;
-            ``"area fraction"``: that share of the pixels, the largest ones.
+            ``"from upper median"`` (>=): of the value at ⌊N/2⌋ of the sorted pixels; ``"from value"``: >=
+            ``threshold``; ``"area fraction"``: that share of the pixels, the largest ones.
         threshold: of the last two, in [0, 1]; None with the others.
         assignment: ``"greedy"``: every map in turn takes the source with the largest cIoU among those left, a surplus
             map is an entry of 0, and a sample without any map has no entry. ``"position"``: map j belongs to source j.
