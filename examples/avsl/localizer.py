@@ -112,7 +112,7 @@ class Localizer(L.LightningModule):
     @torch.no_grad()
     def reference_deviation(self, batch: SceneBatch) -> Tensor:
         """Standard deviation over the pixels of each map S_r of a real reference, (n,): 0 where maps collapsed."""
-        visual, _ = self.encode(batch.frames, batch.waveforms)
+        visual = F.normalize(self.visual(batch.frames), dim=1)
         foreground, background = self.text(batch.foreground), self.text(batch.background)
         maps = similarity_map(visual, torch.cat([foreground, background[:, None]], dim=1))
         real = torch.cat([batch.source_mask, batch.source_mask.new_ones(len(visual), 1)], dim=1)
