@@ -65,6 +65,20 @@ class Result:
             for line in rest
         ]
 
+    def contrasts(self, test_set: TestSet) -> list[tuple[str, list[tuple[str, Estimate | None]]]]:
+        """Each of the table's contrasts, seed by seed over the seeds that all its rows have."""
+        of = {line.name: line.cells[test_set.name] for line in self.lines}
+        found = []
+        for contrast in self.table.contrasts:
+            figures = []
+            for i, cell in enumerate(self.lines[0].cells[test_set.name]):
+                pairs = [(of[with_it][i].values, of[without][i].values) for with_it, without in contrast.pairs]
+                seeds = set.intersection(*(set(values) for pair in pairs for values in pair))
+                means = [sum(a[seed] - b[seed] for a, b in pairs) / len(pairs) for seed in sorted(seeds)]
+                figures.append((cell.figure, Estimate.of(means)))
+            found.append((contrast.name, figures))
+        return found
+
 
 def collect(table: Table, sets: Sequence[TestSet], runs: dict[tuple[Row, TestSet], list[Run]]) -> Result:
     """Fill ``table`` from the complete ones of ``runs``, which are in order of the seeds."""

@@ -58,6 +58,14 @@ class Row:
 
 
 @dataclass(frozen=True)
+class Contrast:
+    """What one thing does: the mean difference over the pairs of rows, with it and without, that differ in it alone."""
+
+    name: str
+    pairs: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True)
 class Table:
     """A table of the paper.
 
@@ -69,6 +77,7 @@ class Table:
         rows: to be run.
         others: the paper's figures for other methods.
         axis: what the rows vary, if they can be plotted along it.
+        contrasts: what is told about pairs of rows.
     """
 
     number: int
@@ -78,6 +87,7 @@ class Table:
     rows: tuple[Row, ...]
     others: tuple[Row, ...]
     axis: str | None
+    contrasts: tuple[Contrast, ...]
 
     def paper(self, row: Row, test_set: TestSet) -> Figures:
         """The paper's figures of ``row``; None where it has none."""
@@ -108,6 +118,7 @@ def read_table(number: int) -> Table:
         tuple(_row(row) for row in read["rows"]),
         tuple(_row(row) for row in read.get("others", ())),
         read.get("axis"),
+        tuple(Contrast(c["name"], tuple((a, b) for a, b in c["pairs"])) for c in read.get("contrasts", ())),
     )
 
 

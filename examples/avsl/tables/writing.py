@@ -31,20 +31,26 @@ def write_all(result: Result, folder: Path, note: str) -> list[Path]:
 
 
 def markdown(result: Result, note: str) -> str:
-    """One table a test set, and where there are several seeds the differences from its first row."""
+    """One table a test set; where there are several seeds, the differences from its first row and the contrasts."""
     parts = [f"# Table {result.table.number}: {result.table.title}\n\n{note}\n"]
     for s in result.sets:
         header, rows = _grid(result, s)
         parts.append(f"\n## {s.name}\n\n{_pipes([header, *rows])}")
         if len(result.lines) > 1 and max(len(c.values) for line in result.lines for c in line.cells[s.name]) > 1:
             names = [c.figure for c in result.lines[0].cells[s.name] if c.values]
-            lines = [
-                [name, *(_difference(dict(cells).get(figure)) for figure in names)]
-                for name, cells in result.differences(s)
-            ]
             title = f"Difference from “{result.lines[0].name}”, seed by seed (bold: the interval leaves out 0):"
-            parts.append(f"\n{title}\n\n{_pipes([['points', *names], *lines])}")
+            parts.append(_differences(title, names, result.differences(s)))
+            if result.table.contrasts:
+                title = "Mean difference over the pairs of rows that differ in one thing alone, seed by seed:"
+                parts.append(_differences(title, names, result.contrasts(s)))
     return "".join(parts)
+
+
+def _differences(
+    title: str, figures: Sequence[str], rows: Sequence[tuple[str, Sequence[tuple[str, Estimate | None]]]]
+) -> str:
+    lines = [[name, *(_difference(dict(cells).get(figure)) for figure in figures)] for name, cells in rows]
+    return f"\n{title}\n\n{_pipes([['points', *figures], *lines])}"
 
 
 def _grid(result: Result, test_set: TestSet) -> tuple[list[str], list[list[str]]]:

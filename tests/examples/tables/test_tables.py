@@ -28,6 +28,7 @@ def test_every_row_is_a_configuration(number: int) -> None:
         assert len(row.paper) in (0, len(table.sets))
         if row.config:
             Config.load(["embedded", row.config], {})
+    assert {name for c in table.contrasts for pair in c.pairs for name in pair} <= {row.name for row in table.rows}
 
 
 def test_figures_as_printed() -> None:
@@ -134,6 +135,7 @@ def test_what_is_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
     # each row is the first plus a constant, but for OCA, whose distance grows with the seed
     assert "| ORI (and tri-map) | **+1.0 ± 0.0** |" in text
     assert "| OCA | **+2.5 ± 1.2** |" in text
+    assert "| ORI (beside tri-map, OCA, both) | **+0.8 ± 0.4** |" in text  # 1, 1 − seed / 2 and 1
     with (tmp_path / "out" / "table3.csv").open() as lines:
         rows = {(r["row"], r["figure"]): r for r in csv.DictReader(lines)}
     first = rows["neither (tri-map)", "CAP"]
