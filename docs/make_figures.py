@@ -138,7 +138,7 @@ def draw_masks(test: HeldOutScenes, index: int, sound: Tensor, reference: Tensor
 
 def draw_references(test: HeldOutScenes, index: int, scene: Features) -> Figure:
     maps = scene.reference_maps[0]
-    figure, axes = plt.subplots(1, len(maps) + 1, figsize=(10, 3.4), layout="constrained")
+    figure, axes = plt.subplots(1, len(maps) + 1, figsize=(10, 3.5), layout="constrained")
     axes[0].imshow(picture_of(test, index))
     draw_boxes(axes[0], test, index, silent=True)
     axes[0].axis("off")
@@ -269,7 +269,7 @@ def save(figure: Figure, path: Path) -> None:
     plt.close(figure)
     picture = Image.open(pixels).convert("RGB")
     if path.suffix == ".png":  # flat squares and letters: few colours, a quarter of the size
-        picture.quantize(128, dither=Image.Dither.NONE).save(path, optimize=True)
+        picture.quantize(256, dither=Image.Dither.NONE).save(path, optimize=True)
     else:
         picture.save(path, quality=88)
     print(f"{path}: {path.stat().st_size // 1000} kB")
@@ -278,7 +278,7 @@ def save(figure: Figure, path: Path) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--run", type=Path, default=Path("runs/embedded-seed0"), help="folder of the run")
-    parser.add_argument("--scene", type=int, default=7, help="number of the test scene")
+    parser.add_argument("--scene", type=int, default=70, help="number of the test scene")
     parser.add_argument("--cache", type=Path, default=Path("data/cache"), help="where features of captions are kept")
     parser.add_argument("--out", type=Path, default=ROOT / "docs" / "figures", help="folder of the pictures")
     options = parser.parse_args()
