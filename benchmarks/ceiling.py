@@ -32,7 +32,7 @@ PUBLISHED = {
 
 
 def best_map(mask: Tensor) -> Tensor:
-    """(T, T): 10 in the truth, 0 elsewhere, less the distance to a point off every symmetry, so that no two are equal."""
+    """(T, T): the truth, less the distance to a point off every symmetry, so that no two pixels are equal."""
     steps = torch.arange(SIZE, dtype=torch.float64)
     distance = ((steps[:, None] - 111.3).square() + (steps - 110.71).square()).sqrt() / SIZE
     return 10 * mask - distance

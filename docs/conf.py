@@ -44,6 +44,7 @@ html_css_files = ["site.css"]
 html_theme = "furo"
 html_title = f"sslosses {version}"
 html_copy_source = False
+html_show_copyright = False
 
 
 def _silence_field_aliases(module: str) -> None:

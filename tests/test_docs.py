@@ -9,7 +9,8 @@ from pathlib import Path
 import matplotlib as mpl
 import pytest
 
-DOCS = Path(__file__).resolve().parents[1] / "docs"
+ROOT = Path(__file__).resolve().parents[1]
+DOCS = ROOT / "docs"
 PAGES = sorted(page.name for page in DOCS.glob("*.md") if "```python" in page.read_text(encoding="utf-8"))
 
 
@@ -34,3 +35,21 @@ def test_python_blocks_run_in_order(page, tmp_path, monkeypatch):
         with contextlib.redirect_stdout(printed):
             exec(compile("\n" * line + block, page, "exec"), scope)
         assert output is None or printed.getvalue() == output
+
+
+def test_pages_name_programs_that_exist():
+    programs = {
+        program
+        for page in DOCS.glob("*.md")
+        for program in re.findall(r"(?:examples|benchmarks|docs)/\w+\.py", page.read_text(encoding="utf-8"))
+    }
+    assert "examples/train_music.py" in programs
+    assert [program for program in sorted(programs) if not (ROOT / program).is_file()] == []
+
+
+def test_every_page_is_in_a_table_of_contents():
+    contents = re.findall(
+        r"^```{toctree}\n(.*?)^```", (DOCS / "index.md").read_text(encoding="utf-8"), re.DOTALL | re.M
+    )
+    listed = {line for block in contents for line in block.split() if not line.startswith(":")}
+    assert {page.stem for page in DOCS.glob("*.md")} - {"index"} <= listed
