@@ -1,6 +1,6 @@
 """The best that a map without plateaus can reach on VGG-SS, MUSIC-Solo and MUSIC-Duet, under presets that mark half.
 
-The map is the truth itself: every pixel of the boxes above every other one, no two pixels of one value. A preset that
+The map is the truth itself: every pixel of the boxes above every other one, hardly two pixels of one value. A preset that
 marks what is above the median then marks half of the frame, which no object fills.
 
     python benchmarks/ceiling.py --metadata DIR
@@ -32,7 +32,7 @@ PUBLISHED = {
 
 
 def best_map(mask: Tensor) -> Tensor:
-    """(T, T): the truth, less the distance to a point off every symmetry, so that no two pixels are equal."""
+    """(T, T): the truth, less the distance to a point off every symmetry, so that hardly two pixels are equal."""
     steps = torch.arange(SIZE, dtype=torch.float64)
     distance = ((steps[:, None] - 111.3).square() + (steps - 110.71).square()).sqrt() / SIZE
     return 10 * mask - distance
