@@ -34,7 +34,7 @@ PUBLISHED = {
 def best_map(mask: Tensor) -> Tensor:
     """(T, T): the truth, less the distance to a point off every symmetry, so that hardly two pixels are equal."""
     steps = torch.arange(SIZE, dtype=torch.float64)
-    distance = ((steps[:, None] - 111.3).square() + (steps - 110.71).square()).sqrt() / SIZE
+    distance = ((steps[:, None] - 111.31415).square() + (steps - 110.71828).square()).sqrt() / SIZE
     return 10 * mask - distance
 
 
