@@ -5,14 +5,19 @@ They come from the model that the default run of the example leaves, and are the
     OMP_NUM_THREADS=1 python examples/train_music.py
     python docs/make_figures.py --run runs/embedded-seed0
 
-Writes docs/figures/scene.jpg and docs/figures/method-*.png.
+Writes docs/figures/scene.jpg, docs/figures/method-*.png and, by running the blocks of that page, get_started.png.
 """
 
 from __future__ import annotations
 
 import argparse
 import io
+import os
+import re
+import shutil
+import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from typing import NamedTuple
 
@@ -275,6 +280,17 @@ def save(figure: Figure, path: Path) -> None:
     print(f"{path}: {path.stat().st_size // 1000} kB")
 
 
+def run_get_started(target: Path) -> None:
+    """Run the page's Python and keep the picture that it leaves."""
+    page = (ROOT / "docs" / "get_started.md").read_text(encoding="utf-8")
+    code = "\n".join(re.findall(r"^```python\n(.*?)^```", page, re.DOTALL | re.MULTILINE))
+    with tempfile.TemporaryDirectory() as folder:
+        program = Path(folder) / "get_started.py"
+        program.write_text(code, encoding="utf-8")
+        subprocess.run([sys.executable, program.name], cwd=folder, check=True, env={**os.environ, "MPLBACKEND": "Agg"})
+        shutil.copy(Path(folder) / "maps.png", target)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--run", type=Path, default=Path("runs/embedded-seed0"), help="folder of the run")
@@ -302,6 +318,7 @@ def main() -> None:
         ("method-identification.png", draw_identification(test, index, scene.visual[0], sound)),
     ):
         save(figure, options.out / name)
+    run_get_started(options.out / "get_started.png")
 
 
 if __name__ == "__main__":
