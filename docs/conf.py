@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 
 import sslosses
 
@@ -20,6 +21,10 @@ extensions = [
 # Tables that benchmarks write, which pages include.
 exclude_patterns = ["_build", "results"]
 
+# A misspelt reference to an object of this library is an error; other packages' pages are not looked up.
+nitpicky = True
+nitpick_ignore_regex = [("py:.*", r"((torch|torchmetrics|collections|itertools|os|pathlib)\..*|Tensor)")]
+
 myst_enable_extensions = ["amsmath", "dollarmath"]
 myst_heading_anchors = 3
 
@@ -30,9 +35,16 @@ napoleon_use_ivar = True
 napoleon_use_rtype = False
 python_maximum_signature_line_length = 100
 
+# Formulas are drawn by MathJax from a CDN, or from a copy: SSLOSSES_MATHJAX=path/below/the/site/tex-mml-chtml.js.
+if "SSLOSSES_MATHJAX" in os.environ:
+    mathjax_path = os.environ["SSLOSSES_MATHJAX"]
+
+html_static_path = ["static"]
+html_css_files = ["site.css"]
 html_theme = "furo"
 html_title = f"sslosses {version}"
 html_copy_source = False
+html_show_copyright = False
 
 
 def _silence_field_aliases(module: str) -> None:

@@ -1,0 +1,325 @@
+"""Pictures of every map and mask of the method, for docs/method.md and docs/index.md, on one composed test scene.
+
+They come from the model that the default run of the example leaves, and are the same for the same checkpoint:
+
+    OMP_NUM_THREADS=1 python examples/train_music.py
+    python docs/make_figures.py --run runs/embedded-seed0
+
+Writes docs/figures/scene.jpg, docs/figures/method-*.png and, by running the blocks of that page, get_started.png.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import NamedTuple
+
+import matplotlib as mpl
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from torch import Tensor
+
+from sslosses import (
+    IdentifiedObjects,
+    background_mask,
+    foreground_mask,
+    hard_mask,
+    mask_weights,
+    masked_pool,
+    similarity_map,
+    trimap_masks,
+)
+from sslosses.similarity import cosine
+from sslosses.transport import grid_cost, grid_positions, pointcloud_cost, solve
+
+mpl.use("Agg")
+import matplotlib.pyplot as plt
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "examples"))
+from avsl.composed.composer import DrawnSource, captions
+from avsl.composed.scenes import Scene, SceneObject
+from avsl.data.clips import Clip
+from avsl.evaluation import HeldOutScenes, load_held_out
+from avsl.inference.checkpoints import open_model, recorded_data
+from avsl.localizer import Localizer
+from avsl.report import draw_boxes, overlay, picture_of
+from avsl.text import encode_captions
+from avsl.training import FOLDERS
+
+ROOT = Path(__file__).resolve().parents[1]
+plt.rcParams.update({"font.size": 9, "axes.titlesize": 9, "savefig.dpi": 110})
+EPSILON = 0.05
+
+
+class Features(NamedTuple):
+    """Of scenes: F_v (B, C, H, W), l_a (B, C), F_r^p (B, K, C), l_r^n (B, C), and the captions."""
+
+    visual: Tensor
+    audio: Tensor
+    foreground: Tensor
+    background: Tensor
+    captions: list[list[str]]
+
+    @property
+    def reference_maps(self) -> Tensor:
+        """S_r, (B, K + 1, H, W), the background last."""
+        return similarity_map(self.visual, torch.cat([self.foreground, self.background[:, None]], dim=1))
+
+
+def words(test: HeldOutScenes, index: int) -> list[str]:
+    """The captions of a test scene, which training would have: those of its sources, then that of what is silent."""
+    number = test.test.scenes[index][0]
+    clip: Clip = test.test.clips[number]
+    names = [(n, True) for n in clip.classes] + [(n, False) for n in test.silent[number].classes]
+    said = captions(Scene(tuple(SceneObject(n, s, (0, 0, 1, 1)) for n, s in names)), DrawnSource())
+    return [*said["foreground"], said["background"]]
+
+
+@torch.no_grad()
+def features(model: Localizer, test: HeldOutScenes, indices: list[int], cache: Path) -> Features:
+    examples = [test.scenes[test.test.scenes[i]] for i in indices]
+    visual, audio = model.encode(torch.stack([e.frame for e in examples]), torch.stack([e.waveform for e in examples]))
+    texts = [words(test, i) for i in indices]
+    flat = [text for scene in texts for text in scene]
+    encoded = model.text(encode_captions(flat, model.config.text_encoder, cache)).view(len(texts), len(texts[0]), -1)
+    return Features(visual, audio, encoded[:, :-1], encoded[:, -1], texts)
+
+
+def panel(axis: Axes, values: Tensor, title: str, low: float | None = None, high: float | None = None) -> None:
+    """One map as squares, with its range written below."""
+    axis.imshow(values, cmap="viridis", vmin=low, vmax=high)
+    axis.set(xticks=[], yticks=[], title=title)
+    axis.set_xlabel(f"{_short(values.min())} … {_short(values.max())}", fontsize=8)
+
+
+def _short(value: Tensor) -> str:
+    return f"{value + 0.0:.2g}".replace("e-0", "e-")  # + 0.0: no "-0"
+
+
+def draw_scene(test: HeldOutScenes, index: int, sound: Tensor, found: IdentifiedObjects) -> Figure:
+    figure, axes = plt.subplots(1, 4, figsize=(8.4, 2.4), layout="constrained")
+    picture = picture_of(test, index)
+    for axis in axes:
+        axis.axis("off")
+        axis.imshow(picture)
+        draw_boxes(axis, test, index, silent=axis is axes[0])
+    axes[0].set_title("sounding: green, silent: red")
+    overlay(axes[1], picture, sound)
+    axes[1].set_title("map of the sound")
+    for k in range(2):
+        overlay(axes[k + 2], picture, found.maps[0, k])
+        axes[k + 2].set_title(f"map of source {k + 1}")
+    return figure
+
+
+def draw_masks(test: HeldOutScenes, index: int, sound: Tensor, reference: Tensor) -> Figure:
+    """A row for S_a, a row for a map that reaches the thresholds."""
+    figure, axes = plt.subplots(2, 8, figsize=(13, 3.9), layout="constrained")
+    rows = (("$S_a$, similarity to the sound", sound), ("$S_{r,1}$, to caption 1", reference))
+    for line, (name, similarity) in zip(axes, rows, strict=True):
+        masks = trimap_masks(similarity)
+        line[0].imshow(picture_of(test, index))
+        draw_boxes(line[0], test, index, silent=True)
+        line[0].axis("off")
+        panel(line[1], similarity, name, -0.5, 1)
+        panel(line[2], foreground_mask(similarity), "$M^p$, soft", 0, 1)
+        panel(line[3], masks.ignore, "between: ignored", 0, 1)
+        panel(line[4], background_mask(similarity), "$M^n$, soft", 0, 1)
+        panel(line[5], hard_mask(similarity, area=0.25).float(), "hard, a quarter of the area", 0, 1)
+        panel(line[6], mask_weights(similarity, alpha=0.65, omega=0.03), "$w^p = M^p/\\sum M^p$")
+        panel(line[7], mask_weights(similarity, alpha=0.4, omega=0.03, foreground=False), "$w^n$", 0)
+    return figure
+
+
+def draw_references(test: HeldOutScenes, index: int, scene: Features) -> Figure:
+    maps = scene.reference_maps[0]
+    figure, axes = plt.subplots(1, len(maps) + 1, figsize=(10, 3.5), layout="constrained")
+    axes[0].imshow(picture_of(test, index))
+    draw_boxes(axes[0], test, index, silent=True)
+    axes[0].axis("off")
+    for k, (axis, values) in enumerate(zip(axes[1:], maps, strict=True)):
+        name = f"$S_{{r,{k + 1}}}$" if k < len(maps) - 1 else "$S_r$ of the background"
+        panel(axis, values, f"{name}:\n{_wrapped(scene.captions[0][k])}", -0.5, 1)
+    return figure
+
+
+def _wrapped(caption: str, width: int = 30) -> str:
+    lines = [""]
+    for word in caption.split():
+        if len(lines[-1]) + len(word) > width:
+            lines.append("")
+        lines[-1] = f"{lines[-1]} {word}".strip()
+    return "\n".join(lines)
+
+
+def draw_negatives(batch: Features, tau: float) -> Figure:
+    """What OCA compares in a batch: c_ij, with the pairs that τ leaves out by either test crossed."""
+    sound = similarity_map(batch.visual, batch.audio)
+    pooled = masked_pool(batch.visual, sound, alpha=0.65, omega=0.03)
+    references = batch.foreground.mean(1)
+    cosines = cosine(references[:, None], pooled[None])
+    between = cosine(references[:, None], references[None])
+    figure, axes = plt.subplots(1, 2, figsize=(8.6, 3.9), layout="constrained", sharey=True)
+    tests = ("visual-reference: Sim($l_{v,j}^p$, $l_{r,i}^p$)", "reference-reference: Sim($l_{r,j}^p$, $l_{r,i}^p$)")
+    other = ~torch.eye(len(cosines), dtype=torch.bool)
+    for axis, name, tested in zip(axes, tests, (cosines, between), strict=True):
+        image = axis.imshow(cosines, cmap="viridis", vmin=-0.5, vmax=1)
+        dropped = (tested > tau) & other
+        rows, columns = dropped.nonzero(as_tuple=True)
+        axis.plot(columns, rows, "rx", markersize=5)
+        kept = 1 - dropped.sum() / other.sum()
+        axis.set(title=f"{name} > {tau:g}\nkeeps {100 * kept:.0f} % of the negatives", xlabel="features of scene j")
+    axes[0].set_ylabel("captions of scene i")
+    figure.colorbar(image, ax=axes, label="$c_{ij}$", shrink=0.8)
+    return figure
+
+
+def draw_transport(maps: Tensor) -> Figure:
+    """The transport problem of two reference maps in both formulations."""
+    one, two = maps[0], maps[1]
+    height, width = one.shape
+    positions = grid_positions(height, width)
+    cost = pointcloud_cost(one.flatten(), 1 - two.flatten(), positions, positions)
+    plans = [solve(cost, epsilon=e, solver=s, max_iter=2000).plan for e, s in ((EPSILON, "dense"), (0.0, "exact"))]
+    order, across = one.flatten().argsort(), (1 - two.flatten()).argsort()
+    figure = plt.figure(figsize=(13, 6), layout="constrained")
+    axes = figure.subplots(2, 5)
+    panel(axes[0, 0], one, "$S_1$", -0.5, 1.5)
+    panel(axes[0, 1], 1 - two, "$1 - S_2$", -0.5, 1.5)
+    axes[0, 2].imshow(cost.dense()[order][:, across], cmap="magma")
+    axes[0, 2].set(title="cost, pixels in order of their value", xlabel="pixels of $1 - S_2$", ylabel="pixels of $S_1$")
+    for axis, plan, name in zip(axes[0, 3:], plans, (f"plan at ε = {EPSILON}", "exact plan, ε = 0"), strict=True):
+        axis.imshow(_spread(plan[order][:, across] * plan.shape[0]), cmap="magma_r", vmin=0, vmax=0.3)
+        axis.set(title=name, xlabel="pixels of $1 - S_2$")
+    first, second = (F.softmax(m.flatten() / 0.1, 0) for m in (one, two))
+    panel(axes[1, 0], first.view_as(one), "$p_1$ = softmax($S_1$/0.1)", 0)
+    panel(axes[1, 1], second.view_as(one), "$p_2$ = softmax($S_2$/0.1)", 0)
+    ground = grid_cost(height, width)
+    axes[1, 2].imshow(ground, cmap="magma")
+    axes[1, 2].set(title="cost: distance of the pixels", xlabel="pixels of $p_2$", ylabel="pixels of $p_1$")
+    for axis, epsilon, solver in ((axes[1, 3], EPSILON, "dense"), (axes[1, 4], 0.0, "exact")):
+        result = solve(ground, first, second, epsilon=epsilon, solver=solver, max_iter=2000)
+        _arrows(axis, result.plan, first.view_as(one) + second.view_as(one))
+        axis.set_title(f"what moves at ε = {epsilon:g}: {result.value():.2f}")
+    for axis in axes[:, 2:].flat:
+        axis.set(xticks=[], yticks=[])
+    return figure
+
+
+def _spread(plan: Tensor) -> Tensor:
+    """Each entry over its neighbours, as single pixels of a sparse plan vanish in print."""
+    return F.max_pool2d(plan[None], 3, stride=1, padding=1)[0]
+
+
+def _arrows(axis: Axes, plan: Tensor, below: Tensor, most: int = 60) -> None:
+    """The ``most`` largest entries of a plan between pixels, as arrows."""
+    width = below.shape[1]
+    axis.imshow(below, cmap="Greys", vmin=0, vmax=2 * float(below.max()))
+    values, entries = plan.flatten().topk(most)
+    start, end = entries // plan.shape[1], entries % plan.shape[1]
+    x, y = start % width, start // width
+    axis.quiver(
+        x,
+        y,
+        end % width - x,
+        end // width - y,
+        values,
+        angles="xy",
+        scale_units="xy",
+        scale=1,
+        cmap="viridis",
+        width=0.008,
+    )
+
+
+def draw_identification(test: HeldOutScenes, index: int, visual: Tensor, sound: Tensor) -> Figure:
+    """The steps of the identification by the formulas of the page: the peaks, what they claim, their maps."""
+    energy = (visual * sound).flatten(1).T
+    silent = background_mask(sound).flatten()
+    ground = (energy * silent[:, None]).mean(0)
+    to_ground = (energy - ground).norm(dim=1)
+    unclaimed = torch.ones(sound.numel(), dtype=torch.bool)
+    figure, axes = plt.subplots(2, 5, figsize=(10.6, 4.6), layout="constrained")
+    panel(axes[0, 0], sound, "$S_a$ and its peaks, in order")
+    axes[1, 0].imshow(picture_of(test, index))
+    draw_boxes(axes[1, 0], test, index, silent=True)
+    axes[1, 0].axis("off")
+    for step in range(4):
+        peak = int(sound.flatten().masked_fill(~unclaimed, -torch.inf).argmax())
+        distance = (energy - energy[peak]).norm(dim=1)
+        claimed = (distance < to_ground) & unclaimed
+        y, x = divmod(peak, sound.shape[1])
+        axes[0, 0].text(x, y, str(step + 1), color="red", ha="center", va="center", fontsize=9, weight="bold")
+        shown = torch.where(claimed, 1.0, torch.where(unclaimed, 0.3, 0.0)).view_as(sound)
+        axes[0, step + 1].imshow(shown, cmap="viridis", vmin=0, vmax=1)
+        axes[0, step + 1].set(xticks=[], yticks=[], title=f"claimed by {step + 1}: {int(claimed.sum())} pixels")
+        panel(axes[1, step + 1], -distance.view_as(sound), f"map of {step + 1}")
+        unclaimed &= ~claimed
+    return figure
+
+
+def save(figure: Figure, path: Path) -> None:
+    pixels = io.BytesIO()
+    figure.savefig(pixels, format="png")
+    plt.close(figure)
+    picture = Image.open(pixels).convert("RGB")
+    if path.suffix == ".png":  # flat squares and letters: few colours, a quarter of the size
+        picture.quantize(256, dither=Image.Dither.NONE).save(path, optimize=True)
+    else:
+        picture.save(path, quality=88)
+    print(f"{path}: {path.stat().st_size // 1000} kB")
+
+
+def run_get_started(target: Path) -> None:
+    """Run the page's Python and keep the picture that it leaves."""
+    page = (ROOT / "docs" / "get_started.md").read_text(encoding="utf-8")
+    code = "\n".join(re.findall(r"^```python\n(.*?)^```", page, re.DOTALL | re.MULTILINE))
+    with tempfile.TemporaryDirectory() as folder:
+        program = Path(folder) / "get_started.py"
+        program.write_text(code, encoding="utf-8")
+        subprocess.run([sys.executable, program.name], cwd=folder, check=True, env={**os.environ, "MPLBACKEND": "Agg"})
+        shutil.copy(Path(folder) / "maps.png", target)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--run", type=Path, default=Path("runs/embedded-seed0"), help="folder of the run")
+    parser.add_argument("--scene", type=int, default=70, help="number of the test scene")
+    parser.add_argument("--cache", type=Path, default=Path("data/cache"), help="where features of captions are kept")
+    parser.add_argument("--out", type=Path, default=ROOT / "docs" / "figures", help="folder of the pictures")
+    options = parser.parse_args()
+    model = open_model(options.run, torch.device("cpu"))
+    data = recorded_data(options.run)
+    if data is None or not data.is_dir():
+        parser.error(f"the scenes of the run are not there: {data}")
+    test = load_held_out(FOLDERS["music"](data), "duet", model.config.image_size)
+    index = options.scene
+    scene = features(model, test, [index], options.cache)
+    sound = similarity_map(scene.visual, scene.audio)[0]
+    found = model.source_maps(scene.visual, scene.audio, num_sources=2)
+    batch = features(model, test, list(range(24)), options.cache)
+    options.out.mkdir(parents=True, exist_ok=True)
+    for name, figure in (
+        ("scene.jpg", draw_scene(test, index, sound, found)),
+        ("method-masks.png", draw_masks(test, index, sound, scene.reference_maps[0, 0])),
+        ("method-references.png", draw_references(test, index, scene)),
+        ("method-negatives.png", draw_negatives(batch, model.config.tau)),
+        ("method-transport.png", draw_transport(scene.reference_maps[0])),
+        ("method-identification.png", draw_identification(test, index, scene.visual[0], sound)),
+    ):
+        save(figure, options.out / name)
+    run_get_started(options.out / "get_started.png")
+
+
+if __name__ == "__main__":
+    main()
