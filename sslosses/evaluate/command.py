@@ -104,6 +104,7 @@ def _run(options: argparse.Namespace) -> str:
                     resolution=scores.resolution,
                 ),
                 encoding="utf-8",
+                errors="backslashreplace",  # of paths that are not UTF-8, as JSON escapes
             )
             if not options.no_sheet:
                 sheet.draw(
@@ -163,8 +164,15 @@ def _parser() -> argparse.ArgumentParser:
     add("--no-sheet", action="store_true", help="draw no pictures")
     add("--frames-dir", type=Path, help="folder of <clip>.jpg or <clip>.png to draw behind the maps")
     add("--pictures", type=_positive, default=4, metavar="N", help=helps["pictures"])
-    add("--seed", type=int, default=0, help=helps["seed"])
+    add("--seed", type=_seed, default=0, help=helps["seed"])
     return parser
+
+
+def _seed(text: str) -> int:
+    value = int(text)
+    if not -(2**63) <= value < 2**64:
+        raise ValueError
+    return value
 
 
 def _positive(text: str) -> int:
