@@ -9,10 +9,25 @@ from pathlib import Path
 
 # A frame of MUSIC, `<video>_<second>_<frame>`, and a clip of VGGSound, `<video>_<start second>`. YouTube's ids have
 # eleven characters and may hold "_" and "-".
-_MUSIC = re.compile(r"([\w-]{11})_(\d{3,})_(\d{5,})", re.ASCII)
+_MUSIC = re.compile(r"([\w-]{11})_(\d{3,6})_(\d{5,8})", re.ASCII)
 _VGGSOUND = re.compile(r"([\w-]{11})_(\d{6})", re.ASCII)
 _CENTRE = 5.0  # VGGSound's clips last 10 s; the boxes of VGG-SS are drawn on the frame in the middle
 _USUAL_RATES = (30.0, 25.0, 24.0, 15.0, 20.0, 12.0)
+
+
+_LONGEST = 200  # bytes: with a suffix, names of files may have 255
+
+
+def check_name(name: str, where: str) -> None:
+    """Check that a clip's id is the plain name of a file, which it becomes.
+
+    Raises:
+        ValueError: if not, saying ``where`` the id stands.
+    """
+    if name in ("", ".", "..") or any(letter in "/\\:" or not letter.isprintable() for letter in name):
+        raise ValueError(f"Expected an id without path separators in {where}, but got {name[:80]!r}")
+    if len(name.encode()) > _LONGEST:
+        raise ValueError(f"Expected an id of at most {_LONGEST} bytes in {where}, but got {name[:80]!r}…")
 
 
 @dataclass(frozen=True)

@@ -74,3 +74,8 @@ def test_a_malformed_line(folder: VggsoundFolder, line: str) -> None:
     (folder.root / "metadata" / "vggsound_train.csv").write_text(f"a,elk_bugling\n{line}\n")
     with pytest.raises(ValueError, match=r"Expected `id,class` in line 2 of .*vggsound_train\.csv"):
         folder.training_pool("single")
+
+
+def test_a_class_with_commas(folder: VggsoundFolder) -> None:
+    (folder.root / "metadata" / "vggsound_train.csv").write_text('a,"race car, auto racing"\nb,race car, auto racing\n')
+    assert {clip.classes for clip in folder.training_pool("single").clips} == {("race car, auto racing",)}
