@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import reprlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -55,7 +56,7 @@ class ClipId:
             return cls(match[1], int(match[2]))
         raise ValueError(
             f"Expected `name` to be an id like 'E7E1kMExVcg_053_01611' (video, second, frame) or 'zpWuikVorYg_000032' "
-            f"(video, start second), but got {name!r}"
+            f"(video, start second), but got {reprlib.repr(name)}"
         )
 
     @property

@@ -16,6 +16,7 @@ from sslosses.annotations.records import AnnotationError, Annotations, Box, Inva
 
 _CORNERS = ("xmin", "ymin", "xmax", "ymax")
 _MOST_PIXELS = 1 << 16
+_DEEPEST = 100
 _MOST_BYTES = 1 << 20  # a real file has about a thousand
 
 
@@ -95,12 +96,24 @@ def _parse(path: Path) -> Element:
     def refuse(*_: object) -> NoReturn:
         raise AnnotationError(f"{path}: expected XML without a document type or entities, but it declares some")
 
+    open_elements: list[str] = []
+
+    def start(name: str, attributes: dict[str, str]) -> None:
+        open_elements.append(name)
+        if len(open_elements) > _DEEPEST:
+            raise AnnotationError(f"{path}: expected elements nested at most {_DEEPEST} deep, but got more")
+        builder.start(name, attributes)
+
+    def end(name: str) -> None:
+        open_elements.pop()
+        builder.end(name)
+
     # Entities can only be declared in a document type. The further handlers hold should a parser skip the first.
     parser.StartDoctypeDeclHandler = refuse
     parser.EntityDeclHandler = refuse
     parser.ExternalEntityRefHandler = refuse
-    parser.StartElementHandler = builder.start
-    parser.EndElementHandler = builder.end
+    parser.StartElementHandler = start
+    parser.EndElementHandler = end
     parser.CharacterDataHandler = builder.data
     try:
         parser.Parse(path.read_bytes(), True)

@@ -12,7 +12,7 @@ from .prompt import EXAMPLES, readable
 
 START = "an image of "
 LONGEST = 500
-LONGEST_ANSWER = 50_000
+LONGEST_ANSWER = 200_000
 _OPENING = re.compile(
     r"^\W*(?:(?:an?|the|this)\s+)?(?:image|picture|photo|photograph|frame)\s+(?:of|shows|showing|depicts|depicting)\b",
     re.IGNORECASE,

@@ -90,7 +90,7 @@ def _checkpoint(path: Path) -> Path:
 def _read(file: Path) -> dict[str, Any]:
     try:
         read = torch.load(file, map_location="cpu", weights_only=True)
-    except OSError:
+    except (FileNotFoundError, PermissionError, IsADirectoryError):
         raise
     except Exception as error:  # of bytes that are no pickle, the reader raises anything
         raise ValueError(
