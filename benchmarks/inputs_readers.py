@@ -1,4 +1,4 @@
-"""The table of the input classes of what reads and scores: metrics, annotation readers, the evaluate command, the example.
+"""The table of the input classes of what reads and scores: metrics, annotations, the evaluate command, the example.
 
     python benchmarks/inputs_readers.py
 

@@ -25,7 +25,7 @@ CLIP = "a_000030"
 BOX = {"file": CLIP, "class": "elk bugling", "bbox": [[0, 0, 0.5, 1]]}
 
 
-class Refused(ValueError):
+class RefusedError(ValueError):
     """What the command said on stderr."""
 
 
@@ -201,7 +201,7 @@ def command(folder: Path, maps: Path, entries: Any, *more: str, form: str = "vgg
             status = stop.code
     if status:
         assert not (folder / "out").exists()
-        raise Refused(err.getvalue().strip().splitlines()[-1])
+        raise RefusedError(err.getvalue().strip().splitlines()[-1])
     return out.getvalue()
 
 

@@ -80,8 +80,7 @@ def _first(result: Any) -> Tensor:
     return result if isinstance(result, Tensor) else result[0]
 
 
-def _same(function: Function, expected: Any, tolerance: float = 0.0) -> Callable[[Any], bool]:
-    del function
+def _same(expected: Any, tolerance: float) -> Callable[[Any], bool]:
     return lambda found: torch.allclose(_first(found).double(), _first(expected).double(), atol=tolerance, rtol=0)
 
 
@@ -94,7 +93,7 @@ def _of_maps() -> Iterator[InputClass]:
             "non-contiguous, with a gradient, float64",
             None,
             *(lambda f=f, v=v: f(v) for v in views),
-            check=_same(f, plain, 1e-6),
+            check=_same(plain, 1e-6),
         )
         half = HEAT.bfloat16()
         yield _calls(
@@ -103,7 +102,7 @@ def _of_maps() -> Iterator[InputClass]:
             None,
             lambda f=f, h=half: f(h),
             lambda f=f, h=half: f(h.half()),
-            check=_same(f, f(half.float()), 1e-2 if name == "upper_median" else 1e-6),
+            check=_same(f(half.float()), 1e-2 if name == "upper_median" else 1e-6),
         )
         yield _calls(
             name,
@@ -215,7 +214,7 @@ def _of_pairs() -> Iterator[InputClass]:
             None,
             *(lambda f=f, d=d: f(BINARY.to(d), BINARY.flip(0)) for d in dtypes),
             *(lambda f=f, d=d: f(BINARY, BINARY.flip(0).to(d)) for d in dtypes),
-            check=_same(f, plain, 1e-6),
+            check=_same(plain, 1e-6),
         )
         yield _calls(
             name,
@@ -281,7 +280,7 @@ def _of_scores() -> Iterator[InputClass]:
             "float64, non-contiguous, with a gradient",
             None,
             *(lambda f=f, v=v: f(v) for v in views),
-            check=_same(f, plain, 1e-6),
+            check=_same(plain, 1e-6),
         )
         yield _calls(
             name,
@@ -589,7 +588,7 @@ def _localization() -> Iterator[InputClass]:
         "Expected `confidences",
         *(
             lambda v=v: figures(confidences=v)
-            for v in ([[NAN, 1]] * 5, [["a", "b"]] * 5, torch.rand(5, 2, device="meta"), (None and 0) or 3)
+            for v in ([[NAN, 1]] * 5, [["a", "b"]] * 5, torch.rand(5, 2, device="meta"), 3)
         ),
     )
     priors = (

@@ -79,7 +79,9 @@ def _objects(text: str) -> Iterator[dict[str, Any]]:
         try:
             value, end = decoder.raw_decode(text, place)
             yield value
-        except (ValueError, RecursionError):
+        except RecursionError:  # nested without end: each further place would be, too
+            return
+        except ValueError:
             end = place + 1
         place = text.find("{", end)
 
