@@ -44,7 +44,8 @@ def main(arguments: list[str] | None = None) -> None:
         rows = [line(inputs, outcome(inputs)) for inputs in module.CLASSES]
         cases, classes = cases + sum(row[2] for row in rows), classes + len(rows)
         parts.append(f"### {title}\n\n{markdown(('function', 'input class', 'cases', 'outcome'), rows)}")
-    head = f"{cases:,} cases of {classes} classes; made by `python benchmarks/inputs_readers.py`.\n"
+    head = f"{cases:,} cases of {classes} classes, with the text of one of the errors of a class; made by "
+    head += "`python benchmarks/inputs_readers.py`.\n"
     options.out.write_text("\n".join([head, *parts]), encoding="utf-8")
 
 

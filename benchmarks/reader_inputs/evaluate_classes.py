@@ -97,7 +97,7 @@ def _saved_maps() -> Iterator[InputClass]:
     shapes = ("(1000000000000, 2)", "(2, 1000000000, 1000000000)", f"(2, {'9' * 40})", f"({', '.join(['10'] * 40)})")
     headers = [f"{{'descr': '<f4', 'fortran_order': False, 'shape': {shape}, }}" for shape in shapes]
     yield _maps(
-        array, "a header of terabytes", lambda: iter([_header(h) + b"\0" * 64 for h in headers]), "cannot be read"
+        array, "a header of terabytes", lambda: iter([_header(h) + b"\0" * 64 for h in headers]), "its header says"
     )
     wild = [
         "{'descr': '<f4', 'fortran_order': False, 'shape': (-1, 2), }",

@@ -89,8 +89,9 @@ class LocalizationTables(Metric):
             maps: raw heatmaps, higher is more likely, in the model's order: one tensor (B, M, h, w), or B tensors (M_i,
                 h, w) with any M_i ≥ 0 and any resolution. Floating; half precision is computed in float32.
             truths: of each sample, a tensor (S_i, T, T) of masks, boolean, or of values in [0, 1]; or a sequence with
-                the boxes of each of its S_i ≥ 1 sources, rows (xmin, ymin, xmax, ymax) in fractions of the frame. All
-                together also one tensor (B, S, T, T). A truth without a positive pixel is counted in ``empty_truths``.
+                the boxes of each of its S_i sources, 1 to 53, rows (xmin, ymin, xmax, ymax) as fractions of the frame.
+                All together also one tensor (B, S, T, T). A truth without a positive pixel is counted in
+                ``empty_truths``.
             valid: with ``maps`` as one tensor, which maps there are, (B, M), bool; None: all.
             map_classes: class ids ≥ 0 of the maps, (B, M) or B rows of M_i, −1 where unknown; used by
                 ``assignment="optimal"``.
@@ -101,8 +102,8 @@ class LocalizationTables(Metric):
 
         Raises:
             TypeError: if dtypes are wrong.
-            ValueError: if shapes or devices do not fit, maps hold NaN or infinity, truths leave [0, 1], or the protocol
-                takes no prior.
+            ValueError: if shapes or devices do not fit, maps hold NaN, infinity or values whose sums may be
+                infinite, truths leave [0, 1], class ids are no integers, or the protocol takes no prior.
         """
         if priors is not None and self.protocol.prior_weight is None:
             raise ValueError(f"Expected `priors` to be None, as protocol {self.protocol.name!r} takes no object prior")
