@@ -85,6 +85,8 @@ def _run(attempt: Attempt | Either) -> str:
     failure: Exception | None = None
     try:
         result = attempt.run()
+    except (RecursionError, NotImplementedError):  # RuntimeErrors too
+        raise
     except ERRORS as error:
         failure = error
     if failure is not None:
