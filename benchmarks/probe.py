@@ -130,7 +130,7 @@ def findings(given: dict[str, Any], found: Path) -> None:
 
 def main() -> None:
     given_path, found = Path(sys.argv[1]), Path(sys.argv[2])
-    given = torch.load(given_path, weights_only=False)
+    given = torch.load(given_path, weights_only=True)
     try:
         findings(given, found)
     except Exception as error:

@@ -3,16 +3,32 @@
 from __future__ import annotations
 
 import re
+import reprlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 # A frame of MUSIC, `<video>_<second>_<frame>`, and a clip of VGGSound, `<video>_<start second>`. YouTube's ids have
 # eleven characters and may hold "_" and "-".
-_MUSIC = re.compile(r"([\w-]{11})_(\d{3,})_(\d{5,})", re.ASCII)
+_MUSIC = re.compile(r"([\w-]{11})_(\d{3,6})_(\d{5,8})", re.ASCII)
 _VGGSOUND = re.compile(r"([\w-]{11})_(\d{6})", re.ASCII)
 _CENTRE = 5.0  # VGGSound's clips last 10 s; the boxes of VGG-SS are drawn on the frame in the middle
 _USUAL_RATES = (30.0, 25.0, 24.0, 15.0, 20.0, 12.0)
+
+
+_LONGEST = 200  # bytes: with a suffix, names of files may have 255
+
+
+def check_name(name: str, where: str) -> None:
+    """Check that a clip's id is the plain name of a file, which it becomes.
+
+    Raises:
+        ValueError: if not, saying ``where`` the id stands.
+    """
+    if name in ("", ".", "..") or any(letter in "/\\:" or not letter.isprintable() for letter in name):
+        raise ValueError(f"Expected an id without path separators in {where}, but got {name[:80]!r}")
+    if len(name.encode()) > _LONGEST:
+        raise ValueError(f"Expected an id of at most {_LONGEST} bytes in {where}, but got {name[:80]!r}…")
 
 
 @dataclass(frozen=True)
@@ -40,7 +56,7 @@ class ClipId:
             return cls(match[1], int(match[2]))
         raise ValueError(
             f"Expected `name` to be an id like 'E7E1kMExVcg_053_01611' (video, second, frame) or 'zpWuikVorYg_000032' "
-            f"(video, start second), but got {name!r}"
+            f"(video, start second), but got {reprlib.repr(name)}"
         )
 
     @property

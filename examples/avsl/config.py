@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
+import math
+import reprlib
 import types
 import typing
 from collections.abc import Sequence
@@ -11,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
+from .yaml_files import read_yaml
 
 CONFIGS = Path(__file__).resolve().parent.parent / "configs"
 SUBSETS = {"music": ("solo", "duet"), "vggsound": ("single", "duet", "trio")}
@@ -22,6 +25,8 @@ LEAST = {
     **dict.fromkeys(("accumulate", "nodes"), 1),
     **dict.fromkeys(("workers", "checkpoint_steps"), 0),
 }
+LARGEST = 2**31 - 1
+MOST = {"image_size": 4096, "embedding_dim": 2**16, "batch_size": 2**16, "workers": 2**10}
 #: What the outcome of a run does not depend on: a run may go on with another value.
 FREE = ("in_memory", "workers", "accelerator", "checkpoint_steps")
 
@@ -145,6 +150,8 @@ class Config:
         Raises:
             ValueError: if there are unknown keys or values of a wrong type.
         """
+        if not isinstance(values, dict) or not all(isinstance(key, str) for key in values):
+            raise ValueError(f"Expected a configuration of keys and values, but got {reprlib.repr(values)}")
         hints = typing.get_type_hints(cls)
         unknown = sorted(set(values) - set(hints))
         if unknown:
@@ -156,19 +163,16 @@ class Config:
         return {k: list(v) if isinstance(v, tuple) else v for k, v in dataclasses.asdict(self).items()}
 
 
-def _read(name: str) -> dict[str, Any]:
+def _read(name: str, above: tuple[Path, ...] = ()) -> dict[str, Any]:
     path = Path(name) if name.endswith((".yaml", ".yml")) else CONFIGS / f"{name}.yaml"
     if not path.is_file():
         known = ", ".join(sorted(p.relative_to(CONFIGS).with_suffix("").as_posix() for p in CONFIGS.rglob("*.yaml")))
         raise FileNotFoundError(f"Expected `config` to be a YAML file or one of {known}, but got {name!r}")
-    try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-    except yaml.YAMLError as error:
-        raise ValueError(f"Expected {path} to hold lines of `key: value`, but {error}") from error
-    if not isinstance(values, dict):
-        raise ValueError(f"Expected {path} to hold lines of `key: value`, but got {values!r}")
+    if path.resolve() in above:
+        raise ValueError(f"Expected {path} to be based on other files, but it is its own base")
+    values = read_yaml(path)
     base = values.pop("base", None)
-    return (_read(str(base)) if base else {}) | values
+    return (_read(str(base), (*above, path.resolve())) if base else {}) | values
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -207,15 +211,16 @@ def _coerce(name: str, value: Any, hint: Any) -> Any:
     if typing.get_origin(hint) is tuple:
         kind = typing.get_args(hint)[0]
         if not isinstance(value, Sequence) or isinstance(value, str):
-            raise ValueError(f"Expected `{name}` to be a list of {kind.__name__}, but got {value!r}")
+            raise ValueError(f"Expected `{name}` to be a list of {kind.__name__}, but got {reprlib.repr(value)}")
         return tuple(_coerce(name, v, kind) for v in value)
     if isinstance(hint, types.UnionType):
         return None if value in (None, "none") else _coerce(name, value, typing.get_args(hint)[0])
     if hint is float and isinstance(value, int | float | str) and not isinstance(value, bool):
-        try:
-            return float(value)
-        except ValueError:
-            pass
+        with contextlib.suppress(ValueError, OverflowError):  # of text that is no number, of an integer too large
+            if math.isfinite(number := float(value)):
+                return number
     elif isinstance(value, hint) and (hint is bool or not isinstance(value, bool)):
-        return value
-    raise ValueError(f"Expected `{name}` to be {hint.__name__}, but got {value!r}")
+        if hint is not int or abs(value) <= MOST.get(name, LARGEST):
+            return value
+        raise ValueError(f"Expected `{name}` to be at most {MOST.get(name, LARGEST)}, but got {reprlib.repr(value)}")
+    raise ValueError(f"Expected `{name}` to be {hint.__name__}, but got {reprlib.repr(value)}")

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import itertools
-import json
+import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -19,6 +20,7 @@ from .constants import FRAME_SIZE
 from .data.clips import Box, ClipFolder, ListedScenes
 from .data.loading import SceneBatch, TrainingScenes
 from .data.scenes import Example, Scenes
+from .files import read_json
 from .localizer import Localizer
 
 Figures = dict[str, float]
@@ -69,14 +71,26 @@ class Prediction(NamedTuple):
 def load_held_out(folder: ClipFolder, subset: str, image_size: int) -> HeldOutScenes:
     """The test scenes of ``subset``."""
     test = folder.test_scenes(subset)
-    silent = []
+    silent: list[SilentObjects] = []
     if folder.silent_objects.is_file():
-        listed = json.loads(folder.silent_objects.read_text(encoding="utf-8"))
-        for clip in test.clips:
-            objects = listed[clip.name]
-            boxes = tuple((x, y, x + w, y + h) for x, y, w, h in (o["bbox"] for o in objects))
-            silent.append(SilentObjects(boxes, tuple(o["class"] for o in objects)))
+        listed = read_json(folder.silent_objects)
+        silent = [_silent_objects(listed, clip.name, folder.silent_objects) for clip in test.clips]
     return HeldOutScenes(subset, Scenes(folder.root, [c.name for c in test.clips], image_size), test, silent)
+
+
+def _silent_objects(listed: Any, clip: str, path: Path) -> SilentObjects:
+    try:
+        objects = listed[clip]
+        boxes = tuple((float(x), float(y), float(x + w), float(y + h)) for x, y, w, h in (o["bbox"] for o in objects))
+        classes = tuple(str(o["class"]) for o in objects)
+        if all(math.isfinite(value) for box in boxes for value in box):
+            return SilentObjects(boxes, classes)
+    except (KeyError, IndexError, TypeError, ValueError, OverflowError):
+        pass
+    raise ValueError(
+        f'Expected {path} to hold {{"class", "bbox": [x, y, width, height]}} a silent object of clip {clip!r}, '
+        "but it does not"
+    )
 
 
 def _stack(examples: list[Example]) -> tuple[Tensor, Tensor]:

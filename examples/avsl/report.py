@@ -89,7 +89,9 @@ def _draw_scene(axes: Sequence[Axes], held_out: HeldOutScenes, prediction: Predi
         axis.axis("off")
         axis.imshow(picture)
         draw_boxes(axis, held_out, index, silent=axis is axes[0])
-    axes[0].set_title(", ".join(c for clip in scene for c in held_out.test.clips[clip].classes), fontsize=9)
+    axes[0].set_title(
+        ", ".join(c for clip in scene for c in held_out.test.clips[clip].classes), fontsize=9, parse_math=False
+    )
     overlay(axes[1], picture, prediction.sound[index])
     axes[1].set_title("sound", fontsize=9)
     for number, axis in enumerate(axes[2:]):

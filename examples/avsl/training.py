@@ -9,6 +9,7 @@ import json
 import logging
 import time
 import warnings
+import zipfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -30,10 +31,12 @@ from .data.music import MusicFolder
 from .data.quality import with_quality
 from .data.vggsound import VggsoundFolder
 from .evaluation import Figures, HeldOutScenes, chance, collapse, load_held_out, predict, resolution, score
-from .files import write_json, write_text, written_aside
+from .exit_status import exit_status
+from .files import read_json, write_json, write_text, written_aside
 from .localizer import Localizer
 from .report import draw_sheet, rich_table, write_report
 from .text import CaptionTable, encode_captions
+from .yaml_files import read_yaml
 
 log = logging.getLogger(__name__)
 
@@ -81,18 +84,11 @@ def _default_config(options: argparse.Namespace, dataset: str) -> list[str]:
 def main(arguments: Sequence[str] | None = None, dataset: str = "music") -> int:
     """Run the job; 0 on success, 2 if it can't be done, 130 if it was interrupted."""
     options = parse_arguments(arguments, dataset)
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
-    for noisy in ("httpx", "lightning.pytorch.utilities.rank_zero"):
-        logging.getLogger(noisy).setLevel(logging.WARNING)
-    try:
+
+    def job() -> None:
         run(options, Console())
-    except KeyboardInterrupt:
-        log.info("Stopped. The same command goes on from here.")
-        return 130
-    except (OSError, ModuleNotFoundError, ValueError) as error:
-        log.error("%s: %s", type(error).__name__, error)
-        return 2
-    return 0
+
+    return exit_status(job)
 
 
 def run(options: argparse.Namespace, console: Console) -> dict[str, Figures]:
@@ -104,7 +100,7 @@ def run(options: argparse.Namespace, console: Console) -> dict[str, Figures]:
     directory = options.runs / (options.name or _default_name(options, config))
     with _claimed(directory, config, folder.root):
         if (directory / "metrics.json").is_file():
-            rows: dict[str, Figures] = json.loads((directory / "metrics.json").read_text(encoding="utf-8"))["percent"]
+            rows: dict[str, Figures] = read_json(directory / "metrics.json", "percent")
             note = "complete; delete it or choose another --name to run again"
             console.print(rich_table(rows, f"{directory} ({note})"))
             return rows
@@ -182,7 +178,7 @@ def _claim(path: Path, wanted: dict[str, object]) -> None:
     if not path.is_file():
         write_text(path, yaml.safe_dump(wanted, sort_keys=False))
         return
-    found = yaml.safe_load(path.read_text(encoding="utf-8"))
+    found = read_yaml(path)
     keys = (wanted.keys() | found.keys()) - set(FREE)
     differing = sorted(k for k in keys if wanted.get(k) != found.get(k))
     if differing:
@@ -216,7 +212,12 @@ def _load_pretrained(model: Localizer, config: Config, media: str | None, cache:
     described = json.dumps([media, *(config.as_dict()[k] for k in keys)]).encode() + targets.numpy().tobytes()
     path = cache / f"pretrained-{hashlib.sha256(described).hexdigest()[:16]}.pt"
     if path.is_file():
-        model.visual.load_state_dict(torch.load(path, weights_only=True))
+        try:
+            model.visual.load_state_dict(torch.load(path, weights_only=True))
+        except Exception as error:  # of bytes that are no weights, the reader raises anything
+            raise ValueError(
+                f"Expected {path} to hold pretrained weights, but it can't be read. Delete it to have them made again."
+            ) from error
         return
     images, labels = render_crops(config.crops, config.image_size, config.seed, media)
     pretrain(
@@ -229,6 +230,8 @@ def _load_pretrained(model: Localizer, config: Config, media: str | None, cache:
 def _fit(model: Localizer, data: TrainingScenes, directory: Path, config: Config) -> None:
     """Train, from the last checkpoint if there is one, and leave the model on the device that it was trained on."""
     last = directory / "checkpoints" / "last.ckpt"
+    if last.is_file() and not zipfile.is_zipfile(last):  # which tells a file that lost its end, without reading it
+        raise ValueError(f"Expected {last} to be a checkpoint, but it is damaged. Delete it to train from the start.")
     model.train()
     several = config.devices * config.nodes != 1
     trainer = L.Trainer(
@@ -276,5 +279,5 @@ def _untrained_figures(path: Path, model: Localizer, tests: Sequence[HeldOutScen
     """Figures before training, kept so that a resumed run need not compute them again."""
     if not path.is_file():
         write_json(path, _merge([score(test, predict(model, test, workers=config.workers)) for test in tests]))
-    figures: Figures = json.loads(path.read_text(encoding="utf-8"))
+    figures: Figures = read_json(path)
     return figures

@@ -7,14 +7,14 @@ import math
 from pathlib import Path
 from typing import Any
 
-from sslosses.annotations._clips import check_clip
+from sslosses.annotations._text import check_clip, check_name, enumerated, shown
 from sslosses.annotations.records import AnnotationError
 
 
 def read_entries(path: Path, keys: tuple[str, ...]) -> list[dict[str, Any]]:
     """The list of objects in a file, each with at least the given keys."""
     try:
-        entries = json.loads(path.read_text(encoding="utf-8"))
+        entries = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=_without_repetition)
     except UnicodeDecodeError as error:
         raise AnnotationError(f"{path}: expected JSON in UTF-8, but byte {error.start} is not UTF-8") from error
     except json.JSONDecodeError as error:
@@ -22,7 +22,7 @@ def read_entries(path: Path, keys: tuple[str, ...]) -> list[dict[str, Any]]:
             f"{path}: expected a complete JSON list, but line {error.lineno}, column {error.colno} cannot be read "
             f"({error.msg}); the file may be truncated"
         ) from error
-    except (RecursionError, ValueError) as error:  # nested without end, or an integer of thousands of digits
+    except (RecursionError, ValueError) as error:  # nested without end, an integer of thousands of digits, a key twice
         raise AnnotationError(f"{path}: expected a JSON list of entries, but it cannot be read ({error})") from error
     if not isinstance(entries, list):
         raise AnnotationError(f"{path}: expected a JSON list of entries, but got {_kind(entries)}")
@@ -33,23 +33,26 @@ def read_entries(path: Path, keys: tuple[str, ...]) -> list[dict[str, Any]]:
         if missing:
             raise AnnotationError(
                 f"{path}: entry {index}: expected the keys {', '.join(keys)}, but {', '.join(missing)} is missing; "
-                f"the entry holds {', '.join(map(str, entry)) or 'nothing'}"
+                f"the entry holds {enumerated(entry)}"
             )
     return entries
 
 
 def text(path: Path, index: int, entry: dict[str, Any], key: str) -> str:
-    """A non-empty string."""
+    """A non-empty, printable string."""
     value = entry[key]
-    if not isinstance(value, str) or not value:
-        raise AnnotationError(f"{path}: entry {index}: expected {key!r} to be a non-empty string, but got {value!r}")
-    return value
+    check_name(f"{path}: entry {index}: expected {key!r}", value)
+    name: str = value
+    return name
 
 
 def clip_id(path: Path, index: int, entry: dict[str, Any], key: str) -> str:
     """A string that is a clip id."""
-    value = text(path, index, entry, key)
-    check_clip(f"{path}: entry {index}: expected {key!r}", value)
+    value = entry[key]
+    where = f"{path}: entry {index}: expected {key!r}"
+    if not isinstance(value, str) or not value:
+        raise AnnotationError(f"{where} to be a non-empty string, but got {shown(value)}")
+    check_clip(where, value)
     return value
 
 
@@ -62,13 +65,13 @@ def boxes(path: Path, index: int, entry: dict[str, Any], key: str) -> list[tuple
     """A list of fours of finite numbers."""
     value = entry[key]
     if not isinstance(value, list):
-        raise AnnotationError(f"{path}: entry {index}: expected {key!r} to be a list of boxes, but got {value!r}")
+        raise AnnotationError(f"{path}: entry {index}: expected {key!r} to be a list of boxes, but got {shown(value)}")
     return [_four_numbers(f"{path}: entry {index}: expected {key}[{i}]", box) for i, box in enumerate(value)]
 
 
 def _four_numbers(where: str, value: Any) -> tuple[float, float, float, float]:
     if not isinstance(value, list) or len(value) != 4 or not all(_is_finite_number(v) for v in value):
-        raise AnnotationError(f"{where} to be a list of 4 finite numbers, but got {value!r}")
+        raise AnnotationError(f"{where} to be a list of 4 finite numbers, but got {shown(value)}")
     a, b, c, d = (float(v) for v in value)
     return a, b, c, d
 
@@ -82,5 +85,14 @@ def _is_finite_number(value: Any) -> bool:
         return False
 
 
+def _without_repetition(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in found:
+            raise ValueError(f"an object holds the key {shown(key)} twice")
+        found[key] = value
+    return found
+
+
 def _kind(value: Any) -> str:
-    return {dict: "an object", list: "a list", str: "a string", type(None): "null"}.get(type(value), f"{value!r}")
+    return {dict: "an object", list: "a list", str: "a string", type(None): "null"}.get(type(value), shown(value))

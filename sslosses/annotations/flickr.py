@@ -9,12 +9,14 @@ from typing import NoReturn
 from xml.etree.ElementTree import Element, TreeBuilder
 from xml.parsers import expat
 
-from sslosses._checks import check_count
+from sslosses._checks import check_count, check_number
 from sslosses.annotations._boxes import Collector, has_area
-from sslosses.annotations._clips import check_clip
+from sslosses.annotations._text import check_clip, enumerated, shown
 from sslosses.annotations.records import AnnotationError, Annotations, Box, InvalidBox, Record
 
 _CORNERS = ("xmin", "ymin", "xmax", "ymax")
+_MOST_PIXELS = 1 << 16
+_DEEPEST = 100
 _MOST_BYTES = 1 << 20  # a real file has about a thousand
 
 
@@ -43,7 +45,7 @@ def read_flickr(folder: str | PathLike[str], on_invalid: str = "report", *, side
         AnnotationError: if a file is not of this format, declares a document type, or a box or frame is invalid with
             ``on_invalid="error"``; the message names the file.
         TypeError: if ``side`` is no integer.
-        ValueError: if ``on_invalid`` is none of the three, or ``side`` is below 1.
+        ValueError: if ``on_invalid`` is none of the three, or ``side`` is outside [1, 65536].
 
     Reference:
         Senocak et al., Learning to Localize Sound Source in Visual Scenes, CVPR 2018.
@@ -63,6 +65,7 @@ def read_flickr(folder: str | PathLike[str], on_invalid: str = "report", *, side
     """
     folder = Path(folder)
     check_count("side", side)
+    check_number("side", side, most=_MOST_PIXELS)
     collector = Collector(folder, on_invalid)
     if not folder.is_dir():
         raise FileNotFoundError(f"Expected a folder of XML files, but there is no folder {folder}")
@@ -82,6 +85,8 @@ def read_flickr(folder: str | PathLike[str], on_invalid: str = "report", *, side
 
 
 def _parse(path: Path) -> Element:
+    if not path.is_file():
+        raise AnnotationError(f"{path}: expected a file of XML, but it is none")
     size = path.stat().st_size
     if size > _MOST_BYTES:
         raise AnnotationError(f"{path}: expected at most {_MOST_BYTES:,} bytes, but got {size:,}")
@@ -91,16 +96,30 @@ def _parse(path: Path) -> Element:
     def refuse(*_: object) -> NoReturn:
         raise AnnotationError(f"{path}: expected XML without a document type or entities, but it declares some")
 
+    open_elements: list[str] = []
+
+    def start(name: str, attributes: dict[str, str]) -> None:
+        open_elements.append(name)
+        if len(open_elements) > _DEEPEST:
+            raise AnnotationError(f"{path}: expected elements nested at most {_DEEPEST} deep, but got more")
+        builder.start(name, attributes)
+
+    def end(name: str) -> None:
+        open_elements.pop()
+        builder.end(name)
+
     # Entities can only be declared in a document type. The further handlers hold should a parser skip the first.
     parser.StartDoctypeDeclHandler = refuse
     parser.EntityDeclHandler = refuse
     parser.ExternalEntityRefHandler = refuse
-    parser.StartElementHandler = builder.start
-    parser.EndElementHandler = builder.end
+    parser.StartElementHandler = start
+    parser.EndElementHandler = end
     parser.CharacterDataHandler = builder.data
     try:
         parser.Parse(path.read_bytes(), True)
-    except expat.ExpatError as error:
+    except (expat.ExpatError, LookupError, ValueError) as error:  # of encodings that are unknown, expat asks Python
+        if isinstance(error, AnnotationError):
+            raise
         raise AnnotationError(f"{path}: expected well-formed XML, but it cannot be read ({error})") from error
     return builder.close()
 
@@ -114,12 +133,12 @@ def _corners(path: Path, box: Element, side: int) -> Box:
     else:
         raise AnnotationError(
             f"{path}: expected a bbox to hold {', '.join(_CORNERS)}, or five elements that end with these, but "
-            f"it holds {', '.join(child.tag for child in box) or 'nothing'}"
+            f"it holds {enumerated(child.tag for child in box)}"
         )
     try:
         xmin, ymin, xmax, ymax = values = [float(text or "") for text in texts]
     except ValueError:
         values = [math.nan]
     if not all(math.isfinite(v) for v in values):
-        raise AnnotationError(f"{path}: expected the corners of a bbox to be finite numbers, but got {texts}")
+        raise AnnotationError(f"{path}: expected the corners of a bbox to be finite numbers, but got {shown(texts)}")
     return xmin / side, ymin / side, xmax / side, ymax / side

@@ -7,7 +7,7 @@ from os import PathLike
 from pathlib import Path
 
 from sslosses.annotations._boxes import Collector
-from sslosses.annotations._clips import check_clip
+from sslosses.annotations._text import check_clip, lines_of, shown
 from sslosses.annotations.records import AnnotationError, Annotations, InvalidBox, MixtureRecord
 from sslosses.annotations.vggss import read_vggss
 
@@ -56,20 +56,16 @@ def read_vggsound_mixtures(
     broken: dict[str, list[InvalidBox]] = {}
     for box in single.report.invalid:
         broken.setdefault(box.clip, []).append(box)
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except UnicodeDecodeError as error:
-        raise AnnotationError(f"{path}: expected text in UTF-8, but byte {error.start} is not UTF-8") from error
     length = 0
-    for number, line in enumerate(lines, 1):
+    for number, line in enumerate(lines_of(path), 1):
         if not line.strip():
             continue
         where = f"{path}: line {number}"
         parts = [part.strip() for part in line.split(",")]
         length = length or len(parts)
         if not all(parts) or len(parts) % 2 or len(parts) != length:
-            form = ",".join(f"id{j},class{j}" for j in range(1, max(length // 2, 2) + 1))
-            raise AnnotationError(f"{where}: expected {form!r}, but got {line!r}")
+            form = ",".join(f"id{j},class{j}" for j in range(1, min(max(length // 2, 2), 3) + 1))
+            raise AnnotationError(f"{where}: expected {form!r}, but got {shown(line)}")
         frames, names = parts[::2], parts[1::2]
         for clip, name in zip(frames, names, strict=True):
             check_clip(f"{where}: expected the id", clip)
@@ -78,7 +74,7 @@ def read_vggsound_mixtures(
             if _plain(single[clip].classes[0]) != _plain(name):
                 raise AnnotationError(
                     f"{where}: expected {clip!r} to be {single[clip].classes[0]!r} as in {single.report.file}, "
-                    f"but got {name!r}"
+                    f"but got {shown(name)}"
                 )
         record = MixtureRecord(
             "+".join(frames),

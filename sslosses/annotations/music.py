@@ -7,8 +7,8 @@ from os import PathLike
 from pathlib import Path
 
 from sslosses.annotations._boxes import Collector, has_area
-from sslosses.annotations._clips import check_clip
 from sslosses.annotations._json import clip_id, four_numbers, read_entries, text
+from sslosses.annotations._text import check_clip, check_name, lines_of, shown
 from sslosses.annotations.records import AnnotationError, Annotations, InvalidBox, Record
 
 _SOLO_KEYS = (("class", "bbox"),)
@@ -109,8 +109,8 @@ def read_music_split(path: str | PathLike[str]) -> tuple[SplitEntry, ...]:
 
     Raises:
         FileNotFoundError: if there is no such file.
-        AnnotationError: if a line is not of the form of the first one, or the file is empty; the message names file and
-            line.
+        AnnotationError: if a line is not of the form of the first one, names a clip again or an id that is no file
+            name, or the file is empty; the message names file and line.
 
     Example:
         >>> import pathlib, tempfile
@@ -121,20 +121,23 @@ def read_music_split(path: str | PathLike[str]) -> tuple[SplitEntry, ...]:
         SplitEntry(clip='a_000', classes=('cello', 'flute'))
     """
     path = Path(path)
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except UnicodeDecodeError as error:
-        raise AnnotationError(f"{path}: expected text in UTF-8, but byte {error.start} is not UTF-8") from error
     entries: list[SplitEntry] = []
-    for number, line in enumerate(lines, 1):
+    first: dict[str, int] = {}
+    for number, line in enumerate(lines_of(path), 1):
         if not line.strip():
             continue
         clip, *classes = (part.strip() for part in line.split(","))
         wanted = len(entries[0].classes) if entries else min(len(classes), 2)
         if not clip or not all(classes) or len(classes) != wanted:
             form = ",".join(["id", "class1", "class2"][: wanted + 1])
-            raise AnnotationError(f"{path}: line {number}: expected {form!r}, but got {line!r}")
+            raise AnnotationError(f"{path}: line {number}: expected {form!r}, but got {shown(line)}")
         check_clip(f"{path}: line {number}: expected the id", clip)
+        for name in classes:
+            check_name(f"{path}: line {number}: expected a class", name)
+        if first.setdefault(clip, number) != number:
+            raise AnnotationError(
+                f"{path}: line {number}: expected each clip once, but {clip!r} is in line {first[clip]} too"
+            )
         entries.append(SplitEntry(clip, tuple(classes)))
     if not entries:
         raise AnnotationError(

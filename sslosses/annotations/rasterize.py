@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from sslosses._checks import check_count
+from sslosses._checks import check_count, check_number
+from sslosses.annotations._text import shown
 
+_MOST_SIDE = 16_384  # a mask of it takes a gigabyte in float32
 Boxes = Sequence[Sequence[float]] | Tensor
 
 
@@ -28,8 +31,8 @@ def rasterize(boxes: Boxes, size: int = 224) -> Tensor:
         (size, size), bool.
 
     Raises:
-        TypeError: if ``size`` is no integer.
-        ValueError: if a box does not hold 4 finite numbers, or ``size`` is below 1.
+        TypeError: if ``boxes`` is no sequence of boxes or ``size`` no integer.
+        ValueError: if a box does not hold 4 finite numbers, or ``size`` is outside [1, 16384].
 
     Reference:
         Chen et al., Localizing Visual Sounds the Hard Way, CVPR 2021, evaluation code.
@@ -107,9 +110,21 @@ def rasterize_annotators(boxes: Boxes, size: int = 224) -> Tensor:
 def _pixels(boxes: Boxes, size: int) -> list[tuple[int, ...]]:
     """Corners in pixels within [0, size]."""
     check_count("size", size)
+    check_number("size", size, most=_MOST_SIDE)
+    rows: Any = boxes.tolist() if isinstance(boxes, Tensor) and not boxes.is_meta else boxes
+    if not isinstance(rows, Sequence):
+        got = "a tensor on the device meta" if isinstance(boxes, Tensor) else shown(boxes)
+        raise TypeError(f"Expected `boxes` to be a sequence of boxes or a tensor (n, 4), but got {got}")
     corners = []
-    for row in boxes.tolist() if isinstance(boxes, Tensor) else boxes:
-        if not isinstance(row, Sequence) or len(row) != 4 or not all(math.isfinite(v) for v in row):
-            raise ValueError(f"Expected a box to hold 4 finite numbers (xmin, ymin, xmax, ymax), but got {row!r}")
+    for row in rows:
+        if not isinstance(row, Sequence) or len(row) != 4 or not all(map(_is_finite, row)):
+            raise ValueError(f"Expected a box to hold 4 finite numbers (xmin, ymin, xmax, ymax), but got {shown(row)}")
         corners.append(tuple(int(size * min(max(v, 0.0), 1.0)) for v in row))
     return corners
+
+
+def _is_finite(value: object) -> bool:
+    try:
+        return math.isfinite(value)  # type: ignore[arg-type]
+    except (TypeError, OverflowError):  # no number, or an integer beyond float
+        return False

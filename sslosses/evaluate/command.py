@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -104,6 +105,7 @@ def _run(options: argparse.Namespace) -> str:
                     resolution=scores.resolution,
                 ),
                 encoding="utf-8",
+                errors="backslashreplace",  # of paths that are not UTF-8, as JSON escapes
             )
             if not options.no_sheet:
                 sheet.draw(
@@ -163,8 +165,15 @@ def _parser() -> argparse.ArgumentParser:
     add("--no-sheet", action="store_true", help="draw no pictures")
     add("--frames-dir", type=Path, help="folder of <clip>.jpg or <clip>.png to draw behind the maps")
     add("--pictures", type=_positive, default=4, metavar="N", help=helps["pictures"])
-    add("--seed", type=int, default=0, help=helps["seed"])
+    add("--seed", type=_seed, default=0, help=helps["seed"])
     return parser
+
+
+def _seed(text: str) -> int:
+    value = int(text) if re.fullmatch("-?[0-9]{1,20}", text) else None
+    if value is None or not -(2**63) <= value < 2**64:
+        raise argparse.ArgumentTypeError(f"expected an integer from -2⁶³ to 2⁶⁴ - 1, got {text[:80]!r}")
+    return value
 
 
 def _positive(text: str) -> int:

@@ -2,48 +2,61 @@
 
 from __future__ import annotations
 
+import contextlib
+import math
 import zipfile
-import zlib
+from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
+from typing import IO
 
 import numpy as np
 import torch
-from numpy.lib.npyio import NpzFile
 from torch import Tensor
 
-from sslosses.evaluate.errors import CommandError
+from sslosses.evaluate.errors import CommandError, named, some
 
-_UNREADABLE = (OSError, EOFError, KeyError, ValueError, MemoryError, zipfile.BadZipFile, zlib.error)
+_MOST_BYTES = 1 << 28  # of a clip's maps: two of 4096² in float64
+_HEADER = {
+    (1, 0): np.lib.format.read_array_header_1_0,
+    (2, 0): np.lib.format.read_array_header_2_0,
+}
 
 
 class SavedMaps:
     """Heatmaps by clip id: ``<clip>.npy`` and ``<clip>.npz`` (of one array) in a folder, or the arrays of one NPZ.
 
-    Only one clip's maps are in memory at a time. Nothing is unpickled.
+    Only one clip's maps are in memory at a time. Nothing is unpickled, and nothing is read that says to be larger than
+    256 MiB, or than its file.
     """
 
     def __init__(self, path: Path) -> None:
         """List the clips."""
         self.path = path
-        self._archive: NpzFile | None = None
+        self._archive: zipfile.ZipFile | None = None
         self._files: dict[str, Path] = {}
         if path.is_dir():
             for file in sorted(path.iterdir()):
                 if file.suffix not in (".npy", ".npz"):
                     continue
                 if file.stem in self._files:
-                    raise CommandError(f"{path}: expected one file a clip, but {file.stem} has a .npy and a .npz")
+                    raise CommandError(
+                        f"{path}: expected one file a clip, but {named(file.stem)} has a .npy and a .npz"
+                    )
                 self._files[file.stem] = file
             self.clips = tuple(self._files)
         elif path.exists():
             try:
-                self._archive = _open(path)
-            except _UNREADABLE as error:
+                self._archive = zipfile.ZipFile(path)
+            except Exception as error:  # of bytes that are no archive, the reader raises anything
                 raise CommandError(
                     f"{path}: expected a folder or an NPZ file of maps, but got neither ({error})"
                 ) from error
-            self.clips = tuple(self._archive.files)
+            self.clips = tuple(name.removesuffix(".npy") for name in self._archive.namelist())
+            twice = [clip for clip, count in Counter(self.clips).items() if count > 1]
+            if twice:
+                raise CommandError(f"{path}: expected one array a clip, but several are named {some(twice)}")
         else:
             raise CommandError(f"Expected a folder or an NPZ file of maps, but there is no {path}")
 
@@ -59,44 +72,69 @@ class SavedMaps:
             self._archive.close()
 
     def load(self, clip: str) -> Tensor:
-        """Maps of a clip, (M, h, w), float32 or float64.
+        """The maps of a clip.
+
+        Args:
+            clip: one of ``clips``.
+
+        Returns:
+            (M, h, w), float32 or float64.
 
         Raises:
             CommandError: if they can't be read, or are no (h, w) or (M, h, w) array of finite numbers.
         """
         try:
-            array = self._read(clip)
-        except _UNREADABLE as error:
-            raise CommandError(f"{clip}: expected an array of numbers, but it cannot be read ({error})") from error
+            with self._opened(clip) as (stream, size):
+                array = _read_array(stream, size)
+        except Exception as error:  # of bytes that are no array, the readers raise anything
+            raise CommandError(
+                f"{named(clip)}: expected an array of numbers, but it cannot be read ({error})"
+            ) from error
         if array.dtype.kind not in "fiub":
-            raise CommandError(f"{clip}: expected an array of real numbers, but got dtype {array.dtype}")
+            raise CommandError(f"{named(clip)}: expected an array of real numbers, but got dtype {array.dtype}")
         if array.ndim not in (2, 3) or 0 in array.shape[-2:]:
-            raise CommandError(f"{clip}: expected maps of shape (h, w) or (M, h, w), but got {array.shape}")
-        maps = torch.from_numpy(array.astype(np.float64 if array.dtype == np.float64 else np.float32))
+            raise CommandError(f"{named(clip)}: expected maps of shape (h, w) or (M, h, w), but got {array.shape}")
+        with np.errstate(over="ignore"):  # to infinity, which is refused
+            maps = torch.from_numpy(array.astype(np.float64 if array.dtype == np.float64 else np.float32))
         if not bool(torch.isfinite(maps).all()):
-            raise CommandError(f"{clip}: expected finite maps, but got NaN or infinite values")
+            raise CommandError(f"{named(clip)}: expected finite maps, but got NaN or infinite values")
         return maps[None] if maps.ndim == 2 else maps
 
-    def _read(self, clip: str) -> np.ndarray:
+    @contextlib.contextmanager
+    def _opened(self, clip: str) -> Iterator[tuple[IO[bytes], int]]:
+        """The bytes of a clip's NPY and how many they are."""
         if self._archive is not None:
-            return np.asarray(self._archive[clip])
+            name = f"{clip}.npy" if f"{clip}.npy" in self._archive.NameToInfo else clip
+            with self._archive.open(name) as stream:
+                yield stream, self._archive.getinfo(name).file_size
+            return
         file = self._files[clip]
-        if file.suffix == ".npz":
-            with _open(file) as archive:
-                if len(archive.files) != 1:
-                    raise ValueError(f"{file.name} holds {len(archive.files)} arrays, not one")
-                return np.asarray(archive[archive.files[0]])
-        with file.open("rb") as stream:
-            array = np.load(stream, allow_pickle=False)
-        if not isinstance(array, np.ndarray):
-            array.close()
-            raise ValueError(f"{file.name} is an archive, not an array")
-        return array
+        if not file.is_file():  # what is no file may never end
+            raise ValueError(f"{file.name} is no file")
+        if file.suffix == ".npy":
+            with file.open("rb") as stream:
+                yield stream, file.stat().st_size
+            return
+        with zipfile.ZipFile(file) as archive:
+            members = archive.infolist()
+            if len(members) != 1:
+                raise ValueError(f"{file.name} holds {len(members)} arrays, not one")
+            with archive.open(members[0]) as stream:
+                yield stream, members[0].file_size
 
 
-def _open(path: Path) -> NpzFile:
-    """An NPZ file; anything else that NumPy can load is refused."""
-    archive = np.load(path, allow_pickle=False) if zipfile.is_zipfile(path) else None
-    if not isinstance(archive, NpzFile):
-        raise ValueError(f"{path.name} is no NPZ file")
-    return archive
+def _read_array(stream: IO[bytes], size: int) -> np.ndarray:
+    """The array of an NPY of ``size`` bytes; what it says of itself is checked before memory is taken for it."""
+    if size > _MOST_BYTES:
+        raise ValueError(f"it holds {size:,} bytes, at most {_MOST_BYTES:,} are read")
+    version = np.lib.format.read_magic(stream)
+    if version not in _HEADER:
+        raise ValueError(f"it is of version {version} of the format, not {' or '.join(map(str, _HEADER))}")
+    shape, _, dtype = _HEADER[version](stream)
+    if dtype.hasobject:
+        raise ValueError("Object arrays cannot be loaded: they can hold code")
+    if math.prod(shape) * dtype.itemsize > size:
+        raise ValueError(f"its header says {shape} of {dtype}, more than its {size:,} bytes hold")
+    stream.seek(0)
+    array: np.ndarray = np.lib.format.read_array(stream, allow_pickle=False)
+    return array

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,8 @@ from sslosses.annotations import MixtureRecord, Record
 from sslosses.evaluate.benchmark import Benchmark
 from sslosses.evaluate.saved_maps import SavedMaps
 from sslosses.metrics import Protocol
+
+log = logging.getLogger(__name__)
 
 _COLOURS = ("lime", "deepskyblue", "magenta", "orange")
 _GROUPS = ("best", "median", "worst")
@@ -64,7 +67,7 @@ def draw(
                 axis = row_axes[column]
                 _draw_panel(axis, picture, heat, truths)
                 title = f"{name}: {score}\n{clip}" if number == 0 else ""
-                axis.set_title(title, fontsize=7, loc="left")
+                axis.set_title(title, fontsize=7, loc="left", parse_math=False)
                 column += 1
     figure.suptitle(f"Clips by their AUC, protocol {protocol.name}", fontsize=9)
     figure.savefig(path, dpi=100)
@@ -118,8 +121,9 @@ def _picture(folder: Path | None, clip: str, size: int) -> np.ndarray | None:
         try:
             with image.open(folder / f"{clip}{suffix}") as opened:
                 return np.asarray(opened.convert("L").resize((size, size)))
-        except OSError:
-            continue
+        except Exception as error:  # of bytes that are no picture, the decoders raise anything
+            if not isinstance(error, FileNotFoundError):
+                log.warning("%s cannot be read and is left out: %s", folder / f"{clip}{suffix}", error)
     return None
 
 

@@ -10,6 +10,7 @@ from torch import Tensor
 from sslosses._checks import check_count, check_number
 from sslosses.metrics._samples import Truths
 from sslosses.metrics._scoring import Canvases, Scorer
+from sslosses.metrics.functional._inputs import check_size, check_values
 from sslosses.metrics.localization import SoundLocalization
 from sslosses.metrics.protocols import Protocol
 
@@ -46,8 +47,8 @@ def chance_levels(
             where the protocol has one entry a frame.
         resolution: height and width of the random maps, a frame.
         seed: seed of the random maps.
-        sigma: standard deviation of the Gaussian, in frame sides. A binarisation at the median sees only the order of
-            the pixels, so there it changes nothing.
+        sigma: standard deviation of the Gaussian, in frame sides, 0.001 to 1000. A binarisation at the median sees
+            only the order of the pixels, so there it changes nothing.
         task: as for :class:`SoundLocalization`.
         frames: as for :class:`SoundLocalization`.
 
@@ -74,10 +75,13 @@ def chance_levels(
     """
     if maps_per_sample is not None:
         check_count("maps_per_sample", maps_per_sample)
-    check_number("sigma", sigma, above=0)
-    height, width = resolution
-    check_count("resolution[0]", height)
-    check_count("resolution[1]", width)
+    check_number("sigma", sigma, least=1e-3, most=1e3)  # beyond, all its values are equal
+    if isinstance(seed, bool) or not isinstance(seed, int) or not -(2**63) <= seed < 2**64:
+        raise ValueError(f"Expected `seed` to be an integer from -2⁶³ to 2⁶⁴ - 1, but got {seed!r}")
+    if not isinstance(truths, Tensor | Sequence) or not len(truths):
+        got = "an empty one" if isinstance(truths, Tensor | Sequence) else type(truths).__name__
+        raise ValueError(f"Expected `truths` to be a tensor or a sequence of at least one sample, but got {got}")
+    height, width = check_size("resolution", resolution)
     plain = SoundLocalization(protocol, task=task, frames=frames)
     whole = SoundLocalization(protocol, task=task, frames=frames, scorer=_WholeFrame)
     generator = torch.Generator().manual_seed(seed)
@@ -95,6 +99,8 @@ def chance_levels(
         for chunk in _chunks(truths):
             maps = []
             for truth in chunk:
+                if isinstance(truth, Tensor):
+                    check_values("truths", truth)
                 sources = len(truth)
                 device = truth.device if isinstance(truth, Tensor) else torch.device("cpu")
                 count = sources if maps_per_sample is None else maps_per_sample

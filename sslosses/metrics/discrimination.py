@@ -77,6 +77,10 @@ class SilentObjectDiscrimination(Metric):
         self.pairs += counted.sum()
         self.same_class_pairs += (counted & same).sum()
 
+    def set_dtype(self, dst_type: str | torch.dtype) -> Metric:  # noqa: ARG002
+        """Leave the sums as they are: other dtypes would round them."""
+        return self
+
     def compute(self) -> dict[str, Tensor]:
         """Shares over all pairs and over those of one class (float64, NaN without a pair), and their counts (int64)."""
         return {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -23,6 +24,8 @@ from sslosses.metrics._tables import (
 )
 from sslosses.metrics.result import LocalizationResult
 
+#: Kinds of figures whose column of a table is computed only where one of them is wanted.
+_ON_DEMAND = {"AP", "PIAP", "DetAP", "DetF1"}
 _PIXELS = 2**19  # evaluated at once: about 10 maps of 224², which stay in a processor's cache
 
 
@@ -38,6 +41,7 @@ class LocalizationTables(Metric):
     plot_lower_bound = 0.0
     plot_upper_bound = 1.0
 
+    rules: Tensor
     entry_rows: list[Tensor]
     sample_rows: list[Tensor]
 
@@ -60,6 +64,11 @@ class LocalizationTables(Metric):
         self.frames = frames
         kinds = {protocols.parse_figure(figure)[0] for figure in self.figures}
         self.scorer = scorer(self.protocol, task, frames, kinds)
+        # Tables of other rules must not be mixed with these: not by merging or loading, nor by a MetricCollection,
+        # which lets metrics whose states are equal after their first update share them from then on.
+        described = repr((self.protocol, task, frames, sorted(kinds & _ON_DEMAND), scorer.__qualname__))
+        digest = torch.tensor(list(hashlib.sha256(described.encode()).digest()), dtype=torch.uint8)
+        self.add_state("rules", digest, dist_reduce_fx="max")
         self.add_state("entry_rows", [], dist_reduce_fx="cat")
         self.add_state("sample_rows", [], dist_reduce_fx="cat")
 
@@ -80,8 +89,9 @@ class LocalizationTables(Metric):
             maps: raw heatmaps, higher is more likely, in the model's order: one tensor (B, M, h, w), or B tensors (M_i,
                 h, w) with any M_i ≥ 0 and any resolution. Floating; half precision is computed in float32.
             truths: of each sample, a tensor (S_i, T, T) of masks, boolean, or of values in [0, 1]; or a sequence with
-                the boxes of each of its S_i ≥ 1 sources, rows (xmin, ymin, xmax, ymax) in fractions of the frame. All
-                together also one tensor (B, S, T, T). A truth without a positive pixel is counted in ``empty_truths``.
+                the boxes of each of its S_i sources, 1 to 53, rows (xmin, ymin, xmax, ymax) as fractions of the frame.
+                All together also one tensor (B, S, T, T). A truth without a positive pixel is counted in
+                ``empty_truths``.
             valid: with ``maps`` as one tensor, which maps there are, (B, M), bool; None: all.
             map_classes: class ids ≥ 0 of the maps, (B, M) or B rows of M_i, −1 where unknown; used by
                 ``assignment="optimal"``.
@@ -92,8 +102,8 @@ class LocalizationTables(Metric):
 
         Raises:
             TypeError: if dtypes are wrong.
-            ValueError: if shapes or devices do not fit, maps hold NaN or infinity, truths leave [0, 1], or the protocol
-                takes no prior.
+            ValueError: if shapes or devices do not fit, maps hold NaN, infinity or values whose sums may be
+                infinite, truths leave [0, 1], class ids are no integers, or the protocol takes no prior.
         """
         if priors is not None and self.protocol.prior_weight is None:
             raise ValueError(f"Expected `priors` to be None, as protocol {self.protocol.name!r} takes no object prior")
@@ -120,8 +130,8 @@ class LocalizationTables(Metric):
         if parts:
             # back into the caller's order, which grouping by shape has changed
             entries, owner, samples, place = (torch.cat(column) for column in zip(*parts, strict=True))
-            self.entry_rows.append(entries[owner.argsort(stable=True)])
-            self.sample_rows.append(samples[place.argsort()])
+            self.entry_rows.append(entries[owner.argsort(stable=True)].to(self.device))
+            self.sample_rows.append(samples[place.argsort()].to(self.device))
 
     def _rows(self, chunk: Samples) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """The entries' table, the place of each one's sample, the samples' table, and their places."""
@@ -157,6 +167,35 @@ class LocalizationTables(Metric):
             if isinstance(getattr(self, name), list) and not getattr(self, name):
                 setattr(self, name, [torch.zeros(0, width, dtype=torch.float64, device=self.device)])
         super().sync(*args, **kwargs)
+
+    def merge_state(self, incoming_state: dict[str, Any] | Metric) -> None:
+        """Add the tables of a metric, or of its ``metric_state``.
+
+        Raises:
+            ValueError: if they are of another protocol, task or place of the frames.
+        """
+        state = incoming_state.metric_state if isinstance(incoming_state, Metric) else incoming_state
+        if isinstance(state, dict) and not self._same_rules(state.get("rules")):
+            raise ValueError(f"Expected `incoming_state` to be {self._described()}, but got one of other rules")
+        super().merge_state(incoming_state)
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        kept = state_dict.get(f"{prefix}rules", self.rules)
+        if not self._same_rules(kept):
+            whose = prefix or "this metric"
+            args[-1].append(f"Expected the state of {whose} to be {self._described()}, but got one of other rules")
+            return
+        super()._load_from_state_dict(state_dict, prefix, *args)
+
+    def _same_rules(self, other: Any) -> bool:
+        return isinstance(other, Tensor) and torch.equal(other.cpu(), self.rules.cpu())
+
+    def _described(self) -> str:
+        return f"of protocol {self.protocol.name!r}, task {self.task!r} and frames {self.frames!r}"
+
+    def set_dtype(self, dst_type: str | torch.dtype) -> Metric:  # noqa: ARG002
+        """Leave the tables in float64: they hold counts and class ids, which other dtypes would round."""
+        return self
 
     def tables(self) -> tuple[Tensor, Tensor]:
         """The entries (n, 7) and samples (m, 5) so far, float64."""
@@ -244,11 +283,21 @@ class SoundLocalization(LocalizationTables):
 
         Returns:
             See :class:`~sslosses.metrics.LocalizationResult`.
+
+        Raises:
+            ValueError: if a figure has no chance level, a class id no name, or two the same.
         """
         with self.sync_context(dist_sync_fn=self.dist_sync_fn, should_sync=self._to_sync):
             entries, samples = self.tables()
         known = [int(c) for c in sorted(set(entries[:, CLASS].tolist())) if c >= 0]
-        names = {c: str(c) if class_names is None else class_names[c] for c in known}
+        names = {c: str(c) for c in known} if class_names is None else _named(known, class_names)
+        for prediction, levels in (chance or {}).items():
+            missing = [name for name in self.figures if name not in levels]
+            if missing:
+                raise ValueError(
+                    f"Expected `chance` to hold levels of {', '.join(self.figures)}, but {prediction!r} lacks "
+                    f"{', '.join(missing)}"
+                )
         return LocalizationResult(
             protocol=self.protocol.name,
             description=str(self.protocol),
@@ -289,6 +338,21 @@ class SoundLocalization(LocalizationTables):
         if isinstance(results, dict):
             return self._plot({name: results[name] for name in self.figures}, ax)
         return self._plot([{name: result[name] for name in self.figures} for result in results], ax)
+
+
+def _named(known: Sequence[int], class_names: Sequence[str]) -> dict[int, str]:
+    names: dict[int, str] = {}
+    for number in known:
+        try:
+            name = class_names[number]
+        except LookupError:
+            raise ValueError(
+                f"Expected `class_names` to name class {number}, but got {len(class_names)} names"
+            ) from None
+        if name in names.values():
+            raise ValueError(f"Expected `class_names` to tell classes apart, but got {name!r} twice")
+        names[number] = name
+    return names
 
 
 def _numbers(figures: Mapping[str, Tensor]) -> dict[str, float]:

@@ -36,6 +36,7 @@ FIGURES = (
     *("CAP", "AP", "CIoU@t", "IoU@t", "AP50", "Precision@t", "CIoU", "mCIoU", "IoU", "AUC", "PIAP", "CountAcc"),
     *("DetAP@t", "DetF1@t"),
 )
+_MOST_SIZE = 4096  # of larger frames, numbers of pixels are not exact in float32
 _KINDS = {"CAP": "AP", "AP": "AP", "CIoU": "CIoU", "mCIoU": "CIoU", "AP50": "success"}
 
 
@@ -47,7 +48,7 @@ class Protocol:
         name: the protocol's name.
         mixture_figures: figures reported for samples of several sources, in the order of the result.
         single_figures: figures reported for samples of one source.
-        size: side T of a frame; truths are T×T, maps are resized to it.
+        size: side T of a frame, at most 4096; truths are T×T, maps are resized to it.
         upsampling: ``"bicubic"``: a = −0.75, half-pixel centres; ``"bilinear"``, the same centres; ``"bilinear, aligned
             corners"``.
         normalization: before the binary map. ``"min-max"``; ``"fixed range, min-max"``: rescaled from [−1/τ, 1/τ] to
@@ -116,6 +117,7 @@ class Protocol:
         if not isinstance(self.name, str) or not self.name:
             raise TypeError(f"Expected `name` to be a non-empty string, but got {self.name!r}")
         check_count("size", self.size)
+        check_number("size", self.size, most=_MOST_SIZE)
         check_option("upsampling", self.upsampling, UPSAMPLINGS)
         check_option("normalization", self.normalization, NORMALIZATIONS)
         check_option("binarization", self.binarization, BINARIZATIONS)
@@ -130,14 +132,14 @@ class Protocol:
         if self.binarization == "area fraction":
             check_number("threshold", self.threshold, above=0)
         fixed = self.normalization == "fixed range, min-max"
-        self._check_optional("tau", fixed, f"normalization={self.normalization!r}", above=0)
+        self._check_optional("tau", fixed, f"normalization={self.normalization!r}", least=1e-30)
         if self.prior_weight is not None:
             check_number("prior_weight", self.prior_weight, least=0, most=1)
         if self.assignment == "greedy" and self.empty_truths == "leave out":
             raise ValueError("Expected `empty_truths` to be 'count' with assignment='greedy', but got 'leave out'")
         for field in ("mixture_figures", "single_figures"):
             figures = getattr(self, field)
-            if not isinstance(figures, tuple) or not figures or len(set(figures)) != len(figures):
+            if not isinstance(figures, tuple) or not figures or len(set(map(repr, figures))) != len(figures):
                 raise TypeError(f"Expected `{field}` to be a non-empty tuple of distinct names, but got {figures!r}")
             for figure in figures:
                 parse_figure(figure)
@@ -196,7 +198,7 @@ def parse_figure(figure: str) -> tuple[str, float | None]:
     if isinstance(figure, str):
         if figure in ("AUC", "PIAP", "CountAcc", "IoU", *_KINDS):
             return _KINDS.get(figure, figure), 0.5 if figure == "AP50" else None
-        match = re.fullmatch(r"(C?IoU|Precision|DetAP|DetF1)@(\d*\.?\d+)", figure)
+        match = re.fullmatch(r"(C?IoU|Precision|DetAP|DetF1)@(\d*\.?\d+)", figure, re.ASCII)
         if match is not None and 0 < float(match[2]) <= 1:
             kind = {"CIoU": "success", "IoU": "success", "Precision": "precision"}.get(match[1], match[1])
             return kind, float(match[2])

@@ -86,14 +86,16 @@ class LocalizationResult:
         return head, rows
 
 
+_LATEX = {sign: f"\\{sign}" for sign in "&%_#${}"} | {"–": "--", "\\": "\\textbackslash{}"}
+_LATEX |= {"^": "\\textasciicircum{}", "~": "\\textasciitilde{}"}
+
+
 def _percent(value: float) -> str:
     return "–" if value != value else f"{100 * value:.1f}"
 
 
 def _latex(text: str) -> str:
-    for sign in "&%_#":
-        text = text.replace(sign, f"\\{sign}")
-    return text.replace("–", "--")
+    return "".join(_LATEX.get(letter, letter) for letter in text)
 
 
 def _plain(value: Any) -> Any:

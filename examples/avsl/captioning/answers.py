@@ -12,11 +12,11 @@ from .prompt import EXAMPLES, readable
 
 START = "an image of "
 LONGEST = 500
+LONGEST_ANSWER = 200_000
 _OPENING = re.compile(
     r"^\W*(?:(?:an?|the|this)\s+)?(?:image|picture|photo|photograph|frame)\s+(?:of|shows|showing|depicts|depicting)\b",
     re.IGNORECASE,
 )
-_THOUGHTS = re.compile(r"<think>.*?</think>", re.DOTALL)
 
 
 class AnswerError(ValueError):
@@ -37,7 +37,9 @@ def parse_answer(text: str, labels: Sequence[str]) -> Captions:
         AnswerError: if there is no such object or more than one, if it has another number of foreground captions than
             ``labels``, or if a caption is empty, overlong, twice the same, or that of an example of the prompt.
     """
-    found = [o for o in _objects(_THOUGHTS.sub("", text)) if {"foreground", "background"} <= o.keys()]
+    if len(text) > LONGEST_ANSWER:
+        raise AnswerError(f"it has {len(text)} characters, at most {LONGEST_ANSWER} are read")
+    found = [o for o in _objects(_without_thoughts(text)) if {"foreground", "background"} <= o.keys()]
     if not found:
         raise AnswerError('it holds no JSON object with the keys "foreground" and "background"')
     if any(other != found[0] for other in found[1:]):
@@ -60,6 +62,15 @@ def parse_answer(text: str, labels: Sequence[str]) -> Captions:
     return captions._replace(foreground=in_order_of(labels, captions.foreground))
 
 
+def _without_thoughts(text: str) -> str:
+    """``text`` without what stands in <think>…</think>."""
+    kept = []
+    while (start := text.find("<think>")) >= 0 and (end := text.find("</think>", start)) >= 0:
+        kept.append(text[:start])
+        text = text[end + len("</think>") :]
+    return "".join([*kept, text])
+
+
 def _objects(text: str) -> Iterator[dict[str, Any]]:
     """All JSON objects in ``text`` that are not inside another one."""
     decoder = json.JSONDecoder(strict=False)  # line breaks inside strings are let pass
@@ -68,7 +79,9 @@ def _objects(text: str) -> Iterator[dict[str, Any]]:
         try:
             value, end = decoder.raw_decode(text, place)
             yield value
-        except (ValueError, RecursionError):
+        except RecursionError:  # nested without end: each further place would be, too
+            return
+        except ValueError:
             end = place + 1
         place = text.find("{", end)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import csv
 import io
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -12,6 +11,9 @@ from pathlib import Path
 from PIL import Image
 
 from sslosses.annotations import read_music_split
+
+from ..data.lists import read_vggsound_list
+from ..files import read_picture
 
 LISTS = ("music_solo_train.txt", "music_duet_train.txt", "vggsound_train.csv")
 
@@ -63,18 +65,11 @@ def read_clips(root: Path, lists: Sequence[str] = ()) -> list[Clip]:
 
 
 def _entries(path: Path) -> Iterator[tuple[str, tuple[str, ...]]]:
-    """Id and classes of each line. VGGSound has one class a clip, and commas in its names ("race car, auto racing")."""
+    """Id and classes of each line."""
     if not path.name.startswith("vggsound"):
         yield from ((entry.clip, entry.classes) for entry in read_music_split(path))
         return
-    with path.open(encoding="utf-8", newline="") as lines:
-        for number, row in enumerate(csv.reader(lines), 1):
-            if not row:
-                continue
-            name, label = row[0].strip(), ",".join(row[1:]).strip()
-            if not name or Path(name).name != name or not label:
-                raise ValueError(f"Expected 'id,class' in line {number} of {path}, but got {','.join(row)!r}")
-            yield name, (label,)
+    yield from ((name, (label,)) for name, label in read_vggsound_list(path))
 
 
 def load_frame(path: Path, longest: int) -> Image.Image:
@@ -83,11 +78,7 @@ def load_frame(path: Path, longest: int) -> Image.Image:
     Raises:
         OSError: if it isn't a readable picture.
     """
-    try:
-        with Image.open(path) as image:
-            frame = image.convert("RGB")
-    except Image.DecompressionBombError as error:
-        raise OSError(str(error)) from error
+    frame = read_picture(path).convert("RGB")
     frame.thumbnail((longest, longest), Image.Resampling.LANCZOS)
     return frame
 

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 from filelock import FileLock, Timeout
 
-from ..files import write_json
+from ..data.clips import read_captions
+from ..files import parse_object, read_json, write_json
 from .answers import Captions
 from .clips import Clip
 
@@ -51,15 +52,15 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
         return []
     entries = []
     for number, line in enumerate(path.read_bytes().split(b"\n")[:-1], 1):
-        try:
-            entry = json.loads(line)
-            entry["id"]
-        except (ValueError, TypeError, KeyError) as error:
-            raise ValueError(
-                f'Expected an object with "id" in line {number} of {path}, but got {line[:80]!r}'
-            ) from error
+        entry = parse_object(line)
+        if not isinstance(entry.get("id"), str):
+            raise ValueError(f'Expected an object with "id" in line {number} of {path}, but got {line[:80]!r}')
         entries.append(entry)
     return entries
+
+
+def _whole_captions(path: Path) -> Iterator[tuple[str, tuple[tuple[str, ...], str]]]:
+    return read_captions(path, whole_lines=True) if path.is_file() else iter(())
 
 
 class Records:
@@ -95,7 +96,7 @@ class Records:
             if self._retry_failed:
                 self.failed_path.unlink(missing_ok=True)
             self._claim()
-            self.foreground = {e["id"]: e["foreground"] for e in read_lines(self.path)}
+            self.foreground = {name: captions[0] for name, captions in _whole_captions(self.path)}
             self.failed = {e["id"] for e in read_lines(self.failed_path)} - self.foreground.keys()
             self._captions, self._failures = JsonLines(self.path), JsonLines(self.failed_path)
         except BaseException:
@@ -123,7 +124,9 @@ class Records:
         origins: list[dict[str, Any]] = []
         known = self._any_record()
         if known and self.provenance_path.is_file():
-            origins = json.loads(self.provenance_path.read_text(encoding="utf-8"))["origins"]
+            origins = read_json(self.provenance_path, "origins")
+            if not isinstance(origins, list) or not all(isinstance(origin, dict) for origin in origins):
+                raise ValueError(f"Expected {self.provenance_path} to hold a list of origins, but got {origins!r:.80}")
         if any(_origin(o) == _origin(self._provenance) for o in origins[-1:]):
             return
         if known and not self._force:
@@ -140,8 +143,7 @@ class Records:
             ValueError: if a clip has captions of another number than its classes.
         """
         for clip in clips:
-            foreground = self.foreground.get(clip.name)
-            count = 1 if isinstance(foreground, str) else len(foreground or clip.labels)
+            count = len(self.foreground.get(clip.name, clip.labels))
             if count != len(clip.labels):
                 raise ValueError(
                     f"Expected {len(clip.labels)} foreground captions for clip {clip.name!r} "

@@ -17,6 +17,7 @@ from typing import Any
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
+from ..exit_status import exit_status
 from .answers import AnswerError, parse_answer
 from .backend import Backend, Generation, Question
 from .clips import Clip, data_url, read_clips
@@ -79,21 +80,15 @@ def _positive(text: str) -> int:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the job; 0 if no clip has failed, 1 if some have, 2 if the job can't be done, 130 if it was interrupted."""
     options = parse_arguments(arguments)
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
-    logging.getLogger("httpx2").setLevel(logging.WARNING)  # a line a request
-    logging.getLogger("httpx").setLevel(logging.WARNING)
-    try:
+
+    def job() -> int:
         clips = read_clips(options.data_root, options.lists)
         if options.dry_run:
             print(describe(clips[0], options))
             return 0
         return run(options, clips)
-    except KeyboardInterrupt:
-        log.info("Stopped. The same command goes on from here.")
-        return 130
-    except (OSError, ImportError, ValueError, MemoryError) as error:
-        log.error("%s: %s", type(error).__name__, error)
-        return 2
+
+    return exit_status(job)
 
 
 def run(options: argparse.Namespace, clips: Sequence[Clip]) -> int:

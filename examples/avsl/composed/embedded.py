@@ -19,7 +19,7 @@ from filelock import FileLock
 from tqdm import tqdm
 
 from ..constants import SAMPLE_RATE
-from ..files import write_json, write_text, written_aside
+from ..files import read_json, write_json, write_text, written_aside
 from .composer import DrawnSource, Source, captions, render_audio, render_frame
 from .media import MediaSource
 from .scenes import Scene, sample_scene
@@ -76,7 +76,7 @@ def ensure_embedded(root: Path, description: Description) -> Path:
 
 
 def _check_description(folder: Path, description: Description) -> None:
-    found = json.loads((folder / "dataset.json").read_text(encoding="utf-8"))
+    found = read_json(folder / "dataset.json")
     if found != description.as_json():
         raise ValueError(
             f"Expected {folder} to hold the dataset {description.as_json()}, but it holds {found}. Move it away."

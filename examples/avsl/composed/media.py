@@ -13,6 +13,7 @@ from PIL import Image, ImageDraw, ImageEnhance
 from scipy.signal import resample_poly
 
 from ..constants import SAMPLE_RATE, SECONDS
+from ..files import read_picture
 from . import drawing
 from .scenes import Box, Vocabulary
 
@@ -134,21 +135,24 @@ def _phrase(picture: Path) -> str | None:
 
 def _opaque_size(path: Path) -> tuple[int, int] | None:
     """Size of the picture's opaque part; ``None`` without an alpha channel or with nothing opaque."""
-    with Image.open(path) as image:
-        if image.mode not in ("RGBA", "LA"):
-            return None
-        box = image.getchannel("A").getbbox()
+    image = read_picture(path)
+    if image.mode not in ("RGBA", "LA"):
+        return None
+    box = image.getchannel("A").getbbox()
     return (box[2] - box[0], box[3] - box[1]) if box else None
 
 
 @lru_cache(maxsize=1024)
 def _picture(path: Path) -> Image.Image:
-    with Image.open(path) as image:
-        return image.convert("RGBA").crop(image.getchannel("A").getbbox())
+    image = read_picture(path)
+    return image.convert("RGBA").crop(image.getchannel("A").getbbox())
 
 
 @lru_cache(maxsize=256)
 def _recording(path: Path) -> NDArray[np.float32]:
-    samples, rate = soundfile.read(path, dtype="float32", always_2d=True)
+    try:
+        samples, rate = soundfile.read(path, dtype="float32", always_2d=True)
+    except soundfile.LibsndfileError as error:
+        raise OSError(f"Expected {path} to be a sound, but it can't be read: {error}") from error
     mono = samples.mean(axis=1)
     return resample_poly(mono, SAMPLE_RATE, rate).astype(np.float32) if rate != SAMPLE_RATE else mono

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
+
+from ..files import parse_object
 
 Box = tuple[float, float, float, float]
 
@@ -108,22 +109,48 @@ class ClipFolder(ABC):
         return clips
 
 
-def read_captions(path: Path) -> Iterator[tuple[str, tuple[tuple[str, ...], str]]]:
-    """``{"id": …, "foreground": […], "background": "…"}`` a line; a single foreground may be a bare string."""
-    with path.open(encoding="utf-8") as lines:
+def read_captions(path: Path, *, whole_lines: bool = False) -> Iterator[tuple[str, tuple[tuple[str, ...], str]]]:
+    """``{"id": …, "foreground": […], "background": "…"}`` a line; a single foreground may be a bare string.
+
+    With ``whole_lines``, a last line without its end, as a killed run leaves one, is left out.
+
+    Raises:
+        ValueError: naming the first line of another form, or of a clip that was there before.
+    """
+    first: dict[str, int] = {}
+    with path.open("rb") as lines:
         for number, line in enumerate(lines, 1):
-            try:
-                entry = json.loads(line)
-                foreground = entry["foreground"]
-                texts = (foreground,) if isinstance(foreground, str) else tuple(foreground)
-                if not all(isinstance(t, str) for t in (*texts, entry["background"])):
-                    raise TypeError("captions are strings")
-                yield str(entry["id"]), (texts, entry["background"])
-            except (ValueError, KeyError, TypeError) as error:
+            if whole_lines and not line.endswith(b"\n"):
+                return
+            name, foreground, background = parse_captions(line, f"line {number} of {path}")
+            if first.setdefault(name, number) != number:
                 raise ValueError(
-                    f'Expected {{"id", "foreground": [...], "background"}} in line {number} of {path}, but got '
-                    f"{line.strip()[:80]!r} ({error})"
-                ) from error
+                    f"Expected each clip once, but {name!r} of line {number} of {path} is in line {first[name]} too"
+                )
+            yield name, (foreground, background)
+
+
+def parse_captions(line: bytes, where: str) -> tuple[str, tuple[str, ...], str]:
+    """Id, foreground captions and background caption of a line.
+
+    Raises:
+        ValueError: saying ``where`` the line is, if it is of another form.
+    """
+    entry = parse_object(line)
+    name, foreground, background = (entry.get(key) for key in ("id", "foreground", "background"))
+    foreground = [foreground] if isinstance(foreground, str) else foreground
+    texts = [name, background, *(foreground if isinstance(foreground, list) else [None])]
+    if not all(isinstance(text, str) and _is_text(text) for text in texts):
+        raise ValueError(
+            f'Expected {{"id", "foreground": [...], "background"}} in {where}, but got '
+            f"{line.strip()[:80].decode(errors='replace')!r}"
+        )
+    return name, tuple(foreground), background
+
+
+def _is_text(text: str) -> bool:
+    """Whether there is no half of a surrogate pair, which JSON can hold and no encoding."""
+    return not any("\ud800" <= letter <= "\udfff" for letter in text)
 
 
 def all_captions(clips: Sequence[Clip]) -> Iterator[str]:

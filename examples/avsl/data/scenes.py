@@ -15,6 +15,7 @@ from torch.utils.data import Dataset
 
 from ..clip_ids import Sound, find_sound, sound_files
 from ..constants import SAMPLE_RATE, SECONDS
+from ..files import read_picture
 
 SAMPLES = int(SAMPLE_RATE * SECONDS)
 #: Indices of the clips whose frames stand side by side and whose sounds are mixed.
@@ -86,13 +87,20 @@ class Scenes(Dataset[Example]):
 
 
 def _read_frame(path: Path, size: int) -> Tensor:
-    with Image.open(path) as image:
-        pixels = image.convert("RGB").resize((size, size), Image.Resampling.BILINEAR)
+    pixels = read_picture(path).convert("RGB").resize((size, size), Image.Resampling.BILINEAR)
     return torch.from_numpy(np.array(pixels)).permute(2, 0, 1).contiguous()
 
 
 def _read_waveform(sound: Sound) -> Tensor:
     """The clip's 3 s as (48000,) int16; shorter sounds are repeated."""
+    path = sound.path
+    try:
+        return _read_part(sound)
+    except soundfile.LibsndfileError as error:
+        raise OSError(f"Expected {path} to be a sound, but it can't be read: {error}") from error
+
+
+def _read_part(sound: Sound) -> Tensor:
     path = sound.path
     with soundfile.SoundFile(path) as file:
         if file.samplerate != SAMPLE_RATE:
@@ -101,4 +109,6 @@ def _read_waveform(sound: Sound) -> Tensor:
             raise ValueError(f"Expected {path} to hold sound, but it is empty")
         file.seek(sound.first_sample(file.frames, SAMPLES, SAMPLE_RATE))
         samples = file.read(SAMPLES, dtype="int16", always_2d=True)[:, 0]
+    if not len(samples):
+        raise ValueError(f"Expected {path} to hold {file.frames} samples, but it ends before")
     return torch.from_numpy(np.resize(samples, SAMPLES))

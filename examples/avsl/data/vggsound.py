@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import csv
-from collections.abc import Iterator
-from pathlib import Path
-
 from sslosses.annotations import read_vggsound_mixtures, read_vggss
 
 from .clips import Clip, ClipFolder, ListedScenes, Pool
+from .lists import read_vggsound_list
 
 SIZES = {"single": 1, "duet": 2, "trio": 3}
 
@@ -23,14 +20,14 @@ class VggsoundFolder(ClipFolder):
 
     def training_pool(self, subset: str) -> Pool:
         name = "vggsound_train.csv"
-        listed = ((clip, (label,)) for clip, label in _read_list(self.listed(name)))
+        listed = ((clip, (label,)) for clip, label in read_vggsound_list(self.listed(name)))
         return Pool(self.with_captions(listed, name), SIZES[subset])
 
     def test_scenes(self, subset: str) -> ListedScenes:
         boxes, path = self.listed("vggss.json"), self.listed(f"vggsound_{subset}_test.csv")
         if subset == "single":
             annotations = read_vggss(boxes)
-            names = [(clip,) for clip, _ in _read_list(path)]
+            names = [(clip,) for clip, _ in read_vggsound_list(path)]
             missing = next((clip for (clip,) in names if clip not in annotations), None)
             if missing:
                 raise ValueError(f"Clip {missing!r} of {path.name} is not in vggss.json")
@@ -47,14 +44,3 @@ class VggsoundFolder(ClipFolder):
                     places[clip] = len(clips)
                     clips.append(Clip(clip, (label,)))
         return ListedScenes(clips, [tuple(places[c] for c in scene) for scene in names], [r.boxes for r in records])
-
-
-def _read_list(path: Path) -> Iterator[tuple[str, str]]:
-    """Lines of ``id,class``."""
-    with path.open(encoding="utf-8", newline="") as lines:
-        for number, row in enumerate(csv.reader(lines), 1):
-            if not row:
-                continue
-            if len(row) != 2 or not all(row):
-                raise ValueError(f"Expected `id,class` in line {number} of {path}, but got {','.join(row)!r}")
-            yield row[0], row[1]

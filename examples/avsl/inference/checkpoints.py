@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import reprlib
 from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 
 from ..localizer import Localizer
+from ..yaml_files import read_yaml
 
 
 def open_model(path: Path, device: torch.device) -> Localizer:
@@ -25,7 +26,7 @@ def open_model(path: Path, device: torch.device) -> Localizer:
     try:
         model = Localizer(**read["hyper_parameters"])
         model.load_state_dict(read["state_dict"])
-    except (KeyError, TypeError, RuntimeError) as error:
+    except Exception as error:  # of another program's checkpoint, whatever its values lead to
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ValueError(f"Expected {file} to be a checkpoint of this example, but: {reason}") from error
     return model.to(device).eval()
@@ -69,7 +70,9 @@ def recorded_data(path: Path) -> Path | None:
     folder = run_folder(path.resolve())
     if folder is None:
         return None
-    named = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8")).get("data")
+    named = read_yaml(folder / "config.yaml").get("data")
+    if named is not None and not isinstance(named, str):
+        raise ValueError(f"Expected {folder / 'config.yaml'} to name a folder as `data`, but got {reprlib.repr(named)}")
     return Path(named) if named else None
 
 
@@ -87,7 +90,7 @@ def _checkpoint(path: Path) -> Path:
 def _read(file: Path) -> dict[str, Any]:
     try:
         read = torch.load(file, map_location="cpu", weights_only=True)
-    except OSError:
+    except (FileNotFoundError, PermissionError, IsADirectoryError):
         raise
     except Exception as error:  # of bytes that are no pickle, the reader raises anything
         raise ValueError(

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from ..constants import SAMPLE_RATE
 from ..data.scenes import SAMPLES
+from ..files import read_picture as read_stored
 
 
 def read_picture(path: Path) -> Image.Image:
@@ -21,14 +22,14 @@ def read_picture(path: Path) -> Image.Image:
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: if it is no picture.
+        OSError: if it is no picture.
     """
     _check_there(path)
+    stored = read_stored(path)
     try:
-        with Image.open(path) as image:
-            return ImageOps.exif_transpose(image).convert("RGB")
-    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
-        raise ValueError(f"Expected {path} to be a picture, but it can't be read: {error}") from error
+        return ImageOps.exif_transpose(stored).convert("RGB")
+    except Exception as error:  # of EXIF data that are none, the reader raises anything
+        raise OSError(f"Expected {path} to be a picture, but it can't be turned upright: {error}") from error
 
 
 def as_frame(picture: Image.Image, size: int) -> Tensor:

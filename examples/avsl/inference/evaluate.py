@@ -15,12 +15,13 @@ from sslosses.metrics import LocalizationResult, protocols
 from ..config import SUBSETS
 from ..data.clips import ClipFolder
 from ..evaluation import HeldOutScenes, Prediction, load_held_out, predict, resolution
+from ..exit_status import exit_status
 from ..files import write_json, write_text
 from ..localizer import Localizer
 from ..report import draw_sheet, pipe_table, rich_table
 from ..training import open_data
 from .checkpoints import open_model, pick_device, recorded_data, run_name
-from .command import add_model, at_least_one, exit_status, say
+from .command import add_model, at_least_one, say
 from .scoring import counting, save_maps, score
 from .timing import measure
 
@@ -30,7 +31,7 @@ Results = Mapping[str, LocalizationResult]
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line of ``evaluate.py``; its exit status."""
     options = parse_arguments(arguments)
-    return exit_status(lambda: evaluate(options, Console()))
+    return exit_status(lambda: evaluate(options, Console()), resumes=False)
 
 
 def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:

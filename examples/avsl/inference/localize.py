@@ -14,10 +14,11 @@ from torch import Tensor
 
 from sslosses import IdentifiedObjects
 
+from ..exit_status import exit_status
 from ..files import written_aside
 from ..localizer import Localizer
 from .checkpoints import open_model, pick_device
-from .command import add_model, at_least_one, exit_status, say
+from .command import add_model, at_least_one, say
 from .decoding import as_frame, as_waveform, read_picture, read_sound
 from .overlay import paint, scaled
 from .video import draw, save_watched, watch
@@ -26,7 +27,7 @@ from .video import draw, save_watched, watch
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line of ``localize.py``; its exit status."""
     options = parse_arguments(arguments)
-    return exit_status(lambda: localize(options, Console()))
+    return exit_status(lambda: localize(options, Console()), resumes=False)
 
 
 def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:

@@ -17,6 +17,7 @@ from rich.table import Table
 from tqdm import tqdm
 
 from ..clip_ids import ClipId
+from ..exit_status import exit_status
 from ..files import write_json
 from . import lists, pool, worker
 from .lists import SplitList
@@ -71,19 +72,17 @@ def parse_arguments(data: DataSet, arguments: Sequence[str] | None = None) -> ar
 def main(data: DataSet, arguments: Sequence[str] | None = None) -> int:
     """Run the job; 0 if a clip can be used, 2 if none can, 130 if it was interrupted."""
     options = parse_arguments(data, arguments)
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
-    try:
+
+    def job() -> int:
         options.out.mkdir(parents=True, exist_ok=True)
-        with FileLock(options.out / ".preparing.lock", timeout=0):
+        try:
+            lock = FileLock(options.out / ".preparing.lock").acquire(timeout=0)
+        except Timeout:
+            raise BlockingIOError(f"Another process is preparing {options.out.resolve()}") from None
+        with lock:
             return _run(data, options, Console())
-    except KeyboardInterrupt:
-        log.info("Stopped. The same command goes on from here.")
-        return 130
-    except Timeout:
-        log.error("Another process is preparing %s", options.out.resolve())
-    except (OSError, ValueError) as error:
-        log.error("%s: %s", type(error).__name__, error)
-    return 2
+
+    return exit_status(job)
 
 
 def _run(data: DataSet, options: argparse.Namespace, console: Console) -> int:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import csv
-from collections.abc import Callable, Iterator, Set
+import re
+import reprlib
+from collections.abc import Callable, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
 from ..clip_ids import ClipId
-from ..files import write_text, written_aside
+from ..files import read_rows, write_text, written_aside
 
 
 class Line(NamedTuple):
@@ -62,10 +63,11 @@ def _vggsound_lines(path: Path) -> tuple[Line, ...]:
     if path.name != "vggsound.csv":
         return _lines(path, lambda row: row[::2], frames=False)
     lines = []
-    for number, row in _rows(path):
-        if len(row) != 4 or not row[1].isdecimal() or row[3] not in ("train", "test"):
+    for number, row in read_rows(path):
+        if len(row) != 4 or not re.fullmatch("[0-9]{1,6}", row[1]) or row[3] not in ("train", "test"):
             raise ValueError(
-                f"Expected 'video,start second,class,train|test' in line {number} of {path}, but got {row}"
+                f"Expected 'video,start second,class,train|test' in line {number} of {path}, "
+                f"but got {reprlib.repr(row)}"
             )
         if row[3] == "train":
             name = f"{row[0]}_{int(row[1]):06d}"
@@ -86,20 +88,11 @@ def _read(folder: Path, names: list[str], read: Callable[[Path], tuple[Line, ...
 
 def _lines(path: Path, clips: Callable[[list[str]], list[str]], *, frames: bool) -> tuple[Line, ...]:
     lines = []
-    for number, row in _rows(path):
+    for number, row in read_rows(path):
         for name in clips(row):
             _check(path, number, name, frames=frames)
         lines.append(Line(",".join(row), tuple(clips(row))))
     return tuple(lines)
-
-
-def _rows(path: Path) -> Iterator[tuple[int, list[str]]]:
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        reader = csv.reader(file, skipinitialspace=True)
-        for row in reader:
-            stripped = [field.strip() for field in row]
-            if any(stripped) and not stripped[0].startswith("#"):
-                yield reader.line_num, stripped
 
 
 def _check(path: Path, number: int, name: str, *, frames: bool) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 from rich.console import Console
 
 from ..evaluation import load_held_out
+from ..exit_status import exit_status
 from ..inference.checkpoints import pick_device
 from ..training import open_data, prepare
 from .collect import collect
@@ -57,16 +58,7 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
 def main(arguments: Sequence[str] | None = None) -> int:
     """Write the tables; 0 on success, 1 if a run failed, 2 for a wrong argument, 130 if interrupted."""
     options = parse_arguments(arguments)
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
-    try:
-        failed = reproduce(options, Console())
-    except KeyboardInterrupt:
-        log.info("Stopped. The same command goes on from here.")
-        return 130
-    except (OSError, ValueError) as error:
-        log.error("%s: %s", type(error).__name__, error)
-        return 2
-    return 1 if failed else 0
+    return exit_status(lambda: 1 if reproduce(options, Console()) else 0)
 
 
 def reproduce(options: argparse.Namespace, console: Console) -> list[Run]:

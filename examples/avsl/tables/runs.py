@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import logging
 import os
 import subprocess
@@ -17,6 +16,7 @@ from typing import Any
 from tqdm import tqdm
 
 from ..config import Config, add_options, given_options
+from ..files import read_json
 
 log = logging.getLogger(__name__)
 SCRIPTS = Path(__file__).resolve().parents[2]
@@ -111,7 +111,9 @@ class Run:
 
     def result(self) -> dict[str, Any]:
         """What ``metrics.json`` holds."""
-        read: dict[str, Any] = json.loads((self.folder / "metrics.json").read_text(encoding="utf-8"))
+        path = self.folder / "metrics.json"
+        read_json(path, "percent", "trained")
+        read: dict[str, Any] = read_json(path)
         return read
 
 

@@ -5,9 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-import yaml
-
 from ..config import CONFIGS
+from ..yaml_files import read_yaml
 
 Figures = tuple[float | None, ...]
 SINGLE, MIXTURES = ("AP", "IoU@0.5", "AUC"), ("CAP", "CIoU@0.3", "AUC")
@@ -109,7 +108,7 @@ def read_table(number: int) -> Table:
     """
     if number not in numbers():
         raise ValueError(f"Expected `table` to be one of {', '.join(map(str, numbers()))}, but got {number}")
-    read = yaml.safe_load((CONFIGS / "tables" / f"{number}.yaml").read_text(encoding="utf-8"))
+    read = read_yaml(CONFIGS / "tables" / f"{number}.yaml")
     return Table(
         number,
         read["title"],

@@ -9,7 +9,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from sslosses._checks import check_floating, check_mask, check_shapes
+from sslosses._checks import check_mask, check_shapes
+from sslosses.metrics.functional._inputs import check_scores
 
 
 class GreedyAssignment(NamedTuple):
@@ -28,7 +29,7 @@ def greedy_assignment(scores: Tensor, valid: Tensor | None = None) -> GreedyAssi
     be it taken or not, exactly as the published code's argmax over blanked ground truths does.
 
     Args:
-        scores: cIoU of each map with each source, (B, M, S), floating, non-negative, S ≥ 1.
+        scores: cIoU of each map with each source, (B, M, S), floating, finite, non-negative, S ≥ 1.
         valid: which maps there are, (B, M), bool; all if None. The others take nothing.
 
     Returns:
@@ -36,7 +37,7 @@ def greedy_assignment(scores: Tensor, valid: Tensor | None = None) -> GreedyAssi
 
     Raises:
         TypeError: if ``scores`` is not floating or ``valid`` not boolean.
-        ValueError: if shapes or devices do not fit, or S is 0.
+        ValueError: if shapes or devices do not fit, S is 0, or a score is negative or not finite.
 
     Example:
         >>> import torch
@@ -45,7 +46,7 @@ def greedy_assignment(scores: Tensor, valid: Tensor | None = None) -> GreedyAssi
         >>> result.source, result.score
         (tensor([[1, 0]]), tensor([[0.6000, 0.1000]]))
     """
-    check_floating("scores", scores)
+    check_scores("scores", scores)
     sizes = check_shapes(scores=(scores, "B M S"))
     if sizes["S"] == 0:
         raise ValueError(f"Expected `scores` to have shape (B, M, S) with S >= 1, but got {tuple(scores.shape)}")
@@ -82,7 +83,7 @@ def optimal_assignment(scores: Tensor, allowed: Tensor | None = None) -> Tensor:
     6 sources.
 
     Args:
-        scores: of each map for each source, (B, M, S), floating, non-negative, S ≥ 1.
+        scores: of each map for each source, (B, M, S), floating, finite, non-negative, S ≥ 1.
         allowed: which pairs may be assigned, (B, M, S), bool; None: all.
 
     Returns:
@@ -90,7 +91,8 @@ def optimal_assignment(scores: Tensor, allowed: Tensor | None = None) -> Tensor:
 
     Raises:
         TypeError: if ``scores`` is not floating or ``allowed`` not boolean.
-        ValueError: if shapes or devices do not fit, S is 0, or there are too many candidates.
+        ValueError: if shapes or devices do not fit, S is 0, a score is negative or not finite, or there are too many
+            candidates.
 
     Example:
         >>> import torch
@@ -98,7 +100,7 @@ def optimal_assignment(scores: Tensor, allowed: Tensor | None = None) -> Tensor:
         >>> optimal_assignment(torch.tensor([[[0.6, 0.5], [0.5, 0.1]]]))  # greedy would take 0.6 and 0.1
         tensor([[1, 0]])
     """
-    check_floating("scores", scores)
+    check_scores("scores", scores)
     sizes = check_shapes(scores=(scores, "B M S"))
     maps, sources = sizes["M"], sizes["S"]
     if sources == 0:

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from sslosses._checks import check_floating, check_number
+from sslosses.metrics.functional._inputs import check_no_nan, check_values
 
 #: The thresholds of the AUC, t = 0, 0.05, …, 1. As i / 20, which is what a cIoU of exactly that fraction is rounded to.
 AUC_THRESHOLDS: tuple[float, ...] = tuple(i / 20 for i in range(21))
@@ -15,7 +16,7 @@ def success_rate(ciou: Tensor, threshold: float) -> Tensor:
     r"""Share of entries whose cIoU reaches a threshold, :math:`\frac1n \sum_i [\mathrm{cIoU}_i \ge t]`.
 
     Args:
-        ciou: cIoU of the entries, (..., n), floating.
+        ciou: cIoU of the entries, (..., n), floating, free of NaN.
         threshold: t, in [0, 1].
 
     Returns:
@@ -23,7 +24,7 @@ def success_rate(ciou: Tensor, threshold: float) -> Tensor:
 
     Raises:
         TypeError: if ``ciou`` is not floating or ``threshold`` no number.
-        ValueError: if ``threshold`` is outside [0, 1].
+        ValueError: if ``threshold`` is outside [0, 1], or ``ciou`` has no dimension or NaN.
 
     Example:
         >>> import torch
@@ -31,7 +32,7 @@ def success_rate(ciou: Tensor, threshold: float) -> Tensor:
         >>> success_rate(torch.tensor([0.5, 0.2, 0.8, 0.4]), 0.5)
         tensor(0.5000)
     """
-    check_floating("ciou", ciou)
+    _check_entries("ciou", ciou)
     check_number("threshold", threshold, least=0, most=1)
     return (ciou >= threshold).to(ciou.dtype).mean(-1)
 
@@ -50,6 +51,7 @@ def area_under_success(rates: Tensor) -> Tensor:
         ValueError: if the last dimension is not 21.
     """
     check_floating("rates", rates)
+    check_values("rates", rates)
     if rates.ndim < 1 or rates.shape[-1] != len(AUC_THRESHOLDS):
         raise ValueError(f"Expected `rates` to have shape (..., {len(AUC_THRESHOLDS)}), but got {tuple(rates.shape)}")
     return torch.trapezoid(rates, dx=0.05, dim=-1)
@@ -59,13 +61,14 @@ def success_auc(ciou: Tensor) -> Tensor:
     """AUC of the field: area under the success rate over t = 0, 0.05, …, 1, by the trapezoid rule.
 
     Args:
-        ciou: cIoU of the entries, (..., n), floating.
+        ciou: cIoU of the entries, (..., n), floating, free of NaN.
 
     Returns:
         AUC in [0, 1], (...), dtype of ``ciou``; NaN for n = 0.
 
     Raises:
         TypeError: if ``ciou`` is not floating.
+        ValueError: if it has no dimension or NaN.
 
     Reference:
         Chen et al., Localizing Visual Sounds the Hard Way, CVPR 2021, evaluation code.
@@ -76,6 +79,14 @@ def success_auc(ciou: Tensor) -> Tensor:
         >>> success_auc(torch.tensor([0.5, 0.0]))
         tensor(0.2750)
     """
-    check_floating("ciou", ciou)
+    _check_entries("ciou", ciou)
     thresholds = torch.tensor(AUC_THRESHOLDS, dtype=ciou.dtype, device=ciou.device)
     return area_under_success((ciou.unsqueeze(-2) >= thresholds[:, None]).to(ciou.dtype).mean(-1))
+
+
+def _check_entries(name: str, value: Tensor) -> None:
+    check_floating(name, value)
+    check_values(name, value)
+    if value.ndim < 1:
+        raise ValueError(f"Expected `{name}` to have shape (..., n), but got ()")
+    check_no_nan(name, value)

@@ -7,8 +7,9 @@ from torch import Tensor
 
 from sslosses._checks import at_least_float32, check_floating
 from sslosses._optional import is_installed
+from sslosses.metrics.functional._inputs import check_binary, check_no_nan, check_pair
 from sslosses.metrics.functional._order import ordered_keys, sort_rows, true_places
-from sslosses.metrics.functional.ciou import check_same_frame, ratio_or_zero
+from sslosses.metrics.functional.ciou import ratio_or_zero
 
 _WORTH_COMPILING = 1 << 18  # pixels; below, loading compiled code takes longer than it saves
 
@@ -24,14 +25,14 @@ def average_precision(scores: Tensor, truth: Tensor) -> Tensor:
 
     Args:
         scores: maps, (..., H, W), floating, free of NaN.
-        truth: truths, (..., H, W), any dtype; leading dimensions broadcast against those of ``scores``.
+        truth: truths, (..., H, W), any real dtype, free of NaN; leading dimensions broadcast with those of ``scores``.
 
     Returns:
         AP in [0, 1], (...): float64 if ``scores`` is float64, else float32.
 
     Raises:
-        TypeError: if ``scores`` is not floating.
-        ValueError: if the last two dimensions differ.
+        TypeError: if ``scores`` is not floating, or an argument no dense real tensor.
+        ValueError: if shapes or devices do not fit, or values are NaN.
 
     Reference:
         ``sklearn.metrics.average_precision_score``, whose value this is.
@@ -45,8 +46,10 @@ def average_precision(scores: Tensor, truth: Tensor) -> Tensor:
         tensor(0.8333)
     """
     check_floating("scores", scores)
-    check_same_frame(scores, truth)
+    check_pair(("scores", scores), ("truth", truth))
     (scores,) = at_least_float32(scores)
+    check_no_nan("scores", scores)
+    check_no_nan("truth", truth)
     positive = (truth > 0) | torch.zeros_like(scores, dtype=torch.bool)
     scores = scores.expand_as(positive)
     compiles = scores.device.type == "cpu" and scores.dtype == torch.float32 and is_installed("numba")
@@ -80,13 +83,14 @@ def swapped_average_precision(binary: Tensor, truth: Tensor) -> Tensor:
 
     Args:
         binary: predicted maps, (..., H, W), boolean or holding 0 and 1 only.
-        truth: truths, (..., H, W), any dtype but complex; leading dimensions broadcast against those of ``binary``.
+        truth: truths, (..., H, W), any real dtype, free of NaN; leading dimensions broadcast with those of ``binary``.
 
     Returns:
         AP in [0, 1], (...): float64 if an argument is float64, else float32.
 
     Raises:
-        ValueError: if the last two dimensions differ.
+        TypeError: if an argument is no dense real tensor.
+        ValueError: if shapes or devices do not fit, or values are none of the above.
 
     Reference:
         Mo and Tian, Audio-Visual Grouping Network for Sound Localization from Mixtures, CVPR 2023, evaluation code.
@@ -99,10 +103,12 @@ def swapped_average_precision(binary: Tensor, truth: Tensor) -> Tensor:
         >>> swapped_average_precision(binary, truth), binary_average_precision(binary, truth)
         (tensor(0.8333), tensor(0.3333))
     """
+    check_pair(("binary", binary), ("truth", truth))
+    check_binary("binary", binary)
     if truth.dtype == torch.bool:
         return binary_average_precision(truth, binary)
-    check_same_frame(binary, truth)
     b, g = at_least_float32(binary, truth)
+    check_no_nan("truth", g)
     return average_precision(g, b)
 
 
@@ -130,13 +136,15 @@ def binary_average_precision(binary: Tensor, truth: Tensor) -> Tensor:
 
     Args:
         binary: predicted maps, (..., H, W), boolean or holding 0 and 1 only.
-        truth: truths, (..., H, W), positive where above 0; leading dimensions broadcast against those of ``binary``.
+        truth: truths, (..., H, W), free of NaN, positive where above 0; leading dimensions broadcast with those of
+            ``binary``.
 
     Returns:
         AP in [0, 1], (...): float64 if an argument is float64, else float32.
 
     Raises:
-        ValueError: if the last two dimensions differ.
+        TypeError: if an argument is no dense real tensor.
+        ValueError: if shapes or devices do not fit, or values are none of the above.
 
     Reference:
         ``sklearn.metrics.average_precision_score`` of a binary score, whose value this is.
@@ -149,8 +157,10 @@ def binary_average_precision(binary: Tensor, truth: Tensor) -> Tensor:
         >>> binary_average_precision(binary, truth)
         tensor(0.5000)
     """
-    check_same_frame(binary, truth)
+    check_pair(("binary", binary), ("truth", truth))
     b, g = at_least_float32(binary, truth)
+    check_binary("binary", b)
+    check_no_nan("truth", g)
     positive = (g > 0).to(g.dtype)
     positives = positive.sum((-2, -1))
     hits = (b * positive).sum((-2, -1))

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from sslosses._checks import at_least_float32, check_floating, check_number
+from sslosses.metrics.functional._inputs import check_maps, check_no_nan, check_values, extremes
 from sslosses.metrics.functional._order import kth_smallest
 
 
@@ -22,6 +23,7 @@ def min_max_normalize(maps: Tensor) -> Tensor:
 
     Raises:
         TypeError: if ``maps`` is not floating.
+        ValueError: if it has no pixel, or values that are not finite.
 
     Example:
         >>> import torch
@@ -30,10 +32,9 @@ def min_max_normalize(maps: Tensor) -> Tensor:
         tensor([[0.0000, 0.5000],
                 [0.2500, 1.0000]])
     """
-    check_floating("maps", maps)
+    check_maps("maps", maps)
     (maps,) = at_least_float32(maps)
-    low = maps.amin((-2, -1), keepdim=True)
-    span = maps.amax((-2, -1), keepdim=True) - low
+    low, span = extremes("maps", maps)
     return (maps - low).div_(torch.where(span == 0, 1.0, span))
 
 
@@ -42,14 +43,14 @@ def fixed_range_normalize(maps: Tensor, tau: float = 0.03) -> Tensor:
 
     Args:
         maps: (..., H, W), floating.
-        tau: τ, positive.
+        tau: τ, at least 1e-30.
 
     Returns:
         Same shape, in [0, 1] for maps in [−1/τ, 1/τ]; half precision is computed and returned in float32.
 
     Raises:
         TypeError: if ``maps`` is not floating or ``tau`` no number.
-        ValueError: if ``tau`` is not positive.
+        ValueError: if ``tau`` is below 1e-30.
 
     Reference:
         Mo and Tian, Audio-Visual Grouping Network for Sound Localization from Mixtures, CVPR 2023, evaluation code.
@@ -61,7 +62,8 @@ def fixed_range_normalize(maps: Tensor, tau: float = 0.03) -> Tensor:
         tensor([[0.0000, 0.5000, 1.0000]])
     """
     check_floating("maps", maps)
-    check_number("tau", tau, above=0)
+    check_values("maps", maps)
+    check_number("tau", tau, least=1e-30)  # 1/τ has to be finite in float32
     (maps,) = at_least_float32(maps)
     return (maps + 1 / tau) / (2 / tau)
 
@@ -79,6 +81,7 @@ def upper_median(maps: Tensor) -> Tensor:
 
     Raises:
         TypeError: if ``maps`` is not floating.
+        ValueError: if it has no pixel, or NaN.
 
     Example:
         >>> import torch
@@ -86,7 +89,8 @@ def upper_median(maps: Tensor) -> Tensor:
         >>> upper_median(torch.tensor([[4.0, 1.0], [3.0, 2.0]]))
         tensor(3.)
     """
-    check_floating("maps", maps)
+    check_maps("maps", maps)
+    check_no_nan("maps", maps)
     pixels = maps.flatten(-2)
     return kth_smallest(pixels, pixels.shape[-1] // 2)
 
@@ -112,6 +116,7 @@ def binarize_above_upper_median(maps: Tensor) -> Tensor:
 
     Raises:
         TypeError: if ``maps`` is not floating.
+        ValueError: as for :func:`min_max_normalize`.
 
     Reference:
         Chen et al., Localizing Visual Sounds the Hard Way, CVPR 2021, evaluation code.
@@ -140,6 +145,7 @@ def binarize_from_upper_median(maps: Tensor) -> Tensor:
 
     Raises:
         TypeError: if ``maps`` is not floating.
+        ValueError: as for :func:`min_max_normalize`.
 
     Reference:
         Mo and Morgado, Localizing Visual Sounds the Easy Way, ECCV 2022, evaluation code.
@@ -167,7 +173,7 @@ def binarize_from_value(maps: Tensor, value: float) -> Tensor:
 
     Raises:
         TypeError: if ``maps`` is not floating or ``value`` no number.
-        ValueError: if ``value`` is outside [0, 1].
+        ValueError: if ``value`` is outside [0, 1], and as for :func:`min_max_normalize`.
 
     Example:
         >>> import torch
@@ -192,7 +198,7 @@ def binarize_area(maps: Tensor, fraction: float) -> Tensor:
 
     Raises:
         TypeError: if ``maps`` is not floating or ``fraction`` no number.
-        ValueError: if ``fraction`` is outside (0, 1].
+        ValueError: if ``fraction`` is outside (0, 1], or ``maps`` has no pixel or NaN.
 
     Example:
         >>> import torch
@@ -201,9 +207,10 @@ def binarize_area(maps: Tensor, fraction: float) -> Tensor:
         tensor([[ True, False],
                 [ True,  True]])
     """
-    check_floating("maps", maps)
+    check_maps("maps", maps)
     check_number("fraction", fraction, above=0, most=1)
     (maps,) = at_least_float32(maps)
+    check_no_nan("maps", maps)
     pixels = maps.flatten(-2)
     count = max(1, round(fraction * pixels.shape[-1]))
     return maps >= kth_smallest(pixels, pixels.shape[-1] - count)[..., None, None]

@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from sslosses._checks import check_count, check_floating
+from sslosses._checks import check_floating
+from sslosses.metrics.functional._inputs import check_side, check_values
 
 
 def boxes_to_truths(boxes: Tensor, size: int = 224, *, add: bool = False) -> Tensor:
@@ -24,7 +25,7 @@ def boxes_to_truths(boxes: Tensor, size: int = 224, *, add: bool = False) -> Ten
 
     Raises:
         TypeError: if ``boxes`` is not floating or ``size`` no integer.
-        ValueError: if the last dimension is not 4, or ``size`` is below 1.
+        ValueError: if the last dimension is not 4, or ``size`` is outside [1, 16384].
 
     Example:
         >>> import torch
@@ -36,7 +37,8 @@ def boxes_to_truths(boxes: Tensor, size: int = 224, *, add: bool = False) -> Ten
                 [0, 0, 0, 0]], dtype=torch.int32)
     """
     check_floating("boxes", boxes)
-    check_count("size", size)
+    check_values("boxes", boxes)
+    check_side("size", size)
     if boxes.ndim < 2 or boxes.shape[-1] != 4:
         raise ValueError(f"Expected `boxes` to have shape (..., n, 4), but got {tuple(boxes.shape)}")
     covered = rasterize_corners(pixel_corners(boxes, size), (size, size))

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from sslosses._checks import at_least_float32, check_number
+from sslosses.metrics.functional._inputs import check_binary, check_fractions, check_pair
 
 
 def ciou(binary: Tensor, truth: Tensor) -> Tensor:
@@ -24,7 +25,8 @@ def ciou(binary: Tensor, truth: Tensor) -> Tensor:
         cIoU in [0, 1], (...): float64 if an argument is float64, else float32.
 
     Raises:
-        ValueError: if the last two dimensions differ.
+        TypeError: if an argument is no dense real tensor.
+        ValueError: if shapes or devices do not fit, or values are none of the above.
 
     Reference:
         Senocak et al., Learning to Localize Sound Source in Visual Scenes, CVPR 2018.
@@ -37,8 +39,7 @@ def ciou(binary: Tensor, truth: Tensor) -> Tensor:
         >>> ciou(binary, truth)  # 1.5 / (1.5 + 1)
         tensor(0.6000)
     """
-    check_same_frame(binary, truth)
-    b, g = at_least_float32(binary, truth)
+    b, g = _checked(binary, truth)
     inter = (b * g).sum((-2, -1))
     outside = (b * (g == 0)).sum((-2, -1))
     return ratio_or_zero(inter, g.sum((-2, -1)) + outside)
@@ -60,8 +61,8 @@ def smoothed_iou(binary: Tensor, truth: Tensor, smoothing: float = 1e-4) -> Tens
         IoU in (0, 1], (...): float64 if an argument is float64, else float32.
 
     Raises:
-        TypeError: if ``smoothing`` is no number.
-        ValueError: if the last two dimensions differ, or ``smoothing`` is not positive.
+        TypeError: if an argument is no dense real tensor, or ``smoothing`` no number.
+        ValueError: if shapes or devices do not fit, values are none of the above, or ``smoothing`` is not positive.
 
     Example:
         >>> import torch
@@ -69,20 +70,18 @@ def smoothed_iou(binary: Tensor, truth: Tensor, smoothing: float = 1e-4) -> Tens
         >>> smoothed_iou(torch.tensor([[1, 1], [1, 0]]), torch.tensor([[1, 1], [0, 1]]))
         tensor(0.5000)
     """
-    check_same_frame(binary, truth)
     check_number("smoothing", smoothing, above=0)
-    b, g = at_least_float32(binary, truth)
+    b, g = _checked(binary, truth)
     inter = (b * g).sum((-2, -1))
     return (inter + smoothing) / (b.sum((-2, -1)) + g.sum((-2, -1)) - inter + smoothing)
 
 
-def check_same_frame(first: Tensor, second: Tensor) -> None:
-    """Raise unless both hold maps of one height and width."""
-    if first.ndim < 2 or second.ndim < 2 or first.shape[-2:] != second.shape[-2:]:
-        raise ValueError(
-            f"Expected two tensors (..., H, W) of one height and width, but got {tuple(first.shape)} "
-            f"and {tuple(second.shape)}"
-        )
+def _checked(binary: Tensor, truth: Tensor) -> tuple[Tensor, ...]:
+    check_pair(("binary", binary), ("truth", truth))
+    b, g = at_least_float32(binary, truth)
+    check_binary("binary", b)
+    check_fractions("truth", g)
+    return b, g
 
 
 def ratio_or_zero(numerator: Tensor, denominator: Tensor) -> Tensor:

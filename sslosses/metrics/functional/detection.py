@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from sslosses._checks import check_floating, check_number, check_shapes
+from sslosses.metrics.functional._inputs import check_no_nan, check_values
 
 
 def detection_average_precision(ciou: Tensor, confidence: Tensor, threshold: float = 0.5) -> Tensor:
@@ -18,8 +19,8 @@ def detection_average_precision(ciou: Tensor, confidence: Tensor, threshold: flo
     .. math:: \mathrm{AP} = \sum_i \max_{j \ge i} P_j \; (R_{i+1} - R_i)
 
     Args:
-        ciou: cIoU of the entries, (n,), floating.
-        confidence: their confidence, (n,), floating.
+        ciou: cIoU of the entries, (n,), floating, free of NaN.
+        confidence: their confidence, (n,), floating, free of NaN.
         threshold: cIoU from which a localization is right, in [0, 1].
 
     Returns:
@@ -27,7 +28,7 @@ def detection_average_precision(ciou: Tensor, confidence: Tensor, threshold: flo
 
     Raises:
         TypeError: if a tensor is not floating.
-        ValueError: if shapes differ or ``threshold`` is outside [0, 1].
+        ValueError: if shapes differ, values are NaN or ``threshold`` is outside [0, 1].
 
     Example:
         >>> import torch
@@ -41,10 +42,10 @@ def detection_average_precision(ciou: Tensor, confidence: Tensor, threshold: flo
     if count == 0:
         return ciou.new_tensor(torch.nan)
     ordered, order = confidence.sort(stable=True)
-    right = (ciou[order] >= threshold).to(torch.float64)
+    right = (ciou[order] >= threshold).long()  # sums of integers are the same in any order, on any device
     levels = ordered[:-1].flip(0)[:: max(1, count // 200)].contiguous()
     first = torch.searchsorted(ordered, levels)  # the first entry of at least that confidence
-    from_here = torch.cat([right.flip(0).cumsum(0).flip(0), right.new_zeros(1)])[first]
+    from_here = torch.cat([right.flip(0).cumsum(0).flip(0), right.new_zeros(1)])[first].double()
     precision, recall = from_here / (count - first), _recall(from_here, first)
     if len(levels) < 2:
         return ciou.new_zeros(())
@@ -59,8 +60,8 @@ def detection_f1(ciou: Tensor, confidence: Tensor, threshold: float = 0.5, level
     nothing is detected, recall 1 where there is neither a true positive nor a false negative; F1 is 0 if both are 0.
 
     Args:
-        ciou: cIoU of the entries, (n,), floating.
-        confidence: their confidence, (n,), floating.
+        ciou: cIoU of the entries, (n,), floating, free of NaN.
+        confidence: their confidence, (n,), floating, free of NaN.
         threshold: cIoU from which a localization is right, in [0, 1].
         level: confidence from which an entry is a detection.
 
@@ -69,7 +70,7 @@ def detection_f1(ciou: Tensor, confidence: Tensor, threshold: float = 0.5, level
 
     Raises:
         TypeError: if a tensor is not floating.
-        ValueError: if shapes differ or ``threshold`` is outside [0, 1].
+        ValueError: if shapes differ, values are NaN or ``threshold`` is outside [0, 1].
 
     Example:
         >>> import torch
@@ -94,8 +95,12 @@ def _recall(right: Tensor, missed: Tensor) -> Tensor:
 
 
 def _checked(ciou: Tensor, confidence: Tensor, threshold: float) -> tuple[Tensor, Tensor]:
-    check_floating("ciou", ciou)
-    check_floating("confidence", confidence)
+    for name, value in (("ciou", ciou), ("confidence", confidence)):
+        check_floating(name, value)
+        check_values(name, value)
     check_shapes(ciou=(ciou, "n"), confidence=(confidence, "n"))
     check_number("threshold", threshold, least=0, most=1)
-    return ciou.to(torch.float64), confidence.to(torch.float64)
+    ciou, confidence = ciou.to(torch.float64), confidence.to(torch.float64)
+    check_no_nan("ciou", ciou)
+    check_no_nan("confidence", confidence)
+    return ciou, confidence

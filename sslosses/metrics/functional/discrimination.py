@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from sslosses._checks import at_least_float32, check_floating, check_mask, check_shapes
+from sslosses.metrics.functional._inputs import check_values, extremes
 
 
 class Discrimination(NamedTuple):
@@ -47,7 +48,7 @@ def silent_object_discrimination(
 
     Raises:
         TypeError: if ``maps`` is not floating or a mask not boolean.
-        ValueError: if shapes or devices do not fit, or a map has no pixel.
+        ValueError: if shapes or devices do not fit, or a map has no pixel or values that are not finite.
 
     Example:
         >>> import torch
@@ -79,12 +80,15 @@ def pair_outcomes(
     flags = torch.zeros(silent.shape[:2], dtype=torch.bool, device=maps.device)
     same_class = flags if same_class is None else same_class
     valid = ~flags if valid is None else valid
+    given = {"maps": maps, "sounding": sounding, "silent": silent, "same_class": same_class, "valid": valid}
+    for name, value in given.items():
+        check_values(name, value)
     for name, value in (("same_class", same_class), ("valid", valid)):
         check_mask(name, value)
         check_shapes(silent=(silent, "B Q H W"), **{name: (value, "B Q")})
     (maps,) = at_least_float32(maps)
     # Measured from the map's minimum, a constant map is exactly 0, so that rounding cannot decide its ties.
-    maps = maps - maps.amin((-2, -1), keepdim=True)
+    maps = maps - extremes("maps", maps)[0]
     if maps.shape[-2:] != sounding.shape[-2:] and maps.shape[0] > 0:
         maps = F.interpolate(maps[:, None], size=sounding.shape[-2:], mode="bilinear", align_corners=False)[:, 0]
     on_sounding, has_sounding = _mean_within(maps, sounding)

@@ -7,7 +7,8 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from sslosses._checks import at_least_float32, check_floating
+from sslosses._checks import at_least_float32
+from sslosses.metrics.functional._inputs import check_maps, check_size, extremes
 
 
 def resize_bicubic(maps: Tensor, size: tuple[int, int]) -> Tensor:
@@ -17,15 +18,16 @@ def resize_bicubic(maps: Tensor, size: tuple[int, int]) -> Tensor:
     and a constant map stays exactly constant.
 
     Args:
-        maps: (..., h, w), floating.
+        maps: (..., h, w), floating, finite.
         size: height and width wanted.
 
     Returns:
         ``(..., *size)``; half precision is computed and returned in float32.
 
     Raises:
-        TypeError: if ``maps`` is not floating.
-        ValueError: if ``maps`` has fewer than two dimensions or no pixel.
+        TypeError: if ``maps`` is not floating or ``size`` no pair of integers.
+        ValueError: if ``maps`` has fewer than two dimensions, no pixel or values that are not finite, or ``size`` is
+            out of range.
 
     Example:
         >>> import torch
@@ -42,7 +44,7 @@ def resize_bilinear(maps: Tensor, size: tuple[int, int], *, align_corners: bool 
     There is no anti-aliasing. At the map's own size it is the identity, and a constant map stays exactly constant.
 
     Args:
-        maps: (..., h, w), floating.
+        maps: (..., h, w), floating, finite.
         size: height and width wanted.
         align_corners: whether the centres of the corner pixels stay in place, instead of the corners of the frame.
 
@@ -50,8 +52,9 @@ def resize_bilinear(maps: Tensor, size: tuple[int, int], *, align_corners: bool 
         ``(..., *size)``; half precision is computed and returned in float32.
 
     Raises:
-        TypeError: if ``maps`` is not floating.
-        ValueError: if ``maps`` has fewer than two dimensions or no pixel.
+        TypeError: if ``maps`` is not floating or ``size`` no pair of integers.
+        ValueError: if ``maps`` has fewer than two dimensions, no pixel or values that are not finite, or ``size`` is
+            out of range.
 
     Example:
         >>> import torch
@@ -65,17 +68,16 @@ def resize_bilinear(maps: Tensor, size: tuple[int, int], *, align_corners: bool 
 
 
 def _resize(maps: Tensor, size: tuple[int, int], *, cubic: bool, align_corners: bool) -> Tensor:
-    check_floating("maps", maps)
-    if maps.ndim < 2 or 0 in maps.shape[-2:]:
-        raise ValueError(f"Expected `maps` to have shape (..., h, w) with h, w >= 1, but got {tuple(maps.shape)}")
+    check_maps("maps", maps)
+    size = check_size("size", size)
     (maps,) = at_least_float32(maps)
-    if maps.shape[-2:] == torch.Size(size):
+    if maps.shape[-2:] == size:
         return maps
     axes = list(zip(maps.shape[-2:], size, strict=True))
     table = {axis: _weights(*axis, cubic, align_corners).to(maps) for axis in set(axes)}
     down, across = (table[axis] for axis in axes)
     # Weights sum to 1 only up to rounding: measured from its minimum, a constant map is exactly 0 and stays constant.
-    low = maps.amin((-2, -1), keepdim=True)
+    low, _ = extremes("maps", maps)
     with torch.autocast(maps.device.type, enabled=False):
         # Both directions as products of matrices: several times as fast as torch's own interpolation on a CPU.
         return (down @ ((maps - low) @ across.T)).add_(low)

@@ -1,0 +1,51 @@
+"""Text of annotation files: its lines, names in it, and how it is shown in an error."""
+
+from __future__ import annotations
+
+import reprlib
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from sslosses.annotations.records import AnnotationError
+
+_SHORT = reprlib.Repr()
+_SHORT.maxstring = _SHORT.maxother = _SHORT.maxlong = 100
+_SHORT.maxlist = _SHORT.maxdict = 8
+_SEPARATORS = "/\\:"  # the colon separates drives and streams on Windows
+_LONGEST = 200  # bytes: with a suffix, names of files may have 255
+
+
+def shown(value: Any) -> str:
+    """A value as an error shows it: in full if it is short."""
+    return _SHORT.repr(value)
+
+
+def enumerated(names: Iterable[str]) -> str:
+    """Names one after the other, the first ones if there are many."""
+    text = ", ".join(names) or "nothing"
+    return text if len(text) <= 200 else f"{text[:200]}…"
+
+
+def lines_of(path: Path) -> list[str]:
+    """The lines of a text file."""
+    try:
+        return path.read_text(encoding="utf-8-sig").splitlines()
+    except UnicodeDecodeError as error:
+        raise AnnotationError(f"{path}: expected text in UTF-8, but byte {error.start} is not UTF-8") from error
+
+
+def check_clip(where: str, clip: str) -> None:
+    """Raise unless ``clip`` is the plain name of a file in a folder: clip ids become such names."""
+    if clip in ("", ".", "..") or any(letter in _SEPARATORS or not letter.isprintable() for letter in clip):
+        raise AnnotationError(f"{where} to be a clip id without path separators, but got {shown(clip)}")
+    if len(clip.encode()) > _LONGEST:
+        raise AnnotationError(f"{where} to be a clip id of at most {_LONGEST} bytes, but got {shown(clip)}")
+
+
+def check_name(where: str, name: Any) -> None:
+    """Raise unless ``name`` can stand in a table."""
+    if not isinstance(name, str) or not name:
+        raise AnnotationError(f"{where} to be a non-empty string, but got {shown(name)}")
+    if not name.isprintable():
+        raise AnnotationError(f"{where} to be of printable characters, but got {shown(name)}")
