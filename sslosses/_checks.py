@@ -10,20 +10,34 @@ import torch
 from torch import Tensor
 
 
-def check_floating(name: str, value: Any) -> None:
-    """Raise unless ``value`` is a tensor of a real floating dtype."""
+def check_dense(name: str, value: Any) -> None:
+    """Raise unless ``value`` is a tensor that is neither sparse nor nested."""
     if not isinstance(value, Tensor):
         raise TypeError(f"Expected `{name}` to be a tensor, but got {type(value).__name__}")
+    if value.layout != torch.strided or value.is_nested:
+        kind = "a nested tensor" if value.is_nested else f"one of layout {value.layout}"
+        raise TypeError(f"Expected `{name}` to be a dense tensor, but got {kind}")
+
+
+def check_floating(name: str, value: Any) -> None:
+    """Raise unless ``value`` is a dense tensor of a real floating dtype."""
+    check_dense(name, value)
     if not value.dtype.is_floating_point:
         raise TypeError(f"Expected `{name}` to have a floating dtype, but got {value.dtype}")
 
 
 def check_mask(name: str, value: Any) -> None:
-    """Raise unless ``value`` is a boolean tensor."""
-    if not isinstance(value, Tensor):
-        raise TypeError(f"Expected `{name}` to be a tensor, but got {type(value).__name__}")
+    """Raise unless ``value`` is a dense boolean tensor."""
+    check_dense(name, value)
     if value.dtype != torch.bool:
         raise TypeError(f"Expected `{name}` to have dtype torch.bool, but got {value.dtype}")
+
+
+def check_dimensions(name: str, value: Tensor, spec: str) -> None:
+    """Raise unless ``value`` has at least the dimensions of ``spec``, for example "... H W"."""
+    letters = spec.split()
+    if value.ndim < len(letters) - 1:
+        raise ValueError(f"Expected `{name}` to have shape ({', '.join(letters)}), but got {tuple(value.shape)}")
 
 
 def check_shapes(**arguments: tuple[Tensor, str]) -> dict[str, int]:
@@ -107,6 +121,11 @@ def check_flag(name: str, value: Any) -> None:
     """Raise unless ``value`` is True or False."""
     if not isinstance(value, bool):
         raise TypeError(f"Expected `{name}` to be True or False, but got {value!r}")
+
+
+def has_values(tensor: Tensor) -> bool:
+    """Whether Python may ask for the values of ``tensor``: not while compiling, nor of a meta tensor, which has none."""
+    return not (torch.compiler.is_compiling() or tensor.is_meta)
 
 
 def at_least_float32(*tensors: Tensor) -> tuple[Tensor, ...]:

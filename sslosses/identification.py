@@ -7,7 +7,15 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from sslosses._checks import at_least_float32, check_count, check_floating, check_number, check_shapes
+from sslosses._checks import (
+    at_least_float32,
+    check_count,
+    check_dense,
+    check_floating,
+    check_number,
+    check_shapes,
+    has_values,
+)
 from sslosses._precision import autocast_off
 from sslosses.masks import ALPHA_BACKGROUND, OMEGA, background_mask
 from sslosses.similarity import similarity_map, unit
@@ -67,7 +75,9 @@ def identify_objects(
 
     Returns:
         :class:`IdentifiedObjects` without gradient, with M = K, the largest K, or the largest number of objects found
-        (which may be 0); float64 if an input is, else float32.
+        (which may be 0); float64 if an input is, else float32. A sample with NaN or inf has none. Compiled or exported,
+        where a size can't depend on values, M = K if that is an int, else the bound on the prototypes: give
+        ``max_iterations`` there, as the graph holds that many.
 
     Raises:
         TypeError: if an input is no floating tensor or an option has the wrong type.
@@ -105,9 +115,12 @@ def _check_inputs(visual: Tensor, audio: Tensor, num_sources: int | Tensor | Non
     check_floating("audio", audio)
     check_shapes(visual=(visual, "B C H W"), audio=(audio, "B C"))
     if isinstance(num_sources, Tensor):
-        if num_sources.dtype.is_floating_point or num_sources.dtype == torch.bool:
+        check_dense("num_sources", num_sources)
+        if num_sources.is_floating_point() or num_sources.is_complex() or num_sources.dtype == torch.bool:
             raise TypeError(f"Expected `num_sources` to have an integer dtype, but got {num_sources.dtype}")
         check_shapes(visual=(visual, "B C H W"), num_sources=(num_sources, "B"))
+        if has_values(num_sources) and bool((num_sources < 0).any()):
+            raise ValueError(f"Expected `num_sources` to be at least 0, but got {int(num_sources.min())}")
     elif num_sources is not None:
         check_count("num_sources", num_sources)
     if max_iterations is not None:
@@ -129,7 +142,7 @@ def _find(
         distance = torch.linalg.vector_norm(features - prototype, dim=-1)
         claimed = (distance < to_background) & unclaimed
         active = active & (peak >= peak_threshold) & claimed.any(1)
-        if not active.any():
+        if has_values(active) and not active.any():
             break
         unclaimed = unclaimed & ~claimed
         maps.append(-distance)
@@ -169,9 +182,12 @@ def _keep(objects: IdentifiedObjects, num_sources: int | Tensor | None) -> Ident
     valid = objects.valid.take_along_dim(order, 1)
     if isinstance(num_sources, Tensor):
         valid = valid & (rank < num_sources[:, None])
-        slots = int(num_sources.max()) if num_sources.numel() else 0
-    elif num_sources is not None:
+    if isinstance(num_sources, int):
         slots = num_sources
+    elif not has_values(valid):
+        slots = order.shape[1]  # a size can't depend on values
+    elif num_sources is not None:
+        slots = int(num_sources.max()) if num_sources.numel() else 0
     else:
         slots = int(valid.sum(1).max()) if valid.numel() else 0
     return IdentifiedObjects(

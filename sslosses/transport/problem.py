@@ -11,7 +11,7 @@ from typing import NamedTuple, Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-from sslosses._checks import at_least_float32, check_floating
+from sslosses._checks import at_least_float32, check_floating, has_values
 from sslosses.transport.costs import PointcloudCost
 
 Potentials = tuple[Tensor, Tensor]
@@ -177,7 +177,7 @@ def make_problem(
     if rescale:
         b = b * (a.sum(-1, keepdim=True) / b.sum(-1, keepdim=True))
     problem = Problem(cost, _flatten(a, batch_shape, 1), _flatten(b, batch_shape, 1), epsilon)
-    if not torch.compiler.is_compiling():
+    if has_values(problem.a):
         _check_masses(problem.a.detach(), problem.b.detach())
     return problem, batch_shape
 

@@ -37,6 +37,12 @@ class ExactSolver:
         cost = problem.matrix.double().expand(len(a), -1, -1)
         plans, rows, columns, solved = [], [], [], []
         for arguments in zip(a, b, cost, strict=True):
+            if not all(bool(each.isfinite().all()) for each in arguments):
+                nothing = (torch.full_like(each, torch.nan, device="cpu") for each in (arguments[2], *arguments[:2]))
+                for found, none in zip((plans, rows, columns), nothing, strict=True):
+                    found.append(none)
+                solved.append(False)
+                continue
             with warnings.catch_warnings():
                 # POT warns of a pivot limit; the result says it instead.
                 warnings.simplefilter("ignore")
