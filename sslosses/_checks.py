@@ -124,7 +124,7 @@ def check_flag(name: str, value: Any) -> None:
 
 
 def has_values(tensor: Tensor) -> bool:
-    """Whether Python may ask for the values of ``tensor``: not while compiling, nor of a meta tensor, which has none."""
+    """Whether Python may ask for values of ``tensor``: not while compiling, nor of a meta tensor, which has none."""
     return not (torch.compiler.is_compiling() or tensor.is_meta)
 
 

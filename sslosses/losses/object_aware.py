@@ -120,8 +120,8 @@ def object_aware_contrastive_loss(
     Returns:
         :class:`ObjectAwareTerms`; float64 if an input is, else float32. At temperature 1 a sample's background term is
         in [log(1 + e⁻²), log(1 + e²)], its foreground term in [log(1 + e⁻²), log(1 + e² + (B - 1) e^(1 + τ))]. With no
-        sample to take part (or B = 0), the terms are zeros that keep their graph. A sample with NaN or inf is NaN and no
-        negative for the others.
+        sample to take part (or B = 0), the terms are zeros that keep their graph. A sample with NaN or inf is NaN and
+        no negative for the others.
 
     Raises:
         TypeError: if an input has the wrong type or dtype, or an option no number.

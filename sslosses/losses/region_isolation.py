@@ -169,7 +169,8 @@ def object_region_isolation_loss(
 
     Returns:
         :class:`RegionIsolationTerms`; float64 if an input is, else float32. With no pair in the batch the loss is a
-        zero that keeps its graph. A sample with NaN or inf is NaN, and did not converge. Whether the solver converged is in the result, nothing warns.
+        zero that keeps its graph. A sample with NaN or inf is NaN, and did not converge. Whether the solver converged
+        is in the result, nothing warns.
 
     Raises:
         TypeError: if an input has the wrong type or dtype, or an option has the wrong type.

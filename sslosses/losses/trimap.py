@@ -89,7 +89,8 @@ def trimap_contrastive_loss(
 
     Returns:
         :class:`TriMapTerms`; float64 if an input is, else float32; the loss is above 0. With B = 0 mean and sum are
-        zeros that keep their graph. A sample with NaN or inf is NaN and no negative for the others. Memory grows as B² · H · W (with gathering, times the number of processes).
+        zeros that keep their graph. A sample with NaN or inf is NaN and no negative for the others. Memory grows as
+        B² · H · W (with gathering, times the number of processes).
 
     Raises:
         TypeError: if an input is no floating tensor or an option has the wrong type.
