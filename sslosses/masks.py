@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from sslosses._checks import at_least_float32, check_dimensions, check_floating, check_number, check_shapes
+from sslosses._checks import at_least_float32, check_dimensions, check_flag, check_floating, check_number, check_shapes
 from sslosses._precision import autocast_off
 
 ALPHA_FOREGROUND = 0.65
@@ -245,6 +245,7 @@ def mask_weights(similarity: Tensor, *, alpha: float, omega: float = OMEGA, fore
         tensor([[[0.2500, 0.2500],
                  [0.2500, 0.2500]]])
     """
+    check_flag("foreground", foreground)
     score = _score(similarity, alpha, omega)
     with autocast_off(score):
         log_mask = F.logsigmoid(score if foreground else -score)

@@ -153,7 +153,9 @@ def object_aware_contrastive_loss(
         # The sum points where the mean does, which is all that a cosine sees.
         references = foreground.where(real[..., None], 0).sum(1)
         background = background.where(valid[:, None], 0)
-        pairs = _compare(sounding, references, valid, tau, false_negatives, gather_distributed)
+        # A sample of NaN is no negative: it would make NaN of the others, or of their gradient.
+        sound = valid & finite_samples(sounding) & finite_samples(references) & finite_samples(background)
+        pairs = _compare(sounding, references, sound, tau, false_negatives, gather_distributed)
         negatives = pairs.cosines.masked_fill(~pairs.kept, -torch.inf)
         positive = cosine(sounding, references)
         hard = cosine(silent, references)
@@ -162,7 +164,7 @@ def object_aware_contrastive_loss(
         bkg = F.softplus((cosine(sounding, background) - cosine(silent, background)) / temperature)
         frg = reduce_samples(frg, valid, reduction, all_processes=gather_distributed)
         bkg = reduce_samples(bkg, valid, reduction, all_processes=gather_distributed)
-    share = pairs.kept.sum() / pairs.others.sum().clamp(min=1)
+    share = pairs.kept.sum().to(frg.dtype) / pairs.others.sum().clamp(min=1)
     return ObjectAwareTerms((frg + bkg) / 2, frg, bkg, share)
 
 
@@ -178,8 +180,6 @@ class _Pairs(NamedTuple):
 def _compare(
     sounding: Tensor, references: Tensor, valid: Tensor, tau: float, false_negatives: str, gather_distributed: bool
 ) -> _Pairs:
-    # A sample of NaN is no negative: it would make NaN of the others, or of their gradient.
-    valid = valid & finite_samples(sounding) & finite_samples(references)
     sounding, references = (unit(x.where(valid[:, None], 0), -1) for x in (sounding, references))
     rows, offset = torch.cat([sounding, references, valid[:, None].to(sounding.dtype)], dim=1), 0
     if gather_distributed:

@@ -110,19 +110,21 @@ def trimap_contrastive_loss(
     check_shapes(visual=(visual, "B C H W"), audio=(audio, "B C"))
     visual, audio = at_least_float32(visual, audio)
     with autocast_off(visual):
+        # What is not finite is NaN by itself only: the others do not see it, and zeros keep it out of their gradient.
+        finite = finite_samples(visual) & finite_samples(audio)
+        visual, audio = visual.where(finite[:, None, None, None], 0), audio.where(finite[:, None], torch.nan)
         sounds, offset = gather_rows(audio) if gather_distributed else (audio, 0)
+        heard = finite_samples(sounds)
         rows = torch.arange(visual.shape[0], device=visual.device)
         own = offset + rows
-        # What is NaN must be so by itself only: its zeros here keep it out of the others' gradient.
-        seen, heard = finite_samples(visual), finite_samples(sounds)
-        pairs = cross_similarity_map(visual.where(seen[:, None, None, None], 0), sounds.where(heard[:, None], 0))
+        pairs = cross_similarity_map(visual, sounds.where(heard[:, None], 0))
         similarities = _weighted_mean(pairs, alpha_foreground, omega, foreground=True)
         hard = _weighted_mean(pairs[rows, own], alpha_background, omega, foreground=False)
         positive = similarities[rows, own]
         # The own pair's column is the positive, so it stands once in the denominator.
         logits = torch.cat([similarities.masked_fill(~heard, -torch.inf), hard[:, None]], dim=1) / temperature
         loss = logits.logsumexp(1) - positive / temperature
-        loss, positive, hard = (x.masked_fill(~(seen & heard[own]), torch.nan) for x in (loss, positive, hard))
+        loss, positive, hard = (x.masked_fill(~finite, torch.nan) for x in (loss, positive, hard))
         everyone = torch.ones_like(loss, dtype=torch.bool)
         loss, positive, hard = (
             reduce_samples(term, everyone, reduction, all_processes=gather_distributed)

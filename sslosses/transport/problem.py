@@ -158,7 +158,9 @@ def make_problem(
         batch_shape: torch.Size = torch.broadcast_shapes(*shapes)  # type: ignore[no-untyped-call]
     except RuntimeError:
         described = ", ".join(str(tuple(shape)) for shape in shapes)
-        raise ValueError(f"Expected the batch shapes of cost and marginals to broadcast, but got {described}") from None
+        raise ValueError(
+            f"Expected the batch shapes of `cost`, `a` and `b` to broadcast, but got {described}"
+        ) from None
 
     # Half-precision masses sum to 1 within a percent only, and unequal masses have no plan.
     rescale = any(value is not None and value.dtype.itemsize == 2 for value in (a, b))
@@ -223,6 +225,9 @@ def _flatten(value: Tensor, batch_shape: torch.Size, keep: int) -> Tensor:
 
 
 def _check_masses(a: Tensor, b: Tensor) -> None:
+    # A problem with NaN or inf is NaN itself and no reason to refuse the others.
+    finite = a.isfinite().all(-1) & b.isfinite().all(-1)
+    a, b = a[finite], b[finite]
     for name, value in (("a", a), ("b", b)):
         if bool((value < 0).any()):
             raise ValueError(f"Expected `{name}` to be non-negative, but got a minimum of {value.min().item():.3g}")

@@ -221,7 +221,7 @@ def solve(
     if name == "auto":
         name = _automatic(problem, gradient)
     if problem.a.is_meta and isinstance(solver, str) and name != "dense":
-        raise ValueError(f"The solver {name!r} can't work on meta tensors, which have no values. Use solver='dense'")
+        raise ValueError(f"Expected `solver` to be 'dense' for meta tensors, which have no values, but got {name!r}")
     chosen = _load(name) if isinstance(solver, str) else solver
     if not chosen.lazy:
         with autocast_off(problem.a):
