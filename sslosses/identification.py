@@ -139,7 +139,7 @@ def _find(
     maps, valid, prototypes, peaks = [], [], [], []
     for _ in range(pixels if max_iterations is None else min(pixels, max_iterations)):
         peak, index = similarity.masked_fill(~unclaimed, -torch.inf).max(1)
-        prototype = features.take_along_dim(index[:, None, None], 1)
+        prototype = _rows(features, index[:, None])
         distance = torch.linalg.vector_norm(features - prototype, dim=-1)
         claimed = (distance < to_background) & unclaimed
         active = active & (peak >= peak_threshold) & claimed.any(1)
@@ -180,7 +180,7 @@ def _keep(objects: IdentifiedObjects, num_sources: int | Tensor | None) -> Ident
     """Move the objects to the front, in their order, and cut or pad to the number of slots."""
     order = objects.valid.to(torch.int8).argsort(dim=1, descending=True, stable=True)
     rank = torch.arange(order.shape[1], device=order.device)
-    valid = objects.valid.take_along_dim(order, 1)
+    valid = _rows(objects.valid, order)
     if isinstance(num_sources, Tensor):
         valid = valid & (rank < num_sources[:, None])
     if isinstance(num_sources, int):
@@ -191,12 +191,13 @@ def _keep(objects: IdentifiedObjects, num_sources: int | Tensor | None) -> Ident
         slots = int(num_sources.max()) if num_sources.numel() else 0
     else:
         slots = int(valid.sum(1).max()) if valid.numel() else 0
-    return IdentifiedObjects(
-        *(
-            _fit(values.take_along_dim(order.reshape(order.shape + (1,) * (values.ndim - 2)), 1), valid, slots)
-            for values in objects
-        )
-    )
+    return IdentifiedObjects(*(_fit(_rows(values, order), valid, slots) for values in objects))
+
+
+def _rows(values: Tensor, index: Tensor) -> Tensor:
+    """Of values (B, N, ...) the rows of index (B, M). Not ``take_along_dim``, which fixes B in an exported graph."""
+    index = index.reshape(*index.shape, *[1] * (values.ndim - 2))
+    return values.gather(1, index.expand(-1, -1, *values.shape[2:]))
 
 
 def _fit(values: Tensor, valid: Tensor, slots: int) -> Tensor:
