@@ -12,6 +12,7 @@ from sslosses._checks import (
     check_count,
     check_dense,
     check_floating,
+    check_no_transform,
     check_number,
     check_shapes,
     has_values,
@@ -115,6 +116,8 @@ def _check_inputs(visual: Tensor, audio: Tensor, num_sources: int | Tensor | Non
     check_floating("visual", visual)
     check_floating("audio", audio)
     check_shapes(visual=(visual, "B C H W"), audio=(audio, "B C"))
+    for name, value in (("visual", visual), ("audio", audio)):
+        check_no_transform(name, value, differentiable=True)
     if isinstance(num_sources, Tensor):
         check_dense("num_sources", num_sources)
         if num_sources.is_floating_point() or num_sources.is_complex() or num_sources.dtype == torch.bool:

@@ -8,7 +8,15 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from sslosses._checks import at_least_float32, check_count, check_flag, check_number, check_option, has_values
+from sslosses._checks import (
+    at_least_float32,
+    check_count,
+    check_flag,
+    check_no_transform,
+    check_number,
+    check_option,
+    has_values,
+)
 from sslosses._precision import autocast_off
 from sslosses.losses._inputs import check_references
 from sslosses.losses._reduction import REDUCTIONS, reduce_samples
@@ -213,6 +221,13 @@ def object_region_isolation_loss(
     )
     options.check(start=init is not None)
     real = check_references(visual, foreground, background, source_mask)
+    for name, given in (
+        ("visual", visual),
+        ("foreground", foreground),
+        ("background", background),
+        ("source_mask", real),
+    ):
+        check_no_transform(name, given, differentiable=gradient == "unrolled")
     visual, foreground, background = at_least_float32(visual, foreground, background)
     with autocast_off(visual):
         # Whatever stands in a padded reference, NaN included, stays out of the gradient.

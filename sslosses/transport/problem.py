@@ -11,7 +11,7 @@ from typing import NamedTuple, Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-from sslosses._checks import at_least_float32, check_floating, has_values
+from sslosses._checks import at_least_float32, check_floating, check_no_transform, has_values
 from sslosses.transport.costs import PointcloudCost
 
 Potentials = tuple[Tensor, Tensor]
@@ -131,9 +131,12 @@ class MatrixFreeSolver(Protocol):
 
 
 def make_problem(
-    cost: Tensor | PointcloudCost, a: Tensor | None, b: Tensor | None, epsilon: float
+    cost: Tensor | PointcloudCost, a: Tensor | None, b: Tensor | None, epsilon: float, *, differentiable: bool = False
 ) -> tuple[Problem, torch.Size]:
-    """Check and broadcast the arguments of ``solve`` to one problem with a flat batch, and return the batch's shape."""
+    """Check and broadcast the arguments of ``solve`` to one problem with a flat batch, and return the batch's shape.
+
+    ``differentiable`` is whether the iterations are, so that transforms of ``torch.func`` can follow them.
+    """
     if not isinstance(cost, PointcloudCost):
         check_floating("cost", cost)
         if cost.ndim < 2:
@@ -153,6 +156,10 @@ def make_problem(
                 raise ValueError(
                     f"Expected `{name}` to be on the device of `cost` ({cost.device}), but got {value.device}"
                 )
+    values = {"cost": cost} if isinstance(cost, Tensor) else {"source": cost.source, "target": cost.target}
+    for name, value in (values | {"a": a, "b": b}).items():
+        if value is not None:
+            check_no_transform(name, value, differentiable=differentiable)
     shapes = [cost.shape[:-2], *(value.shape[:-1] for value in (a, b) if value is not None)]
     try:
         batch_shape: torch.Size = torch.broadcast_shapes(*shapes)  # type: ignore[no-untyped-call]

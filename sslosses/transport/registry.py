@@ -217,7 +217,7 @@ def solve(
         raise ValueError("Expected `init` or `scaling`, which makes its own start, but got both")
     check_count("max_iter", max_iter)
     check_number("tol", tol, above=0)
-    problem, batch_shape = make_problem(cost, a, b, float(epsilon))
+    problem, batch_shape = make_problem(cost, a, b, float(epsilon), differentiable=gradient == "unrolled")
     if name == "auto":
         name = _automatic(problem, gradient)
     if problem.a.is_meta and isinstance(solver, str) and name != "dense":
