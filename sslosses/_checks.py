@@ -143,6 +143,13 @@ def check_no_transform(name: str, value: Tensor, *, differentiable: bool) -> Non
                 "torch.autograd.grad, or solver='dense' with gradient='unrolled'"
             )
         value = functorch.get_unwrapped(value)
+    if torch.compiler.is_compiling() or differentiable:
+        return
+    if torch.autograd.forward_ad.unpack_dual(value).tangent is not None:  # type: ignore[no-untyped-call]
+        raise ValueError(
+            f"Expected `{name}` to be an ordinary tensor, but got one of forward-mode differentiation. Use backward, "
+            "or solver='dense' with gradient='unrolled'"
+        )
 
 
 def at_least_float32(*tensors: Tensor) -> tuple[Tensor, ...]:
