@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from itertools import combinations
 from typing import Any
 
@@ -286,33 +287,17 @@ def lengths(subject: Subject) -> Cases:
 
 def ends(subject: Subject) -> Cases:
     """Options at the ends of their range (ENDS in ``subjects.py``): a finite result with a finite gradient."""
-    for name, default in subject.option_names().items():
-        options: dict[str, Any] = {}
+    for name in subject.option_names():
         if name in ("threshold", "area") and name not in subject.options:
-            continue
+            continue  # one excludes the other
         if name == "epsilon" and subject.variant.startswith("exact"):
             continue
         if name == "scaling" and subject.variant.startswith(("exact", "pot-batch")):
             continue
-        if name == "temperature" and default == 1.0 and subject.name == "object_region_isolation_loss":
-            continue
         for value in ENDS.get(name, ())[: 1 if subject.light else None]:
-            if name == "value" or isinstance(default, bool):
-                continue
-            options = {name: value}
-            if name == "epsilon":
-                options |= {"max_iter": 30}
-            variant = _with(subject, options)
+            options = {name: value} | ({"max_iter": 30} if name == "epsilon" else {})
+            variant = replace(subject, options=subject.options | options)
             yield Case(lambda variant=variant: _differentiated(variant, variant.arguments(torch.float32)), finite)
-
-
-def _with(subject: Subject, options: dict[str, Any]) -> Subject:
-    return Subject(**{**vars_of(subject), "options": subject.options | options})
-
-
-def vars_of(subject: Subject) -> dict[str, Any]:
-    """The fields of a subject."""
-    return {name: getattr(subject, name) for name in subject.__dataclass_fields__}
 
 
 def gradient_of_any_subset(subject: Subject) -> Cases:

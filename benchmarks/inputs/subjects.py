@@ -55,7 +55,7 @@ class Subject:
         vectors: arguments that may hold zero vectors along their dimension C.
         smooth: whether the result has a gradient.
         call: calls it with tensors and options; found by name if None.
-        meta: whether it takes meta tensors.
+        meta: whether meta tensors are enough.
         maps: whether H and W may be any.
         light: whether the classes that take time are left to another subject of the same function.
     """
