@@ -10,20 +10,34 @@ import torch
 from torch import Tensor
 
 
-def check_floating(name: str, value: Any) -> None:
-    """Raise unless ``value`` is a tensor of a real floating dtype."""
+def check_dense(name: str, value: Any) -> None:
+    """Raise unless ``value`` is a tensor that is neither sparse nor nested."""
     if not isinstance(value, Tensor):
         raise TypeError(f"Expected `{name}` to be a tensor, but got {type(value).__name__}")
+    if value.layout != torch.strided or value.is_nested:
+        kind = "a nested tensor" if value.is_nested else f"one of layout {value.layout}"
+        raise TypeError(f"Expected `{name}` to be a dense tensor, but got {kind}")
+
+
+def check_floating(name: str, value: Any) -> None:
+    """Raise unless ``value`` is a dense tensor of a real floating dtype."""
+    check_dense(name, value)
     if not value.dtype.is_floating_point:
         raise TypeError(f"Expected `{name}` to have a floating dtype, but got {value.dtype}")
 
 
 def check_mask(name: str, value: Any) -> None:
-    """Raise unless ``value`` is a boolean tensor."""
-    if not isinstance(value, Tensor):
-        raise TypeError(f"Expected `{name}` to be a tensor, but got {type(value).__name__}")
+    """Raise unless ``value`` is a dense boolean tensor."""
+    check_dense(name, value)
     if value.dtype != torch.bool:
         raise TypeError(f"Expected `{name}` to have dtype torch.bool, but got {value.dtype}")
+
+
+def check_dimensions(name: str, value: Tensor, spec: str) -> None:
+    """Raise unless ``value`` has at least the dimensions of ``spec``, for example "... H W"."""
+    letters = spec.split()
+    if value.ndim < len(letters) - 1:
+        raise ValueError(f"Expected `{name}` to have shape ({', '.join(letters)}), but got {tuple(value.shape)}")
 
 
 def check_shapes(**arguments: tuple[Tensor, str]) -> dict[str, int]:
@@ -107,6 +121,35 @@ def check_flag(name: str, value: Any) -> None:
     """Raise unless ``value`` is True or False."""
     if not isinstance(value, bool):
         raise TypeError(f"Expected `{name}` to be True or False, but got {value!r}")
+
+
+def has_values(tensor: Tensor) -> bool:
+    """Whether Python may ask for values of ``tensor``: not while compiling, nor of a meta tensor, which has none."""
+    return not (torch.compiler.is_compiling() or tensor.is_meta)
+
+
+def check_no_transform(name: str, value: Tensor, *, differentiable: bool) -> None:
+    """Raise if ``value`` is one of ``torch.vmap``, or of another ``torch.func`` transform unless ``differentiable``."""
+    functorch = torch._C._functorch
+    while not torch.compiler.is_compiling() and functorch.is_functorch_wrapped_tensor(value):
+        if functorch.is_batchedtensor(value):
+            raise ValueError(
+                f"Expected `{name}` to be an ordinary tensor, but got one of torch.vmap, which can't follow iterations "
+                "that end by their values. Use the batch dimensions instead"
+            )
+        if not differentiable:
+            raise ValueError(
+                f"Expected `{name}` to be an ordinary tensor, but got one of torch.func.grad or another transform. Use "
+                "torch.autograd.grad, or solver='dense' with gradient='unrolled'"
+            )
+        value = functorch.get_unwrapped(value)
+    if torch.compiler.is_compiling() or differentiable:
+        return
+    if torch.autograd.forward_ad.unpack_dual(value).tangent is not None:  # type: ignore[no-untyped-call]
+        raise ValueError(
+            f"Expected `{name}` to be an ordinary tensor, but got one of forward-mode differentiation. Use backward, "
+            "or solver='dense' with gradient='unrolled'"
+        )
 
 
 def at_least_float32(*tensors: Tensor) -> tuple[Tensor, ...]:

@@ -16,6 +16,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from sslosses._checks import check_dimensions, check_floating
+
 
 class Gathered(NamedTuple):
     """Rows of all processes, and the index of this process's first row."""
@@ -46,10 +48,16 @@ def gather_rows(rows: Tensor) -> Gathered:
     Returns:
         :class:`Gathered`: (sum of all B, ...) and where this process's rows begin.
 
+    Raises:
+        TypeError: if ``rows`` is no floating tensor.
+        ValueError: if it is a scalar.
+
     Example:
         >>> gather_rows(torch.ones(2, 3)).rows.shape
         torch.Size([2, 3])
     """
+    check_floating("rows", rows)
+    check_dimensions("rows", rows, "B ...")
     if process_count() == 1:
         return Gathered(rows, 0)
     sizes = _sizes(rows)
@@ -60,10 +68,14 @@ def gather_rows(rows: Tensor) -> Gathered:
 def sum_over_processes(value: Tensor) -> Tensor:
     """Sum of ``value`` over all processes, with gradient.
 
+    Raises:
+        TypeError: if ``value`` is no floating tensor.
+
     Example:
         >>> sum_over_processes(torch.tensor(2.0))
         tensor(2.)
     """
+    check_floating("value", value)
     if process_count() == 1:
         return value
     total: Tensor = _Sum.apply(value)  # type: ignore[no-untyped-call]

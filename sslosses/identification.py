@@ -7,7 +7,16 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from sslosses._checks import at_least_float32, check_count, check_floating, check_number, check_shapes
+from sslosses._checks import (
+    at_least_float32,
+    check_count,
+    check_dense,
+    check_floating,
+    check_no_transform,
+    check_number,
+    check_shapes,
+    has_values,
+)
 from sslosses._precision import autocast_off
 from sslosses.masks import ALPHA_BACKGROUND, OMEGA, background_mask
 from sslosses.similarity import similarity_map, unit
@@ -67,7 +76,9 @@ def identify_objects(
 
     Returns:
         :class:`IdentifiedObjects` without gradient, with M = K, the largest K, or the largest number of objects found
-        (which may be 0); float64 if an input is, else float32.
+        (which may be 0); float64 if an input is, else float32. A sample with NaN or inf has none. Compiled or exported,
+        where a size can't depend on values, M = K if that is an int, else the bound on the prototypes: give
+        ``max_iterations`` there, as the graph holds that many.
 
     Raises:
         TypeError: if an input is no floating tensor or an option has the wrong type.
@@ -86,6 +97,7 @@ def identify_objects(
     """
     _check_inputs(visual, audio, num_sources, max_iterations)
     check_number("peak_threshold", peak_threshold)
+    check_number("alpha_background", alpha_background)
     check_number("background_threshold", background_threshold, least=-1, most=1)
     check_number("merge_threshold", merge_threshold, least=-1, most=1)
     visual, audio = at_least_float32(visual, audio)
@@ -104,10 +116,15 @@ def _check_inputs(visual: Tensor, audio: Tensor, num_sources: int | Tensor | Non
     check_floating("visual", visual)
     check_floating("audio", audio)
     check_shapes(visual=(visual, "B C H W"), audio=(audio, "B C"))
+    for name, value in (("visual", visual), ("audio", audio)):
+        check_no_transform(name, value, differentiable=True)
     if isinstance(num_sources, Tensor):
-        if num_sources.dtype.is_floating_point or num_sources.dtype == torch.bool:
+        check_dense("num_sources", num_sources)
+        if num_sources.is_floating_point() or num_sources.is_complex() or num_sources.dtype == torch.bool:
             raise TypeError(f"Expected `num_sources` to have an integer dtype, but got {num_sources.dtype}")
         check_shapes(visual=(visual, "B C H W"), num_sources=(num_sources, "B"))
+        if has_values(num_sources) and bool((num_sources < 0).any()):
+            raise ValueError(f"Expected `num_sources` to be at least 0, but got {int(num_sources.min())}")
     elif num_sources is not None:
         check_count("num_sources", num_sources)
     if max_iterations is not None:
@@ -125,11 +142,11 @@ def _find(
     maps, valid, prototypes, peaks = [], [], [], []
     for _ in range(pixels if max_iterations is None else min(pixels, max_iterations)):
         peak, index = similarity.masked_fill(~unclaimed, -torch.inf).max(1)
-        prototype = features.take_along_dim(index[:, None, None], 1)
+        prototype = _rows(features, index[:, None])
         distance = torch.linalg.vector_norm(features - prototype, dim=-1)
         claimed = (distance < to_background) & unclaimed
         active = active & (peak >= peak_threshold) & claimed.any(1)
-        if not active.any():
+        if has_values(active) and not active.any():
             break
         unclaimed = unclaimed & ~claimed
         maps.append(-distance)
@@ -166,20 +183,24 @@ def _keep(objects: IdentifiedObjects, num_sources: int | Tensor | None) -> Ident
     """Move the objects to the front, in their order, and cut or pad to the number of slots."""
     order = objects.valid.to(torch.int8).argsort(dim=1, descending=True, stable=True)
     rank = torch.arange(order.shape[1], device=order.device)
-    valid = objects.valid.take_along_dim(order, 1)
+    valid = _rows(objects.valid, order)
     if isinstance(num_sources, Tensor):
         valid = valid & (rank < num_sources[:, None])
-        slots = int(num_sources.max()) if num_sources.numel() else 0
-    elif num_sources is not None:
+    if isinstance(num_sources, int):
         slots = num_sources
+    elif not has_values(valid):
+        slots = order.shape[1]  # a size can't depend on values
+    elif num_sources is not None:
+        slots = int(num_sources.max()) if num_sources.numel() else 0
     else:
         slots = int(valid.sum(1).max()) if valid.numel() else 0
-    return IdentifiedObjects(
-        *(
-            _fit(values.take_along_dim(order.reshape(order.shape + (1,) * (values.ndim - 2)), 1), valid, slots)
-            for values in objects
-        )
-    )
+    return IdentifiedObjects(*(_fit(_rows(values, order), valid, slots) for values in objects))
+
+
+def _rows(values: Tensor, index: Tensor) -> Tensor:
+    """Of values (B, N, ...) the rows of index (B, M). Not ``take_along_dim``, which fixes B in an exported graph."""
+    index = index.reshape(*index.shape, *[1] * (values.ndim - 2))
+    return values.gather(1, index.expand(-1, -1, *values.shape[2:]))
 
 
 def _fit(values: Tensor, valid: Tensor, slots: int) -> Tensor:

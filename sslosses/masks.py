@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from sslosses._checks import at_least_float32, check_floating, check_number, check_shapes
+from sslosses._checks import at_least_float32, check_dimensions, check_flag, check_floating, check_number, check_shapes
 from sslosses._precision import autocast_off
 
 ALPHA_FOREGROUND = 0.65
@@ -24,8 +24,13 @@ class TrimapMasks(NamedTuple):
     ignore: Tensor
 
 
-def _score(similarity: Tensor, alpha: float, omega: float) -> Tensor:
+def _check_map(similarity: Tensor) -> None:
     check_floating("similarity", similarity)
+    check_dimensions("similarity", similarity, "... H W")
+
+
+def _score(similarity: Tensor, alpha: float, omega: float) -> Tensor:
+    _check_map(similarity)
     check_number("alpha", alpha)
     check_number("omega", omega, above=0)
     (similarity,) = at_least_float32(similarity)
@@ -115,6 +120,7 @@ def trimap_masks(
         >>> trimap_masks(torch.tensor([[0.0, 0.5, 1.0]]), omega=0.01).ignore.round()
         tensor([[0., 1., 0.]])
     """
+    check_number("alpha_background", alpha_background)
     check_number("alpha_foreground", alpha_foreground, least=alpha_background)
     positive = foreground_mask(similarity, alpha=alpha_foreground, omega=omega)
     negative = background_mask(similarity, alpha=alpha_background, omega=omega)
@@ -147,9 +153,10 @@ def hard_mask(similarity: Tensor, *, threshold: float | None = None, area: float
         tensor([[False,  True],
                 [ True, False]])
     """
-    check_floating("similarity", similarity)
+    _check_map(similarity)
     if (threshold is None) == (area is None):
         raise ValueError(f"Expected one of `threshold` and `area`, but got threshold={threshold} and area={area}")
+    (similarity,) = at_least_float32(similarity)
     if threshold is not None:
         check_number("threshold", threshold)
         return similarity >= threshold
@@ -165,6 +172,7 @@ def _largest(similarity: Tensor, area: float | None) -> torch.return_types.topk:
     check_number("area", area, above=0, most=1)
     assert area is not None
     pixels = similarity.flatten(-2)
+    pixels = pixels.masked_fill(pixels.isnan(), -torch.inf)  # for topk they are the largest
     return pixels.topk(min(pixels.shape[-1], max(1, round(area * pixels.shape[-1]))), dim=-1)
 
 
@@ -237,6 +245,7 @@ def mask_weights(similarity: Tensor, *, alpha: float, omega: float = OMEGA, fore
         tensor([[[0.2500, 0.2500],
                  [0.2500, 0.2500]]])
     """
+    check_flag("foreground", foreground)
     score = _score(similarity, alpha, omega)
     with autocast_off(score):
         log_mask = F.logsigmoid(score if foreground else -score)

@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from sslosses._checks import at_least_float32, check_floating, check_shapes
+from sslosses._checks import at_least_float32, check_dimensions, check_floating, check_shapes
 from sslosses._precision import autocast_off
 
 
@@ -43,6 +43,7 @@ def cosine(first: Tensor, second: Tensor) -> Tensor:
 
     Raises:
         TypeError: if an input is no floating tensor.
+        ValueError: if the shapes or devices do not fit.
 
     Source: Um et al., "Object-aware Sound Source Localization via Audio-Visual Scene Understanding", Eq. 1.
 
@@ -52,9 +53,23 @@ def cosine(first: Tensor, second: Tensor) -> Tensor:
     """
     check_floating("first", first)
     check_floating("second", second)
+    _check_vectors(first, second)
     first, second = at_least_float32(first, second)
     with autocast_off(first):
         return (unit(first, -1) * unit(second, -1)).sum(-1)
+
+
+def _check_vectors(first: Tensor, second: Tensor) -> None:
+    check_dimensions("first", first, "... C")
+    fit = second.ndim >= 1 and first.shape[-1] == second.shape[-1]
+    pairs = zip(reversed(first.shape[:-1]), reversed(second.shape[:-1]), strict=False)
+    if not fit or any(m != n and 1 not in (m, n) for m, n in pairs):
+        raise ValueError(
+            f"Expected `second` to have shape (..., {first.shape[-1]}) and to broadcast against `first`, which has "
+            f"{tuple(first.shape)}, but got {tuple(second.shape)}"
+        )
+    if first.device != second.device:
+        raise ValueError(f"Expected `second` to be on the device of `first` ({first.device}), but got {second.device}")
 
 
 def similarity_map(features: Tensor, vectors: Tensor) -> Tensor:

@@ -8,6 +8,11 @@ from torch import Tensor
 from sslosses._checks import check_floating, check_mask, check_shapes
 
 
+def finite_samples(values: Tensor) -> Tensor:
+    """Whether a sample is free of NaN and inf: (B, ...) → (B,) bool."""
+    return values.detach().isfinite().flatten(1).all(1)
+
+
 def check_references(visual: Tensor, foreground: Tensor, background: Tensor, source_mask: Tensor | None) -> Tensor:
     """Raise unless types, shapes and devices fit, and return which references are real, (B, K) bool."""
     check_floating("visual", visual)

@@ -18,7 +18,7 @@ from sslosses._checks import (
 )
 from sslosses._precision import autocast_off
 from sslosses.distributed import gather_rows
-from sslosses.losses._inputs import check_references
+from sslosses.losses._inputs import check_references, finite_samples
 from sslosses.losses._reduction import REDUCTIONS, reduce_samples
 from sslosses.masks import ALPHA_BACKGROUND, ALPHA_FOREGROUND, OMEGA, masked_pool
 from sslosses.similarity import cosine, similarity_map, unit
@@ -103,7 +103,8 @@ def object_aware_contrastive_loss(
         foreground: (B, K, C), floating, one reference a caption of a sounding object.
         background: (B, C), floating, reference of the background caption.
         source_mask: (B, K) bool, which of the K references are real; all if None. A sample without any takes no part:
-            it is left out of the reduction and is no negative for the others, as if it were not in the batch.
+            it is left out of the reduction and is no negative for the others, as if it were not in the batch, whatever
+            stands in its references.
         alpha_foreground: where M^p is one half.
         alpha_background: where M^n is one half.
         omega: width of both masks' step, above 0.
@@ -119,7 +120,8 @@ def object_aware_contrastive_loss(
     Returns:
         :class:`ObjectAwareTerms`; float64 if an input is, else float32. At temperature 1 a sample's background term is
         in [log(1 + e⁻²), log(1 + e²)], its foreground term in [log(1 + e⁻²), log(1 + e² + (B - 1) e^(1 + τ))]. With no
-        sample to take part (or B = 0), the terms are zeros that keep their graph.
+        sample to take part (or B = 0), the terms are zeros that keep their graph. A sample with NaN or inf is NaN and
+        no negative for the others.
 
     Raises:
         TypeError: if an input has the wrong type or dtype, or an option no number.
@@ -150,7 +152,10 @@ def object_aware_contrastive_loss(
         silent = masked_pool(visual, similarity, alpha=alpha_background, omega=omega, foreground=False)
         # The sum points where the mean does, which is all that a cosine sees.
         references = foreground.where(real[..., None], 0).sum(1)
-        pairs = _compare(sounding, references, valid, tau, false_negatives, gather_distributed)
+        background = background.where(valid[:, None], 0)
+        # A sample of NaN is no negative: it would make NaN of the others, or of their gradient.
+        sound = valid & finite_samples(sounding) & finite_samples(references) & finite_samples(background)
+        pairs = _compare(sounding, references, sound, tau, false_negatives, gather_distributed)
         negatives = pairs.cosines.masked_fill(~pairs.kept, -torch.inf)
         positive = cosine(sounding, references)
         hard = cosine(silent, references)
@@ -159,7 +164,7 @@ def object_aware_contrastive_loss(
         bkg = F.softplus((cosine(sounding, background) - cosine(silent, background)) / temperature)
         frg = reduce_samples(frg, valid, reduction, all_processes=gather_distributed)
         bkg = reduce_samples(bkg, valid, reduction, all_processes=gather_distributed)
-    share = pairs.kept.sum() / pairs.others.sum().clamp(min=1)
+    share = pairs.kept.sum().to(frg.dtype) / pairs.others.sum().clamp(min=1)
     return ObjectAwareTerms((frg + bkg) / 2, frg, bkg, share)
 
 
@@ -175,7 +180,7 @@ class _Pairs(NamedTuple):
 def _compare(
     sounding: Tensor, references: Tensor, valid: Tensor, tau: float, false_negatives: str, gather_distributed: bool
 ) -> _Pairs:
-    sounding, references = unit(sounding, -1), unit(references, -1)
+    sounding, references = (unit(x.where(valid[:, None], 0), -1) for x in (sounding, references))
     rows, offset = torch.cat([sounding, references, valid[:, None].to(sounding.dtype)], dim=1), 0
     if gather_distributed:
         rows, offset = gather_rows(rows)

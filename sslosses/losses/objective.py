@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from sslosses._checks import check_number
+from sslosses._checks import check_floating, check_number
 from sslosses.losses.object_aware import ObjectAwareContrastiveLoss
 from sslosses.losses.region_isolation import ObjectRegionIsolationLoss
 from sslosses.losses.trimap import TriMapContrastiveLoss
@@ -107,6 +107,7 @@ class ObjectAwareObjective(nn.Module):
         source_mask: Tensor | None = None,
     ) -> ObjectiveTerms:
         """The weighted sum and its terms. A sample without real sources takes part in the tri-map term only."""
+        check_floating("visual", visual)
         dtype = torch.float64 if visual.dtype == torch.float64 else torch.float32
         zero = torch.zeros((), dtype=dtype, device=visual.device)
         trimap = self.trimap(visual, audio) if self.trimap_weight else zero

@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import warnings
-from itertools import combinations, permutations
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from sslosses._checks import at_least_float32, check_count, check_number, check_option
+from sslosses._checks import (
+    at_least_float32,
+    check_count,
+    check_flag,
+    check_no_transform,
+    check_number,
+    check_option,
+    has_values,
+)
 from sslosses._precision import autocast_off
 from sslosses.losses._inputs import check_references
 from sslosses.losses._reduction import REDUCTIONS, reduce_samples
@@ -170,7 +177,8 @@ def object_region_isolation_loss(
 
     Returns:
         :class:`RegionIsolationTerms`; float64 if an input is, else float32. With no pair in the batch the loss is a
-        zero that keeps its graph. Whether the solver converged is in the result, nothing warns.
+        zero that keeps its graph. A sample with NaN or inf is NaN, and did not converge. Whether the solver converged
+        is in the result, nothing warns.
 
     Raises:
         TypeError: if an input has the wrong type or dtype, or an option has the wrong type.
@@ -213,9 +221,17 @@ def object_region_isolation_loss(
     )
     options.check(start=init is not None)
     real = check_references(visual, foreground, background, source_mask)
+    for name, given in (
+        ("visual", visual),
+        ("foreground", foreground),
+        ("background", background),
+        ("source_mask", real),
+    ):
+        check_no_transform(name, given, differentiable=gradient == "unrolled")
     visual, foreground, background = at_least_float32(visual, foreground, background)
     with autocast_off(visual):
         # Whatever stands in a padded reference, NaN included, stays out of the gradient.
+        background = background.where(real.any(1)[:, None], 0)
         references = torch.cat([foreground.where(real[..., None], 0), background[:, None]], dim=1)
         maps = similarity_map(visual, references)
         distances, converged, error, potentials = _all_pairs(maps, real, init, options)
@@ -259,8 +275,8 @@ def _all_pairs(
     """Of maps (B, S, H, W): the distances as (B, S, S), the other three fields of the terms."""
     batch, count, height, width = maps.shape
     symmetric = _symmetric(options.target, options.formulation)
-    pairs = list((combinations if symmetric else permutations)(range(count), 2))
-    first, second = [n for n, _ in pairs], [m for _, m in pairs]
+    first, second, column = _pairs(count, symmetric, maps.device)
+    pairs = first.shape[0]
     present = _present(real)
     counted = (present[:, first] & present[:, second]).flatten()
     flat = maps.flatten(2)
@@ -269,33 +285,51 @@ def _all_pairs(
         target = 1 - target
     else:
         source, target = source / options.temperature, target / options.temperature
-    starts = _starts(init, (batch, len(pairs), height * width))
+    shape = (batch, pairs, height * width)
+    starts = _starts(init, shape)
     # Eagerly only the pairs that count are solved; a compiled graph has no sizes that depend on data.
-    rows = None if torch.compiler.is_compiling() else counted.nonzero()[:, 0]
+    rows = counted.nonzero()[:, 0] if has_values(maps) else None
     if rows is not None:
         source, target = source[rows], target[rows]
         starts = starts and (starts[0][rows], starts[1][rows])
     solved = _transport(source, target, height, width, starts, options)
     f, g = solved.potentials
     if rows is not None:
-        values = maps.new_zeros(batch * len(pairs)).index_put((rows,), solved.values)
+        values = maps.new_zeros(batch * pairs).index_put((rows,), solved.values)
         converged, error = solved.converged.all(), solved.errors
-        f, g = (flat.new_zeros(batch * len(pairs), x.shape[1]).index_put((rows,), x) for x in (f, g))
+        f, g = (flat.new_zeros(batch * pairs, x.shape[1]).index_put((rows,), x) for x in (f, g))
     else:
         values = solved.values.where(counted, 0)
         converged, error = (solved.converged | ~counted).all(), solved.errors.where(counted, 0)
         f, g = (x.where(counted[:, None], 0) for x in (f, g))
 
     # An extra column of zeros serves the diagonal.
-    column = {pair: index for index, pair in enumerate(pairs)}
-    if symmetric:
-        column.update({(m, n): index for (n, m), index in column.items()})
-    place = [[column.get((n, m), len(pairs)) for m in range(count)] for n in range(count)]
-    zero = values.new_zeros(batch, 1)
-    distances = torch.cat([values.view(batch, len(pairs)), zero], dim=1)[:, place]
+    distances = torch.cat([values.view(batch, pairs), values.new_zeros(batch, 1)], dim=1)[:, column]
     largest = torch.cat([error.detach(), error.new_zeros(1)]).max()
-    shape = (batch, len(pairs), height * width)
     return distances, converged, largest, (f.view(shape), g.view(shape))
+
+
+def _pairs(count: int, symmetric: bool, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+    """The pairs n < m, or n ≠ m, of ``count`` maps in lexical order, as tensors that a graph of any count can hold.
+
+    Returns:
+        n and m of each pair, and the place of every (n, m) among them, (count, count); the diagonal's is their number.
+    """
+    index = torch.arange(count, device=device)
+    n, m = index[:, None], index
+    if symmetric:
+        begin = index * (2 * count - 1 - index) // 2  # of the pairs with n as the first
+        pair = torch.arange(count * (count - 1) // 2, device=device)
+        first = (pair[:, None] >= begin[1:]).sum(1)
+        second = pair - begin[first] + first + 1
+        low, high = torch.minimum(n, m), torch.maximum(n, m)
+        column = begin[low] + high - low - 1
+    else:
+        pair = torch.arange(count * (count - 1), device=device)
+        first, rest = pair // (count - 1), pair % (count - 1)
+        second = rest + (rest >= first)
+        column = n * (count - 1) + m - (m > n).long()
+    return first, second, column.where(n != m, pair.shape[0])
 
 
 def _starts(init: tuple[Tensor, Tensor] | None, shape: tuple[int, int, int]) -> tuple[Tensor, Tensor] | None:
@@ -406,8 +440,7 @@ class ObjectRegionIsolationLoss(nn.Module):
     ) -> None:
         """Check and keep the options."""
         super().__init__()
-        if not isinstance(warm_start, bool):
-            raise TypeError(f"Expected `warm_start` to be a bool, but got {type(warm_start).__name__}")
+        check_flag("warm_start", warm_start)
         if warm_start and scaling is not None:
             raise ValueError("Expected `warm_start` or `scaling`, which makes its own start, but got both")
         formulation, value = _defaults(target, formulation, value, epsilon)
@@ -475,7 +508,7 @@ class ObjectRegionIsolationLoss(nn.Module):
         )
         if self.warm_start:
             self._potentials = terms.potentials
-        if not torch.compiler.is_compiling() and not self._warned and not bool(terms.converged):
+        if not self._warned and has_values(terms.loss) and not bool(terms.converged):
             self._warned = True
             warnings.warn(
                 f"Transport problems of {type(self).__name__} did not converge within max_iter={self.max_iter}: the "

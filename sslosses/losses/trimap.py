@@ -17,6 +17,7 @@ from sslosses._checks import (
 )
 from sslosses._precision import autocast_off
 from sslosses.distributed import gather_rows
+from sslosses.losses._inputs import finite_samples
 from sslosses.losses._reduction import REDUCTIONS, reduce_samples
 from sslosses.masks import ALPHA_BACKGROUND, ALPHA_FOREGROUND, OMEGA, mask_weights
 from sslosses.similarity import cross_similarity_map
@@ -88,7 +89,8 @@ def trimap_contrastive_loss(
 
     Returns:
         :class:`TriMapTerms`; float64 if an input is, else float32; the loss is above 0. With B = 0 mean and sum are
-        zeros that keep their graph. Memory grows as B² · H · W (with gathering, times the number of processes).
+        zeros that keep their graph. A sample with NaN or inf is NaN and no negative for the others. Memory grows as
+        B² · H · W (with gathering, times the number of processes).
 
     Raises:
         TypeError: if an input is no floating tensor or an option has the wrong type.
@@ -108,15 +110,21 @@ def trimap_contrastive_loss(
     check_shapes(visual=(visual, "B C H W"), audio=(audio, "B C"))
     visual, audio = at_least_float32(visual, audio)
     with autocast_off(visual):
+        # What is not finite is NaN by itself only: the others do not see it, and zeros keep it out of their gradient.
+        finite = finite_samples(visual) & finite_samples(audio)
+        visual, audio = visual.where(finite[:, None, None, None], 0), audio.where(finite[:, None], torch.nan)
         sounds, offset = gather_rows(audio) if gather_distributed else (audio, 0)
+        heard = finite_samples(sounds)
         rows = torch.arange(visual.shape[0], device=visual.device)
-        pairs = cross_similarity_map(visual, sounds)
+        own = offset + rows
+        pairs = cross_similarity_map(visual, sounds.where(heard[:, None], 0))
         similarities = _weighted_mean(pairs, alpha_foreground, omega, foreground=True)
-        hard = _weighted_mean(pairs[rows, offset + rows], alpha_background, omega, foreground=False)
-        positive = similarities[rows, offset + rows]
+        hard = _weighted_mean(pairs[rows, own], alpha_background, omega, foreground=False)
+        positive = similarities[rows, own]
         # The own pair's column is the positive, so it stands once in the denominator.
-        logits = torch.cat([similarities, hard[:, None]], dim=1) / temperature
+        logits = torch.cat([similarities.masked_fill(~heard, -torch.inf), hard[:, None]], dim=1) / temperature
         loss = logits.logsumexp(1) - positive / temperature
+        loss, positive, hard = (x.masked_fill(~finite, torch.nan) for x in (loss, positive, hard))
         everyone = torch.ones_like(loss, dtype=torch.bool)
         loss, positive, hard = (
             reduce_samples(term, everyone, reduction, all_processes=gather_distributed)

@@ -96,12 +96,12 @@ class PointcloudCost:
         return self.value_weight * values + self.position_weight * distances
 
     def bound(self) -> float:
-        """A number that no entry of the matrix exceeds."""
+        """A number that no entry of the matrix exceeds, of finite values."""
         positions = torch.cat((self.source_positions, self.target_positions))
         extent = torch.linalg.vector_norm(positions.amax(0) - positions.amin(0))
         low = torch.minimum(self.source.amin(-1), self.target.amin(-1))
         high = torch.maximum(self.source.amax(-1), self.target.amax(-1))
-        return float(self.value_weight * (high - low).max() + self.position_weight * extent)
+        return float(self.value_weight * (high - low).nan_to_num(0, 0, 0).max() + self.position_weight * extent)
 
     def self_costs(self) -> tuple[PointcloudCost, PointcloudCost]:
         """Source against source and target against target, which ``value(kind="divergence")`` subtracts."""
@@ -188,6 +188,12 @@ def pointcloud_cost(
         source_positions=(source_positions, "N D"),
         target_positions=(target_positions, "M D"),
     )
+    for name in ("source_positions", "target_positions"):
+        if arguments[name].requires_grad:
+            raise ValueError(
+                f"Expected `{name}` to be constant, as the cost has gradients for `source` and `target` only, "
+                "but got a tensor that requires one. Detach it, or build the cost's matrix yourself"
+            )
     check_number("value_weight", value_weight, least=0)
     check_number("position_weight", position_weight, least=0)
     source, target = at_least_float32(source, target)

@@ -11,7 +11,7 @@ from typing import NamedTuple, Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-from sslosses._checks import at_least_float32, check_floating
+from sslosses._checks import at_least_float32, check_floating, check_no_transform, has_values
 from sslosses.transport.costs import PointcloudCost
 
 Potentials = tuple[Tensor, Tensor]
@@ -131,9 +131,12 @@ class MatrixFreeSolver(Protocol):
 
 
 def make_problem(
-    cost: Tensor | PointcloudCost, a: Tensor | None, b: Tensor | None, epsilon: float
+    cost: Tensor | PointcloudCost, a: Tensor | None, b: Tensor | None, epsilon: float, *, differentiable: bool = False
 ) -> tuple[Problem, torch.Size]:
-    """Check and broadcast the arguments of ``solve`` to one problem with a flat batch, and return the batch's shape."""
+    """Check and broadcast the arguments of ``solve`` to one problem with a flat batch, and return the batch's shape.
+
+    ``differentiable`` is whether the iterations are, so that transforms of ``torch.func`` can follow them.
+    """
     if not isinstance(cost, PointcloudCost):
         check_floating("cost", cost)
         if cost.ndim < 2:
@@ -153,12 +156,18 @@ def make_problem(
                 raise ValueError(
                     f"Expected `{name}` to be on the device of `cost` ({cost.device}), but got {value.device}"
                 )
+    values = {"cost": cost} if isinstance(cost, Tensor) else {"source": cost.source, "target": cost.target}
+    for name, value in (values | {"a": a, "b": b}).items():
+        if value is not None:
+            check_no_transform(name, value, differentiable=differentiable)
     shapes = [cost.shape[:-2], *(value.shape[:-1] for value in (a, b) if value is not None)]
     try:
         batch_shape: torch.Size = torch.broadcast_shapes(*shapes)  # type: ignore[no-untyped-call]
     except RuntimeError:
         described = ", ".join(str(tuple(shape)) for shape in shapes)
-        raise ValueError(f"Expected the batch shapes of cost and marginals to broadcast, but got {described}") from None
+        raise ValueError(
+            f"Expected the batch shapes of `cost`, `a` and `b` to broadcast, but got {described}"
+        ) from None
 
     # Half-precision masses sum to 1 within a percent only, and unequal masses have no plan.
     rescale = any(value is not None and value.dtype.itemsize == 2 for value in (a, b))
@@ -177,7 +186,7 @@ def make_problem(
     if rescale:
         b = b * (a.sum(-1, keepdim=True) / b.sum(-1, keepdim=True))
     problem = Problem(cost, _flatten(a, batch_shape, 1), _flatten(b, batch_shape, 1), epsilon)
-    if not torch.compiler.is_compiling():
+    if has_values(problem.a):
         _check_masses(problem.a.detach(), problem.b.detach())
     return problem, batch_shape
 
@@ -223,6 +232,9 @@ def _flatten(value: Tensor, batch_shape: torch.Size, keep: int) -> Tensor:
 
 
 def _check_masses(a: Tensor, b: Tensor) -> None:
+    # A problem with NaN or inf is NaN itself and no reason to refuse the others.
+    finite = a.isfinite().all(-1) & b.isfinite().all(-1)
+    a, b = a[finite], b[finite]
     for name, value in (("a", a), ("b", b)):
         if bool((value < 0).any()):
             raise ValueError(f"Expected `{name}` to be non-negative, but got a minimum of {value.min().item():.3g}")

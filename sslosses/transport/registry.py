@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from sslosses import _optional
-from sslosses._checks import check_count, check_number, check_option
+from sslosses._checks import check_count, check_number, check_option, has_values
 from sslosses._precision import autocast_off
 from sslosses.transport.costs import PointcloudCost
 from sslosses.transport.problem import MatrixFreeSolver, Potentials, Problem, Solution, Solver, make_problem
@@ -217,9 +217,11 @@ def solve(
         raise ValueError("Expected `init` or `scaling`, which makes its own start, but got both")
     check_count("max_iter", max_iter)
     check_number("tol", tol, above=0)
-    problem, batch_shape = make_problem(cost, a, b, float(epsilon))
+    problem, batch_shape = make_problem(cost, a, b, float(epsilon), differentiable=gradient == "unrolled")
     if name == "auto":
         name = _automatic(problem, gradient)
+    if problem.a.is_meta and isinstance(solver, str) and name != "dense":
+        raise ValueError(f"Expected `solver` to be 'dense' for meta tensors, which have no values, but got {name!r}")
     chosen = _load(name) if isinstance(solver, str) else solver
     if not chosen.lazy:
         with autocast_off(problem.a):
@@ -254,7 +256,7 @@ def solve(
                 solution = chosen.solve(given, max_iter=max_iter, tol=float(tol), init=start)
             else:
                 solution = _scaled(given, chosen, max_iter, float(tol), float(scaling))
-            solution = _balanced(problem, solution)
+            solution = _not_a_number_unless_finite(problem, _balanced(problem, solution))
         else:
             solution = _nothing(problem)
     kernels = chosen if isinstance(chosen, MatrixFreeSolver) else None
@@ -263,9 +265,10 @@ def solve(
 
 def _scaled(problem: Problem, solver: Solver, max_iter: int, tol: float, scaling: float) -> Solution:
     """Solve at falling ε, each time from the potentials before; the iterations of all levels count."""
-    largest = problem.cost.bound() if isinstance(problem.cost, PointcloudCost) else float(problem.cost.max())
+    if problem.a.is_meta:
+        return solver.solve(problem, max_iter=max_iter, tol=tol, init=None)
+    largest = problem.cost.bound() if isinstance(problem.cost, PointcloudCost) else _largest(problem.cost)
     levels = []
-    # A cost that is not finite has no levels; the solver says what becomes of it.
     while problem.epsilon < largest < float("inf"):
         levels.append(largest)
         largest *= scaling
@@ -278,9 +281,14 @@ def _scaled(problem: Problem, solver: Solver, max_iter: int, tol: float, scaling
     return solution._replace(iterations=solution.iterations + spent)
 
 
+def _largest(cost: Tensor) -> float:
+    """The largest finite entry: a problem that is not finite is no matter of the others."""
+    return float(cost.nan_to_num(0, 0, 0).max())
+
+
 def _automatic(problem: Problem, gradient: str) -> str:
     """The fastest solver for these problems of those that can run here."""
-    if gradient == "unrolled" or torch.compiler.is_compiling():
+    if gradient == "unrolled" or not has_values(problem.a):
         return "dense"
     # On a GPU only once it has been measured on one.
     if problem.a.device.type == "cpu" and _missing("fused", _ENTRIES["fused"]) is None:
@@ -345,6 +353,31 @@ def _balanced(problem: Problem, solution: Solution) -> Solution:
     of_f, of_g = (solution.f * a).sum(-1, keepdim=True), (solution.g * b).sum(-1, keepdim=True)
     shift = 0.5 * (of_f - of_g) / a.sum(-1, keepdim=True)
     return solution._replace(f=solution.f - shift, g=solution.g + shift)
+
+
+def _not_a_number_unless_finite(problem: Problem, solution: Solution) -> Solution:
+    """NaN in all that a problem with NaN or inf in its cost or masses has; what solvers make of these differs."""
+    cost = problem.cost
+    if isinstance(cost, Tensor):
+        finite = cost.isfinite().flatten(1).all(1)
+    else:
+        finite = (cost.source.isfinite().all(-1) & cost.target.isfinite().all(-1)) & (
+            cost.source_positions.isfinite().all() & cost.target_positions.isfinite().all()
+        )
+    finite = finite & problem.a.isfinite().all(-1) & problem.b.isfinite().all(-1)
+
+    def where_finite(x: Tensor) -> Tensor:
+        return x.where(finite.reshape(-1, *[1] * (x.ndim - 1)), torch.nan)
+
+    f, g, iterations, error, plan, transport = solution
+    return Solution(
+        where_finite(f),
+        where_finite(g),
+        iterations,
+        where_finite(error),
+        None if plan is None else where_finite(plan),
+        None if transport is None else where_finite(transport),
+    )
 
 
 def _nothing(problem: Problem) -> Solution:

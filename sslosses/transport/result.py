@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from sslosses._checks import check_option
+from sslosses._checks import check_option, has_values
 from sslosses._precision import autocast_off
 from sslosses.transport.problem import MatrixFreeSolver, Potentials, Problem, Solution
 from sslosses.transport.value import plan, value_of
@@ -132,6 +132,8 @@ class TransportResult:
     @property
     def status(self) -> str:
         """How the solver ended, in one sentence; it names the remedy if some problem did not converge."""
+        if self.marginal_error.is_meta:
+            return "Meta tensors have shapes only: nothing was solved."
         failed, count = int((~self.converged).sum()), self.converged.numel()
         if count == 0:
             return "Nothing to solve: the batch is empty."
@@ -141,6 +143,8 @@ class TransportResult:
                 f"All {count} problems converged within {most} iterations to a marginal error of at most {worst:.2g} "
                 f"(tol {self.tol:g})."
             )
+        if broken := int(self.marginal_error.isnan().sum()):
+            return f"{broken} of {count} problems hold NaN or inf in the cost or the masses: their values are NaN."
         if not self.problem.epsilon:
             return f"{failed} of {count} problems were not solved by {self.solver!r}: check that the cost is finite."
         return (
@@ -162,7 +166,7 @@ def warn_if_not_converged(result: TransportResult, stacklevel: int = 2) -> bool:
     """Warn with the status of ``result``, or of its self problems, if some problem did not converge.
 
     Returns:
-        Whether it warned. Under ``torch.compile`` always False, since asking would need a branch on data.
+        Whether it warned. Under ``torch.compile`` and of meta tensors always False, as there is nothing to ask.
 
     Example:
         >>> import torch
@@ -170,7 +174,7 @@ def warn_if_not_converged(result: TransportResult, stacklevel: int = 2) -> bool:
         >>> warn_if_not_converged(solve(torch.eye(3), epsilon=0.1))
         False
     """
-    if torch.compiler.is_compiling():
+    if not has_values(result.solution.f):
         return False
     for each in (result, *(result.self_results or ())):
         if not bool(each.converged.all()):

@@ -479,7 +479,7 @@ def test_arguments_are_checked():
         solve(cost.long())
     with pytest.raises(ValueError, match=r"`a` to have shape \(..., 2\)"):
         solve(cost, cost[0])
-    with pytest.raises(ValueError, match="batch shapes of cost and marginals to broadcast"):
+    with pytest.raises(ValueError, match="batch shapes of `cost`, `a` and `b` to broadcast"):
         solve(cost.expand(2, 2, 3), half.expand(3, 2))
     with pytest.raises(ValueError, match="`a` to be non-negative"):
         solve(cost, torch.tensor([1.5, -0.5]))

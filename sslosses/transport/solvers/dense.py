@@ -41,7 +41,7 @@ class DenseSolver:
         for _ in range(1, max_iter):
             # Written so that an error of NaN counts as not converged.
             active = ~(_row_error(problem, f, update) <= tol)
-            if not torch.compiler.is_compiling() and not bool(active.any()):
+            if problem.a.is_meta or (not torch.compiler.is_compiling() and not bool(active.any())):
                 break
             f = torch.where(active.unsqueeze(-1), update, f)
             g = torch.where(active.unsqueeze(-1), _column_update(cost, log_a, f), g)

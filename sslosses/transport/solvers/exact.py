@@ -35,8 +35,17 @@ class ExactSolver:
         # The simplex needs masses that agree to float64; the difference to float32 ones is rounding.
         a, b = (mass.double() / mass.double().sum(-1, keepdim=True) for mass in (problem.a, problem.b))
         cost = problem.matrix.double().expand(len(a), -1, -1)
-        plans, rows, columns, solved = [], [], [], []
+        plans: list[torch.Tensor] = []
+        rows: list[torch.Tensor] = []
+        columns: list[torch.Tensor] = []
+        solved: list[bool] = []
         for arguments in zip(a, b, cost, strict=True):
+            if not all(bool(each.isfinite().all()) for each in arguments):
+                nothing = (torch.full_like(each, torch.nan, device="cpu") for each in (arguments[2], *arguments[:2]))
+                for found, none in zip((plans, rows, columns), nothing, strict=True):
+                    found.append(none)
+                solved.append(False)
+                continue
             with warnings.catch_warnings():
                 # POT warns of a pivot limit; the result says it instead.
                 warnings.simplefilter("ignore")

@@ -171,7 +171,8 @@ class _Pairs:
         if not self.source.shape[0]:
             return self.source[..., 0]
         points = (self.source, self.source_positions, self.target, self.target_positions)
-        reduced: Tensor = reduction(*points, *variables)
+        # Of others it makes copies and prints that it does.
+        reduced: Tensor = reduction(*(x.contiguous() for x in (*points, *variables)))
         return reduced.squeeze(-1)
 
 

@@ -1,0 +1,72 @@
+"""One graph for every batch size and every number of sources, and an exported localiser."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch._dynamo.testing import CompileCounterWithBackend
+
+from sslosses import ObjectAwareObjective, ORILoss, identify_objects, similarity_map
+
+
+def objective() -> Callable[..., Tensor]:
+    loss = ObjectAwareObjective(trimap_weight=0.5, ori=ORILoss(max_iter=2))
+    loss.ori._warned = True
+    return loss
+
+
+def ordered_pairs() -> Callable[..., Tensor]:
+    loss = ORILoss(max_iter=2, formulation="distribution")
+    loss._warned = True
+    return lambda visual, _, *references: loss(visual, *references)
+
+
+@pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")  # Dynamo's own
+@pytest.mark.parametrize("make", [objective, ordered_pairs])
+def test_no_recompiles_over_batch_and_sources(make: Callable[..., Any], batch: Callable[..., Any]) -> None:
+    torch.compiler.reset()
+    function = make()
+    counter = CompileCounterWithBackend("eager")
+    compiled = torch.compile(function, fullgraph=True, backend=counter)
+    for samples, sources in ((4, 2), (5, 3), (3, 5)):
+        inputs = batch(samples, sources)
+        for x in inputs:
+            torch._dynamo.mark_dynamic(x, 0)
+        for x in (inputs[2], inputs[4]):
+            torch._dynamo.mark_dynamic(x, 1)
+        torch.testing.assert_close(compiled(*inputs), function(*inputs))
+    assert counter.frame_count == 1
+
+
+class Localiser(nn.Module):
+    def __init__(self, sources: int | None) -> None:
+        super().__init__()
+        self.sources = sources
+
+    def forward(self, visual: Tensor, audio: Tensor) -> tuple[Tensor, ...]:
+        found = identify_objects(visual, audio, num_sources=self.sources, max_iterations=3)
+        return similarity_map(visual, audio), *found
+
+
+@pytest.mark.parametrize("sources", [2, None])
+def test_the_localiser_exports_for_any_batch(sources: int | None, batch: Callable[..., Any]) -> None:
+    samples = torch.export.Dim("samples", min=1)
+    localiser = Localiser(sources)
+    program = torch.export.export(localiser, batch()[:2], dynamic_shapes=({0: samples}, {0: samples}))
+    file = io.BytesIO()
+    torch.export.save(program, file)
+    file.seek(0)
+    loaded = torch.export.load(file).module()
+    for count in (1, 2, 7):
+        visual, audio = batch(count)[:2]
+        for mine, theirs in zip(loaded(visual, audio), localiser(visual, audio), strict=True):
+            if sources is None and mine.shape != theirs.shape:  # room for as many objects as iterations
+                assert mine.shape[1] == 3
+                assert not mine[:, theirs.shape[1] :].any()
+                mine = mine[:, : theirs.shape[1]]
+            torch.testing.assert_close(mine, theirs)
