@@ -46,6 +46,7 @@ TESTS = {
     "sslosses/losses/trimap.py": ("tests/losses/test_trimap.py", "tests/test_distributed.py"),
     "sslosses/losses": ("tests/losses", "tests/test_distributed.py"),
     "sslosses/metrics": (
+        "tests/metrics/test_arguments.py",
         "tests/metrics/test_targets.py",
         "tests/metrics/test_protocols.py",
         "tests/metrics/test_discrimination.py",
