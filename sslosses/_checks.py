@@ -96,7 +96,8 @@ def check_number(
         if bound is not None
     ]
     wanted = " and ".join(["a finite number", *bounds])
-    if isinstance(value, bool) or not isinstance(value, int | float):
+    # A tuple, as torch.compile of torch 2.5 knows no unions.
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise TypeError(f"Expected `{name}` to be {wanted}, but got {value!r}")
     # Not math.isfinite: torch.compile with dynamic=True makes options symbolic and can't trace it.
     inside = (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -97,15 +98,16 @@ def work(rank: int, folder: str, split: int) -> None:
     dist.destroy_process_group()
 
 
+@functools.cache
 def run(split: int) -> list[dict[Any, Any]]:
     with tempfile.TemporaryDirectory() as folder:
         mp.spawn(work, args=(folder, split), nprocs=2)
         return [torch.load(Path(folder) / f"{rank}.pt") for rank in range(2)]
 
 
-@pytest.fixture(scope="module", params=[3, 2], ids=["even", "uneven"])
+@pytest.fixture(params=[3, 2], ids=["even", "uneven"])
 def processes(request: pytest.FixtureRequest) -> list[dict[Any, Any]]:
-    """Results of both ranks, with 3 + 3 and with 2 + 4 of the samples."""
+    """Results of both ranks, with 3 + 3 and with 2 + 4 of the samples; made once each, in whatever order tests run."""
     return run(request.param)
 
 

@@ -16,7 +16,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.checkpoint import checkpoint
 
 from sslosses._precision import autocast_off
 from sslosses.transport.adjoint import adjoint_potentials
@@ -38,6 +37,9 @@ def value_of(
     function = transport_value if kind == "transport" else regularised_value
     if isinstance(problem.cost, Tensor) or problem.a.shape[0] < 2:
         return function(problem, solution, gradient)
+    # At use, as it makes older versions of torch import SymPy, for half a second.
+    from torch.utils.checkpoint import checkpoint
+
     # A cost that its solver never stored: one problem's matrix at a time, here and again in the backward pass.
     values: list[Tensor] = []
     for i, part in enumerate(problem.split()):

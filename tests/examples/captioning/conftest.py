@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import threading
 from collections.abc import Callable, Iterator
@@ -280,13 +281,22 @@ def _write(path: Path, value: dict[str, Any]) -> None:
     path.write_text(json.dumps(value))
 
 
-@pytest.fixture(scope="session", params=["internvl", "qwen2_vl", "llava_next"])
-def tiny_model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> str:
-    """Path of a model with random weights, laid out as the published ones are."""
+@pytest.fixture(scope="session")
+def tiny_models(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], str]:
+    """Kind → path of a model with random weights, laid out as the published ones are; made once."""
     import torch
 
-    path = tmp_path_factory.mktemp(request.param)
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        {"internvl": _internvl, "qwen2_vl": _qwen2_vl, "llava_next": _llava_next}[request.param](path)
-    return str(path)
+    @functools.cache
+    def made(kind: str) -> str:
+        path = tmp_path_factory.mktemp(kind)
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            {"internvl": _internvl, "qwen2_vl": _qwen2_vl, "llava_next": _llava_next}[kind](path)
+        return str(path)
+
+    return made
+
+
+@pytest.fixture(scope="session", params=["internvl", "qwen2_vl", "llava_next"])
+def tiny_model(request: pytest.FixtureRequest, tiny_models: Callable[[str], str]) -> str:
+    return tiny_models(request.param)

@@ -1,0 +1,304 @@
+"""Do the tests notice when losses and metrics compute something else?
+
+The mutants are cosmic-ray's: a comparison, sign, number, flag or branch of one line is another. Of all of them a random
+part is tried, of the numbers a fourth of that share, as most are sizes in messages or bounds. A mutant is written into
+a copy of the repository, and the tests of its package run there until one fails, in a fork of a process that has
+imported torch already.
+
+    python .ci/mutation.py --count 300          # goes on where an earlier run of the same seed stopped
+    python .ci/mutation.py --again              # tries the survivors again, after tests were added
+
+Writes docs/results/mutation.json and docs/results/mutation.md. `reason` of a survivor in the JSON file is written by
+hand: why no test can or should tell it from the original. It is kept as long as the line and its mutant are the same.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import contextlib
+import io
+import json
+import os
+import random
+import resource
+import shutil
+import signal
+import sys
+import tempfile
+import time
+import traceback
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+ROOT = Path(__file__).resolve().parents[1]
+PACKAGES = ("sslosses/losses", "sslosses/metrics")
+# The tests of a file, the quick ones first; those of its package where none are named here.
+TESTS = {
+    "sslosses/losses/object_aware.py": ("tests/losses/test_object_aware.py", "tests/test_distributed.py"),
+    "sslosses/losses/objective.py": ("tests/losses/test_objective.py",),
+    "sslosses/losses/region_isolation.py": (
+        "tests/losses/test_region_separation.py",
+        "tests/losses/test_region_isolation.py",
+    ),
+    "sslosses/losses/trimap.py": ("tests/losses/test_trimap.py", "tests/test_distributed.py"),
+    "sslosses/losses": ("tests/losses", "tests/test_distributed.py"),
+    "sslosses/metrics": (
+        "tests/metrics/test_arguments.py",
+        "tests/metrics/test_targets.py",
+        "tests/metrics/test_protocols.py",
+        "tests/metrics/test_discrimination.py",
+        "tests/metrics/test_functional.py",
+        "tests/metrics/test_result.py",
+        "tests/metrics/test_presets.py",
+        "tests/metrics/test_localization.py",
+    ),
+}
+REPLACED = {  # what cosmic-ray replaces by what; of its many pairs those that a person might confuse
+    "ReplaceBinaryOperator": "Add_Sub Sub_Add Mul_Div Div_Mul FloorDiv_Mul Mod_Mul Pow_Mul BitAnd_BitOr BitOr_BitAnd",
+    "ReplaceComparisonOperator": "Eq_NotEq NotEq_Eq Lt_LtE LtE_Lt Gt_GtE GtE_Gt Lt_GtE Gt_LtE GtE_Lt LtE_Gt Is_IsNot "
+    "IsNot_Is",
+    "ReplaceUnaryOperator": "Delete_Invert Delete_Not Delete_USub",
+}
+WHOLE = (
+    "AddNot", "NumberReplacer", "ReplaceTrueWithFalse", "ReplaceFalseWithTrue", "ReplaceAndWithOr", "ReplaceOrWithAnd",
+    "ReplaceBreakWithContinue", "ReplaceContinueWithBreak", "ZeroIterationForLoop",
+)  # fmt: skip
+OPERATORS = (*WHOLE, *(f"{kind}_{pair}" for kind, pairs in REPLACED.items() for pair in pairs.split()))
+PROCESSOR_SECONDS = 120  # of a mutant; the tests of none take as long
+Row = dict[str, Any]
+
+
+class Mutant(NamedTuple):
+    """A file and which occurrence of which operator is applied to it."""
+
+    file: str
+    operator: str
+    occurrence: int
+
+
+def candidates() -> Iterator[Mutant]:
+    """Every mutant of the packages, those that differ in nothing that runs among them."""
+    from cosmic_ray.ast import ast_nodes, get_ast
+
+    for package in PACKAGES:
+        for path in sorted((ROOT / package).rglob("*.py")):
+            tree = get_ast(path.read_text(encoding="utf-8"))
+            for operator in OPERATORS:
+                found = operator_of(operator)
+                count = sum(1 for node in ast_nodes(tree) for _ in found.mutation_positions(node))
+                yield from (Mutant(str(path.relative_to(ROOT)), operator, i) for i in range(count))
+
+
+def operator_of(name: str) -> Any:
+    import cosmic_ray.plugins
+
+    return cosmic_ray.plugins.get_operator(f"core/{name}")()
+
+
+def sampled(seed: int) -> list[Mutant]:
+    """All candidates in a random order, three fourths of the numbers left out."""
+    generator = random.Random(seed)
+    found = [m for m in candidates() if m.operator != "NumberReplacer" or generator.random() < 0.25]
+    generator.shuffle(found)
+    return found
+
+
+class _Running(ast.NodeTransformer):
+    """Leaves what runs: annotations and docstrings do not."""
+
+    def visit_arg(self, node: ast.arg) -> ast.arg:
+        node.annotation = None
+        return node
+
+    def visit_FunctionDef(self, node: ast.FunctionDef) -> ast.FunctionDef:
+        node.returns = None
+        self.generic_visit(node)
+        return node
+
+    def visit_AnnAssign(self, node: ast.AnnAssign) -> ast.AnnAssign:
+        node.annotation = ast.Constant(None)
+        self.generic_visit(node)
+        return node
+
+
+def mutated(mutant: Mutant) -> tuple[str, int] | None:
+    """The mutant's text and the line that is another; None if it is no Python or runs the same."""
+    from cosmic_ray.mutating import mutate_code
+
+    code = (ROOT / mutant.file).read_text(encoding="utf-8")
+    text = mutate_code(code, operator_of(mutant.operator), mutant.occurrence)
+    try:
+        same = ast.dump(_Running().visit(ast.parse(text))) == ast.dump(_Running().visit(ast.parse(code)))
+    except SyntaxError:
+        return None
+    pairs = zip(code.splitlines(), text.splitlines(), strict=False)
+    line = next((i for i, (old, new) in enumerate(pairs, 1) if old != new), None)
+    return None if same or line is None else (text, line)
+
+
+def tests_of(file: str) -> tuple[str, ...]:
+    """The examples of the file's docstrings and its tests."""
+    return file, *TESTS.get(file, TESTS[file[: file.index("/", len("sslosses/"))]])
+
+
+def run_tests(copy: Path, output: Path, tests: tuple[str, ...]) -> int:
+    import hypothesis
+    import pytest
+
+    os.setsid()
+    os.chdir(copy)
+    resource.setrlimit(resource.RLIMIT_CPU, (PROCESSOR_SECONDS, PROCESSOR_SECONDS))
+    sys.path.insert(0, str(copy))
+    os.environ["PYTHONPATH"] = str(copy)
+    descriptor = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    os.dup2(descriptor, 1)
+    os.dup2(descriptor, 2)
+    # That an example fails is enough, a smaller one is not sought.
+    phases = (hypothesis.Phase.explicit, hypothesis.Phase.generate)
+    hypothesis.settings.register_profile("mutation", phases=phases, database=None, derandomize=True)
+    hypothesis.settings.load_profile("mutation")
+    # Compiling repeats in minutes what other tests say; plugins that the fork already has can't be rewritten.
+    options = ["-x", "-q", "-p", "no:cacheprovider", "-k", "not compile and not processes"]
+    return int(pytest.main([*options, "-W", "ignore::pytest.PytestAssertRewriteWarning", *tests]))
+
+
+def first_failure(copy: Path, tests: tuple[str, ...]) -> tuple[str, str]:
+    """(outcome, the first test that failed) of the tests in a fork of this process."""
+    output = copy / "output"
+    child = os.fork()
+    if child == 0:
+        try:
+            os._exit(run_tests(copy, output, tests))
+        except BaseException:
+            traceback.print_exc()
+            os._exit(3)
+    _, status = os.waitpid(child, 0)
+    # What a test had started and left behind.
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(child, signal.SIGKILL)
+    code = os.waitstatus_to_exitcode(status)
+    text = output.read_text(encoding="utf-8", errors="replace")
+    lines = [line for line in text.splitlines() if line.startswith(("FAILED ", "ERROR "))]
+    test = lines[0].split(" ", 1)[1].split(" - ")[0] if lines else ""
+    return ("survived" if code == 0 else "killed"), test or ("no end" if code < 0 else f"exit {code}")
+
+
+def try_out(copy: Path, mutant: Mutant, text: str, line: int) -> Row:
+    path = copy / mutant.file
+    original = (ROOT / mutant.file).read_text(encoding="utf-8")
+    path.write_text(text, encoding="utf-8")
+    start = time.monotonic()
+    outcome, test = first_failure(copy, tests_of(mutant.file))
+    path.write_text(original, encoding="utf-8")
+    row = {
+        "file": mutant.file,
+        "line": line,
+        "operator": mutant.operator,
+        "old": original.splitlines()[line - 1].strip(),
+        "new": text.splitlines()[line - 1].strip(),
+        "outcome": outcome,
+        "seconds": round(time.monotonic() - start, 1),
+    }
+    return row | ({"test": test} if outcome == "killed" else {"reason": ""})
+
+
+def key(row: Row) -> tuple[str, str, str]:
+    return row["file"], row["old"], row["new"]
+
+
+def copy_of_repository(folder: Path) -> Path:
+    copy = folder / "copy"
+    for name in ("sslosses", "tests", "benchmarks"):
+        shutil.copytree(ROOT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__", "examples", "results"))
+    for name in ("pyproject.toml", "README.md"):
+        shutil.copy(ROOT / name, copy / name)
+    return copy
+
+
+def report(kept: Row) -> str:
+    rows: list[Row] = kept["rows"]
+    counts = {name: Counter(row["outcome"] for row in rows if row["file"].startswith(name)) for name in PACKAGES}
+    survivors = sorted((row for row in rows if row["outcome"] == "survived"), key=key)
+    text = io.StringIO()
+    print(
+        "# Mutation run\n\n"
+        f"{len(rows)} mutants of {kept['candidates']:,}, drawn with seed {kept['seed']}. Made by "
+        "`python .ci/mutation.py`, which says how; the rows are in `mutation.json`.\n\n"
+        "| package | mutants | killed | survived |\n| --- | ---: | ---: | ---: |",
+        file=text,
+    )
+    for name, count in counts.items():
+        print(f"| `{name}` | {count.total()} | {count['killed']} | {count['survived']} |", file=text)
+    print("\n## Survivors\n\n| place | instead of | mutant | why it stays |\n| --- | --- | --- | --- |", file=text)
+    for row in survivors:
+        cells = [f"`{row['file'].removeprefix('sslosses/')}`", f"`{row['old']}`", f"`{row['new']}`", row["reason"]]
+        print("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |", file=text)
+    return text.getvalue()
+
+
+def written(kept: Row, folder: Path) -> None:
+    for name, text in (("mutation.json", json.dumps(kept, indent=1) + "\n"), ("mutation.md", report(kept))):
+        aside = folder / f"{name}.tmp"
+        aside.write_text(text, encoding="utf-8")
+        aside.replace(folder / name)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--count", type=int, default=300, help="mutants in all, those of earlier runs among them")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--again", action="store_true", help="try the survivors without a reason again, nothing else")
+    parser.add_argument("--report", action="store_true", help="write the Markdown file from the JSON file")
+    parser.add_argument("--output", type=Path, default=ROOT / "docs" / "results")
+    options = parser.parse_args()
+    path = options.output / "mutation.json"
+    kept: Row = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {"seed": options.seed, "rows": []}
+    if kept["seed"] != options.seed:
+        raise SystemExit(f"{path} is of seed {kept['seed']}: remove it or give another --output")
+    if options.report:
+        written(kept, options.output)
+        return
+
+    # Loaded once; the forks have them. Not the package itself.
+    import hypothesis
+    import numba
+    import pytest
+    import scipy.optimize
+    import sklearn.metrics
+    import torch
+    import torchmetrics
+
+    del hypothesis, numba, pytest, scipy, sklearn, torchmetrics
+    torch.set_num_threads(1)
+    os.environ |= {"OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"}
+    os.environ.pop("SSLOSSES_METADATA", None)
+    sys.dont_write_bytecode = True
+    everything = sampled(options.seed)
+    kept["candidates"] = len(everything)
+    with tempfile.TemporaryDirectory() as folder:
+        copy = copy_of_repository(Path(folder))
+        for package in PACKAGES:
+            outcome, test = first_failure(copy, TESTS[package])
+            if outcome != "survived":
+                raise SystemExit(f"The tests fail without any mutant: {test}\n{(copy / 'output').read_text()[-3000:]}")
+        for mutant in everything:
+            old = next((row for row in kept["rows"] if tuple(row["mutant"]) == mutant), None)
+            wanted = bool(old and old["outcome"] == "survived" and not old["reason"]) if options.again else not old
+            if not wanted or (not options.again and len(kept["rows"]) >= options.count):
+                continue
+            change = mutated(mutant)
+            if change is None:
+                continue
+            row = try_out(copy, mutant, *change) | {"mutant": mutant}
+            kept["rows"] = [each for each in kept["rows"] if each is not old] + [row]
+            written(kept, options.output)
+            print(
+                len(kept["rows"]), row["outcome"], row["file"], row["line"], row["new"], row.get("test", ""), flush=True
+            )
+
+
+if __name__ == "__main__":
+    main()
