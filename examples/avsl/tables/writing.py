@@ -36,10 +36,12 @@ def markdown(result: Result, note: str) -> str:
     for s in result.sets:
         header, rows = _grid(result, s)
         parts.append(f"\n## {s.name}\n\n{_pipes([header, *rows])}")
-        if len(result.lines) > 1 and max(len(c.values) for line in result.lines for c in line.cells[s.name]) > 1:
+        most = max(len(c.values) for line in result.lines for c in line.cells[s.name])
+        differences = result.differences(s) if most > 1 else []
+        if differences:
             names = [c.figure for c in result.lines[0].cells[s.name] if c.values]
             title = f"Difference from “{result.lines[0].name}”, seed by seed (bold: the interval leaves out 0):"
-            parts.append(_differences(title, names, result.differences(s)))
+            parts.append(_differences(title, names, differences))
             if result.table.contrasts:
                 title = "Mean difference over the pairs of rows that differ in one thing alone, seed by seed:"
                 parts.append(_differences(title, names, result.contrasts(s)))

@@ -166,6 +166,15 @@ def test_differences_are_between_the_same_seeds(tmp_path: Path) -> None:
     assert "| ORI (and tri-map) | **+1.0 ± 0.0** |" in text
 
 
+def test_a_single_row_has_no_differences(tmp_path: Path) -> None:
+    line = finished(tmp_path, 2)
+    line[1] = "1"
+    assert main([*line, "--write-only"]) == 0
+    text = (tmp_path / "out" / "table1.md").read_text()
+    assert "| ResNet-18 | 61.4 | 34.0 ± " in text  # the first table's OCA + ORI
+    assert "Difference" not in text
+
+
 def test_nothing_is_run_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     line = finished(tmp_path, 2)
     monkeypatch.setattr(runs_module.subprocess, "run", None)
