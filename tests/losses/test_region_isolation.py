@@ -452,5 +452,5 @@ def test_a_start_that_cannot_be_used_is_refused():
     for options in ({"solver": "pot-batch"}, {"epsilon": 0}):
         with pytest.raises(ValueError, match="start from potentials"):
             ObjectRegionIsolationLoss(warm_start=True, **options)
-    with pytest.raises(TypeError, match="`warm_start` to be True or False, but got int"):
+    with pytest.raises(TypeError, match="`warm_start` to be True or False, but got 1"):
         ObjectRegionIsolationLoss(warm_start=1)
