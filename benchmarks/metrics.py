@@ -202,8 +202,10 @@ def measure(protocol: str, maps: np.ndarray, frames: list[Boxes], options: argpa
     part = slice(0, min(options.check_frames, len(frames)))
     ours, theirs = library(protocol, tensor[part], frames[part]), loop(protocol, maps[part], frames[part])
     figures = protocols.get(protocol).single_figures
-    difference = max(abs(ours[name] - theirs[name]) for name in figures)
-    if difference > 1e-5:
+    # Detection AP sorts by confidence: two that differ in float32's last digit may change places.
+    differences = {name: abs(ours[name] - theirs[name]) for name in figures}
+    difference = max(differences.values())
+    if any(value > (1e-3 if name.startswith("DetAP") else 1e-5) for name, value in differences.items()):
         raise SystemExit(f"{protocol}: figures differ by {difference}: {ours} {theirs}")
     some = slice(0, min(options.loop_frames, len(frames)))
     work: dict[str, Callable[[], object]] = {

@@ -18,11 +18,10 @@ from sslosses.metrics.functional import (
     resize_bicubic,
     resize_bilinear,
     swapped_average_precision,
-    upper_median,
 )
 from sslosses.metrics.functional._order import mean_of_largest
 from sslosses.metrics.functional.average_precision import binary_average_precision_of_counts
-from sslosses.metrics.functional.binarize import binarize_area, level_above_upper_median
+from sslosses.metrics.functional.binarize import binarize_area, level_above_upper_median, upper_median_of
 from sslosses.metrics.protocols import Protocol
 
 SMOOTHING = 1e-4
@@ -118,7 +117,7 @@ class Scorer:
             return torch.gt(scores, level_above_upper_median(scores)[..., None, None], out=marked)
         level: Tensor | float = rules.threshold or 0.0
         if rules.binarization == "from upper median":
-            level = upper_median(scores)[..., None, None]
+            level = upper_median_of(scores)[..., None, None]
         elif rules.binarization == "area fraction":
             return binarize_area(scores, rules.threshold or 1.0).to(scores.dtype)
         return torch.ge(scores, level, out=marked)

@@ -91,15 +91,23 @@ def upper_median(maps: Tensor) -> Tensor:
     """
     check_maps("maps", maps)
     check_no_nan("maps", maps)
+    return upper_median_of(maps)
+
+
+def upper_median_of(maps: Tensor) -> Tensor:
+    """:func:`upper_median` of maps that are known to be right."""
     pixels = maps.flatten(-2)
     return kth_smallest(pixels, pixels.shape[-1] // 2)
 
 
 def level_above_upper_median(maps: Tensor) -> Tensor:
     """The value that :func:`binarize_above_upper_median` marks pixels above, (...)."""
-    median = upper_median(maps)
-    low, high = maps.flatten(-2).aminmax(dim=-1)
-    return torch.where((median == high) & (low < high), torch.nextafter(median, low), median)
+    median = upper_median_of(maps)
+    at_maximum = median == maps.amax((-2, -1))
+    if not bool(at_maximum.any()):
+        return median
+    low = maps.amin((-2, -1))
+    return torch.where(at_maximum & (low < median), torch.nextafter(median, low), median)
 
 
 def binarize_above_upper_median(maps: Tensor) -> Tensor:
