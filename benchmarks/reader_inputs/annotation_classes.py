@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from reader_inputs.outcomes import Attempt, Either, InputClass, mutated, truncated
+from reader_inputs.outcomes import Attempt, InputClass, Reader, mutated, truncated, written
 from sslosses.annotations import (
     rasterize,
     rasterize_annotators,
@@ -62,7 +62,6 @@ def _flickr(path: Path) -> Any:
     return read_flickr(path.parent)
 
 
-Reader = Callable[[Path], Any]
 #: The reader, a file's name, and a small valid one.
 FILES: dict[str, tuple[Reader, str, bytes]] = {
     "read_vggss": (read_vggss, "boxes.json", json.dumps(VGGSS).encode()),
@@ -76,14 +75,8 @@ FILES: dict[str, tuple[Reader, str, bytes]] = {
 
 def _written(name: str, contents: Callable[[], Iterator[bytes]], error: str | None, cls: str) -> InputClass:
     reader, file, _ = FILES[name]
-
-    def attempts(folder: Path) -> Iterator[Attempt | Either]:
-        for content in contents():
-            (folder / file).write_bytes(content)
-            run = lambda: reader(folder / file)  # noqa: E731
-            yield Either(run, file) if error is None else Attempt(run, f"(?s){file}.*{error}")
-
-    return InputClass(name, cls, attempts)
+    named = None if error is None else f"(?s){file}.*{error}"
+    return InputClass(name, cls, written(reader, file, contents, file, named))
 
 
 def _json(name: str, cls: str, error: str, *values: Any) -> InputClass:

@@ -33,7 +33,7 @@ from avsl.yaml_files import read_yaml
 from PIL import Image
 
 from reader_inputs.annotation_classes import BAD_IDS
-from reader_inputs.outcomes import Attempt, Either, InputClass, mutated, truncated
+from reader_inputs.outcomes import Attempt, Either, InputClass, Reader, mutated, truncated, written
 
 TINY = {
     "image_size": 32,
@@ -85,7 +85,6 @@ def _wav() -> bytes:
     return buffer.getvalue()
 
 
-Reader = Callable[[Path], Any]
 FILES: dict[str, tuple[Reader, str, bytes]] = {
     "captions.jsonl": (
         _lines,
@@ -123,14 +122,7 @@ FILES: dict[str, tuple[Reader, str, bytes]] = {
 
 def _written(name: str, contents: Callable[[], Iterator[bytes]], error: str | None, cls: str) -> InputClass:
     reader, file, _ = FILES[name]
-
-    def attempts(folder: Path) -> Iterator[Attempt | Either]:
-        for content in contents():
-            (folder / file).write_bytes(content)
-            run = lambda: reader(folder / file)  # noqa: E731
-            yield Either(run, f"{file}|Expected `|configuration key") if error is None else Attempt(run, error)
-
-    return InputClass(name, cls, attempts)
+    return InputClass(name, cls, written(reader, file, contents, f"{file}|Expected `|configuration key", error))
 
 
 def _files() -> Iterator[InputClass]:

@@ -105,6 +105,24 @@ def _run(attempt: Attempt | Either) -> str:
 _LETTERS = b'{}[]",:<>&;.\\/-0123456789eE+ntf\n\x00\xff'
 
 
+Reader = Callable[[Path], Any]
+
+
+def written(
+    reader: Reader, file: str, contents: Callable[[], Iterator[bytes]], right: str, error: str | None
+) -> Callable[[Path], Iterator[Attempt | Either]]:
+    """Attempts to read ``file`` with each of ``contents``: all end in ``error``, or if that is None in a value or in an
+    error that matches ``right``."""
+
+    def attempts(folder: Path) -> Iterator[Attempt | Either]:
+        for content in contents():
+            (folder / file).write_bytes(content)
+            run = lambda: reader(folder / file)  # noqa: E731
+            yield Either(run, right) if error is None else Attempt(run, error)
+
+    return attempts
+
+
 def truncated(content: bytes) -> Iterator[bytes]:
     """Every beginning of some bytes that lacks something."""
     for end in range(len(content)):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from ..files import read_json
 from .runs import Run
 from .specification import Row, Table, TestSet
 from .statistics import Estimate
@@ -86,7 +87,7 @@ def collect(table: Table, sets: Sequence[TestSet], runs: dict[tuple[Row, TestSet
     for row in table.rows:
         cells = {}
         for s in sets:
-            found = {run.seed: run.result()["percent"]["trained"] for run in runs[row, s] if run.complete}
+            found = {run.seed: read_json(run.metrics, "percent", "trained") for run in runs[row, s] if run.complete}
             cells[s.name] = _cells(s, table.paper(row, s), found)
         lines.append(Line(row.name, cells))
     others = [Line(row.name, {s.name: _cells(s, table.paper(row, s), {}) for s in sets}) for row in table.others]
@@ -94,7 +95,9 @@ def collect(table: Table, sets: Sequence[TestSet], runs: dict[tuple[Row, TestSet
     for level in LEVELS:
         cells = {}
         for s in sets:
-            some = {r.seed: r.result()["percent"].get(level, {}) for r in runs[table.rows[0], s] if r.complete}
+            some = {
+                r.seed: read_json(r.metrics, "percent").get(level, {}) for r in runs[table.rows[0], s] if r.complete
+            }
             cells[s.name] = _cells(s, (None,) * 3, some)
         levels.append(Line(level, cells))
     return Result(table, tuple(sets), tuple(lines), tuple(others), tuple(levels))

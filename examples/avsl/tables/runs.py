@@ -7,7 +7,7 @@ import logging
 import os
 import subprocess
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +16,6 @@ from typing import Any
 from tqdm import tqdm
 
 from ..config import Config, add_options, given_options
-from ..files import read_json
 
 log = logging.getLogger(__name__)
 SCRIPTS = Path(__file__).resolve().parents[2]
@@ -82,7 +81,12 @@ class Run:
     @property
     def complete(self) -> bool:
         """Whether its figures are there."""
-        return (self.folder / "metrics.json").is_file()
+        return self.metrics.is_file()
+
+    @property
+    def metrics(self) -> Path:
+        """Where they are."""
+        return self.folder / "metrics.json"
 
     @property
     def configuration(self) -> Config:
@@ -108,13 +112,6 @@ class Run:
         line += ["--seed", str(self.seed), "--name", self.name, "--runs", str(self.plan.runs)]
         line += ["--data", str(self.plan.data), *(["--data-root", str(root)] if root else []), *self.plan.options]
         return line
-
-    def result(self) -> dict[str, Any]:
-        """What ``metrics.json`` holds."""
-        path = self.folder / "metrics.json"
-        read_json(path, "percent", "trained")
-        read: dict[str, Any] = read_json(path)
-        return read
 
 
 def complete_runs(runs: Iterable[Run], jobs: int) -> list[Run]:
@@ -154,8 +151,3 @@ def _do(run: Run, jobs: int) -> int:
         return subprocess.run(
             run.command(), stdout=out, stderr=subprocess.STDOUT, env=environment, check=False
         ).returncode
-
-
-def results(runs: Sequence[Run]) -> list[dict[str, Any]]:
-    """Results of the complete ones of ``runs``."""
-    return [run.result() for run in runs if run.complete]
