@@ -5,8 +5,8 @@ part is tried, of the numbers a fourth of that share, as most are sizes in messa
 a copy of the repository, and the tests of its package run there until one fails, in a fork of a process that has
 imported torch already.
 
-    python .ci/mutation.py --count 300          # goes on where an earlier run of the same seed stopped
-    python .ci/mutation.py --again              # tries the survivors again, after tests were added
+    python .ci/mutation.py --count 300 --jobs 2  # goes on where an earlier run of the same seed stopped
+    python .ci/mutation.py --again               # tries the survivors again, after tests were added
 
 Writes docs/results/mutation.json and docs/results/mutation.md. `reason` of a survivor in the JSON file is written by
 hand: why no test can or should tell it from the original. It is kept as long as the line and its mutant are the same.
@@ -26,10 +26,13 @@ import shutil
 import signal
 import sys
 import tempfile
+import threading
 import time
 import traceback
 from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -55,6 +58,15 @@ TESTS = {
         "tests/metrics/test_presets.py",
         "tests/metrics/test_localization.py",
     ),
+}
+SOONEST = {  # of those, the one that most likely tells
+    "sslosses/metrics/_samples.py": "tests/metrics/test_targets.py",
+    "sslosses/metrics/_scoring.py": "tests/metrics/test_presets.py",
+    "sslosses/metrics/_tables.py": "tests/metrics/test_result.py",
+    "sslosses/metrics/chance.py": "tests/metrics/test_localization.py",
+    "sslosses/metrics/localization.py": "tests/metrics/test_localization.py",
+    "sslosses/metrics/result.py": "tests/metrics/test_result.py",
+    "sslosses/metrics/functional": "tests/metrics/test_functional.py",
 }
 REPLACED = {  # what cosmic-ray replaces by what; of its many pairs those that a person might confuse
     "ReplaceBinaryOperator": "Add_Sub Sub_Add Mul_Div Div_Mul FloorDiv_Mul Mod_Mul Pow_Mul BitAnd_BitOr BitOr_BitAnd",
@@ -141,7 +153,9 @@ def mutated(mutant: Mutant) -> tuple[str, int] | None:
 
 def tests_of(file: str) -> tuple[str, ...]:
     """The examples of the file's docstrings and its tests."""
-    return file, *TESTS.get(file, TESTS[file[: file.index("/", len("sslosses/"))]])
+    soonest = [test for place, test in SOONEST.items() if file.startswith(place)]
+    tests = TESTS.get(file, TESTS[file[: file.index("/", len("sslosses/"))]])
+    return tuple(dict.fromkeys((file, *soonest, *tests)))
 
 
 def run_tests(copy: Path, output: Path, tests: tuple[str, ...]) -> int:
@@ -161,7 +175,7 @@ def run_tests(copy: Path, output: Path, tests: tuple[str, ...]) -> int:
     hypothesis.settings.register_profile("mutation", phases=phases, database=None, derandomize=True)
     hypothesis.settings.load_profile("mutation")
     # Compiling repeats in minutes what other tests say; plugins that the fork already has can't be rewritten.
-    options = ["-x", "-q", "-p", "no:cacheprovider", "-k", "not compile and not processes"]
+    options = ["-x", "-q", "-p", "no:cacheprovider", "-k", "not compiles and not processes"]
     return int(pytest.main([*options, "-W", "ignore::pytest.PytestAssertRewriteWarning", *tests]))
 
 
@@ -209,8 +223,7 @@ def key(row: Row) -> tuple[str, str, str]:
     return row["file"], row["old"], row["new"]
 
 
-def copy_of_repository(folder: Path) -> Path:
-    copy = folder / "copy"
+def copy_of_repository(copy: Path) -> Path:
     for name in ("sslosses", "tests", "benchmarks"):
         shutil.copytree(ROOT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__", "examples", "results"))
     for name in ("pyproject.toml", "README.md"):
@@ -250,6 +263,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--count", type=int, default=300, help="mutants in all, those of earlier runs among them")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--jobs", type=int, default=1, help="mutants at once")
     parser.add_argument("--again", action="store_true", help="try the survivors without a reason again, nothing else")
     parser.add_argument("--report", action="store_true", help="write the Markdown file from the JSON file")
     parser.add_argument("--output", type=Path, default=ROOT / "docs" / "results")
@@ -279,25 +293,37 @@ def main() -> None:
     everything = sampled(options.seed)
     kept["candidates"] = len(everything)
     with tempfile.TemporaryDirectory() as folder:
-        copy = copy_of_repository(Path(folder))
+        copies = [copy_of_repository(Path(folder, str(i))) for i in range(options.jobs)]
         for package in PACKAGES:
-            outcome, test = first_failure(copy, TESTS[package])
+            outcome, test = first_failure(copies[0], TESTS[package])
             if outcome != "survived":
-                raise SystemExit(f"The tests fail without any mutant: {test}\n{(copy / 'output').read_text()[-3000:]}")
-        for mutant in everything:
-            old = next((row for row in kept["rows"] if tuple(row["mutant"]) == mutant), None)
-            wanted = bool(old and old["outcome"] == "survived" and not old["reason"]) if options.again else not old
-            if not wanted or (not options.again and len(kept["rows"]) >= options.count):
-                continue
-            change = mutated(mutant)
-            if change is None:
-                continue
-            row = try_out(copy, mutant, *change) | {"mutant": mutant}
-            kept["rows"] = [each for each in kept["rows"] if each is not old] + [row]
-            written(kept, options.output)
-            print(
-                len(kept["rows"]), row["outcome"], row["file"], row["line"], row["new"], row.get("test", ""), flush=True
-            )
+                raise SystemExit(
+                    f"The tests fail without any mutant: {test}\n{(copies[0] / 'output').read_text()[-3000:]}"
+                )
+        done = {tuple(row["mutant"]) for row in kept["rows"]}
+        again = {tuple(row["mutant"]) for row in kept["rows"] if row["outcome"] == "survived" and not row["reason"]}
+        wanted = [m for m in everything if (m in again if options.again else m not in done)]
+        changes = ((mutant, change) for mutant in wanted if (change := mutated(mutant)))
+        if not options.again:
+            changes = islice(changes, max(0, options.count - len(kept["rows"])))
+        lock = threading.Lock()
+
+        def work(copy: Path) -> None:
+            while True:
+                with lock:
+                    mutant, change = next(changes, (None, None))
+                if mutant is None or change is None:
+                    return
+                row = try_out(copy, mutant, *change) | {"mutant": mutant}
+                with lock:
+                    kept["rows"] = [each for each in kept["rows"] if tuple(each["mutant"]) != mutant] + [row]
+                    written(kept, options.output)
+                said = (row["outcome"], row["file"], row["line"], row["new"], row.get("test", ""))
+                print(len(kept["rows"]), *said, flush=True)
+
+        # Each only waits for its fork.
+        with ThreadPoolExecutor(options.jobs) as pool:
+            list(pool.map(work, copies))
 
 
 if __name__ == "__main__":

@@ -28,6 +28,11 @@ COLUMNS = (
     "above W₁",
     "remark",
 )
+FEW_CASES = 12
+GRID_NOTE = """\
+Median wall time of the rounds, and how many times as long as `fused` it takes. Spread, answers and memory are in the
+JSON file.
+"""
 NOTES = """\
 Median of the rounds and their quartiles in brackets; wall time. "× fused" is how many times as long as the solver
 `fused` it takes in the same case and mode (its fixed iterations for "to the accuracy of"). Peak memory of
@@ -46,6 +51,8 @@ def tables(results: Results) -> str:
         case = (row["height"], row["width"], row["batch"], row["sources"], row["epsilon"], row["threads"])
         groups.setdefault((*case, row["mode"]), []).append(row)
     parts += _summaries(results.rows.values())
+    if len(groups) > FEW_CASES:
+        return "\n".join([*parts, GRID_NOTE])
     for (height, width, batch, sources, epsilon, threads, mode), rows in groups.items():
         title = f"{rows[0]['problems']} problems of {height} × {width} pixels, ε = {epsilon:g}: {MODES[str(mode)]}"
         parts.append(f"**{title}** (B = {batch}, K = {sources}, {threads} threads)\n")
@@ -67,18 +74,32 @@ def _summaries(rows: Iterable[Row]) -> list[str]:
     """Forward and backward of every case in a line, one table a mode, where there are several cases."""
     parts = []
     for mode, title in MODES.items():
-        cases: dict[tuple[str, ...], dict[str, str]] = {}
+        cases: dict[tuple[str, ...], dict[str, Row]] = {}
         for row in rows:
             if row["mode"] == mode:
-                size = (f"{row['height']} × {row['width']}", str(row["problems"]), f"{row['epsilon']:g}")
-                time = seconds(row["both"]["median"]) if "both" in row else row["status"]
-                cases.setdefault(size, {})[row["contestant"]] = time
+                size = f"{row['height']} × {row['width']}"
+                case = (size, row["batch"], row["sources"], row["problems"], f"{row['epsilon']:g}")
+                cases.setdefault(tuple(map(str, case)), {})[row["contestant"]] = row
         if len(cases) > 1:
-            names = list(dict.fromkeys(name for times in cases.values() for name in times))
-            lines = [(*size, *(times.get(name, "–") for name in names)) for size, times in cases.items()]
+            names = list(dict.fromkeys(name for found in cases.values() for name in found))
+            lines = [
+                (*map(_unbroken, case), *(_summary(found, name) for name in names)) for case, found in cases.items()
+            ]
             parts.append(f"**{title}: forward and backward of every case**\n")
-            parts.append(markdown(("pixels", "problems", "ε", *(f"`{name}`" for name in names)), lines))
+            parts.append(markdown(("pixels", "B", "K", "problems", "ε", *(f"`{name}`" for name in names)), lines))
     return parts
+
+
+def _summary(found: dict[str, Row], name: str) -> str:
+    if name not in found:
+        return "–"
+    row, base = found[name], found.get(REFERENCE)
+    if "both" not in row:
+        return row["reason"].split(" in its ")[0] if "over the budget" in row["reason"] else row["status"]
+    time = seconds(row["both"]["median"])
+    return (
+        time if name == REFERENCE or base is None or "both" not in base else f"{time} ({_ratio(row, base, 'both')} ×)"
+    )
 
 
 def _order(row: Row) -> float:
@@ -107,8 +128,7 @@ def _cells(row: Row, base: Row | None) -> list[str]:
     gradient = row.get("gradient_error_unrolled" if same else "gradient_error_exact")
     compared = row["updates"] == "alternating" and row["mode"] == "fixed"
     peak = row.get("peak_both_mib")
-    return [
-        f"`{row['contestant']}`",
+    figures = [
         *(_time(row.get(part)) for part in ("forward", "both")),
         *(_ratio(row, base, part) for part in ("forward", "both")),
         "–" if peak is None else f"{peak:.0f}",
@@ -117,8 +137,13 @@ def _cells(row: Row, base: Row | None) -> list[str]:
         number(row.get("value_error_converged")) if row["updates"] != "none" else "–",
         "–" if gradient is None or row["updates"] == "none" else f"{gradient:.1e} ({row['gradient']})",
         "–" if "above_exact" not in row else f"{100 * row['above_exact']:.2g} %",
-        "; ".join(remarks),
     ]
+    return [f"`{row['contestant']}`", *map(_unbroken, figures), "; ".join(remarks)]
+
+
+def _unbroken(cell: str) -> str:
+    """With spaces and hyphens that end no line: narrow columns would tear figures apart."""
+    return cell.replace(" ", "\N{NO-BREAK SPACE}").replace("-", "\N{NON-BREAKING HYPHEN}")
 
 
 def _iterations(row: Row) -> str:

@@ -109,7 +109,8 @@ def identify_objects(
         found = _find(features, similarity.flatten(1), background, peak_threshold, max_iterations)
         objects = _group(found, background, background_threshold, merge_threshold)
         objects = _keep(objects, num_sources)
-    return objects._replace(maps=objects.maps.view(*objects.maps.shape[:2], *similarity.shape[1:]))
+    maps = objects.maps.view(*objects.maps.shape[:2], *similarity.shape[1:])
+    return IdentifiedObjects(maps, *objects[1:])  # torch 2.5 can't export `_replace`
 
 
 def _check_inputs(visual: Tensor, audio: Tensor, num_sources: int | Tensor | None, max_iterations: int | None) -> None:

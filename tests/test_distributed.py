@@ -102,7 +102,7 @@ def work(rank: int, folder: str, split: int) -> None:
 def run(split: int) -> list[dict[Any, Any]]:
     with tempfile.TemporaryDirectory() as folder:
         mp.spawn(work, args=(folder, split), nprocs=2)
-        return [torch.load(Path(folder) / f"{rank}.pt") for rank in range(2)]
+        return [torch.load(Path(folder) / f"{rank}.pt", weights_only=True) for rank in range(2)]
 
 
 @pytest.fixture(params=[3, 2], ids=["even", "uneven"])

@@ -19,7 +19,14 @@ from .yaml_files import read_yaml
 CONFIGS = Path(__file__).resolve().parent.parent / "configs"
 SUBSETS = {"music": ("solo", "duet"), "vggsound": ("single", "duet", "trio")}
 QUALITIES = ("true", "noisy", "class", "shuffled")
-PRECISIONS = ("32-true", "16-mixed", "bf16-mixed", "64-true")
+CHOICES: dict[str, Sequence[str]] = {
+    "dataset": tuple(SUBSETS),
+    "caption_quality": QUALITIES,
+    "backbone": ("resnet", "clip-clap"),
+    "schedule": ("constant", "one-cycle"),
+    "precision": ("32-true", "16-mixed", "bf16-mixed", "64-true"),
+    "accelerator": ("auto", "cpu", "gpu"),
+}
 LEAST = {
     **dict.fromkeys(("train_scenes", "test_scenes", "image_size", "embedding_dim", "batch_size", "epochs"), 1),
     **dict.fromkeys(("accumulate", "nodes"), 1),
@@ -99,14 +106,14 @@ class Config:
 
     def __post_init__(self) -> None:
         """Check what no library below checks with a clear text."""
-        _check_option("dataset", self.dataset, tuple(SUBSETS))
-        known = SUBSETS[self.dataset]
-        if not self.subsets or set(self.subsets) - set(known) or len(set(self.subsets)) < len(self.subsets):
-            raise ValueError(f"Expected `subsets` of {self.dataset} out of {', '.join(known)}, but got {self.subsets}")
-        _check_option("caption_quality", self.caption_quality, QUALITIES)
-        _check_option("schedule", self.schedule, ("constant", "one-cycle"))
-        _check_option("precision", self.precision, PRECISIONS)
-        _check_option("accelerator", self.accelerator, ("auto", "cpu", "gpu"))
+        for name, known in CHOICES.items():
+            if getattr(self, name) not in known:
+                got = getattr(self, name)
+                raise ValueError(f"Expected `{name}` to be one of {', '.join(known)}, but got {got!r}")
+        subsets = SUBSETS[self.dataset]
+        if not self.subsets or set(self.subsets) - set(subsets) or len(set(self.subsets)) < len(self.subsets):
+            out_of = ", ".join(subsets)
+            raise ValueError(f"Expected `subsets` of {self.dataset} out of {out_of}, but got {self.subsets}")
         for name, least in LEAST.items():
             if getattr(self, name) < least:
                 raise ValueError(f"Expected `{name}` to be at least {least}, but got {getattr(self, name)}")
@@ -117,7 +124,6 @@ class Config:
                 f"Expected `checkpoint_steps` to be a multiple of `accumulate` ({self.accumulate}), since gradients "
                 f"under way are not kept, but got {self.checkpoint_steps}"
             )
-        _check_option("backbone", self.backbone, ("resnet", "clip-clap"))
         if self.backbone == "clip-clap":
             for name, model in (("visual_weights", "CLIP"), ("audio_weights", "CLAP")):
                 if getattr(self, name) in (None, "microsoft/resnet-18"):
@@ -177,16 +183,23 @@ def _read(name: str, above: tuple[Path, ...] = ()) -> dict[str, Any]:
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """One option a field, absent unless given."""
+    group = parser.add_argument_group(
+        "configuration",
+        "Keys of the YAML files, too; an option comes before a file. In brackets the value where neither gives one.",
+    )
+    defaults = {f.name: f.default for f in dataclasses.fields(Config)}
     for name, hint in typing.get_type_hints(Config).items():
         many = typing.get_origin(hint) is tuple
         kind = typing.get_args(hint)[0] if many or isinstance(hint, types.UnionType) else hint
-        parser.add_argument(
+        default = defaults[name]
+        shown = " ".join(map(str, default)) if isinstance(default, tuple) else str(default).lower()
+        group.add_argument(
             f"--{name.replace('_', '-')}",
             type=_boolean if kind is bool else kind,
             nargs="+" if many else None,
             default=argparse.SUPPRESS,
-            metavar=kind.__name__,
-            help=argparse.SUPPRESS,
+            metavar=f"{{{','.join(CHOICES[name])}}}" if name in CHOICES else kind.__name__,
+            help=f"({shown})",
         )
 
 
@@ -194,11 +207,6 @@ def given_options(arguments: argparse.Namespace) -> dict[str, Any]:
     """The fields that the command line named."""
     names = {f.name for f in dataclasses.fields(Config)}
     return {k: v for k, v in vars(arguments).items() if k in names}
-
-
-def _check_option(name: str, value: str, known: Sequence[str]) -> None:
-    if value not in known:
-        raise ValueError(f"Expected `{name}` to be one of {', '.join(known)}, but got {value!r}")
 
 
 def _boolean(text: str) -> bool:

@@ -48,7 +48,6 @@ def parse_arguments(arguments: Sequence[str] | None = None, dataset: str = "musi
     parser = argparse.ArgumentParser(
         description=f"Train and evaluate on {'MUSIC' if dataset == 'music' else 'VGGSound'}, or, without --data-root, "
         "on composed scenes made on the spot.",
-        epilog="Every key of the configuration (examples/avsl/config.py) is an option too, e.g. --epochs 8 --seed 1.",
     )
     parser.add_argument("--data-root", type=Path, help="folder with frames/, audio/, metadata/")
     parser.add_argument("--media", type=Path, help="compose scenes from this folder of photographs and recordings")

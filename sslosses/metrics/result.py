@@ -31,7 +31,10 @@ class LocalizationResult:
         >>> from sslosses.metrics import LocalizationResult
         >>> counts = {"entries": 2040, "samples": 1020, "samples_without_map": 0, "empty_truths": 0}
         >>> chance = {"whole frame": {"CAP": 0.116}}
-        >>> print(LocalizationResult("paper", "…", "mixtures", {"CAP": 0.443}, counts, chance=chance).to_markdown())
+        >>> result = LocalizationResult("paper", "…", "mixtures", {"CAP": 0.443}, counts, chance=chance)
+        >>> print(result)
+        paper (mixtures) | CAP 44.3 (chance 11.6) | 2,040 entries, 1,020 samples, 0 samples without map, 0 empty truths
+        >>> print(result.to_markdown())
         | paper, mixtures | CAP | entries |
         |---|---|---|
         | result | 44.3 | 2,040 |
@@ -49,10 +52,15 @@ class LocalizationResult:
     per_size: Mapping[str, Figures] = field(default_factory=dict)
 
     def __str__(self) -> str:
-        """One row, in percent."""
-        cells = [f"{name} {_percent(value)}" for name, value in self.figures.items()]
+        """One row, in percent, each figure beside the best of its chance levels where these are known."""
+        cells = [f"{name} {_percent(value)}{self._best_chance(name)}" for name, value in self.figures.items()]
         counts = [f"{value:,} {name.replace('_', ' ')}" for name, value in self.counts.items()]
         return f"{self.protocol} ({self.task}) | {' | '.join(cells)} | {', '.join(counts)}"
+
+    def _best_chance(self, name: str) -> str:
+        levels = [levels[name] for levels in self.chance.values() if name in levels]
+        known = [level for level in levels if level == level]
+        return f" (chance {_percent(max(known))})" if known else ""
 
     def to_dict(self) -> dict[str, Any]:
         """Everything as plain numbers, strings, lists and dicts; NaN becomes None."""

@@ -88,7 +88,7 @@ def test_two_processes_with_half_of_the_batch_each(tmp_path: Path) -> None:
         listener.bind(("127.0.0.1", 0))
         port = listener.getsockname()[1]
     torch.multiprocessing.spawn(_worker, (2, port, str(path)), 2)
-    mean, gradients = torch.load(path)
+    mean, gradients = torch.load(path, weights_only=True)
     torch.testing.assert_close(mean, loss.detach(), rtol=1e-6, atol=0)
     for ours, theirs in zip(gradients, model.parameters(), strict=True):
         torch.testing.assert_close(ours, theirs.grad, rtol=1e-6, atol=1e-9)

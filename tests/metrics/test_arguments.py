@@ -1,13 +1,22 @@
 """What scoring takes beside maps and truths, and what it refuses."""
 
+from collections.abc import Callable
 from itertools import product
 
 import pytest
 import torch
 
-from sslosses.metrics import Protocol, SoundLocalization, protocols
+from sslosses.metrics import Protocol, SoundLocalization, chance_levels, protocols
 from sslosses.metrics._tables import CONFIDENCE, SOURCE
-from sslosses.metrics.functional import optimal_assignment, silent_object_discrimination
+from sslosses.metrics.functional import (
+    boxes_to_truths,
+    detection_f1,
+    greedy_assignment,
+    optimal_assignment,
+    resize_bilinear,
+    silent_object_discrimination,
+)
+from sslosses.metrics.functional.resize import _weights
 
 DETECTION = {"mixture_figures": ("DetAP@0.3", "DetF1@0.3"), "normalization": "fixed range, min-max", "tau": 0.03}
 LEFT, RIGHT = [[0.0, 0.0, 0.5, 1.0]], [[0.5, 0.0, 1.0, 1.0]]
@@ -101,3 +110,97 @@ def test_of_tied_assignments_the_first_maps_are_taken(maps: int, sources: int) -
         return [m if m < maps else -1 for m in min(real, key=lambda chosen: order(sample, chosen))]
 
     assert optimal_assignment(scores, allowed).tolist() == [best(sample) for sample in range(300)]
+
+
+def test_the_largest_class_id_is_one() -> None:
+    metric = SoundLocalization("paper")
+    metric.update(halves(), [[LEFT, RIGHT]], source_classes=[[2**53, 0]])
+    with pytest.raises(ValueError, match=r"integers up to 9007199254740992"):
+        metric.update(halves(), [[LEFT, RIGHT]], source_classes=[[2**53 + 2, 0]])
+
+
+@pytest.mark.parametrize(("maps", "value"), [(1, 6e37), (2, 3e37), (1, -6e37)])
+def test_maps_whose_sums_may_be_infinite(maps: int, value: float) -> None:
+    """Beyond an eighth of the largest number, shared by the maps of a sample."""
+    metric = SoundLocalization("paper")
+    with pytest.raises(ValueError, match="Expected `maps` to be within"):
+        metric.update(torch.full((1, maps, 2, 2), value), [[LEFT, RIGHT]])
+    metric.update(torch.full((1, maps, 2, 2), value / 2), [[LEFT, RIGHT]])
+
+
+@pytest.mark.parametrize("value", [-0.5, 1.5])
+def test_truths_beyond_0_and_1(value: float) -> None:
+    with pytest.raises(ValueError, match="Expected `truths` to hold"):
+        SoundLocalization("paper").update(torch.rand(1, 1, 7, 7), torch.full((1, 1, 224, 224), value))
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int64, torch.float64, torch.float16])
+@pytest.mark.parametrize("protocol", ["paper", "tvsl", "clean"])
+def test_masks_of_any_dtype(dtype: torch.dtype, protocol: str) -> None:
+    maps, masks = torch.rand(3, 2, 7, 7), torch.rand(3, 2, 224, 224) < 0.3
+    found, expected = SoundLocalization(protocol), SoundLocalization(protocol)
+    found.update(maps, masks.to(dtype))
+    expected.update(maps, masks)
+    assert {k: v.item() for k, v in found.compute().items()} == {k: v.item() for k, v in expected.compute().items()}
+
+
+@pytest.mark.parametrize("seed", [-(2**63), -5, 2**64 - 1])
+def test_chance_takes_every_seed_that_torch_takes(seed: int) -> None:
+    small = protocols.paper.replace(size=4)
+    assert chance_levels(torch.ones(1, 1, 4, 4, dtype=torch.bool), small, seed=seed)
+    for beyond in (-(2**63) - 1, 2**64):
+        with pytest.raises(ValueError, match="seed"):
+            chance_levels(torch.ones(1, 1, 4, 4, dtype=torch.bool), small, seed=beyond)
+
+
+@pytest.mark.parametrize("value", [torch.inf, -0.1, torch.nan])
+@pytest.mark.parametrize("assign", [greedy_assignment, optimal_assignment])
+def test_overlaps_that_are_none(assign: Callable[..., object], value: float) -> None:
+    with pytest.raises(ValueError, match="Expected `scores` to hold finite values >= 0"):
+        assign(torch.tensor([[[0.5, value]]]))
+
+
+@pytest.mark.parametrize("threshold", [-0.5, 1.5])
+def test_detection_refuses_a_threshold(threshold: float) -> None:
+    with pytest.raises(ValueError, match="Expected `threshold`"):
+        detection_f1(torch.ones(2), torch.ones(2), threshold)
+
+
+def test_an_empty_mask_makes_no_pair() -> None:
+    mask, none = torch.ones(1, 2, 2, dtype=torch.bool), torch.zeros(1, 2, 2, dtype=torch.bool)
+    for sounding, silent in ((none, mask), (mask, none)):
+        assert silent_object_discrimination(torch.rand(1, 2, 2), sounding, silent[:, None]).pairs == 0
+
+
+@pytest.mark.parametrize("name", ["maps", "sounding", "silent", "same_class", "valid"])
+def test_discrimination_of_what_holds_no_values(name: str) -> None:
+    mask = torch.ones(1, 2, 2, dtype=torch.bool)
+    flags = torch.ones(1, 1, dtype=torch.bool)
+    given = {"maps": torch.rand(1, 2, 2), "sounding": mask, "silent": mask[:, None], "same_class": flags}
+    given["valid"] = flags
+    with pytest.raises(TypeError, match=f"Expected `{name}` to be a dense tensor, but got one of layout"):
+        silent_object_discrimination(**given | {name: given[name].to_sparse()})
+    with pytest.raises(ValueError, match="Expected `maps` to hold values, but got a tensor on the device meta"):
+        silent_object_discrimination(**{key: value.to("meta") for key, value in given.items()})
+
+
+def test_many_boxes_add_up_under_autocast() -> None:
+    boxes = torch.tensor([[0.0, 0.0, 1.0, 1.0]]).expand(257, 4)  # bfloat16 has no 257
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert boxes_to_truths(boxes, 1, add=True).item() == 257
+
+
+def test_a_size_first_met_in_inference_mode_takes_gradients_later() -> None:
+    _weights.cache_clear()
+    maps = torch.rand(1, 2, 3)
+    with torch.inference_mode():
+        resize_bilinear(maps, (4, 5))
+    maps.requires_grad_()
+    resize_bilinear(maps, (4, 5)).sum().backward()
+    assert maps.grad is not None
+
+
+def test_options_are_given_by_name() -> None:
+    with pytest.raises(TypeError, match="positional"):
+        resize_bilinear(torch.rand(2, 2), (4, 4), True)  # type: ignore[misc]
+    assert resize_bilinear(maps=torch.rand(2, 2), size=(4, 4)).shape == (4, 4)

@@ -374,7 +374,7 @@ from sslosses.metrics import SilentObjectDiscrimination, SoundLocalization, prot
 rank, store = int(sys.argv[1]), sys.argv[2]
 dist.init_process_group("gloo", init_method="file://" + store, rank=rank, world_size=2)
 metric = SoundLocalization(protocols.noprior.replace(size=8))
-maps, truths = torch.load(store + ".pt")
+maps, truths = torch.load(store + ".pt", weights_only=True)
 mine = slice(0, 2) if rank == 0 else slice(2, None)
 metric.update(maps[mine], truths[mine])
 twins = SilentObjectDiscrimination()

@@ -87,6 +87,9 @@ def test_row_json_markdown_and_latex():
     result = metric.result(chance=chance_levels(boxes, metric.protocol))
     assert str(result).startswith("noprior (mixtures) | CAP ")
     assert "samples without map" in str(result)
+    best = max(levels["CAP"] for levels in result.chance.values())
+    assert f"CAP {100 * result.figures['CAP']:.1f} (chance {100 * best:.1f}) |" in str(result)
+    assert "chance" not in str(metric.result())
     loaded = json.loads(result.to_json())
     assert loaded["protocol"] == "noprior"
     assert "bicubic" in loaded["description"]

@@ -12,7 +12,7 @@ import torch
 from sslosses.transport import grid_positions, pointcloud_cost
 from sslosses.transport.problem import Problem
 
-pytest.importorskip("triton", reason="needs the package `triton`")
+pytest.importorskip("triton", minversion="3.4")
 
 KERNELS = {
     "triton_sinkhorn": ("sinkhorn_resident", "sinkhorn_strips", "sinkhorn_tiled"),

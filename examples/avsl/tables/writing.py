@@ -156,9 +156,10 @@ def plot(result: Result, path: Path) -> None:
             if chance is not None:
                 axis.axhline(chance, color=f"C{i}", linestyle=":", linewidth=1)
         axis.set_xticks(range(len(result.lines)), [line.name for line in result.lines], rotation=25, ha="right")
-        axis.set_title(s.name)
         axis.set_ylabel("%")
-        axis.legend(fontsize=8)
+        # Above, as it would hide points.
+        legend = axis.legend(fontsize=8, loc="lower center", bbox_to_anchor=(0.5, 1), ncols=3, frameon=False)
+        axis.set_title(s.name, pad=12 + 14 * math.ceil(len(legend.get_texts()) / 3))
     axes[0, 0].set_xlabel(result.table.axis or "")
     with written_aside(path) as aside:
         figure.savefig(aside, dpi=90)

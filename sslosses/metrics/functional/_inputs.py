@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sslosses._checks import check_count, check_floating, check_number
+from sslosses._checks import check_count, check_dense, check_floating, check_number
 
 #: The largest side of a frame: a mask of it takes a gigabyte in float32.
 MOST_SIDE = 16_384
@@ -16,15 +16,13 @@ MOST_SIDE = 16_384
 
 def check_values(name: str, value: Any) -> None:
     """Raise unless ``value`` is a dense tensor of real numbers that are there to be read."""
-    if not isinstance(value, Tensor):
-        raise TypeError(f"Expected `{name}` to be a tensor, but got {type(value).__name__}")
+    check_dense(name, value)
     if value.dtype.is_complex or (value.dtype.is_floating_point and value.dtype.itemsize < 2):
         raise TypeError(
             f"Expected `{name}` to have a real dtype, of 16 bits or more if floating, but got {value.dtype}"
         )
-    if value.layout != torch.strided or value.is_quantized:
-        kind = value.dtype if value.is_quantized else value.layout
-        raise TypeError(f"Expected `{name}` to be a dense tensor, but got {kind}")
+    if value.is_quantized:
+        raise TypeError(f"Expected `{name}` to be a dense tensor, but got {value.dtype}")
     if value.is_meta:
         raise ValueError(f"Expected `{name}` to hold values, but got a tensor on the device meta")
 
