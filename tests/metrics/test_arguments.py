@@ -10,6 +10,7 @@ from sslosses.metrics import Protocol, SoundLocalization, chance_levels, protoco
 from sslosses.metrics._tables import CONFIDENCE, SOURCE
 from sslosses.metrics.functional import (
     boxes_to_truths,
+    detection_average_precision,
     detection_f1,
     greedy_assignment,
     optimal_assignment,
@@ -192,7 +193,7 @@ def test_many_boxes_add_up_under_autocast() -> None:
 
 def test_a_size_first_met_in_inference_mode_takes_gradients_later() -> None:
     _weights.cache_clear()
-    maps = torch.rand(1, 2, 3)
+    maps = torch.rand(1, 2, 3, dtype=torch.float64)  # the weights' dtype: they are used as they are
     with torch.inference_mode():
         resize_bilinear(maps, (4, 5))
     maps.requires_grad_()
@@ -204,3 +205,18 @@ def test_options_are_given_by_name() -> None:
     with pytest.raises(TypeError, match="positional"):
         resize_bilinear(torch.rand(2, 2), (4, 4), True)  # type: ignore[misc]
     assert resize_bilinear(maps=torch.rand(2, 2), size=(4, 4)).shape == (4, 4)
+
+
+def test_discrimination_resizes_with_half_pixel_centres() -> None:
+    maps = torch.tensor([[[0.0, 1.0, 0.0]]])  # 0, 1/4, 3/4, 3/4, 1/4, 0; with aligned corners 0, 0.4, 0.8, …
+    sounding = torch.tensor([[[True, False, True, False, False, False]]])
+    silent = torch.tensor([[[[False, True, False, False, False, False]]]])
+    assert silent_object_discrimination(maps, sounding, silent).share == 1
+
+
+@pytest.mark.parametrize("name", ["ciou", "confidence"])
+@pytest.mark.parametrize("detection", [detection_f1, detection_average_precision])
+def test_detection_of_integers(detection: Callable[..., object], name: str) -> None:
+    given = {"ciou": torch.rand(3), "confidence": torch.rand(3)}
+    with pytest.raises(TypeError, match=f"Expected `{name}` to have a floating dtype"):
+        detection(**given | {name: torch.ones(3, dtype=torch.long)})
