@@ -87,6 +87,7 @@ def presets() -> dict[str, Preset]:
     by_choice = [Case(h, w, batch, 1, 0.05) for (h, w) in SIZES for batch in (1, 8, 64, 384) if h * w * batch < 60_000]
     # With a fixed number of iterations the time does not depend on ε.
     grid = [Case(h, w, batch, k, 0.05) for (h, w), batch, k in product(SIZES, (8, 32, 128), (1, 2, 3))]
+    grid = [case for case in grid if case.pixels**2 * case.problems < 5e8]
     large = [Case(side, side, 1, 1, 0.05) for side in (56, 112)]
     return {
         "target": Preset([Case(14, 7, 64, 2, 0.1)], ("fixed", "equal", "tolerance")),

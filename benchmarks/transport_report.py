@@ -30,8 +30,8 @@ COLUMNS = (
 )
 FEW_CASES = 12
 GRID_NOTE = """\
-Median wall time of the rounds, and how many times as long as `fused` it takes. Spread, answers and memory are in the
-JSON file.
+Median wall time of the rounds, and how many times as long as `fused` it takes; > where it was over the budget. Spread,
+answers and memory are in the JSON file.
 """
 NOTES = """\
 Median of the rounds and their quartiles in brackets; wall time. "× fused" is how many times as long as the solver
@@ -91,15 +91,14 @@ def _summaries(rows: Iterable[Row]) -> list[str]:
 
 
 def _summary(found: dict[str, Row], name: str) -> str:
-    if name not in found:
+    """The time, and its ratio to the reference solver's; or why there is none."""
+    row, base = found.get(name), found.get(REFERENCE, {})
+    if row is None:
         return "–"
-    row, base = found[name], found.get(REFERENCE)
     if "both" not in row:
-        return row["reason"].split(" in its ")[0] if "over the budget" in row["reason"] else row["status"]
+        return f"> {row['budget']:g} s" if "over the budget" in row["reason"] else row["status"]
     time = seconds(row["both"]["median"])
-    return (
-        time if name == REFERENCE or base is None or "both" not in base else f"{time} ({_ratio(row, base, 'both')} ×)"
-    )
+    return f"{time} ({_ratio(row, base, 'both')} ×)" if name != REFERENCE and "both" in base else time
 
 
 def _order(row: Row) -> float:
@@ -197,12 +196,11 @@ def draw(results: Results, folder: Path, stem: str) -> str:
         for mode in MODES:
             rows = [row for row in timed if row["mode"] == mode and row.get(axis, 0) > 0]
             varied, kept = ("pixels", "epsilon") if axis == "pixels" else ("epsilon", "pixels")
-            # One line a contestant: of a grid of cases those of one ε, or of one size, with the most problems.
+            # One line a contestant: of a grid of cases those of one ε, or of one size, with the most problems it solved.
             one = min((row[kept] for row in rows), default=None)
-            rows = [row for row in rows if row[kept] == one]
-            most = {value: max(row["problems"] for row in rows if row[varied] == value) for value in _all(rows, varied)}
-            rows = [row for row in rows if row["problems"] == most[row[varied]]]
-            if len(most) > 1:
+            rows = sorted((row for row in rows if row[kept] == one), key=lambda row: row["problems"])
+            rows = list({(row["contestant"], row[varied]): row for row in rows}.values())
+            if len(_all(rows, varied)) > 1:
                 path = folder / f"{stem}-{mode}-{'size' if axis == 'pixels' else 'error'}.png"
                 _draw(rows, axis, unit, path)
                 shown.append(f"![{MODES[mode]}: time by {unit}]({folder.name}/{path.name})\n")

@@ -54,7 +54,7 @@ class Protocol:
         normalization: before the binary map. ``"min-max"``; ``"fixed range, min-max"``: rescaled from [−1/τ, 1/τ] to
             [0, 1] first, which decides the confidences; ``"inverted min-max"``: 1 − x after it, for maps that are low
             where it sounds.
-        binarization: ``"above upper median"`` (and at the maximum, where more than half of the pixels are there) or
+        binarization: ``"above upper median"`` (and at the maximum, where half of the pixels or more are there) or
             ``"from upper median"`` (>=): of the value at ⌊N/2⌋ of the sorted pixels; ``"from value"``: >=
             ``threshold``; ``"area fraction"``: that share of the pixels, the largest ones.
         threshold: of the last two, in [0, 1]; None with the others.

@@ -142,3 +142,13 @@ def test_a_file_changes_its_base(tmp_path: Path) -> None:
     path.write_text("base: nowhere\n", encoding="utf-8")
     with pytest.raises(FileNotFoundError, match="but got 'nowhere'"):
         Config.load([str(path)], {})
+
+
+def test_help_lists_every_key_with_its_values_and_default(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        parse_arguments(["--help"])
+    text = " ".join(capsys.readouterr().out.split("\nconfiguration:\n")[1].split())
+    for key in dataclasses.fields(Config):
+        assert f"--{key.name.replace('_', '-')} " in text
+    assert "--schedule {constant,one-cycle} (constant)" in text
+    assert "--visual-depths int [int ...] (2 2 2 2)" in text

@@ -46,7 +46,8 @@ def binarized(x):
     x = x - x.min()
     if x.max() > 0:
         x = x / x.max()
-    return x > np.sort(x.ravel())[x.size // 2]
+    # The codes set what is above to 1 and then what is below 1 to 0: pixels at the maximum stay.
+    return (x > np.sort(x.ravel())[x.size // 2]) | (x == 1)
 
 
 def overlap(b, g):
@@ -103,6 +104,17 @@ def reference(samples, frames, size):
         "CountAcc": np.mean(right),
         **counts,
     }
+
+
+def test_half_of_a_frame_at_the_maximum_is_marked():
+    truth = np.zeros((8, 8))
+    truth[0, 0] = 1
+    samples = [(np.repeat([[[1.0], [0.0]]], 8, axis=2).repeat(4, axis=1), truth[None])]
+    expected = reference(samples, "one", 8)
+    assert expected["AP"] == 1 / 32
+    metric = SoundLocalization(protocols.noprior.replace(size=8))
+    metric.update(*tensors(samples))
+    assert_equal(metric.compute(), expected)
 
 
 def assert_equal(result, expected, tolerance=1e-6):
