@@ -196,7 +196,7 @@ def draw(results: Results, folder: Path, stem: str) -> str:
         for mode in MODES:
             rows = [row for row in timed if row["mode"] == mode and row.get(axis, 0) > 0]
             varied, kept = ("pixels", "epsilon") if axis == "pixels" else ("epsilon", "pixels")
-            # One line a contestant: of a grid of cases those of one ε, or of one size, with the most problems it solved.
+            # One line a contestant: of a grid of cases those of one ε, or of one size, with the most problems.
             one = min((row[kept] for row in rows), default=None)
             rows = sorted((row for row in rows if row[kept] == one), key=lambda row: row["problems"])
             rows = list({(row["contestant"], row[varied]): row for row in rows}.values())
