@@ -21,7 +21,7 @@ from numba import njit
 
 from sslosses import _threads as threads
 from sslosses.transport.solvers.fused import cpu
-from sslosses.transport.solvers.fused.numba_vectors import exp_row
+from sslosses.transport.solvers.fused.numba_passes import exp_rows
 
 
 def uniform(*shape, seed=0, dtype=torch.float64):
@@ -260,41 +260,43 @@ def test_a_fork_after_use():
 
 
 @njit
-def exponentials(shift, x, y, out):
-    return exp_row(shift, x, y, out, out.shape[0])
+def exponentials(ground, log_rows, log_columns, plan, totals):
+    exp_rows(ground, log_rows, log_columns, 0, plan, 0, totals)
 
 
-def aligned(size, dtype):
-    return torch.zeros(size, dtype=dtype).numpy()
+def aligned(*shape, dtype):
+    return torch.zeros(shape, dtype=dtype).numpy()
 
 
-@given(st.lists(st.floats(-800, 800), min_size=16, max_size=16), st.floats(-5, 5))
+@given(st.lists(st.floats(-800, 800), min_size=16, max_size=16), st.lists(st.floats(-5, 5), min_size=8, max_size=8))
 @settings(max_examples=100, deadline=None)
-def test_exp_of_a_row(values, shift):
+def test_exp_of_rows(values, shifts):
     for dtype, least, most, tolerance in (
         (torch.float32, -87, 88, 3e-7),
         (torch.float64, -708, 709, 1e-15),
     ):
-        x, y, out = (aligned(16, dtype) for _ in range(3))
-        x[:] = values
-        y[:] = 0.25
-        shift = x.dtype.type(shift)
-        total = exponentials(shift, x, y, out)
-        exact = (shift + x) - y
+        ground, plan = (aligned(8, 16, dtype=dtype) for _ in range(2))
+        log_rows, log_columns, totals = aligned(8, dtype=dtype), aligned(16, dtype=dtype), aligned(8, dtype=dtype)
+        log_columns[:] = values
+        log_rows[:] = shifts
+        ground[:] = 0.25
+        exponentials(ground, log_rows, log_columns, plan, totals)
+        exact = (log_rows[:, None] + log_columns) - ground
         expected = np.exp(np.clip(exact.astype(np.float64), least, most))
         expected[exact < least] = 0
-        np.testing.assert_allclose(out, expected, rtol=tolerance)
-        if out.max() < 1e30:
-            np.testing.assert_allclose(total, out.sum(dtype=np.float64), rtol=1e-5)
+        np.testing.assert_allclose(plan, expected, rtol=tolerance)
+        if plan.max() < 1e30:
+            np.testing.assert_allclose(totals, plan.sum(1, dtype=np.float64), rtol=1e-5)
 
 
 def test_exp_of_what_is_not_finite():
-    x, y, out = (aligned(8, torch.float32) for _ in range(3))
-    x[:3] = -math.inf, math.nan, 0
-    exponentials(np.float32(0), x, y, out)
-    assert out[0] == 0
-    assert math.isnan(out[1])
-    assert (out[2:] == 1).all()
+    ground, plan = (aligned(8, 8, dtype=torch.float32) for _ in range(2))
+    log_rows, log_columns, totals = (aligned(8, dtype=torch.float32) for _ in range(3))
+    log_columns[:3] = -math.inf, math.nan, 0
+    exponentials(ground, log_rows, log_columns, plan, totals)
+    assert (plan[:, 0] == 0).all()
+    assert np.isnan(plan[:, 1]).all()
+    assert (plan[:, 2:] == 1).all()
 
 
 def test_large_maps_take_the_path_without_a_plan():

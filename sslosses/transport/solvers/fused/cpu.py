@@ -107,15 +107,22 @@ def _cost(problem: Problem) -> tuple[Any, ...]:
     if not isinstance(cost, PointcloudCost):
         points, weights, matrix = (none, none, none, none), (0.0, 0.0), cost
     else:
-        positions = (cost.source_positions.mT, cost.target_positions.mT)
-        points, weights = (cost.source, cost.target, *positions), (cost.value_weight, cost.position_weight)
-        matrix = none[None]
+        points = (cost.source, cost.target, cost.source_positions.mT, cost.target_positions.mT)
+        weights, matrix = (cost.value_weight, cost.position_weight), none[None]
         fits = cost.shape[-2:].numel() * none.element_size() <= _SHARED_BYTES
         if fits and problem.a.shape[0] >= _SHARED_FROM:
             difference = cost.source_positions.unsqueeze(1) - cost.target_positions
             matrix = cost.position_weight * torch.linalg.vector_norm(difference, dim=-1)[None]
-    arrays = (x.detach().contiguous().numpy() for x in (matrix, *points))
-    return (*arrays, *map(number, weights), number(1 / problem.epsilon))
+    source, target, x, y = points
+    lanes = _lanes(problem.b)
+    arrays = (
+        _padded(matrix, lanes, ROWS),
+        _padded(source, ROWS),
+        _padded(target, lanes),
+        x.contiguous(),
+        _padded(y, lanes),
+    )
+    return (*(array.numpy() for array in arrays), *map(number, weights), number(1 / problem.epsilon))
 
 
 def _run(kernel: Callable[..., int], problem: Problem, *arguments: Any) -> None:
@@ -139,10 +146,10 @@ def _run(kernel: Callable[..., int], problem: Problem, *arguments: Any) -> None:
 
 
 def _space(problem: Problem) -> tuple[Any, ...]:
-    """Room of one thread: the plan or ROWS rows of it, vectors over rows, over columns, and two of ROWS."""
-    rows, columns = -(-problem.a.shape[1] // ROWS) * ROWS, _round_up(problem.b.shape[1], _lanes(problem.b))
+    """Room of one thread: the plan or ROWS rows of it, ROWS of the cost, vectors over rows and columns, two of ROWS."""
+    rows, columns = _round_up(problem.a.shape[1], ROWS), _round_up(problem.b.shape[1], _lanes(problem.b))
     kept = rows if rows * columns * problem.b.element_size() <= _KEPT_BYTES else ROWS
-    shapes = ((kept, columns), (4, rows), (9, columns), (ROWS,), (ROWS,))
+    shapes = ((kept, columns), (ROWS, columns), (5, rows), (8, columns), (ROWS,), (ROWS,))
     return tuple(torch.zeros(shape, dtype=problem.b.dtype).numpy() for shape in shapes)
 
 
@@ -154,6 +161,7 @@ def _round_up(size: int, step: int) -> int:
     return -(-size // step) * step
 
 
-def _padded(x: Tensor, step: int) -> Tensor:
-    x = x.detach()
-    return torch.nn.functional.pad(x, (0, _round_up(x.shape[-1], step) - x.shape[-1])).contiguous()
+def _padded(x: Tensor, *steps: int) -> Tensor:
+    """Zeros behind, up to whole steps: of the last dimension, of the one before, …"""
+    sides = (each for size, step in zip(reversed(x.shape), steps, strict=False) for each in (0, -size % step))
+    return torch.nn.functional.pad(x.detach(), tuple(sides)).contiguous()

@@ -2,7 +2,8 @@
 
 ``cost`` is (matrix, source, target, x, y, w_v, w_s, 1/ε): C = matrix + w_v|source ⊖ target|, or if the matrix has size
 0, w_s‖x ⊖ y‖ + w_v|source ⊖ target|. Its first dimension is that of the problems, or 1 if they share it. The plan and
-vectors over rows or columns are padded to whole blocks, with zeros (logarithms: −∞) behind the entries that count.
+vectors over rows or columns are padded to whole blocks, with zeros (logarithms: −∞) behind the entries that count; so
+are the matrix, source, target and y, with anything finite.
 """
 
 from __future__ import annotations
@@ -13,103 +14,136 @@ from typing import Any
 import numpy as np
 from numba import njit
 
-from sslosses.transport.solvers.fused.numba_vectors import exp_row
+from sslosses.transport.solvers.fused.numba_passes import add_value_rows, exp_rows, lowest_of_rows
+from sslosses.transport.solvers.fused.numba_vectors import ROWS
 
-# Control flow keeps to IEEE: it has to see what is not a number. Loops over a row may be reordered.
+# Control flow keeps to IEEE: it has to see what is not a number. Loops over a row may be reordered, and are inlined, as
+# a call would hand over each field of each array.
 _INTERNAL = {"nogil": True, "error_model": "numpy", "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
 control = njit(**_INTERNAL)
-loops = njit(**_INTERNAL, fastmath={"reassoc", "contract", "nsz"})
+loops = njit(**_INTERNAL, forceinline=True, fastmath={"reassoc", "contract", "nsz"})
 
 
 @loops
-def cost_row(cost: Any, p: int, i: int, out: Any, columns: int) -> None:
-    """Row i of C of problem p; finite behind ``columns``."""
-    matrix, source, target, x, y, value_weight, position_weight, scale = cost
-    for j in range(columns, out.shape[0]):
-        out[j] = 0
-    if matrix.size:
-        row = matrix[p if matrix.shape[0] > 1 else 0, i]
-    else:
-        row = out
-        for j in range(columns):
-            out[j] = 0
-        for d in range(x.shape[0]):
-            here = x[d, i]
-            there = y[d]
-            for j in range(columns):
-                out[j] += (here - there[j]) * (here - there[j])
-        for j in range(columns):
-            out[j] = position_weight * math.sqrt(out[j])
-    if value_weight > 0:
-        mine = source[p, i]
-        theirs = target[p]
-        for j in range(columns):
-            out[j] = scale * (row[j] + value_weight * abs(mine - theirs[j]))
-    else:
-        for j in range(columns):
-            out[j] = scale * row[j]
+def _scaled(given: Any, scale: Any, out: Any) -> None:
+    for j in range(out.shape[0]):
+        out[j] = scale * given[j]
+
+
+@loops
+def _scaled_distances(x: Any, i: int, y: Any, scale: Any, out: Any) -> None:
+    """out ← scale·‖x_i − y‖, with a point a column."""
+    if x.shape[0] == 2:
+        x0, x1, y0, y1 = x[0, i], x[1, i], y[0], y[1]
+        for j in range(out.shape[0]):
+            out[j] = scale * math.sqrt((x0 - y0[j]) * (x0 - y0[j]) + (x1 - y1[j]) * (x1 - y1[j]))
+        return
+    out[:] = 0
+    for d in range(x.shape[0]):
+        here, there = x[d, i], y[d]
+        for j in range(out.shape[0]):
+            out[j] += (here - there[j]) * (here - there[j])
+    for j in range(out.shape[0]):
+        out[j] = scale * math.sqrt(out[j])
 
 
 @control
-def _cost_entry(cost: Any, p: int, i: int, j: int) -> Any:
+def cost_rows(cost: Any, p: int, first: int, rows: int, ground: Any) -> None:
+    """ROWS rows of C of problem p from ``first``; anything finite in those from ``rows``."""
+    matrix, source, target, x, y, value_weight, position_weight, scale = cost
+    one = ground.dtype.type(1)
+    count = min(ROWS, rows - first)
+    if matrix.size:
+        given = matrix[p if matrix.shape[0] > 1 else 0]
+        if value_weight > 0:
+            add_value_rows(given, first, scale, source[p], first, target[p], scale * value_weight, ground)
+            return
+        for k in range(count):
+            _scaled(given[first + k], scale, ground[k])
+    else:
+        for k in range(count):
+            _scaled_distances(x, first + k, y, scale * position_weight, ground[k])
+    ground[count:] = 0
+    if value_weight > 0:
+        add_value_rows(ground, 0, one, source[p], first, target[p], scale * value_weight, ground)
+
+
+@loops
+def cost_entry(cost: Any, p: int, i: int, j: int) -> Any:
+    """C of problem p at i, j."""
     matrix, source, target, x, y, value_weight, position_weight, scale = cost
     if matrix.size:
-        ground = matrix[p if matrix.shape[0] > 1 else 0, i, j]
+        entry = matrix[p if matrix.shape[0] > 1 else 0, i, j]
     else:
         square = x.dtype.type(0)
         for d in range(x.shape[0]):
             square += (x[d, i] - y[d, j]) * (x[d, i] - y[d, j])
-        ground = position_weight * math.sqrt(square)
+        entry = position_weight * math.sqrt(square)
     if value_weight > 0:
-        ground += value_weight * abs(source[p, i] - target[p, j])
-    return scale * ground
+        entry += value_weight * abs(source[p, i] - target[p, j])
+    return scale * entry
 
 
 @control
-def fill_plan(
-    cost: Any, p: int, first: int, last: int, log_rows: Any, log_columns: Any, plan: Any, columns: int
+def plan_rows(
+    cost: Any,
+    p: int,
+    first: int,
+    rows: int,
+    log_rows: Any,
+    log_columns: Any,
+    ground: Any,
+    plan: Any,
+    at: int,
+    mass: Any,
 ) -> None:
-    """Rows first … last − 1 of the plan, into plan[0], plan[1], …; zeros behind them."""
-    for i in range(first, last):
-        row = plan[i - first]
-        cost_row(cost, p, i, row, columns)
-        exp_row(log_rows[i], log_columns, row, row, plan.shape[1])
-    plan[last - first :] = 0
+    """ROWS rows of C from ``first`` into ``ground``, of the plan from plan[at], and their sums into ``mass``."""
+    cost_rows(cost, p, first, rows, ground)
+    exp_rows(ground, log_rows, log_columns, first, plan, at, mass)
 
 
 @control
-def shifted(potential: Any, log_mass: Any, out: Any) -> None:
-    """f + log a, whose sum with g + log b − C is the plan's logarithm."""
-    for k in range(potential.shape[0]):
-        out[k] = potential[k] + log_mass[k]
+def softmax_rows(
+    cost: Any,
+    p: int,
+    first: int,
+    rows: int,
+    log_columns: Any,
+    ground: Any,
+    plan: Any,
+    at: int,
+    lowest: Any,
+    totals: Any,
+) -> None:
+    """exp(log_columns − C + lowest) of ROWS rows from plan[at], their sums into ``totals``, C into ``ground``.
 
-
-@njit(**_INTERNAL, fastmath={"nnan", "nsz", "reassoc"})
-def _largest_difference(x: Any, y: Any, columns: int) -> Any:
-    largest = x[0] - y[0]
-    for j in range(columns):
-        largest = max(largest, x[j] - y[j])
-    return largest
-
-
-@control
-def row_softmax(cost: Any, p: int, i: int, log_columns: Any, row: Any, columns: int) -> Any:
-    """exp(log_columns − C − largest) of row i into ``row``; returns its sum, and log Σ exp(log_columns − C)."""
-    cost_row(cost, p, i, row, columns)
-    largest = _largest_difference(log_columns, row, columns)
-    total = exp_row(-largest, log_columns, row, row, row.shape[0])
-    return total, largest + math.log(total)
+    lowest = min_j(C − log_columns), so lowest − log totals = −log Σ exp(log_columns − C).
+    """
+    cost_rows(cost, p, first, rows, ground)
+    lowest_of_rows(ground, log_columns, lowest, first)
+    exp_rows(ground, lowest, log_columns, first, plan, at, totals)
 
 
 @control
 def column_softmax(cost: Any, p: int, j: int, log_rows: Any, out: Any, rows: int) -> Any:
-    """The same of column j, an entry at a time: for the few columns that the passes over rows can't serve."""
+    """exp(log_rows − C − largest) of column j into ``out``; returns its sum, and log Σ exp(log_rows − C).
+
+    An entry at a time: for the few columns that the passes over rows can't serve.
+    """
     largest = -np.inf
     for i in range(rows):
-        out[i] = log_rows[i] - _cost_entry(cost, p, i, j)
+        out[i] = log_rows[i] - cost_entry(cost, p, i, j)
         largest = max(largest, out[i])
     total = 0.0
     for i in range(rows):
         out[i] = math.exp(out[i] - largest)
         total += out[i]
     return total, largest + math.log(total)
+
+
+@control
+def shifted(potential: Any, log_mass: Any, out: Any) -> None:
+    """f + log a, whose sum with g + log b − C is the plan's logarithm; −∞ behind it."""
+    for k in range(potential.shape[0]):
+        out[k] = potential[k] + log_mass[k]
+    out[potential.shape[0] :] = -np.inf

@@ -12,56 +12,43 @@ from __future__ import annotations
 import math
 from typing import Any
 
-import numpy as np
-
+from sslosses.transport.solvers.fused.numba_passes import LEAST, MOST, scale_rows, weigh_rows
 from sslosses.transport.solvers.fused.numba_plan import (
     column_softmax,
     control,
-    cost_row,
-    fill_plan,
+    cost_rows,
     loops,
-    row_softmax,
+    plan_rows,
     shifted,
+    softmax_rows,
 )
-from sslosses.transport.solvers.fused.numba_vectors import ROWS, add_rows, dot_rows, exp_row
+from sslosses.transport.solvers.fused.numba_vectors import ROWS
 
-# What an entry below the smallest normal number would have contributed is then at most 1e-22.
-_LEAST, _MOST = 1e-8, 1e8
 # A sum above this has lost nothing that counts to underflow.
 _SAFE = 1e-25
 
 
-@loops
-def _add_scaled(row: Any, width: int, factor: Any, out: Any) -> None:
-    """Scales a row in place and adds it to ``out``."""
-    for j in range(width):
-        value = factor * row[j]
-        row[j] = value
-        out[j] += value
-
-
 # Written for vectors: no branches, so 0 is divided by 0 where there is no mass, and counts of the type of the masses.
 @loops
-def _update(mass: Any, sums: Any, first: int, count: int, new: Any) -> Any:
-    """new[first + k] ← mass[first + k] / sums[k] for k < count; how many of them are out of range."""
+def _update(mass: Any, sums: Any, new: Any) -> Any:
+    """new ← mass/sums, 0 where there is no mass; how many of them are out of range."""
     kind = new.dtype.type
-    zero, one, least, most = kind(0), kind(1), kind(_LEAST), kind(_MOST)
+    zero, one, least, most = kind(0), kind(1), kind(LEAST), kind(MOST)
     outside = zero
-    for k in range(count):
-        wanted = mass[first + k]
+    for k in range(new.shape[0]):
+        wanted = mass[k]
         value = wanted / sums[k]
         empty = wanted == zero
-        new[first + k] = zero if empty else value
+        new[k] = zero if empty else value
         outside += zero if empty | ((value > least) & (value < most)) else one
     return outside
 
 
 @loops
-def _missing(mass: Any, sums: Any, first: int, scaling: Any) -> Any:
-    """Σ|u Σ_y P v − a| of ROWS rows."""
-    total = mass.dtype.type(0)
-    for k in range(ROWS):
-        total += abs(scaling[first + k] * sums[k] - mass[first + k])
+def _total(x: Any) -> float:
+    total = 0.0
+    for k in range(x.shape[0]):
+        total += x[k]
     return total
 
 
@@ -92,37 +79,40 @@ def _log_iteration(
     f: Any,
     g: Any,
     v: Any,
-    log_rows: Any,
-    log_columns: Any,
     sums: Any,
-    row: Any,
-    plan: Any,
+    log_columns: Any,
+    space: Any,
 ) -> Any:
     """f from g, then g from f, in the log domain and in one pass over the cost.
 
-    Returns whether ``plan`` is now that of f and the old g, with v what makes it that of the new g; otherwise g is the
-    new one.
+    Returns whether the plan kept is now that of f and the old g, with v what makes it that of the new g; otherwise g is
+    the new one.
     """
-    rows, columns, width = f.shape[0], g.shape[0], plan.shape[1]
+    plan, ground, over_rows, _, _, _ = space
+    log_rows, lowest, totals = over_rows[2], over_rows[3], over_rows[4]
+    rows, columns = f.shape[0], g.shape[0]
     kept = plan.shape[0] >= rows
     shifted(g, log_b, log_columns)
     sums[:] = 0
-    for i in range(rows):
-        here = plan[i] if kept else row
-        total, log_total = row_softmax(cost, p, i, log_columns, here, columns)
-        f[i] = -log_total
-        log_rows[i] = f[i] + log_a[i]
-        _add_scaled(here, width, a[i] / total, sums)
-    if _update(b, sums, 0, width, v) == 0:
+    for i in range(0, rows, ROWS):
+        at = i if kept else 0
+        softmax_rows(cost, p, i, rows, log_columns, ground, plan, at, lowest, totals)
+        for k in range(i, min(i + ROWS, rows)):
+            f[k] = lowest[k] - math.log(totals[k])
+        for k in range(i, i + ROWS):
+            totals[k] = a[k] / totals[k]
+        weigh_rows(plan, at, totals, i, sums)
+    if _update(b, sums, v) == 0:
         if not kept:
             _absorb(g, v, b)
         return kept
+    shifted(f, log_a, log_rows)
     for j in range(columns):
         if b[j] > 0:
             if sums[j] > _SAFE:
                 g[j] -= math.log(sums[j] / b[j])
             else:
-                g[j] = -column_softmax(cost, p, j, log_rows, row, rows)[1]
+                g[j] = -column_softmax(cost, p, j, log_rows, totals, rows)[1]
             v[j] = 1
     return False
 
@@ -132,58 +122,53 @@ def sinkhorn(
     cost: Any, p: int, a: Any, log_a: Any, b: Any, log_b: Any, f: Any, g: Any, max_iter: int, tol: float, space: Any
 ) -> Any:
     """Potentials of problem p from g, in place. Returns iterations, L1 error of the row marginal, ⟨P, C⟩."""
-    plan, over_rows, over_columns, dots, _ = space
-    u, new_u, log_rows = over_rows[0], over_rows[1], over_rows[2]
+    plan, ground, over_rows, over_columns, missing, outside = space
+    u, new_u, log_rows, lowest, totals = over_rows[0], over_rows[1], over_rows[2], over_rows[3], over_rows[4]
     v, new_v, sums, log_columns = over_columns[0], over_columns[1], over_columns[2], over_columns[3]
-    row = over_columns[4]
-    rows, columns, width = f.shape[0], g.shape[0], plan.shape[1]
+    rows, columns = f.shape[0], g.shape[0]
     kept = plan.shape[0] >= rows
-    log_columns[columns:] = -np.inf
     for k in range(u.shape[0]):
         u[k] = new_u[k] = 1 if a[k] > 0 else 0
-    plan_is_current = _log_iteration(cost, p, a, log_a, b, log_b, f, g, v, log_rows, log_columns, sums, row, plan)
-    iterations = 1
+    for k in range(v.shape[0]):
+        v[k] = 1 if b[k] > 0 else 0
+    iterations = 0
+    in_range = False
     while True:
+        iterations += 1
+        if in_range:
+            u, new_u = new_u, u
+            v, new_v = new_v, v
+        if not (in_range and kept):
+            _absorb(f, u, a)
+            _absorb(g, v, b)
+        plan_is_current = in_range and kept
+        if not in_range:
+            plan_is_current = _log_iteration(cost, p, a, log_a, b, log_b, f, g, v, sums, log_columns, space)
         if not plan_is_current:
             shifted(f, log_a, log_rows)
             shifted(g, log_b, log_columns)
-            if kept:
-                fill_plan(cost, p, 0, rows, log_rows, log_columns, plan, columns)
         sums[:] = 0
-        error = 0.0
-        outside = 0.0
+        missing[:] = 0
+        outside[:] = 0
         for i in range(0, rows, ROWS):
             at = i if kept else 0
-            if not kept:
-                fill_plan(cost, p, i, min(i + ROWS, rows), log_rows, log_columns, plan, columns)
-            dot_rows(plan, at, width, v, dots)
-            error += _missing(a, dots, i, u)
-            outside += _update(a, dots, i, ROWS, new_u)
-            add_rows(sums, plan, at, width, new_u, i)
+            if not plan_is_current:
+                plan_rows(cost, p, i, rows, log_rows, log_columns, ground, plan, at, totals)
+            scale_rows(plan, at, v, a, i, u, new_u, missing, outside, sums)
+        error = _total(missing)
         if error <= tol or iterations == max_iter:
             break
-        iterations += 1
-        if outside == 0 and _update(b, sums, 0, width, new_v) == 0:
-            u, new_u = new_u, u
-            v, new_v = new_v, v
-            plan_is_current = kept
-            if not kept:
-                _absorb(f, u, a)
-                _absorb(g, v, b)
-        else:
-            _absorb(f, u, a)
-            _absorb(g, v, b)
-            plan_is_current = _log_iteration(
-                cost, p, a, log_a, b, log_b, f, g, v, log_rows, log_columns, sums, row, plan
-            )
+        in_range = _total(outside) == 0 and _update(b, sums, new_v) == 0
     value = 0.0
-    for i in range(rows):
+    for i in range(0, rows, ROWS):
         # The plan of the last pass is still there, up to the scalings.
-        here = plan[i if kept else 0]
-        cost_row(cost, p, i, row, columns)
-        if not kept:
-            exp_row(log_rows[i], log_columns, row, here, width)
-        value += u[i] * _scaled_dot(here, row, v)
+        at = i if kept else 0
+        if kept:
+            cost_rows(cost, p, i, rows, ground)
+        else:
+            plan_rows(cost, p, i, rows, log_rows, log_columns, ground, plan, at, totals)
+        for k in range(min(ROWS, rows - i)):
+            value += u[i + k] * _scaled_dot(plan[at + k], ground[k], v)
     _absorb(f, u, a)
     _absorb(g, v, b)
     # Points without mass took no part: theirs are the potentials that a half-step from the other side gives.
@@ -191,8 +176,11 @@ def sinkhorn(
     shifted(g, log_b, log_columns)
     for j in range(columns):
         if b[j] == 0:
-            g[j] = -column_softmax(cost, p, j, log_rows, new_u, rows)[1]
-    for i in range(rows):
-        if a[i] == 0:
-            f[i] = -row_softmax(cost, p, i, log_columns, row, columns)[1]
+            g[j] = -column_softmax(cost, p, j, log_rows, totals, rows)[1]
+    for i in range(0, rows, ROWS):
+        if a[i : min(i + ROWS, rows)].min() == 0:
+            softmax_rows(cost, p, i, rows, log_columns, ground, plan, 0, lowest, totals)
+            for k in range(i, min(i + ROWS, rows)):
+                if a[k] == 0:
+                    f[k] = lowest[k] - math.log(totals[k])
     return iterations, error, value

@@ -1,128 +1,150 @@
-"""What LLVM does not vectorise by itself for the fused CPU kernels: products with eight rows at once, and exp of a row.
-
-A pass of Sinkhorn needs P·w, a scalar update of each row, and Pᵀ·z. Taking eight rows at a time, the second product
-finds them in the first-level cache: each entry is read from further away once an iteration instead of twice.
-"""
+"""Vectors in LLVM's language for the fused CPU kernels, where it makes none by itself: blocks of rows, and exp."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import numpy as np
 from llvmlite import ir
-from numba import types
 from numba.core import cgutils
-from numba.extending import intrinsic
 
 ROWS = 8
 VECTOR_BYTES = 32
 
 
-def _vector(dtype: Any) -> ir.VectorType:
-    element = ir.FloatType() if dtype.bitwidth == 32 else ir.DoubleType()
-    return ir.VectorType(element, 8 * VECTOR_BYTES // dtype.bitwidth)
-
-
-def _data(context: Any, builder: Any, kind: Any, value: Any) -> Any:
-    return context.make_array(kind)(context, builder, value).data
-
-
-def _at(builder: Any, base: Any, index: Any, vector: ir.VectorType) -> Any:
-    return builder.bitcast(builder.gep(base, [index]), vector.as_pointer())
-
-
-def _multiply_add(builder: Any, x: Any, y: Any, z: Any) -> Any:
+def multiply_add(builder: Any, x: Any, y: Any, z: Any) -> Any:
+    """x·y + z, rounded once where the processor can."""
     return builder.fadd(builder.fmul(x, y, flags=("contract",)), z, flags=("contract",))
 
 
-def _splat(builder: Any, value: Any, kind: ir.VectorType) -> Any:
-    undefined = ir.Constant(kind, ir.Undefined)
-    lane = builder.insert_element(undefined, value, ir.Constant(ir.IntType(32), 0))
-    lanes = ir.Constant(ir.VectorType(ir.IntType(32), kind.count), [0] * kind.count)
-    return builder.shuffle_vector(lane, undefined, lanes)
-
-
-def _sum(builder: Any, vector: Any) -> Any:
-    kind = vector.type
-    bits = 32 if isinstance(kind.element, ir.FloatType) else 64
-    reduction = cgutils.get_or_insert_function(
-        builder.module,
-        ir.FunctionType(kind.element, [kind.element, kind]),
-        f"llvm.vector.reduce.fadd.v{kind.count}f{bits}",
+def absolute(builder: Any, x: Any) -> Any:
+    """|x| of a vector."""
+    bits = 32 if isinstance(x.type.element, ir.FloatType) else 64
+    function = ir.FunctionType(x.type, [x.type])
+    return builder.call(
+        cgutils.get_or_insert_function(builder.module, function, f"llvm.fabs.v{x.type.count}f{bits}"), [x]
     )
-    return builder.call(reduction, [ir.Constant(kind.element, -0.0), vector], fastmath=("reassoc",))
 
 
-def _row_starts(builder: Any, first: Any, width: Any) -> list[Any]:
-    starts = [builder.mul(first, width)]
-    for _ in range(1, ROWS):
-        starts.append(builder.add(starts[-1], width))
-    return starts
+def _constant(kind: ir.VectorType, value: float) -> Any:
+    # llvmlite takes a float32 constant only if it is one exactly.
+    return ir.Constant(
+        kind, [float(np.float32(value)) if isinstance(kind.element, ir.FloatType) else value] * kind.count
+    )
 
 
-@contextmanager
-def _vectors(builder: Any, width: Any, kind: ir.VectorType) -> Iterator[Any]:
-    """A loop over 0, lanes, 2·lanes, … below ``width``."""
-    start, step = ir.Constant(width.type, 0), ir.Constant(width.type, kind.count)
-    with cgutils.for_range_slice(builder, start, width, step, intp=width.type) as (index, _):
-        yield index
+class Rows(NamedTuple):
+    """ROWS rows of a matrix. All arrays start at a multiple of VECTOR_BYTES, and every row is some whole vectors long.
 
-
-@intrinsic
-def dot_rows(_: Any, matrix: Any, first: Any, width: Any, vector: Any, out: Any) -> Any:  # noqa: ARG001
-    """``out[r] = Σ_j matrix[first + r, j]·vector[j]`` for r < ROWS and j < width.
-
-    All arrays start at a multiple of VECTOR_BYTES, and so does every row: ``width``, the length of a row, is a whole
-    number of vectors.
+    What is one number a row is in vectors of ROWS numbers in all, or in an array from some place.
     """
-    signature = types.void(matrix, types.intp, types.intp, vector, out)
 
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        _, first, width, _, _ = arguments
-        kinds = signature.args
-        base, x, result = (_data(context, builder, kinds[k], arguments[k]) for k in (0, 3, 4))
-        kind = _vector(kinds[0].dtype)
-        sums = [cgutils.alloca_once_value(builder, ir.Constant(kind, None)) for _ in range(ROWS)]
-        starts = _row_starts(builder, first, width)
-        with _vectors(builder, width, kind) as j:
-            w = builder.load(_at(builder, x, j, kind), align=VECTOR_BYTES)
-            for start, total in zip(starts, sums, strict=True):
-                row = builder.load(_at(builder, base, builder.add(start, j), kind), align=VECTOR_BYTES)
-                builder.store(_multiply_add(builder, row, w, builder.load(total)), total)
-        for r, total in enumerate(sums):
-            builder.store(_sum(builder, builder.load(total)), builder.gep(result, [ir.Constant(width.type, r)]))
-        return context.get_dummy_value()
+    builder: Any
+    kind: ir.VectorType
+    starts: list[Any]
+    width: Any
 
-    return signature, generate
+    @classmethod
+    def of(cls, context: Any, builder: Any, matrix_type: Any, matrix: Any, first: Any) -> Rows:
+        """The rows from ``first``."""
+        array = context.make_array(matrix_type)(context, builder, matrix)
+        width = builder.extract_value(array.shape, 1)
+        starts = [builder.gep(array.data, [builder.mul(first, width)])]
+        for _ in range(1, ROWS):
+            starts.append(builder.gep(starts[-1], [width]))
+        dtype = matrix_type.dtype
+        element = ir.FloatType() if dtype.bitwidth == 32 else ir.DoubleType()
+        return cls(builder, ir.VectorType(element, 8 * VECTOR_BYTES // dtype.bitwidth), starts, width)
 
+    @contextmanager
+    def columns(self) -> Iterator[Any]:
+        """A loop over the vectors of a row, by the place of their first element."""
+        start, step = ir.Constant(self.width.type, 0), ir.Constant(self.width.type, self.kind.count)
+        with cgutils.for_range_slice(self.builder, start, self.width, step, intp=self.width.type) as (index, _):
+            yield index
 
-@intrinsic
-def add_rows(_: Any, out: Any, matrix: Any, first: Any, width: Any, factors: Any, at: Any) -> Any:  # noqa: ARG001
-    """``out[j] += Σ_r factors[at + r]·matrix[first + r, j]`` for r < ROWS and j < width; alignment as for dot_rows."""
-    signature = types.void(out, matrix, types.intp, types.intp, factors, types.intp)
+    def load(self, data: Any, j: Any) -> Any:
+        """The vector at ``j`` of a row, or of an array over columns."""
+        return self.builder.load(self._place(data, j), align=VECTOR_BYTES)
 
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        _, _, first, width, _, at = arguments
-        kinds = signature.args
-        result, base, scale = (_data(context, builder, kinds[k], arguments[k]) for k in (0, 1, 4))
-        kind = _vector(kinds[1].dtype)
-        places = [builder.add(at, ir.Constant(at.type, r)) for r in range(ROWS)]
-        factors = [builder.load(builder.gep(scale, [place])) for place in places]
-        splats = [_splat(builder, value, kind) for value in factors]
-        starts = _row_starts(builder, first, width)
-        with _vectors(builder, width, kind) as j:
-            place = _at(builder, result, j, kind)
-            total = builder.load(place, align=VECTOR_BYTES)
-            for start, splat in zip(starts, splats, strict=True):
-                row = builder.load(_at(builder, base, builder.add(start, j), kind), align=VECTOR_BYTES)
-                total = _multiply_add(builder, row, splat, total)
-            builder.store(total, place, align=VECTOR_BYTES)
-        return context.get_dummy_value()
+    def store(self, vector: Any, data: Any, j: Any) -> None:
+        """Write there."""
+        self.builder.store(vector, self._place(data, j), align=VECTOR_BYTES)
 
-    return signature, generate
+    def constant(self, value: float) -> Any:
+        """A vector of one number."""
+        return _constant(self.kind, value)
+
+    def variables(self, value: float) -> list[Any]:
+        """A variable vector for each row."""
+        return [cgutils.alloca_once_value(self.builder, self.constant(value)) for _ in self.starts]
+
+    def each(self, vectors: list[Any]) -> list[Any]:
+        """For each row a vector of its number."""
+        return [self._splat(vector, lane) for vector in vectors for lane in range(self.kind.count)]
+
+    def everywhere(self, value: Any) -> Any:
+        """A vector of one number that is not known beforehand."""
+        undefined = ir.Constant(self.kind, ir.Undefined)
+        return self._splat(self.builder.insert_element(undefined, value, ir.Constant(ir.IntType(32), 0)), 0)
+
+    def numbers(self, array: Any, first: Any) -> list[Any]:
+        """One number a row, from ``array[first]``."""
+        return [self.builder.load(place, align=self._size) for place in self._places(array, first)]
+
+    def keep(self, vectors: list[Any], array: Any, first: Any) -> None:
+        """Write one number a row, from ``array[first]``."""
+        for vector, place in zip(vectors, self._places(array, first), strict=True):
+            self.builder.store(vector, place, align=self._size)
+
+    def folded(self, variables: list[Any], operation: Callable[[Any, Any], Any]) -> list[Any]:
+        """All lanes of each row's variable made one number: neighbours meet, two vectors become one."""
+        builder, vectors = self.builder, [self.builder.load(each) for each in variables]
+        lanes = ir.VectorType(ir.IntType(32), self.kind.count)
+        even, odd = (ir.Constant(lanes, list(range(first, 2 * lanes.count, 2))) for first in (0, 1))
+        for _ in range(lanes.count.bit_length() - 1):
+            pairs = zip(vectors[::2], vectors[1::2], strict=True)
+            vectors = [
+                operation(builder.shuffle_vector(x, y, even), builder.shuffle_vector(x, y, odd)) for x, y in pairs
+            ]
+        return vectors
+
+    def dot(self, x: Any) -> list[Any]:
+        """Σ_j row[j]·x[j] of each row."""
+        builder, sums = self.builder, self.variables(0.0)
+        with self.columns() as j:
+            factor = self.load(x, j)
+            for row, total in zip(self.starts, sums, strict=True):
+                builder.store(multiply_add(builder, self.load(row, j), factor, builder.load(total)), total)
+        return self.folded(sums, builder.fadd)
+
+    def add(self, factors: list[Any], out: Any) -> None:
+        """``out[j] += Σ_r factors[r]·row_r[j]``."""
+        splats = self.each(factors)
+        with self.columns() as j:
+            total = self.load(out, j)
+            for row, factor in zip(self.starts, splats, strict=True):
+                total = multiply_add(self.builder, self.load(row, j), factor, total)
+            self.store(total, out, j)
+
+    @property
+    def _size(self) -> int:
+        size: int = VECTOR_BYTES // self.kind.count
+        return size
+
+    def _place(self, data: Any, j: Any) -> Any:
+        return self.builder.bitcast(self.builder.gep(data, [j]), self.kind.as_pointer())
+
+    def _places(self, array: Any, first: Any) -> list[Any]:
+        steps = range(0, ROWS, self.kind.count)
+        return [self._place(array, self.builder.add(first, ir.Constant(first.type, step))) for step in steps]
+
+    def _splat(self, vector: Any, lane: int) -> Any:
+        lanes = ir.Constant(ir.VectorType(ir.IntType(32), self.kind.count), [lane] * self.kind.count)
+        return self.builder.shuffle_vector(vector, ir.Constant(self.kind, ir.Undefined), lanes)
 
 
 class _Exponential(NamedTuple):
@@ -155,7 +177,7 @@ _DOUBLE = _Exponential(
 )
 
 
-def _exponential(builder: Any, x: Any) -> Any:
+def exponential(builder: Any, x: Any) -> Any:
     """exp of a vector; 0 below the normal numbers, NaN of NaN."""
     kind = x.type
     single = isinstance(kind.element, ir.FloatType)
@@ -163,46 +185,23 @@ def _exponential(builder: Any, x: Any) -> Any:
     integers = ir.VectorType(ir.IntType(32 if single else 64), kind.count)
 
     def constant(value: float) -> Any:
-        # llvmlite takes a float32 constant only if it is one exactly.
-        return ir.Constant(kind, [float(np.float32(value)) if single else value] * kind.count)
+        return _constant(kind, value)
 
     least = constant(of.least)
     small = builder.fcmp_ordered("<", x, least)
     y = builder.select(small, least, x)
     y = builder.select(builder.fcmp_ordered(">", y, constant(of.most)), constant(of.most), y)
-    rounded = _multiply_add(builder, y, constant(1 / math.log(2)), constant(of.magic))
+    rounded = multiply_add(builder, y, constant(1 / math.log(2)), constant(of.magic))
     k = builder.fsub(rounded, constant(of.magic))
     r = y
     for part in of.log2:
-        r = _multiply_add(builder, k, constant(-part), r)
+        r = multiply_add(builder, k, constant(-part), r)
     polynomial = constant(of.polynomial[0])
     for coefficient in of.polynomial[1:]:
-        polynomial = _multiply_add(builder, polynomial, r, constant(coefficient))
-    value = _multiply_add(builder, builder.fmul(polynomial, r), r, r)
+        polynomial = multiply_add(builder, polynomial, r, constant(coefficient))
+    value = multiply_add(builder, builder.fmul(polynomial, r), r, r)
     value = builder.fadd(value, constant(1.0))
     shift = ir.Constant(integers, [of.fraction_bits] * kind.count)
     exponent = builder.shl(builder.bitcast(rounded, integers), shift)
     value = builder.bitcast(builder.add(builder.bitcast(value, integers), exponent), kind)
     return builder.select(small, ir.Constant(kind, None), value)
-
-
-@intrinsic
-def exp_row(_: Any, shift: Any, x: Any, y: Any, out: Any, width: Any) -> Any:  # noqa: ARG001
-    """``out[j] = exp(shift + x[j] − y[j])`` for j < width; returns their sum. ``out`` may be x or y."""
-    signature = shift(shift, x, y, out, types.intp)
-
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        shift, _, _, _, width = arguments
-        kinds = signature.args
-        left, right, result = (_data(context, builder, kinds[k], arguments[k]) for k in (1, 2, 3))
-        kind = _vector(kinds[0])
-        start = _splat(builder, shift, kind)
-        total = cgutils.alloca_once_value(builder, ir.Constant(kind, None))
-        with _vectors(builder, width, kind) as j:
-            terms = [builder.load(_at(builder, base, j, kind), align=VECTOR_BYTES) for base in (left, right)]
-            value = _exponential(builder, builder.fsub(builder.fadd(start, terms[0]), terms[1]))
-            builder.store(value, _at(builder, result, j, kind), align=VECTOR_BYTES)
-            builder.store(builder.fadd(builder.load(total), value), total)
-        return _sum(builder, builder.load(total))
-
-    return signature, generate
