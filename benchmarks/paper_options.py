@@ -117,7 +117,7 @@ def trained(run: Path) -> Iterator[Line]:
         kept = 100 * terms.kept_negatives
         yield (
             "Eq. 4",
-            f"`false_negatives={name!r}`",
+            f'false negatives by `"{name}"`',
             f"keeps {kept:.0f} % of the negatives; loss {terms.foreground:.3f}",
         )
     pooled = masked_pool(scenes.visual, sound, alpha=0.65)
