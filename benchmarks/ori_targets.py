@@ -181,23 +181,23 @@ def draw(found: dict[str, dict[str, Any]], path: Path) -> None:
                 image = axis.imshow(torch.tensor(values).view(SIDE, SIDE), cmap="viridis", vmin=-1, vmax=1)
                 axis.set(xticks=[], yticks=[])
                 if index == 1:
-                    axis.set_title(f"{group}\nstd {spread:.2f}" if line == 0 else f"std {spread:.2f}", fontsize=10)
+                    axis.set_title(f"{group}\nstd {spread:.2f}" if line == 0 else f"std {spread:.2f}", fontsize=17)
                 if line == len(found) - 1:
-                    axis.set_xlabel(name, fontsize=8)
+                    axis.set_xlabel(name, fontsize=14)
                 if column == index == 0:
-                    axis.set_ylabel(start, fontsize=9)
+                    axis.set_ylabel("\n".join(start.rsplit(" ", 1)), fontsize=15)
         axis = figure.add_subplot(grid[line, -1])
         for target, colour in zip(TARGETS, ("#d62728", "#1f77b4", "#7fb2d9"), strict=True):
             steps, _, spreads = zip(*ends[target]["curve"], strict=True)
             axis.plot([s + 1 for s in steps], spreads, color=colour, label=target)
             axis.plot(steps[-1] + 1, spreads[-1], "o", color=colour, markersize=4)
         axis.set(xscale="log", ylim=(0, 0.45))
-        axis.tick_params(labelsize=7, labelbottom=line == len(found) - 1)
+        axis.tick_params(labelsize=13, labelbottom=line == len(found) - 1)
         if line == 0:
-            axis.set_title("mean std of S", fontsize=10)
+            axis.set_title("mean std of S", fontsize=17)
         if line == len(found) - 1:
-            axis.set_xlabel("step + 1", fontsize=8)
-            axis.legend(fontsize=7, loc="upper right")
+            axis.set_xlabel("step + 1", fontsize=14)
+    figure.legend(*axis.get_legend_handles_labels(), loc="lower right", ncols=len(TARGETS), fontsize=14, frameon=False)
     figure.colorbar(image, cax=figure.add_axes((0.3, 0.05, 0.3, 0.015)), orientation="horizontal", label="S")
     figure.savefig(path, dpi=90)
     plt.close(figure)

@@ -107,7 +107,7 @@ def trained(run: Path) -> Iterator[Line]:
     sound = similarity_map(scenes.visual, scenes.audio)
     largest = sound.flatten(1).max(1).values
     yield "Eq. 2", "largest $S_a$ of a duet", f"median {largest.median():.2f}, of all duets {largest.max():.2f}"
-    yield "Eq. 2", "pixels with $S_a$ above α_n = 0.4", f"{100 * (sound > 0.4).double().mean():.1f} %"
+    yield "Eq. 2", "pixels with $S_a$ above $\\alpha_n$ = 0.4", f"{100 * (sound > 0.4).double().mean():.1f} %"
     maps = scenes.reference_maps
     yield "Eq. 2", "largest $S_r$ of a caption, median", f"{maps.flatten(2).max(2).values.median():.2f}"
     for name in ("visual-reference", "reference-reference"):
@@ -117,7 +117,7 @@ def trained(run: Path) -> Iterator[Line]:
         kept = 100 * terms.kept_negatives
         yield (
             "Eq. 4",
-            f"`false_negatives={name!r}`",
+            f'false negatives by `"{name}"`',
             f"keeps {kept:.0f} % of the negatives; loss {terms.foreground:.3f}",
         )
     pooled = masked_pool(scenes.visual, sound, alpha=0.65)

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import importlib
 import os
+from typing import Any
+
+from sphinx.application import Sphinx
 
 import sslosses
 
@@ -64,3 +67,13 @@ for _module in (
     "sslosses.transport",
 ):
     _silence_field_aliases(_module)
+
+
+def _name_factories(_app: Sphinx, *event: Any) -> tuple[str, str | None] | None:
+    """Let a field whose default a factory makes be ``= ...``: Sphinx cannot read ``= <factory>`` as Python."""
+    *_, signature, returns = event
+    return (signature.replace("<factory>", "..."), returns) if signature else None
+
+
+def setup(app: Sphinx) -> None:
+    app.connect("autodoc-process-signature", _name_factories)

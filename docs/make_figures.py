@@ -123,21 +123,20 @@ def draw_scene(test: HeldOutScenes, index: int, sound: Tensor, found: Identified
 
 
 def draw_masks(test: HeldOutScenes, index: int, sound: Tensor, reference: Tensor) -> Figure:
-    """A row for S_a, a row for a map that reaches the thresholds."""
-    figure, axes = plt.subplots(2, 8, figsize=(13, 3.9), layout="constrained")
-    rows = (("$S_a$, similarity to the sound", sound), ("$S_{r,1}$, to caption 1", reference))
-    for line, (name, similarity) in zip(axes, rows, strict=True):
-        masks = trimap_masks(similarity)
-        line[0].imshow(picture_of(test, index))
-        draw_boxes(line[0], test, index, silent=True)
-        line[0].axis("off")
-        panel(line[1], similarity, name, -0.5, 1)
-        panel(line[2], foreground_mask(similarity), "$M^p$, soft", 0, 1)
-        panel(line[3], masks.ignore, "between: ignored", 0, 1)
-        panel(line[4], background_mask(similarity), "$M^n$, soft", 0, 1)
-        panel(line[5], hard_mask(similarity, area=0.25).float(), "hard, a quarter of the area", 0, 1)
-        panel(line[6], mask_weights(similarity, alpha=0.65, omega=0.03), "$w^p = M^p/\\sum M^p$")
-        panel(line[7], mask_weights(similarity, alpha=0.4, omega=0.03, foreground=False), "$w^n$", 0)
+    """Two rows for S_a, two for a map that reaches the thresholds."""
+    figure, axes = plt.subplots(4, 4, figsize=(7.6, 8.4), layout="constrained")
+    halves = (("$S_a$, similarity to the sound", sound), ("$S_{r,1}$, to caption 1", reference))
+    for (upper, lower), (name, similarity) in zip(axes.reshape(2, 2, 4), halves, strict=True):
+        upper[0].imshow(picture_of(test, index))
+        draw_boxes(upper[0], test, index, silent=True)
+        upper[0].axis("off")
+        panel(upper[1], similarity, name, -0.5, 1)
+        panel(upper[2], foreground_mask(similarity), "$M^p$, soft", 0, 1)
+        panel(upper[3], mask_weights(similarity, alpha=0.65, omega=0.03), "$w^p = M^p/\\sum M^p$")
+        panel(lower[0], hard_mask(similarity, area=0.25).float(), "hard, a quarter of the area", 0, 1)
+        panel(lower[1], trimap_masks(similarity).ignore, "between: ignored", 0, 1)
+        panel(lower[2], background_mask(similarity), "$M^n$, soft", 0, 1)
+        panel(lower[3], mask_weights(similarity, alpha=0.4, omega=0.03, foreground=False), "$w^n$", 0)
     return figure
 
 

@@ -116,7 +116,7 @@ def cross_similarity_map(features: Tensor, vectors: Tensor) -> Tensor:
         vectors: (G, C), floating, e.g. the audio features of the whole batch.
 
     Returns:
-        (B, G, H, W) in [-1, 1]: entry (i, j) is the map of sample i for vector j.
+        (B, G, H, W) in [-1, 1], where entry (i, j) is the map of sample i for vector j.
 
     Raises:
         TypeError: if an input is no floating tensor.

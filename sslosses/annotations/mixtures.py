@@ -26,8 +26,8 @@ def read_vggsound_mixtures(
         on_invalid: as for :func:`read_vggss`; ``"drop"`` leaves a mixture out if any of its sources has no usable box.
 
     Returns:
-        One :class:`MixtureRecord` a line, found by the clip ids joined with "+", and the report of the list: its
-        entries are lines, its boxes those of the mixtures' sources. Class names are those of ``vggss``.
+        One :class:`MixtureRecord` a line, found by the clip ids joined with "+", and the report of the list, whose
+        entries are lines and whose boxes are those of the mixtures' sources. Class names are those of ``vggss``.
 
     Raises:
         FileNotFoundError: if there is no such file.

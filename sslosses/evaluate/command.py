@@ -27,7 +27,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: the arguments; None: those of the process.
 
     Returns:
-        The exit code: 0, or 2 if something was refused, which is named on stderr. Nothing is written then.
+        The exit code, 0, or 2 if something was refused, which is named on stderr. Nothing is written then.
 
     Raises:
         SystemExit: from argparse, with code 2 for arguments that it refuses and 0 after ``--help``.

@@ -82,15 +82,14 @@ def object_aware_contrastive_loss(
     r"""Align what sounds with the foreground captions and what is silent with the background caption.
 
     .. math::
-        \mathcal{L}_{frg,i} = -\log \frac{p_i}{p_i + n_i^{hard} + n_i^{soft}}, \quad
-        \mathcal{L}_{bkg,i} = -\log \frac{\hat p_i}{\hat p_i + \hat n_i^{hard}}, \quad
-        \mathcal{L}_{oca} = \frac{\mathcal{L}_{frg} + \mathcal{L}_{bkg}}{2}
-
-        p_i = e^{\mathrm{Sim}(l_{v,i}^p, l_{r,i}^p)/t}, \quad
-        n_i^{hard} = e^{\mathrm{Sim}(l_{v,i}^n, l_{r,i}^p)/t}, \quad
-        n_i^{soft} = \sum_{j \ne i} 1[c_{ij} \le \tau] e^{c_{ij}/t}, \quad c_{ij} = \mathrm{Sim}(l_{v,j}^p, l_{r,i}^p)
-
-        \hat p_i = e^{\mathrm{Sim}(l_{v,i}^n, l_{r,i}^n)/t}, \quad
+        \mathcal{L}_{frg,i} &= -\log \frac{p_i}{p_i + n_i^{hard} + n_i^{soft}}, \quad
+        \mathcal{L}_{bkg,i} = -\log \frac{\hat p_i}{\hat p_i + \hat n_i^{hard}} \\
+        \mathcal{L}_{oca} &= (\mathcal{L}_{frg} + \mathcal{L}_{bkg}) / 2 \\
+        p_i &= e^{\mathrm{Sim}(l_{v,i}^p, l_{r,i}^p)/t}, \quad
+        n_i^{hard} = e^{\mathrm{Sim}(l_{v,i}^n, l_{r,i}^p)/t} \\
+        n_i^{soft} &= \sum_{j \ne i} 1[c_{ij} \le \tau] e^{c_{ij}/t}, \quad
+        c_{ij} = \mathrm{Sim}(l_{v,j}^p, l_{r,i}^p) \\
+        \hat p_i &= e^{\mathrm{Sim}(l_{v,i}^n, l_{r,i}^n)/t}, \quad
         \hat n_i^{hard} = e^{\mathrm{Sim}(l_{v,i}^p, l_{r,i}^n)/t}
 
     :math:`l_v^p, l_v^n` are the visual features pooled under the masks of the audio's similarity map

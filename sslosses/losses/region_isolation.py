@@ -124,8 +124,12 @@ def object_region_isolation_loss(
     over the K real foreground references and the background reference. What D_W compares, the paper leaves open:
 
     - ``formulation="pointcloud"`` (the supplement's description): every pixel is a point of mass 1/N, and
-      :math:`C[x, y] = w_v |S_n(x) - (1 - S_m(y))| + w_s \|\mathrm{pos}(x) - \mathrm{pos}(y)\|_2` with positions = pixel
-      centres / max(H, W). The distances of (n, m) and (m, n) are equal here: half are solved, all are counted.
+
+      .. math::
+          C[x, y] = w_v |S_n(x) - (1 - S_m(y))| + w_s \|\mathrm{pos}(x) - \mathrm{pos}(y)\|_2
+
+      with positions = pixel centres / max(H, W). The distances of (n, m) and (m, n) are equal here: half are solved,
+      all are counted.
     - ``formulation="distribution"``: each map, made non-negative and normalised to mass 1, is a measure on the grid,
       and :math:`C[x, y] = \|\mathrm{pos}(x) - \mathrm{pos}(y)\|_2`. All ordered pairs are solved.
 
@@ -136,11 +140,12 @@ def object_region_isolation_loss(
 
     .. math::
         \mathcal{L} = \sum_{n < m} \max(0, \mathrm{margin} - D_W(p_n, p_m)), \quad
-        p = \mathrm{softmax}(S / \mathrm{temperature}) \text{ over the pixels}
+        p = \mathrm{softmax}(S / \mathrm{temperature})
 
-    with the cost of ``"distribution"``. Equal maps, constant ones among them, cost margin a pair, the most there is.
-    Their gradient is 0 up to the solver's tolerance, as a maximum's is: any difference between the maps grows from
-    there. It does not see the audio either, nor where the objects are: only that the maps lie in different places.
+    over the pixels, with the cost of ``"distribution"``. Equal maps, constant ones among them, cost margin a pair, the
+    most there is. Their gradient is 0 up to the solver's tolerance, as a maximum's is: any difference between the maps
+    grows from there. It does not see the audio either, nor where the objects are: only that the maps lie in different
+    places.
 
     Args:
         visual: (B, C, H, W), floating, visual features F_v.

@@ -53,9 +53,9 @@ def chance_levels(
         frames: as for :class:`SoundLocalization`.
 
     Returns:
-        Results of :meth:`SoundLocalization.compute` for three predictions. ``"centred Gaussian"``: the same Gaussian in
-        the middle of every frame, for every source. ``"whole frame"``: every pixel marked, as binary map. ``"random
-        maps"``: independent uniform values at ``resolution``.
+        Results of :meth:`SoundLocalization.compute` for three predictions, ``"centred Gaussian"`` (the same one
+        in the middle of every frame, for every source), ``"whole frame"`` (every pixel marked, as binary map) and
+        ``"random maps"`` (independent uniform values at ``resolution``).
 
     Raises:
         TypeError: if an argument has the wrong type.

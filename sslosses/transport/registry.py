@@ -197,8 +197,8 @@ def solve(
             and no more than 20 updates each, go to the larger ε. It pays for small ε. None: off.
 
     Returns:
-        A :class:`TransportResult`. It never raises for lack of convergence: ``result.converged`` and ``result.status``
-        tell.
+        A :class:`TransportResult`. Lack of convergence is never an error but told by ``result.converged`` and
+        ``result.status``.
 
     Raises:
         TypeError, ValueError: on arguments of a wrong type, shape, device, mass or range; see :func:`check_solver`.

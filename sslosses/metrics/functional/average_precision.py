@@ -28,7 +28,7 @@ def average_precision(scores: Tensor, truth: Tensor) -> Tensor:
         truth: truths, (..., H, W), any real dtype, free of NaN; leading dimensions broadcast with those of ``scores``.
 
     Returns:
-        AP in [0, 1], (...): float64 if ``scores`` is float64, else float32.
+        AP in [0, 1], (...); float64 if ``scores`` is float64, else float32.
 
     Raises:
         TypeError: if ``scores`` is not floating, or an argument no dense real tensor.
@@ -86,7 +86,7 @@ def swapped_average_precision(binary: Tensor, truth: Tensor) -> Tensor:
         truth: truths, (..., H, W), any real dtype, free of NaN; leading dimensions broadcast with those of ``binary``.
 
     Returns:
-        AP in [0, 1], (...): float64 if an argument is float64, else float32.
+        AP in [0, 1], (...); float64 if an argument is float64, else float32.
 
     Raises:
         TypeError: if an argument is no dense real tensor.
@@ -140,7 +140,7 @@ def binary_average_precision(binary: Tensor, truth: Tensor) -> Tensor:
             ``binary``.
 
     Returns:
-        AP in [0, 1], (...): float64 if an argument is float64, else float32.
+        AP in [0, 1], (...); float64 if an argument is float64, else float32.
 
     Raises:
         TypeError: if an argument is no dense real tensor.

@@ -21,7 +21,7 @@ def boxes_to_truths(boxes: Tensor, size: int = 224, *, add: bool = False) -> Ten
         add: whether overlapping boxes of a source count 2, 3, …, as in AVGN's mixtures, instead of once.
 
     Returns:
-        (..., T, T): bool, or with ``add`` counts as float32.
+        (..., T, T), bool, or with ``add`` counts as float32.
 
     Raises:
         TypeError: if ``boxes`` is not floating or ``size`` no integer.

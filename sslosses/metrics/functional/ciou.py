@@ -22,7 +22,7 @@ def ciou(binary: Tensor, truth: Tensor) -> Tensor:
         truth: truths in [0, 1], (..., H, W), any dtype; the leading dimensions broadcast against those of ``binary``.
 
     Returns:
-        cIoU in [0, 1], (...): float64 if an argument is float64, else float32.
+        cIoU in [0, 1], (...); float64 if an argument is float64, else float32.
 
     Raises:
         TypeError: if an argument is no dense real tensor.
@@ -58,7 +58,7 @@ def smoothed_iou(binary: Tensor, truth: Tensor, smoothing: float = 1e-4) -> Tens
         smoothing: s, positive.
 
     Returns:
-        IoU in (0, 1], (...): float64 if an argument is float64, else float32.
+        IoU in (0, 1], (...); float64 if an argument is float64, else float32.
 
     Raises:
         TypeError: if an argument is no dense real tensor, or ``smoothing`` no number.

@@ -1,0 +1,162 @@
+"""Looks at every page of the built site in headless Chromium, light and dark, on a phone and on a wide screen.
+
+    python docs/check_site.py docs/_build/html --screenshots /tmp/screenshots
+
+Prints what is wrong and exits 1: what leaves the window and does not scroll, columns of single words, formulas that are
+not drawn, pictures that are missing or have no text, links to pages or places that are not there, ids used twice,
+headings that skip a level, text without contrast, errors on the console, a search without result.
+"""
+
+from __future__ import annotations
+
+import argparse
+import base64
+import functools
+import http.server
+import shutil
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urldefrag
+
+WIDTHS = {"narrow": 390, "wide": 1440}
+SLICE = 1800  # pixels of a page on one screenshot
+
+READY = """
+const done = arguments[0], ready = [document.fonts.ready, window.MathJax?.startup?.promise];
+Promise.all(ready).then(() => setTimeout(done, location.search ? 2000 : 0, ''), e => done(`MathJax: ${e}`));
+"""
+
+# What a page holds at any width, in any theme: complaints, links, ids.
+CONTENT = r"""
+const all = s => [...document.querySelectorAll(s)], wrong = [], tex = /\\\(|\\\[|\$[^$]+\$|\\[a-z]+\{/;
+const drawn = f => f.querySelector('mjx-container') && !f.querySelector('mjx-merror, [data-mml-node="merror"]');
+for (const f of all('.math')) if (!drawn(f)) wrong.push(`formula not drawn: ${f.textContent.slice(0, 60)}`);
+const text = document.createTreeWalker(document.querySelector('article'), NodeFilter.SHOW_TEXT);
+for (let n; (n = text.nextNode());)
+  if (tex.test(n.data) && !n.parentElement.closest('pre, code, .sig, mjx-container, script, #search-results'))
+    wrong.push(`TeX in the text: ${n.data.trim().slice(0, 60)}`);
+for (const i of all('img')) {
+  if (!i.naturalWidth) wrong.push(`picture not loaded: ${i.src}`);
+  if (!i.alt.trim()) wrong.push(`picture without text: ${i.src}`);
+}
+const ids = all('[id]').map(e => e.id).filter(id => !id.startsWith('MJX'));
+for (const id of new Set(ids.filter((id, i) => ids.indexOf(id) < i))) wrong.push(`id used twice: ${id}`);
+const headings = all('article :is(h1, h2, h3, h4, h5, h6)').map(h => [+h.tagName[1], h.textContent]);
+headings.forEach(([level, title], i) => {
+  if (i && level > headings[i - 1][0] + 1) wrong.push(`heading skips a level: ${title}`); });
+if (location.search && !document.querySelector('#search-results li')) wrong.push('the search finds nothing');
+return [wrong, all('a[href]').map(a => a.href), ids];
+"""
+
+# What depends on width and theme: complaints. Contrast is WCAG's, which asks for 4.5, of large text for 3.
+LAYOUT = r"""
+const wrong = [], root = document.documentElement, style = e => getComputedStyle(e), up = e => e.parentElement;
+const name = e => `<${e.localName}> ${e.textContent.trim().slice(0, 60)}`;
+const inside = e => !e.matches('article') && (/auto|scroll/.test(style(e).overflowX) || inside(up(e)));
+const rgba = c => { const [r, g, b, a = 1] = c.match(/[\d.]+/g).map(Number); return [r, g, b, a]; };
+const over = ([r, g, b, a], back) => [r, g, b].map((v, i) => v * a + back[i] * (1 - a));
+const ground = e => e ? over(rgba(style(e).backgroundColor), ground(up(e))) : [255, 255, 255];
+const linear = v => v <= 10.3 ? v / 3294.6 : ((v / 255 + 0.055) / 1.055) ** 2.4;
+const light = ([r, g, b]) => 0.2126 * linear(r) + 0.7152 * linear(g) + 0.0722 * linear(b);
+if (root.scrollWidth > root.clientWidth) wrong.push(`the page is ${root.scrollWidth} px wide`);
+for (const e of document.querySelectorAll('article *:not(mjx-container *)')) {
+  const box = e.getBoundingClientRect(), s = style(e), size = parseFloat(s.fontSize);
+  if (!box.width || s.visibility === 'hidden') continue;
+  if (box.right > root.clientWidth + 1 && !inside(up(e))) wrong.push(`cut off: ${name(e)}`);
+  if (e.matches('td') && box.width < 60 && e.textContent.length > 40) wrong.push(`narrow column: ${name(e)}`);
+  if (e.matches('.headerlink') || ![...e.childNodes].some(n => n.nodeType === 3 && n.data.trim())) continue;
+  const back = ground(e), [a, b] = [light(over(rgba(s.color), back)), light(back)].sort((x, y) => y - x);
+  const ratio = (a + 0.05) / (b + 0.05), large = size >= 24 || (size >= 18.6 && +s.fontWeight > 600);
+  if (ratio < (large ? 3 : 4.5)) wrong.push(`contrast ${ratio.toFixed(1)}: ${name(e)}`);
+}
+return wrong;
+"""
+
+
+class Quiet(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, *_: Any) -> None:
+        pass
+
+
+def chromium() -> Any:
+    try:
+        from selenium import webdriver
+    except ImportError:
+        sys.exit("Missing: pip install selenium")
+    driver, browser = shutil.which("chromedriver"), shutil.which("chromium") or shutil.which("google-chrome")
+    if not driver or not browser:
+        sys.exit("Missing: apt-get install chromium chromium-driver")
+    options = webdriver.ChromeOptions()
+    options.binary_location = browser
+    for flag in ("headless", "no-sandbox", "disable-gpu", "no-first-run", "disable-background-networking"):
+        options.add_argument(f"--{flag}")
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    return webdriver.Chrome(options, webdriver.ChromeService(driver))
+
+
+def set_view(browser: Any, width: int, theme: str) -> None:
+    size = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": False}
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+    feature = {"name": "prefers-color-scheme", "value": theme}
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [feature]})
+
+
+def photograph(browser: Any, width: int, stem: Path) -> None:
+    height = browser.execute_script("return document.documentElement.scrollHeight")
+    stem.parent.mkdir(parents=True, exist_ok=True)
+    for number, top in enumerate(range(0, height, SLICE)):
+        clip = {"x": 0, "y": top, "width": width, "height": min(SLICE, height - top), "scale": 1}
+        shot = browser.execute_cdp_cmd("Page.captureScreenshot", {"clip": clip, "captureBeyondViewport": True})
+        Path(f"{stem}-{number:02}.png").write_bytes(base64.b64decode(shot["data"]))
+
+
+def check(browser: Any, site: Path, address: str, screenshots: Path | None) -> dict[str, list[str]]:
+    """What is wrong, by page. The search comes last: its words are highlighted on the pages after it."""
+    pages = [p.relative_to(site).as_posix() for p in site.rglob("*.html") if "_static" not in p.parts]
+    wrong, links, ids = {}, {}, {}
+    for page in sorted(pages, key=lambda page: (page == "search.html", page)):
+        browser.get(address + page + ("?q=loss" if page == "search.html" else ""))
+        failure = browser.execute_async_script(READY)
+        found, links[page], ids[page] = browser.execute_script(CONTENT)
+        for size, width in WIDTHS.items():
+            for theme in ("light", "dark"):
+                set_view(browser, width, theme)
+                found += [f"{line} ({size}, {theme})" for line in browser.execute_script(LAYOUT)]
+                if screenshots and not page.startswith("_modules"):
+                    photograph(browser, width, screenshots / f"{page.removesuffix('.html')}-{size}-{theme}")
+        found += [failure] if failure else []
+        said = (entry["message"] for entry in browser.get_log("browser"))
+        wrong[page] = found + [f"console: {line}" for line in said if "favicon.ico" not in line]
+    for page, targets in links.items():
+        for target in (t.removeprefix(address) for t in targets if t.startswith(address)):
+            file, place = (unquote(part).partition("?")[0] for part in urldefrag(target))
+            if not (site / file).is_file() or (place and file in ids and place not in ids[file]):
+                wrong[page].append(f"broken link: {target}")
+    return {page: list(dict.fromkeys(lines)) for page, lines in wrong.items() if lines}
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("site", type=Path, help="the folder with the built HTML")
+    parser.add_argument("--screenshots", type=Path, metavar="DIR", help="leave pictures of every page here")
+    options = parser.parse_args()
+    site = options.site.resolve(strict=True)
+    handler = functools.partial(Quiet, directory=str(site))
+    browser = chromium()
+    try:
+        with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+            threading.Thread(target=server.serve_forever, daemon=True).start()
+            wrong = check(browser, site, f"http://127.0.0.1:{server.server_port}/", options.screenshots)
+            server.shutdown()
+    finally:
+        browser.quit()
+    for page, lines in wrong.items():
+        print(page, *lines, sep="\n  ")
+    print(f"{sum(map(len, wrong.values()))} faults on {len(wrong)} pages" if wrong else "No fault found")
+    return 1 if wrong else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
