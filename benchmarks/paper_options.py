@@ -13,7 +13,9 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Iterator
+from itertools import product
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -25,6 +27,7 @@ from sslosses import (
     background_mask,
     cosine,
     foreground_mask,
+    identify_objects,
     masked_pool,
     object_aware_contrastive_loss,
     object_region_isolation_loss,
@@ -120,6 +123,7 @@ def trained(run: Path) -> Iterator[Line]:
             f'false negatives by `"{name}"`',
             f"keeps {kept:.0f} % of the negatives; loss {terms.foreground:.3f}",
         )
+    yield from identification(scenes.visual, scenes.audio, duets.test.boxes)
     pooled = masked_pool(scenes.visual, sound, alpha=0.65)
     own = cosine(pooled, scenes.foreground.mean(1)).mean()
     each = cosine(pooled[:, None], scenes.foreground).mean()
@@ -139,6 +143,23 @@ def trained(run: Path) -> Iterator[Line]:
         metric.update(shown, solos.test.boxes, valid)
         result = metric.compute()
         yield "Section 3.1, solos", name, f"AP {100 * result['AP']:.1f}, IoU@0.5 {100 * result['IoU@0.5']:.1f}"
+
+
+def identification(visual: Tensor, audio: Tensor, boxes: Any) -> Iterator[Line]:
+    """Duets by the thresholds of the identification, K given and found."""
+    for background, merge in product((0.7, 1.0), (0.6, 0.7, 0.8, 0.9)):
+        found = []
+        for name, sources in (("given", 2), ("found", None)):
+            objects = identify_objects(
+                visual, audio, num_sources=sources, background_threshold=background, merge_threshold=merge
+            )
+            metric = SoundLocalization("paper", task="mixtures")
+            metric.update(objects.maps, boxes, objects.valid)
+            result = metric.compute()
+            found.append(f"K {name}: CAP {100 * result['CAP']:.1f}, CIoU@0.3 {100 * result['CIoU@0.3']:.1f}")
+        right = 100 * (objects.valid.sum(1) == 2).double().mean()
+        what = f"duets, background {background:g}, merge {merge:g}"
+        yield "Section 3.1, thresholds", what, f"{'; '.join(found)}, right in {right:.0f} %"
 
 
 def main() -> None:

@@ -23,6 +23,7 @@ CHOICES: dict[str, Sequence[str]] = {
     "dataset": tuple(SUBSETS),
     "caption_quality": QUALITIES,
     "backbone": ("resnet", "clip-clap"),
+    "false_negatives": ("visual-reference", "reference-reference"),
     "schedule": ("constant", "one-cycle"),
     "precision": ("32-true", "16-mixed", "bf16-mixed", "64-true"),
     "accelerator": ("auto", "cpu", "gpu"),
@@ -75,6 +76,7 @@ class Config:
     ori_weight: float = 0.1
     temperature: float = 1.0
     tau: float = 0.7
+    false_negatives: str = "visual-reference"
     alpha_foreground: float = 0.65
     alpha_background: float = 0.4
     omega: float = 0.03

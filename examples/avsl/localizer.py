@@ -50,7 +50,13 @@ class Localizer(L.LightningModule):
             oca_weight=c.oca_weight,
             ori_weight=c.ori_weight,
             trimap=TriMapContrastiveLoss(gather_distributed=True, **masks),
-            oca=OCALoss(temperature=c.temperature, tau=c.tau, gather_distributed=True, **masks),
+            oca=OCALoss(
+                temperature=c.temperature,
+                tau=c.tau,
+                false_negatives=c.false_negatives,
+                gather_distributed=True,
+                **masks,
+            ),
             ori=ORILoss(
                 target=c.ori_target,
                 margin=c.ori_margin,

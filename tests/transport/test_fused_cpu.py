@@ -150,6 +150,16 @@ def test_a_matrix(path, shared):
         close(mine, other, 1e-9)
 
 
+def test_many_rows_of_few_columns_from_a_far_start(path):
+    # A column that underflows is evaluated by itself, into room for all rows.
+    cost = uniform(2, 4000, 3, dtype=torch.float32)
+    init = (torch.zeros(2, 4000), torch.tensor([-3.0, 0, 0]).expand(2, 3))
+    options = {"epsilon": 0.01, "max_iter": 50, "init": init}
+    ours, theirs = (solve(cost, solver=solver, **options) for solver in ("fused", "dense"))
+    close(ours.value(), theirs.value(), 1e-5)
+    close(ours.potentials[1], theirs.potentials[1], 1e-5)
+
+
 def test_a_grid_without_values(path):
     cost = lazy_grid_cost(4, 5, dtype=torch.float64)
     logits = [uniform(2, 20, seed=s).requires_grad_() for s in (1, 2)]
