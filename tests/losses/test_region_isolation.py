@@ -444,6 +444,20 @@ def test_a_start_from_the_last_potentials_saves_iterations(formulation, solver):
     )
 
 
+@pytest.mark.filterwarnings("ignore::sslosses.transport.ConvergenceWarning")
+def test_a_batch_of_nan_does_not_stay_in_the_warm_start():
+    """A step that overflows in half precision is skipped by the scaler; the next one has to work."""
+    generator = torch.Generator().manual_seed(6)
+    visual = torch.randn(2, 6, 3, 4, generator=generator)
+    references = torch.randn(2, 2, 6, generator=generator)
+    broken = visual.clone()
+    broken[0, 0, 0, 0] = torch.inf
+    module = ObjectRegionIsolationLoss(warm_start=True, reduction="none", max_iter=1000)
+    assert module(broken, references[:, :1], references[:, 1]).isnan().tolist() == [True, False]
+    expected = ObjectRegionIsolationLoss(reduction="none", max_iter=1000)(visual, references[:, :1], references[:, 1])
+    torch.testing.assert_close(module(visual, references[:, :1], references[:, 1]), expected, rtol=0, atol=1e-2)
+
+
 def test_a_start_that_cannot_be_used_is_refused():
     visual, references = torch.randn(1, 4, 2, 2), torch.randn(1, 2, 4)
     start = (torch.zeros(1, 1, 3), torch.zeros(1, 1, 3))

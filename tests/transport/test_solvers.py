@@ -454,6 +454,19 @@ def test_starting_from_the_solution(solver):
     close(warm.value(), cold.value(), 1e-8)
 
 
+@pytest.mark.parametrize("solver", ["dense", "fused", "pot", "geomloss", pytest.param("geomloss-keops", marks=KEOPS)])
+def test_a_start_from_a_problem_of_nan_is_one_from_nothing(solver):
+    cost = lazy_grid_cost(2, 3, dtype=torch.float64)
+    a = torch.rand(2, 6, generator=torch.Generator().manual_seed(18), dtype=torch.float64).softmax(-1)
+    broken = a.clone()
+    broken[0, 2] = torch.nan
+    last = solve(cost, broken, epsilon=0.1, solver=solver)
+    assert last.potentials[0].isnan().any(1).tolist() == [True, False]
+    again = solve(cost, a, epsilon=0.1, solver=solver, init=last.potentials)
+    assert again.converged.all()
+    close(again.value(), solve(cost, a, epsilon=0.1, solver=solver).value(), 1e-3)
+
+
 @pytest.mark.parametrize("solver", [*ENTROPIC, pytest.param("geomloss-keops", marks=KEOPS)])
 def test_the_marginal_error_is_that_of_the_plan(solver):
     generator = torch.Generator().manual_seed(17)
