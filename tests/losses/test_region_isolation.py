@@ -436,6 +436,12 @@ def test_a_start_from_the_last_potentials_saves_iterations(formulation, solver):
         warnings.simplefilter("error")
         torch.testing.assert_close(module(visual, *arguments), first.loss, rtol=0, atol=1e-5)
     assert module.state_dict() == {}
+    # Switched off, it starts from nothing.
+    module.warm_start = False
+    with pytest.warns(ConvergenceWarning):
+        cold = module(visual, *arguments)
+    torch.testing.assert_close(cold, object_region_isolation_loss(visual, *arguments, **options, max_iter=1).loss)
+    module.warm_start = True
     # Another shape starts from nothing.
     module.max_iter = 2000
     torch.testing.assert_close(
