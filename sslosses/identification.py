@@ -165,10 +165,12 @@ def _group(
 ) -> IdentifiedObjects:
     """Drop background prototypes and merge linked ones into the slot of their first member, the one of largest peak."""
     directions = unit(found.prototypes, -1)
-    silent = (directions @ unit(background, -1)[..., None])[..., 0] > background_threshold
-    kept = found.valid & ~silent
+    # Of vectors that point the same way the cosine may be rounded above 1, which is never above a threshold of 1.
+    to_background = (directions @ unit(background, -1)[..., None])[..., 0].clamp(max=1)
+    kept = found.valid & ~(to_background > background_threshold)
     count = kept.shape[1]
-    linked = (directions @ directions.mT > merge_threshold) | torch.eye(count, dtype=torch.bool, device=kept.device)
+    alike = (directions @ directions.mT).clamp(max=1) > merge_threshold
+    linked = alike | torch.eye(count, dtype=torch.bool, device=kept.device)
     linked = linked & kept[:, None] & kept[..., None]
     for _ in range(max(count - 1, 0).bit_length()):  # squaring doubles the length of the chains followed
         linked = (linked.to(directions.dtype) @ linked.to(directions.dtype)) > 0

@@ -142,7 +142,9 @@ def _cosines(features: Tensor, directions: Tensor) -> Tensor:
     """Cosines of all pixels (B, C, H, W) with unit vectors (B, K, C) or (K, C); makes no unit features in memory."""
     largest = torch.linalg.vector_norm(features.detach(), ord=math.inf, dim=1, keepdim=True)
     features = features / largest.masked_fill(largest == 0, math.inf)
-    length: Tensor = torch.linalg.vector_norm(features, dim=1, keepdim=True)
+    # Not a norm, whose second derivative at 0 is NaN.
+    square = (features * features).sum(1, keepdim=True)
+    length = square.masked_fill(square == 0, 1).sqrt()
     shape = (features.shape[0], directions.shape[-2], *features.shape[2:])
     products = torch.matmul(directions, features.flatten(2)).view(shape)
-    return products / length.masked_fill(length == 0, 1)
+    return products / length

@@ -153,6 +153,19 @@ def test_limits() -> None:
     assert identify_objects(visual[..., :1, :1], audio).maps.shape[2:] == (1, 1)
 
 
+def test_no_cosine_is_above_one() -> None:
+    """A threshold of 1 turns its rule off, though rounding puts cosines of equal directions above 1."""
+    visual = torch.randn(50, 3, 1, 1, generator=torch.Generator().manual_seed(0))
+    # The background of a single pixel points where the pixel does.
+    found = identify_objects(visual, visual[..., 0, 0], background_threshold=1.0)
+    assert found.valid.all()
+    assert found.valid.shape == (50, 1)
+    # Two pixels of one direction: the first is so much longer that it does not claim the other.
+    pairs = torch.cat([128 * visual, visual], -1)
+    found = identify_objects(pairs, visual[..., 0, 0], background_threshold=1.0, merge_threshold=1.0)
+    assert (found.valid.sum(1) == 2).all()
+
+
 def test_samples_do_not_see_each_other() -> None:
     visual, audio = scene(4)
     together = identify_objects(visual, audio, num_sources=3)

@@ -189,7 +189,8 @@ def _compare(
     sample = torch.arange(rows.shape[0], device=rows.device)
     own = torch.arange(offset, offset + valid.shape[0], device=rows.device)
     others = (own[:, None] != sample) & valid[:, None] & (rows[:, -1] > 0)
-    return _Pairs(cosines, others, others & (tested.detach() <= tau))
+    # Of vectors that point the same way the cosine may be rounded above 1, which is never above τ = 1.
+    return _Pairs(cosines, others, others & (tested.detach().clamp(max=1) <= tau))
 
 
 class ObjectAwareContrastiveLoss(nn.Module):

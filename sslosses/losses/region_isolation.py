@@ -525,7 +525,7 @@ class ObjectRegionIsolationLoss(nn.Module):
         return terms.loss
 
     def _start(self, visual: Tensor, foreground: Tensor) -> tuple[Tensor, Tensor] | None:
-        if self._potentials is None:
+        if not self.warm_start or self._potentials is None:
             return None
         batch, sources = foreground.shape[:2]
         pairs = sources * (sources + 1) // (2 if _symmetric(self.target, self.formulation) else 1)

@@ -41,11 +41,11 @@ class Masks:
 
     @cached_property
     def is_binary(self) -> bool:
-        """Whether there are only zeros and ones, whose squares add up to the same sum."""
+        """Whether there are only zeros and ones: values of at most 1 add up to the number of those that are not 0."""
         flat = self.maps.flatten()
         if flat.numel() == 0:
             return True
-        return bool((torch.dot(flat, flat) == flat.sum()) & (flat.amax() <= 1))
+        return bool((flat.ceil().sum() == flat.sum()) & (flat.amax() <= 1))
 
     def sums(self, binary: Tensor) -> dict[str, Tensor]:
         """Sums over pixels for all pairs, binary (B, M, F, H, W) of 0 and 1, F of 1 or S → (B, M, S), float64.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
 from typing import Any
 
 from torch import Tensor
@@ -60,7 +61,9 @@ class CIoU(LocalizationFigure):
         """As :class:`LocalizationFigure`."""
         if threshold is not None:
             check_number("threshold", threshold, above=0, most=1)
-        super().__init__("mCIoU" if threshold is None else f"CIoU@{threshold:f}", protocol, **kwargs)
+        # All digits: a cIoU of exactly 2/3 reaches 2/3, and not 0.666667.
+        figure = "mCIoU" if threshold is None else f"CIoU@{Decimal(str(threshold)):f}"
+        super().__init__(figure, protocol, **kwargs)
 
 
 class AUC(LocalizationFigure):

@@ -191,7 +191,7 @@ def solve(
         self_costs: costs (..., N, N) of a against a and (..., M, M) of b against b; solved too, for
             ``value(kind="divergence")``.
         init: potentials (f, g) of shapes (..., N) and (..., M) to start from, such as those of an earlier result.
-            ``"pot-batch"`` and ``"exact"`` can't use it.
+            What is NaN or inf in them counts as 0. ``"pot-batch"`` and ``"exact"`` can't use it.
         scaling: ε-scaling: solve first at the largest cost instead of ε, then at ``scaling`` times that and so on down
             to ε, each from the potentials of the last; between 0 and 1, for example 0.5. Half of ``max_iter`` at most,
             and no more than 20 updates each, go to the larger ε. It pays for small ε. None: off.
@@ -343,7 +343,8 @@ def _start(init: Potentials, problem: Problem, batch_shape: torch.Size) -> Poten
             raise ValueError(
                 f"Expected `init` to hold {name} of shape {expected}, but got {tuple(value.shape)}"
             ) from None
-        start.append(broadcast.reshape(like.shape))
+        # A problem of NaN has potentials of NaN, from which none would ever recover: it starts from nothing.
+        start.append(broadcast.reshape(like.shape).nan_to_num(0, 0, 0))
     return start[0], start[1]
 
 

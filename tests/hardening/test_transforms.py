@@ -131,6 +131,18 @@ def test_second_derivatives(name: str) -> None:
     assert torch.autograd.gradgradcheck(TWICE[name], inputs, fast_mode=True)
 
 
+@pytest.mark.parametrize("name", TWICE)
+def test_a_pixel_of_zeros_has_no_second_derivative_of_nan(name: str) -> None:
+    """A rectifier leaves many of them; their cosine is 0 with a gradient of 0."""
+    inputs = [x.clone() for x in SMALL]
+    inputs[0][0, :, 0, 0] = 0
+    visual = inputs[0].requires_grad_()
+    (first,) = torch.autograd.grad(TWICE[name](*inputs), visual, create_graph=True)
+    (second,) = torch.autograd.grad(first.square().sum(), visual)
+    assert second.isfinite().all()
+    assert second.any()
+
+
 @pytest.mark.parametrize(
     "options",
     [

@@ -140,6 +140,17 @@ def test_bounds(seed: int, batch: int, sources: int, lift: float, tau: float) ->
     assert (terms.foreground <= math.log(1 + math.exp(2) + (batch - 1) * math.exp(1 + tau)) + 1e-9).all()
 
 
+@pytest.mark.parametrize("rule", ["visual-reference", "reference-reference"])
+def test_the_largest_threshold_takes_nothing_for_a_false_negative(rule: str) -> None:
+    """Clips that show the same have cosines of 1, which rounding may put above 1."""
+    for seed in range(20):
+        feature = torch.randn(1, 16, generator=torch.Generator().manual_seed(seed)).expand(4, -1)
+        terms = object_aware_contrastive_loss(
+            feature[..., None, None], feature, feature[:, None], feature, tau=1.0, false_negatives=rule
+        )
+        assert terms.kept_negatives == 1
+
+
 def test_the_indicator_carries_no_gradient_and_others_do() -> None:
     visual, audio, foreground, background = make()
     visual.requires_grad_()

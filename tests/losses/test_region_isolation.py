@@ -436,12 +436,32 @@ def test_a_start_from_the_last_potentials_saves_iterations(formulation, solver):
         warnings.simplefilter("error")
         torch.testing.assert_close(module(visual, *arguments), first.loss, rtol=0, atol=1e-5)
     assert module.state_dict() == {}
+    # Switched off, it starts from nothing.
+    module.warm_start = False
+    with pytest.warns(ConvergenceWarning):
+        cold = module(visual, *arguments)
+    torch.testing.assert_close(cold, object_region_isolation_loss(visual, *arguments, **options, max_iter=1).loss)
+    module.warm_start = True
     # Another shape starts from nothing.
     module.max_iter = 2000
     torch.testing.assert_close(
         module(visual[:2], *(x[:2] for x in arguments)),
         object_region_isolation_loss(visual[:2], *(x[:2] for x in arguments), **options, max_iter=2000).loss,
     )
+
+
+@pytest.mark.filterwarnings("ignore::sslosses.transport.ConvergenceWarning")
+def test_a_batch_of_nan_does_not_stay_in_the_warm_start():
+    """A step that overflows in half precision is skipped by the scaler; the next one has to work."""
+    generator = torch.Generator().manual_seed(6)
+    visual = torch.randn(2, 6, 3, 4, generator=generator)
+    references = torch.randn(2, 2, 6, generator=generator)
+    broken = visual.clone()
+    broken[0, 0, 0, 0] = torch.inf
+    module = ObjectRegionIsolationLoss(warm_start=True, reduction="none", max_iter=1000)
+    assert module(broken, references[:, :1], references[:, 1]).isnan().tolist() == [True, False]
+    expected = ObjectRegionIsolationLoss(reduction="none", max_iter=1000)(visual, references[:, :1], references[:, 1])
+    torch.testing.assert_close(module(visual, references[:, :1], references[:, 1]), expected, rtol=0, atol=1e-2)
 
 
 def test_a_start_that_cannot_be_used_is_refused():

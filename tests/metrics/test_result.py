@@ -138,7 +138,13 @@ def test_mean_and_threshold_of_ciou():
     metric = metric_of("clean", size)
     metric.update(maps, boxes)
     assert mean.compute() == metric.compute()["mCIoU"]
-    assert CIoU(0.25).figures == ("CIoU@0.250000",)
+    assert [CIoU(t).figures for t in (0.25, 1, 1e-7)] == [("CIoU@0.25",), ("CIoU@1",), ("CIoU@0.0000001",)]
+
+
+def test_a_ciou_of_exactly_the_threshold_reaches_it():
+    metric = CIoU(2 / 3, protocols.clean.replace(size=3), task="single")
+    metric.update(torch.tensor([[[[1.0, 1, 0], [0, 0, 0], [0, 0, 0]]]]), [[[(0.0, 0.0, 1.0, 1 / 3)]]])
+    assert metric.compute() == 1
 
 
 def test_an_error_adds_nothing():

@@ -74,3 +74,5 @@ def test_only_zeros_and_ones_are_binary():
     assert not Masks(torch.tensor([[[[0.0, 0.5, 1.0]]]])).is_binary
     # squares that add up to the sum by chance
     assert not Masks(torch.tensor([[[[2.0, *[0.5] * 8]]]])).is_binary
+    # a value that rounding drops from the sum
+    assert not Masks(torch.tensor([[[[1.0, 1e-9]]]])).is_binary

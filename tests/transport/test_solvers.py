@@ -316,8 +316,9 @@ def test_exact_is_optimal(problem):
     assert (result.iterations == 0).all()
     close(result.plan.sum(-1), a, 1e-12)
     close(result.plan.sum(-2), b, 1e-12)
-    # Feasible duals of the same value prove it.
-    assert (outer_sum(result.potentials) <= cost + 1e-9).all()
+    # Feasible duals of the same value prove it, for the points that have mass.
+    nothing = (a == 0).unsqueeze(-1) & (b == 0).unsqueeze(-2)
+    assert ((outer_sum(result.potentials) <= cost + 1e-9) | nothing).all()
     close(result.value("regularised"), result.value(), 1e-10)
 
 
@@ -452,6 +453,40 @@ def test_starting_from_the_solution(solver):
     assert warm.iterations < cold.iterations
     assert warm.iterations <= 4
     close(warm.value(), cold.value(), 1e-8)
+
+
+@pytest.mark.parametrize("epsilon", [0.0, 0.1])
+def test_the_gradient_of_a_point_without_mass_is_what_its_first_mass_costs(epsilon):
+    generator = torch.Generator().manual_seed(19)
+    cost = torch.rand(3, 5, 4, generator=generator, dtype=torch.float64)
+    a, b = (torch.rand(3, n, generator=generator, dtype=torch.float64) for n in (5, 4))
+    a[:, 1] = a[1:, 3] = b[:, 2] = 0
+
+    def value(a, b):
+        a, b = (x / x.sum(-1, keepdim=True) for x in (a, b))
+        return solve(cost, a, b, epsilon=epsilon, max_iter=20_000, tol=1e-13).value()
+
+    gradients = torch.autograd.grad(value(a.requires_grad_(), b.requires_grad_()).sum(), (a, b))
+    with torch.no_grad():
+        for mass, gradient, empty in ((a, gradients[0], (1, 3)), (b, gradients[1], (2,))):
+            for k in empty:
+                more = mass.clone()
+                more[:, k] += 1e-6
+                after = value(more, b) if mass is a else value(a, more)
+                close((after - value(a, b)) / 1e-6, gradient[:, k], 1e-4)
+
+
+@pytest.mark.parametrize("solver", ["dense", "fused", "pot", "geomloss", pytest.param("geomloss-keops", marks=KEOPS)])
+def test_a_start_from_a_problem_of_nan_is_one_from_nothing(solver):
+    cost = lazy_grid_cost(2, 3, dtype=torch.float64)
+    a = torch.rand(2, 6, generator=torch.Generator().manual_seed(18), dtype=torch.float64).softmax(-1)
+    broken = a.clone()
+    broken[0, 2] = torch.nan
+    last = solve(cost, broken, epsilon=0.1, solver=solver)
+    assert last.potentials[0].isnan().any(1).tolist() == [True, False]
+    again = solve(cost, a, epsilon=0.1, solver=solver, init=last.potentials)
+    assert again.converged.all()
+    close(again.value(), solve(cost, a, epsilon=0.1, solver=solver).value(), 1e-3)
 
 
 @pytest.mark.parametrize("solver", [*ENTROPIC, pytest.param("geomloss-keops", marks=KEOPS)])

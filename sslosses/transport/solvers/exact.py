@@ -62,4 +62,10 @@ class ExactSolver:
         # An unsolved problem may still have the right marginals.
         error = torch.where(torch.tensor(solved, device=like.device), error, torch.inf)
         iterations = torch.zeros(len(plans), dtype=torch.int64, device=like.device)
-        return Solution(torch.stack(rows).to(like), torch.stack(columns).to(like), iterations, error, p)
+        f, g = torch.stack(rows).to(cost), torch.stack(columns).to(cost)
+        # Without mass any small enough potential is optimal. The largest one is what a first bit of mass would cost,
+        # and the limit of the entropic solvers'.
+        of_rows = (cost - g.unsqueeze(-2)).masked_fill((b == 0).unsqueeze(-2), torch.inf).amin(-1)
+        of_columns = (cost - f.unsqueeze(-1)).masked_fill((a == 0).unsqueeze(-1), torch.inf).amin(-2)
+        f, g = torch.where(a > 0, f, of_rows), torch.where(b > 0, g, of_columns)
+        return Solution(f.to(like), g.to(like), iterations, error, p)
