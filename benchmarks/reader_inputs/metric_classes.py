@@ -558,9 +558,16 @@ def _localization() -> Iterator[InputClass]:
     )
     yield _calls(
         name,
-        "boxes of ±1e300, as tensors, NumPy arrays; no box",
-        None,
+        "boxes in pixels, of 1e300",
+        r"Expected `truths\[0\]` to hold boxes as fractions of the frame",
+        lambda: figures(truths=[[[(10, 20, 100, 120)]] * 2] * 5),
         lambda: figures(truths=[[[(-1e300, -1e300, 1e300, 10**300)]] * 2] * 5),
+    )
+    yield _calls(
+        name,
+        "boxes from -1e300, as tensors, NumPy arrays; no box",
+        None,
+        lambda: figures(truths=[[[(-1e300, -1e300, 1.5, 2)]] * 2] * 5),
         lambda: figures(truths=[[torch.rand(2, 4), torch.rand(1, 4).numpy()]] * 5),
         lambda: figures(truths=[[[], []]] * 5),
         check=lambda r: r["entries"] == 10,

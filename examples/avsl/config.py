@@ -144,7 +144,7 @@ class Config:
 
         Raises:
             FileNotFoundError: if there is no such file; the text lists the named ones.
-            ValueError: as :meth:`from_dict`.
+            ValueError: as :meth:`from_dict`; of a key or a value in a file, naming it.
         """
         merged: dict[str, Any] = {}
         for name in names:
@@ -158,13 +158,7 @@ class Config:
         Raises:
             ValueError: if there are unknown keys or values of a wrong type.
         """
-        if not isinstance(values, dict) or not all(isinstance(key, str) for key in values):
-            raise ValueError(f"Expected a configuration of keys and values, but got {reprlib.repr(values)}")
-        hints = typing.get_type_hints(cls)
-        unknown = sorted(set(values) - set(hints))
-        if unknown:
-            raise ValueError(f"Unknown configuration key: {', '.join(unknown)}. Known: {', '.join(hints)}")
-        return cls(**{k: _coerce(k, v, hints[k]) for k, v in values.items()})
+        return cls(**_typed(values))
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values, as YAML and checkpoints take them."""
@@ -174,12 +168,17 @@ class Config:
 def _read(name: str, above: tuple[Path, ...] = ()) -> dict[str, Any]:
     path = Path(name) if name.endswith((".yaml", ".yml")) else CONFIGS / f"{name}.yaml"
     if not path.is_file():
-        known = ", ".join(sorted(p.relative_to(CONFIGS).with_suffix("").as_posix() for p in CONFIGS.rglob("*.yaml")))
+        names = (p.relative_to(CONFIGS).with_suffix("").as_posix() for p in CONFIGS.rglob("*.yaml"))
+        known = ", ".join(sorted(name for name in names if not name.startswith("tables/")))  # those are no runs
         raise FileNotFoundError(f"Expected `config` to be a YAML file or one of {known}, but got {name!r}")
     if path.resolve() in above:
         raise ValueError(f"Expected {path} to be based on other files, but it is its own base")
     values = read_yaml(path)
     base = values.pop("base", None)
+    try:
+        values = _typed(values)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
     return (_read(str(base), (*above, path.resolve())) if base else {}) | values
 
 
@@ -215,6 +214,17 @@ def _boolean(text: str) -> bool:
     if text.lower() not in ("true", "false"):
         raise argparse.ArgumentTypeError(f"expected true or false, got {text!r}")
     return text.lower() == "true"
+
+
+def _typed(values: dict[str, Any]) -> dict[str, Any]:
+    """The values as the types of their fields."""
+    if not isinstance(values, dict) or not all(isinstance(key, str) for key in values):
+        raise ValueError(f"Expected a configuration of keys and values, but got {reprlib.repr(values)}")
+    hints = typing.get_type_hints(Config)
+    unknown = sorted(set(values) - set(hints))
+    if unknown:
+        raise ValueError(f"Unknown configuration key: {', '.join(unknown)}. Known: {', '.join(hints)}")
+    return {k: _coerce(k, v, hints[k]) for k, v in values.items()}
 
 
 def _coerce(name: str, value: Any, hint: Any) -> Any:

@@ -8,6 +8,7 @@ from pathlib import Path
 import matplotlib
 import numpy as np
 import torch.nn.functional as F
+from rich.markup import escape
 from rich.table import Table
 from torch import Tensor
 
@@ -24,7 +25,7 @@ from matplotlib.patches import Rectangle
 
 def rich_table(rows: Mapping[str, Figures], title: str) -> Table:
     """The table for a terminal, a line a figure; bold where the first column is ahead of all others."""
-    table = Table("%", title=title)
+    table = Table("%", title=escape(title))
     for row in rows:
         table.add_column(row, justify="right")
     for name in _common(rows):

@@ -124,7 +124,8 @@ def run(options: argparse.Namespace, console: Console) -> dict[str, Figures]:
         write_report(directory, rows, clock.laps)
     console.print(rich_table(rows, str(directory)))
     console.print(
-        f"Table, pictures, configuration and checkpoint are in {directory}/ ({sum(clock.laps.values()):.0f} s)"
+        f"Table, pictures, configuration and checkpoint are in {directory}/ ({sum(clock.laps.values()):.0f} s)",
+        markup=False,
     )
     return rows
 
@@ -174,7 +175,8 @@ def _claimed(directory: Path, config: Config, data: Path) -> Iterator[None]:
 
 
 def _claim(path: Path, wanted: dict[str, object]) -> None:
-    if not path.is_file():
+    # A start that failed, by a misspelled solver say, has left its configuration and nothing that would be lost.
+    if not path.is_file() or not any(other.name not in (path.name, ".lock") for other in path.parent.iterdir()):
         write_text(path, yaml.safe_dump(wanted, sort_keys=False))
         return
     found = read_yaml(path)

@@ -144,6 +144,7 @@ def _grouped(
 
 
 _Rows = list[list[float]]
+_FARTHEST = 2.0  # a corner farther out is in pixels: clipped to the frame, it would cover all of it, and score well
 
 
 def _box_rows(name: str, boxes: Boxes) -> _Rows:
@@ -151,7 +152,13 @@ def _box_rows(name: str, boxes: Boxes) -> _Rows:
     try:
         rows = boxes.tolist() if isinstance(boxes, Tensor) else boxes
         if all(len(row) == 4 and all(map(math.isfinite, row)) for row in rows):
-            return [[float(value) for value in row] for row in rows]
+            plain = [[float(value) for value in row] for row in rows]
+            if all(max(row) <= _FARTHEST for row in plain):
+                return plain
+            raise ValueError(
+                f"Expected `{name}` to hold boxes as fractions of the frame, but got {reprlib.repr(boxes)}. "
+                "Divide pixels by the frame's width and height"
+            )
     except (TypeError, OverflowError, NotImplementedError):  # of what is no number, too large, or on the device meta
         pass
     raise ValueError(

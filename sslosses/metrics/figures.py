@@ -43,6 +43,10 @@ class LocalizationFigure(LocalizationTables):
         entries, samples = self.tables()
         return figures_of(self.figures, entries, samples, self.protocol.average_positions)[self.figures[0]]
 
+    def plot(self, val: Any = None, ax: Any = None) -> Any:
+        """Plot the figure with matplotlib; arguments and result as of :meth:`SoundLocalization.plot`."""
+        return self._plot(val, ax)
+
 
 class CAP(LocalizationFigure):
     """Mean pixel average precision over entries."""

@@ -103,7 +103,8 @@ class LocalizationTables(Metric):
         Raises:
             TypeError: if dtypes are wrong.
             ValueError: if shapes or devices do not fit, maps hold NaN, infinity or values whose sums may be
-                infinite, truths leave [0, 1], class ids are no integers, or the protocol takes no prior.
+                infinite, truths leave [0, 1], boxes are in pixels, class ids are no integers, or the protocol takes no
+                prior.
         """
         if priors is not None and self.protocol.prior_weight is None:
             raise ValueError(f"Expected `priors` to be None, as protocol {self.protocol.name!r} takes no object prior")

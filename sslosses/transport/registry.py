@@ -130,12 +130,12 @@ def check_solver(
         entry = _ENTRIES[name]
         entropic, unrolled, missing = entry.entropic, entry.unrolled, _missing(name, entry)
         starts = entry.starts
-    elif isinstance(solver, Solver):
+    elif isinstance(solver, Solver) and not isinstance(solver, type):
         name, entropic, unrolled, missing = solver.name, solver.entropic, solver.unrolled, None
     else:
         raise TypeError(
             "Expected `solver` to be a name or an object with name, entropic, unrolled, lazy and solve, "
-            f"but got {type(solver).__name__}"
+            f"but got {f'the class {solver.__name__}' if isinstance(solver, type) else type(solver).__name__}"
         )
     if entropic and epsilon == 0:
         raise ValueError(f"The solver {name!r} needs epsilon > 0, but got 0. Use solver='exact' for epsilon = 0")
@@ -256,6 +256,8 @@ def solve(
                 solution = chosen.solve(given, max_iter=max_iter, tol=float(tol), init=start)
             else:
                 solution = _scaled(given, chosen, max_iter, float(tol), float(scaling))
+            if not isinstance(solver, str):
+                _check_solution(name, solution, problem)
             solution = _not_a_number_unless_finite(problem, _balanced(problem, solution))
         else:
             solution = _nothing(problem)
@@ -346,6 +348,25 @@ def _start(init: Potentials, problem: Problem, batch_shape: torch.Size) -> Poten
         # A problem of NaN has potentials of NaN, from which none would ever recover: it starts from nothing.
         start.append(broadcast.reshape(like.shape).nan_to_num(0, 0, 0))
     return start[0], start[1]
+
+
+def _check_solution(name: str, solution: Solution, problem: Problem) -> None:
+    """Raise unless a solver of the user's own has returned what it should."""
+    if not isinstance(solution, Solution):
+        raise TypeError(f"Expected the solver {name!r} to return a Solution, but got {type(solution).__name__}")
+    each = problem.a.shape[:1]
+    for field, shape in (
+        ("f", problem.a.shape),
+        ("g", problem.b.shape),
+        ("iterations", each),
+        ("marginal_error", each),
+    ):
+        value = getattr(solution, field)
+        if not isinstance(value, Tensor) or value.shape != shape:
+            got = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
+            raise ValueError(
+                f"Expected the solver {name!r} to return `{field}` as a tensor of shape {tuple(shape)}, but got {got}"
+            )
 
 
 def _balanced(problem: Problem, solution: Solution) -> Solution:

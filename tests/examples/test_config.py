@@ -152,3 +152,21 @@ def test_help_lists_every_key_with_its_values_and_default(capsys: pytest.Capture
         assert f"--{key.name.replace('_', '-')} " in text
     assert "--schedule {constant,one-cycle} (constant)" in text
     assert "--visual-depths int [int ...] (2 2 2 2)" in text
+
+
+def test_of_several_files_the_wrong_one_is_named(tmp_path: Path) -> None:
+    good, bad, above = (tmp_path / f"{name}.yaml" for name in ("good", "bad", "above"))
+    good.write_text("epochs: 3\n")
+    bad.write_text("epoch: 3\n")
+    above.write_text(f"base: {bad}\nseed: 1\n")
+    for names in ([good, bad], [above]):
+        with pytest.raises(ValueError, match=rf"{bad}: Unknown configuration key: epoch\."):
+            Config.load([str(name) for name in names], {})
+    bad.write_text("epochs: three\n")
+    with pytest.raises(ValueError, match=rf"{bad}: Expected `epochs` to be int, but got 'three'"):
+        Config.load([str(good), str(bad)], {})
+
+
+def test_files_that_describe_tables_are_not_offered() -> None:
+    with pytest.raises(FileNotFoundError, match=r"one of clip-clap, .*table3/oca, (?!.*tables/)"):
+        Config.load(["nowhere"], {})

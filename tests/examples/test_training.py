@@ -287,3 +287,17 @@ def test_a_damaged_folder(users_folder: Path, tmp_path: Path, caplog: pytest.Log
     line = ["--data-root", str(users_folder), "--runs", str(tmp_path / "runs"), "--data", str(tmp_path / "data")]
     assert main([*line, "--config", "quick"]) == 2
     assert "emb10000003_000_00000.wav" in caplog.text
+
+
+def test_a_start_that_failed_does_not_hold_the_folder(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    with pytest.raises(ValueError, match="dens"), training._claimed(run, Config(ori_solver="dens"), tmp_path):
+        raise ValueError("dens")
+    with training._claimed(run, Config(), tmp_path):
+        assert yaml.safe_load((run / "config.yaml").read_text())["ori_solver"] == "auto"
+        (run / "untrained.json").write_text("{}")
+    with (
+        pytest.raises(ValueError, match="another tau"),
+        training._claimed(run, Config(tau=0.5), tmp_path),
+    ):
+        pass

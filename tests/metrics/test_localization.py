@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from sklearn.metrics import auc, average_precision_score
 
 from sslosses.annotations import rasterize, read_music_duet
-from sslosses.metrics import SoundLocalization, chance_levels, protocols
+from sslosses.metrics import LocalizationFigure, SoundLocalization, chance_levels, protocols
 
 METADATA = os.environ.get("SSLOSSES_METADATA")
 
@@ -337,6 +337,9 @@ def test_forward_reset_pickle_and_plot():
     figure, axes = metric.plot()
     assert "entries" not in str(axes.get_legend_handles_labels())
     metric.plot([first, second])
+    one = LocalizationFigure("AUC", SMALL)
+    one.update([RAMP], [half(slice(2, 4))])
+    assert one.plot()[1].lines[0].get_ydata() == [pytest.approx(float(one.compute()))]
     matplotlib.pyplot.close("all")
     del figure
     metric.reset()
@@ -344,6 +347,15 @@ def test_forward_reset_pickle_and_plot():
 
 
 # Arguments
+
+
+def test_boxes_in_pixels_are_refused():
+    # clipped to the frame they would cover all of it, and any map would have an average precision of 1
+    with pytest.raises(
+        ValueError, match=r"`truths\[0\]` to hold boxes as fractions .*\(10, 20, 100, 120\).*Divide pixels"
+    ):
+        SoundLocalization(SMALL).update([RAMP], [[[(10, 20, 100, 120)]]])
+    SoundLocalization(SMALL).update([RAMP], [[[(-2.9e16, 0, 1.01, 1)]]])  # such are in the public files
 
 
 @pytest.mark.parametrize(

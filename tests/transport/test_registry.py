@@ -153,6 +153,31 @@ def test_a_solver_of_ones_own():
         solve(cost, solver=Independent(), epsilon=0)
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda s: (s.f, s.g), "the solver 'independent' to return a Solution, but got tuple"),
+        (lambda _: None, "to return a Solution, but got NoneType"),
+        (lambda s: s._replace(f=s.f[:, :-1]), r"to return `f` as a tensor of shape \(2, 3\), but got \(2, 2\)"),
+        (lambda s: s._replace(g=s.f), r"to return `g` as a tensor of shape \(2, 4\), but got \(2, 3\)"),
+        (lambda s: s._replace(iterations=7), r"to return `iterations` as a tensor of shape \(2,\), but got int"),
+        (lambda s: s._replace(marginal_error=s.f), r"to return `marginal_error` as .* \(2,\), but got \(2, 3\)"),
+    ],
+)
+def test_what_a_solver_of_ones_own_returns_is_checked(change, message):
+    class Wrong(Independent):
+        def solve(self, problem, **options):
+            return change(super().solve(problem, **options))
+
+    with pytest.raises((TypeError, ValueError), match=message):
+        solve(torch.full((2, 3, 4), 0.5), solver=Wrong(), epsilon=1.0)
+
+
+def test_a_class_instead_of_its_object():
+    with pytest.raises(TypeError, match="but got the class Independent"):
+        solve(torch.zeros(2, 2), solver=Independent)
+
+
 def far_apart():
     """Maps around 0 and the complements of others: at a small ε, hundreds of updates from nothing."""
     generator = torch.Generator().manual_seed(3)

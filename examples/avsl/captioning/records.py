@@ -97,7 +97,9 @@ class Records:
                 self.failed_path.unlink(missing_ok=True)
             self._claim()
             self.foreground = {name: captions[0] for name, captions in _whole_captions(self.path)}
-            self.failed = {e["id"] for e in read_lines(self.failed_path)} - self.foreground.keys()
+            self.failed = {
+                e["id"]: str(e.get("reason")) for e in read_lines(self.failed_path) if e["id"] not in self.foreground
+            }
             self._captions, self._failures = JsonLines(self.path), JsonLines(self.failed_path)
         except BaseException:
             self._lock.release()
@@ -130,8 +132,13 @@ class Records:
         if any(_origin(o) == _origin(self._provenance) for o in origins[-1:]):
             return
         if known and not self._force:
+            difference = _difference(origins[-1:], self._provenance)
+            if not self.path.is_file():
+                raise ValueError(
+                    f"{self.failed_path} is of another origin ({difference}). Ask anew with --retry-failed"
+                )
             raise ValueError(
-                f"{self.path} holds captions of another origin ({_difference(origins[-1:], self._provenance)}). Choose "
+                f"{self.path} holds captions of another origin ({difference}). Choose "
                 "another --out, delete it with its .provenance.json, or add to it with --force"
             )
         write_json(self.provenance_path, {"origins": [*origins, self._provenance]})
@@ -156,7 +163,7 @@ class Records:
 
     def write_failure(self, clip: Clip, reason: str, answer: str | None) -> None:
         self._failures.append({"id": clip.name, "reason": reason, "answer": answer})
-        self.failed.add(clip.name)
+        self.failed[clip.name] = reason
 
 
 def _origin(provenance: Mapping[str, Any]) -> list[Any]:

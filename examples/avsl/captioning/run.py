@@ -38,7 +38,7 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     add("--lists", nargs="+", default=[], metavar="NAME", help="training lists in metadata/ (default: all known ones)")
     add("--model", help="hub name or folder of the model; with --server, the name that the server gives it")
     add("--server", nargs="+", metavar="URL", help="base URLs with OpenAI's interface, as http://localhost:8000/v1")
-    add("--out", type=Path, help="default: metadata/captions.jsonl in the data folder")
+    add("--out", type=Path, help="file to write (default: metadata/captions.jsonl in the data folder)")
     add("--limit", type=_positive, help="ask about this many clips at most")
     add("--attempts", type=_positive, default=3, help="answers asked for before a clip counts as failed (%(default)s)")
     add("--retry-failed", action="store_true", help="ask again about the clips that failed in earlier runs")
@@ -66,6 +66,9 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
         parser.error("--model is required")
     if options.requests_per_minute is not None and not options.requests_per_minute > 0:
         parser.error("--requests-per-minute has to be positive")
+    for url in options.server or ():
+        if not url.startswith(("http://", "https://")):
+            parser.error(f"argument --server: expected an address like http://localhost:8000/v1, but got {url!r}")
     options.out = options.out or options.data_root / "metadata" / "captions.jsonl"
     return options
 
@@ -106,12 +109,16 @@ def run(options: argparse.Namespace, clips: Sequence[Clip]) -> int:
             log.info("%d captioned in %.0f s: %s", written, time.monotonic() - started, records.path)
         else:
             log.info("Nothing to do: %s", records.path)
-        failed = sum(clip.name in records.failed for clip in clips)
+        failed = [records.failed[clip.name] for clip in clips if clip.name in records.failed]
     if len(without) > len(to_do):
         log.info("Left: %d of %d clips", len(without) - len(to_do), len(clips))
     if failed:
         log.error(
-            "Failed: %d of %d clips; %s says why, --retry-failed asks again", failed, len(clips), records.failed_path
+            "Failed: %d of %d clips, the first because: %s. %s has all reasons, --retry-failed asks again",
+            len(failed),
+            len(clips),
+            failed[0],
+            records.failed_path,
         )
     return 1 if failed else 0
 

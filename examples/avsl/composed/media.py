@@ -57,9 +57,9 @@ class MediaSource:
         if len(sounding) < 7 or not silent:
             raise FileNotFoundError(
                 f"Expected `media` to be a folder with at least 7 sounding objects (name.png with alpha, name.ogg, "
-                f"name.txt) and silent ones (no name.ogg) below {', '.join(SOUNDING_FOLDERS)}, but {root} has "
-                f"{len(sounding)} and {len(silent)}. On Debian: apt-get install tuxpaint-stamps-default, then "
-                f"--media /usr/share/tuxpaint/stamps"
+                f"name.txt) below {', '.join(SOUNDING_FOLDERS)}, and silent ones (no name.ogg) below "
+                f"{', '.join(SILENT_FOLDERS)}, but {root} has {len(sounding)} and {len(silent)}. "
+                f"On Debian: apt-get install tuxpaint-stamps-default, then --media /usr/share/tuxpaint/stamps"
             )
         self.vocabulary = Vocabulary(sounding, silent)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -91,7 +92,7 @@ class ClipFolder(ABC):
     def with_captions(self, listed: Iterable[tuple[str, tuple[str, ...]]], list_name: str) -> list[Clip]:
         """Clips of ids and classes, each with its captions."""
         path = self.root / "metadata" / "captions.jsonl"
-        make = f"python examples/generate_captions.py --data-root {self.root}"
+        make = f"python examples/generate_captions.py --model NAME --data-root {shlex.quote(str(self.root))}"
         if not path.is_file():
             raise FileNotFoundError(f"Expected {path.resolve()}, but there is no such file. Make it: {make}")
         captions = dict(read_captions(path))

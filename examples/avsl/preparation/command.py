@@ -6,6 +6,7 @@ import argparse
 import itertools
 import logging
 import os
+import shlex
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 from tqdm import tqdm
 
@@ -92,8 +94,8 @@ def _run(data: DataSet, options: argparse.Namespace, console: Console) -> int:
     prepared = _already_there(options.out).intersection(names)
     groups, missing = folder.group(name for name in names if name not in prepared)
     console.print(
-        f"{len(folder)} videos in {options.videos}; {len(names)} clips listed: {len(prepared)} already prepared, "
-        f"{len(names) - len(prepared) - len(missing)} to do, {len(missing)} without a video"
+        f"{len(folder)} videos in {escape(str(options.videos))}; {len(names)} clips listed: {len(prepared)} already "
+        f"prepared, {len(names) - len(prepared) - len(missing)} to do, {len(missing)} without a video"
     )
     jobs = [
         Job(source.path, tuple(clips), source.cut, options.out, options.frame_side, options.silence)
@@ -182,10 +184,11 @@ def _print_report(console: Console, counts: dict[SplitList, int], unusable: list
 
 
 def _print_next(console: Console, data: DataSet, out: Path, counts: dict[SplitList, int]) -> None:
-    console.print(f"{out / 'metadata' / 'report.json'} names every clip that was left out. Next:")
+    report = out / "metadata" / "report.json"
+    console.print(f"{report} names every clip that was left out. Next:", soft_wrap=True, markup=False)
     commands = []
     if any(count for each, count in counts.items() if not each.test):
-        commands.append("python examples/generate_captions.py --data-root")
+        commands.append("python examples/generate_captions.py --model NAME --data-root")
     commands.append(f"python examples/{data.script} --data-root")
     for command in commands:
-        console.print(f"  {command} {out}", soft_wrap=True, highlight=False)
+        console.print(f"  {command} {shlex.quote(str(out))}", soft_wrap=True, highlight=False, markup=False)

@@ -62,7 +62,7 @@ def test_failures_are_counted_kept_and_asked_again_on_request(
     wrong = '{"foreground": ["an image of a cello"], "background": "an image of a chair"}'
     server.reply = lambda r: r.good if len(r.labels) == 1 else make_reply(wrong)
     assert start("--attempts", "3") == 1
-    assert "Failed: 1 of 4 clips" in caplog.text
+    assert 'Failed: 1 of 4 clips, the first because: "foreground" has 1 captions' in caplog.text
     assert {e["id"] for e in lines(folder)} == {"s0", "s1", "s2"}
     (failed,) = lines(folder, "captions.failed.jsonl")
     assert failed == {
@@ -223,11 +223,14 @@ def test_nor_of_another_prompt_or_temperature(start, monkeypatch, caplog: pytest
     assert "another prompt" in caplog.text
 
 
-def test_failures_of_another_model_do_not_count(start, server, folder: Path, make_reply) -> None:
+def test_failures_of_another_model_do_not_count(
+    start, server, folder: Path, make_reply, caplog: pytest.LogCaptureFixture
+) -> None:
     server.reply = lambda _: make_reply("no")
     assert start() == 1
     server.reply = lambda r: r.good
     assert start("--model", "other") == 2
+    assert "captions.failed.jsonl is of another origin (model 'm', now 'other'). Ask anew with" in caplog.text
     assert start("--model", "other", "--retry-failed") == 0
     assert len(lines(folder)) == 4
 
@@ -312,3 +315,10 @@ def test_no_list(folder: Path) -> None:
         path.unlink()
     with pytest.raises(FileNotFoundError, match=r"music_solo_train\.txt, .*vggsound_train\.csv, but .* has none"):
         read_clips(folder)
+
+
+def test_an_address_without_its_scheme(start, server, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        start("--server", server.url, "localhost:8000/v1")
+    assert "expected an address like http://localhost:8000/v1, but got 'localhost:8000/v1'" in capsys.readouterr().err
+    assert not list((folder / "metadata").glob("captions*"))

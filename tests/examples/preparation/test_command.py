@@ -18,6 +18,7 @@ from avsl.preparation import command
 from avsl.preparation.command import MUSIC, VGGSOUND, main
 from filelock import FileLock
 from PIL import Image
+from rich.console import Console
 
 if TYPE_CHECKING:
     from conftest import Media
@@ -87,7 +88,7 @@ def test_music(source: Path, tmp_path: Path, media: Media, capsys: pytest.Captur
     assert report["unusable"][names(DUET, 300)[0]]["reason"] == "too short"
     assert "Incomplete: music_solo_test.csv. Figures on a part" in shown
     assert "33.3" in shown
-    assert f"python examples/generate_captions.py --data-root {out}" in shown
+    assert f"python examples/generate_captions.py --model NAME --data-root {out}" in shown
     assert f"python examples/train_music.py --data-root {out}" in shown
 
     folder = MusicFolder(out)
@@ -250,3 +251,11 @@ def test_killed(source: Path, tmp_path: Path, media: Media, number: int, code: i
             image.load()
     assert all(path.stat().st_size == 96_044 for path in (out / "audio").iterdir())
     assert not list(out.rglob("*.partial*"))
+
+
+def test_the_next_commands_can_be_pasted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "my [old] folder"
+    command._print_next(Console(), command.MUSIC, out, {})
+    shown = capsys.readouterr().out
+    assert f"python examples/train_music.py --data-root '{out}'" in shown
+    assert "my [old] folder/metadata/report.json" in shown

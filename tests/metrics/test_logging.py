@@ -1,0 +1,32 @@
+"""Figures in a Lightning module, as the page on evaluation shows it."""
+
+import re
+from pathlib import Path
+
+import lightning
+import pytest
+import torch
+from torch.utils.data import DataLoader, TensorDataset
+
+from sslosses.metrics import SoundLocalization
+
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "evaluation.md"
+
+
+@pytest.mark.filterwarnings("ignore")  # Lightning's, of workers and deprecated parts of torch
+def test_the_page_logs_the_figures_of_all_samples():
+    (code,) = re.findall(r"```python\n(import lightning\n.*?)^```", PAGE.read_text(encoding="utf-8"), re.S | re.M)
+    scope: dict[str, type] = {}
+    exec(code, scope)
+    generator = torch.Generator().manual_seed(0)
+    truths = torch.zeros(6, 2, 224, 224, dtype=torch.bool)
+    truths[:, 0, 60:160, 10:110] = truths[:, 1, 60:160, 115:215] = True
+    maps = truths[..., ::32, ::32] + torch.rand(6, 2, 7, 7, generator=generator)
+    trainer = lightning.Trainer(
+        accelerator="cpu", devices=1, logger=False, enable_progress_bar=False, enable_model_summary=False
+    )
+    (logged,) = trainer.validate(scope["Localiser"](), DataLoader(TensorDataset(maps, truths), 4), verbose=False)
+    figures = SoundLocalization("paper")(maps, truths)
+    assert logged.keys() == {"val/CAP", "val/CIoU", "val/AUC"}
+    for name, figure in (("CAP", "CAP"), ("AUC", "AUC"), ("CIoU", "CIoU@0.3")):
+        assert logged[f"val/{name}"] == pytest.approx(float(figures[figure]), abs=1e-6)
