@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import socket
@@ -75,6 +76,10 @@ def _worker(rank: int, processes: int, port: int, path: str) -> None:
     torch.distributed.all_reduce(mean)
     if rank == 0:
         torch.save((mean, [p.grad for p in step.module.model.parameters()]), path)
+    # The reducer has to be gone before the group: as the last owner it would wait, holding the interpreter's lock, for
+    # the group's thread, which may be waiting for that lock.
+    del step, loss
+    gc.collect()
     torch.distributed.destroy_process_group()
 
 
