@@ -20,8 +20,8 @@ from ..files import write_json, write_text
 from ..localizer import Localizer
 from ..report import draw_sheet, pipe_table, rich_table
 from ..training import open_data
-from .checkpoints import open_model, pick_device, recorded_data, run_name
-from .command import add_model, at_least_one, say
+from .checkpoints import recorded_data, run_name
+from .command import THRESHOLDS, add_model, at_least_one, chosen_model, say
 from .scoring import counting, save_maps, score
 from .timing import measure
 
@@ -67,7 +67,7 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
 def evaluate(options: argparse.Namespace, console: Console) -> None:
     """Predict, score, and write everything below ``options.out``."""
     chosen = [protocols.get(name.strip()) for name in options.protocol.split(",")]
-    model = open_model(options.model, pick_device(options.device))
+    model = chosen_model(options)
     folder, tests = _open_tests(options, model)
     dataset = options.dataset or model.config.dataset
     out = options.out or Path("evaluation") / f"{run_name(options.model)}-{dataset}"
@@ -77,6 +77,7 @@ def evaluate(options: argparse.Namespace, console: Console) -> None:
         "dataset": dataset,
         "data": str(folder.root.resolve()),
         "sources": options.sources,
+        "thresholds": {name: getattr(model.config, name) for name in THRESHOLDS},
         "seed": options.seed,
         "subsets": {},
     }

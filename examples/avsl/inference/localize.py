@@ -17,8 +17,7 @@ from sslosses import IdentifiedObjects
 from ..exit_status import exit_status
 from ..files import written_aside
 from ..localizer import Localizer
-from .checkpoints import open_model, pick_device
-from .command import add_model, at_least_one, say
+from .command import add_model, at_least_one, chosen_model, say
 from .decoding import as_frame, as_waveform, read_picture, read_sound
 from .overlay import paint, scaled
 from .video import draw, save_watched, watch
@@ -52,7 +51,7 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
 
 def localize(options: argparse.Namespace, console: Console) -> None:
     """Write pictures and maps, or the annotated video, below ``options.out``."""
-    model = open_model(options.model, pick_device(options.device))
+    model = chosen_model(options)
     out, stem = options.out, options.media[0].stem
     if len(options.media) == 1:
         watched = watch(model, options.media[0], options.every)

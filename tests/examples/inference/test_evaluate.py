@@ -11,6 +11,8 @@ import pytest
 import torch
 import yaml
 from avsl.inference import evaluate, timing
+from avsl.inference.checkpoints import open_model
+from avsl.inference.command import THRESHOLDS
 from avsl.inference.evaluate import main
 from PIL import Image
 
@@ -79,6 +81,21 @@ def test_music(run: Path, duets: Path, tmp_path: Path, sources: str, capsys: pyt
         found = {str(n): numbers.count(n) for n in sorted(set(numbers))}
         assert counted == {"solo": None, "duet": {"accuracy": pytest.approx(accuracy), "found": found}}
         assert f"Right number of sources: {100 * accuracy:.1f} %" in printed
+
+
+@pytest.mark.usefixtures("no_sheet")
+def test_thresholds_of_the_identification(run: Path, duets: Path, tmp_path: Path) -> None:
+    line = [str(run), "--data-root", str(duets), "--subsets", "duet", "--sources", "found", "--no-chance"]
+    assert main([*line, "--out", str(tmp_path / "own")]) == 0
+    given = ["--background-threshold", "0.99", "--merge-threshold", "-0.9", "--peak-threshold", "-0.5"]
+    assert main([*line, *given, "--out", str(tmp_path / "given")]) == 0
+    own, other = (metrics(tmp_path / name) for name in ("own", "given"))
+    trained = open_model(run, torch.device("cpu")).config
+    assert own["thresholds"] == {name: getattr(trained, name) for name in THRESHOLDS}
+    assert other["thresholds"] == {"peak_threshold": -0.5, "background_threshold": 0.99, "merge_threshold": -0.9}
+    # Everything is linked to everything: one source a scene.
+    assert other["subsets"]["duet"]["counting"]["found"] == {"1": 3}
+    assert own["subsets"]["duet"]["counting"] != other["subsets"]["duet"]["counting"]
 
 
 def _cell(result: dict[str, Any], name: str) -> str:
