@@ -8,7 +8,6 @@ in arrays over rows. ``ground`` has the same rows of the cost, from its start.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 from llvmlite import ir
@@ -20,6 +19,7 @@ from sslosses.transport.solvers.fused.numba_vectors import Rows, absolute, expon
 # Scalings of this range lose nothing that counts: what an entry below the smallest normal number would have contributed
 # is at most 1e-22.
 LEAST, MOST = 1e-8, 1e8
+_START = ir.Constant(ir.IntType(64), 0)
 
 
 def _rows_and_arrays(
@@ -31,10 +31,6 @@ def _rows_and_arrays(
         if isinstance(kind, types.Array) and kind.ndim == 1:
             found.append(context.make_array(kind)(context, builder, value).data)
     return found
-
-
-_START = ir.Constant(ir.IntType(64), 0)
-Generator = Callable[[Any, Any, Any, Any], Any]
 
 
 @intrinsic

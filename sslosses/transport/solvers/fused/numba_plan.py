@@ -51,7 +51,6 @@ def _scaled_distances(x: Any, i: int, y: Any, scale: Any, out: Any) -> None:
 def cost_rows(cost: Any, p: int, first: int, rows: int, ground: Any) -> None:
     """ROWS rows of C of problem p from ``first``; anything finite in those from ``rows``."""
     matrix, source, target, x, y, value_weight, position_weight, scale = cost
-    one = ground.dtype.type(1)
     count = min(ROWS, rows - first)
     if matrix.size:
         given = matrix[p if matrix.shape[0] > 1 else 0]
@@ -65,7 +64,7 @@ def cost_rows(cost: Any, p: int, first: int, rows: int, ground: Any) -> None:
             _scaled_distances(x, first + k, y, scale * position_weight, ground[k])
     ground[count:] = 0
     if value_weight > 0:
-        add_value_rows(ground, 0, one, source[p], first, target[p], scale * value_weight, ground)
+        add_value_rows(ground, 0, ground.dtype.type(1), source[p], first, target[p], scale * value_weight, ground)
 
 
 @loops
