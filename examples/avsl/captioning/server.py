@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import email.utils
 import itertools
 import json
 import os
 import random
 import signal
+import threading
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Generator, Sequence
 from dataclasses import dataclass
@@ -184,18 +184,30 @@ class _Server:
 
 def _run(loop: asyncio.AbstractEventLoop, work: Coroutine[Any, Any, T]) -> T:
     """Run until ``work`` is done. Ctrl-C takes effect between the loop's steps: within one, it would end a request's
-    task with a traceback of its own."""
+    task with a traceback of its own. It counts also where it comes when ``work`` is just done."""
     task = loop.create_task(work)
-    # Only a main thread gets signals, and Windows' loops don't take them.
-    with contextlib.suppress(NotImplementedError, RuntimeError, ValueError):
-        loop.add_signal_handler(signal.SIGINT, task.cancel)
+    interrupted = False
+
+    def interrupt(*_: object) -> None:
+        nonlocal interrupted
+        interrupted = True
+        loop.call_soon_threadsafe(task.cancel)
+
+    # Only a main thread may set handlers, and one that ignores Ctrl-C is to go on doing so.
+    raises = signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    takes = raises and threading.current_thread() is threading.main_thread()
+    if takes:
+        signal.signal(signal.SIGINT, interrupt)
     try:
-        return loop.run_until_complete(task)
+        result = loop.run_until_complete(task)
     except asyncio.CancelledError:
         raise KeyboardInterrupt from None
     finally:
-        with contextlib.suppress(NotImplementedError, RuntimeError, ValueError):
-            loop.remove_signal_handler(signal.SIGINT)
+        if takes:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+    if interrupted:
+        raise KeyboardInterrupt
+    return result
 
 
 async def _wind_up(servers: Sequence[_Server], done: set[asyncio.Task[Answer]]) -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import io
 import json
 import logging
+import signal
 import threading
 from email.utils import formatdate
 from pathlib import Path
@@ -253,3 +255,18 @@ def test_requests_per_minute(server, connect, clock: Clock, make_folder) -> None
     server.reply = lambda r: (starts.append(clock.now), r.good)[1]
     ask(connect(requests_per_minute=30, concurrency=1), questions(make_folder(solos=5, duets=0)))
     assert starts == [0.0, 2.0, 4.0, 6.0, 8.0]
+
+
+def test_an_interruption_at_the_last_moment_counts(connect, folder: Path, monkeypatch) -> None:
+    """One that came when an answer was just there used to be lost, and the job went on."""
+    wait = asyncio.wait
+
+    async def interrupted(*arguments, **options):
+        found = await wait(*arguments, **options)
+        signal.raise_signal(signal.SIGINT)
+        return found
+
+    monkeypatch.setattr(asyncio, "wait", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        ask(connect(), questions(folder))
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
