@@ -94,6 +94,7 @@ class Config:
     seed: int = 0
     epochs: int = 100
     batch_size: int = 128
+    mirror: bool = True  # every other batch of frames, at random
     rate: float = 1e-4
     visual_rate: float = 1e-4
     weight_decay: float = 0.0

@@ -90,6 +90,8 @@ class Localizer(L.LightningModule):
 
     def _is_mirrored(self, index: int) -> bool:
         """Whether this epoch's batch is mirrored, on all processes alike."""
+        if not self.config.mirror:
+            return False
         if self._mirrored[0] != self.current_epoch:
             generator = torch.Generator().manual_seed(self.config.seed * 100_003 + self.current_epoch)
             draws = torch.rand(int(self.trainer.num_training_batches), generator=generator)

@@ -179,9 +179,8 @@ def _claim(path: Path, wanted: dict[str, object]) -> None:
     if not path.is_file() or not any(other.name not in (path.name, ".lock") for other in path.parent.iterdir()):
         write_text(path, yaml.safe_dump(wanted, sort_keys=False))
         return
-    found = read_yaml(path)
-    keys = (wanted.keys() | found.keys()) - set(FREE)
-    differing = sorted(k for k in keys if wanted.get(k) != found.get(k))
+    found = Config().as_dict() | read_yaml(path)  # the file may be older than some key
+    differing = sorted(k for k in (wanted.keys() | found.keys()) - set(FREE) if wanted.get(k) != found.get(k))
     if differing:
         others = ", ".join(differing)
         raise ValueError(f"{path.parent} holds a run with another {others}. Choose another --name, or delete it.")

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import signal
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -173,3 +175,11 @@ def clap(tmp_path_factory: pytest.TempPathFactory) -> str:
 def fused_clap(tmp_path_factory: pytest.TempPathFactory) -> str:
     """Path of a fused CLAP model with random weights."""
     return save_clap(tmp_path_factory.mktemp("fused"), fused=True)
+
+
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """Commands started by a shell in the background inherit an ignored SIGINT."""
+    previous = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, previous)

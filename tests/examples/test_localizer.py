@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -18,7 +19,7 @@ from torch import nn
 
 from .conftest import TINY
 
-CONFIG = Config(**TINY, freeze_statistics=True, trimap_weight=1.0)
+CONFIG = Config(**TINY, freeze_statistics=True, trimap_weight=1.0, mirror=False)
 
 
 def build(**changes) -> Localizer:
@@ -44,7 +45,6 @@ def step(
 ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
     logged: dict[str, torch.Tensor] = {}
     monkeypatch.setattr(model, "log_dict", lambda values, **_: logged.update(values))
-    monkeypatch.setattr(model, "_is_mirrored", lambda _: False)
     loss = model.training_step(scenes or batch(), 0)
     loss.backward()
     return loss, logged
@@ -63,6 +63,27 @@ def test_a_step_reaches_both_encoders(monkeypatch: pytest.MonkeyPatch) -> None:
         assert all(g is not None and g.isfinite().all() for g in gradients)
         assert all(g.abs().max() > 0 for g in (encoder.head.weight.grad, gradients[0]))
     assert not list(model.text.parameters())
+
+
+def test_half_of_the_batches_are_mirrored_unless_told_otherwise() -> None:
+    def of_epoch(epoch: int, **changes) -> list[bool]:
+        model = build(**changes)
+        model.trainer = SimpleNamespace(num_training_batches=1000, current_epoch=epoch)
+        return [model._is_mirrored(i) for i in range(1000)]
+
+    first = of_epoch(0, mirror=True)
+    assert 400 < sum(first) < 600
+    assert of_epoch(0, mirror=True) == first != of_epoch(1, mirror=True)
+    assert not any(of_epoch(0))
+
+
+def test_a_mirrored_batch_has_its_frames_mirrored(monkeypatch: pytest.MonkeyPatch) -> None:
+    scenes = batch()
+    straight, _ = step(build(), monkeypatch, scenes)
+    model = build()
+    monkeypatch.setattr(model, "_is_mirrored", lambda _: True)
+    assert step(model, monkeypatch, scenes._replace(frames=scenes.frames.flip(3)))[0] == straight
+    assert step(model, monkeypatch, scenes)[0] != straight
 
 
 def test_oca_alone_reaches_the_audio_encoder(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -139,20 +139,24 @@ def test_another_configuration_under_the_same_name(whole: Path, caplog: pytest.L
     assert (whole / "config.yaml").read_text() == before
 
 
+def test_a_run_from_before_a_key_was_added(whole: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = whole / "config.yaml"
+    written = path.read_text()
+    path.write_text(written.replace("mirror: true\n", ""))
+    monkeypatch.setattr(training, "_fit", None)
+    try:
+        assert main(arguments(whole.parents[1], "whole")) == 0
+        assert main(arguments(whole.parents[1], "whole", "--mirror", "false")) == 2
+    finally:
+        path.write_text(written)
+
+
 def test_a_configuration_that_does_not_fit_the_captions(
     whole: Path, tmp_path: Path, bert: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     line = arguments(whole.parents[1], "misfit", "--runs", str(tmp_path), "--text-encoder", bert)
     assert main([*line, "--embedding-dim", "64"]) == 2
     assert "`embedding_dim` to be at most 24, the size of the caption features" in caplog.text
-
-
-@pytest.fixture
-def interruptible() -> Iterator[None]:
-    """Commands started by a shell in the background inherit an ignored SIGINT."""
-    previous = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, previous)
 
 
 def start(line: list[str], out: IO[str] | int) -> subprocess.Popen:

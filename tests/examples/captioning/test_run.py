@@ -179,6 +179,7 @@ def test_killed_and_started_again(server, make_folder) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("interruptible")
 def test_interrupted(server, make_folder) -> None:
     folder = make_folder(solos=30, duets=0)
     reached = threading.Event()

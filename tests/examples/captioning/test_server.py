@@ -257,6 +257,7 @@ def test_requests_per_minute(server, connect, clock: Clock, make_folder) -> None
     assert starts == [0.0, 2.0, 4.0, 6.0, 8.0]
 
 
+@pytest.mark.usefixtures("interruptible")
 def test_an_interruption_at_the_last_moment_counts(connect, folder: Path, monkeypatch) -> None:
     """One that came when an answer was just there used to be lost, and the job went on."""
     wait = asyncio.wait

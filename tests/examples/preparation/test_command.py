@@ -229,6 +229,7 @@ def test_worker_processes_and_a_crash(source: Path, tmp_path: Path, monkeypatch:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("interruptible")
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGKILL, -9), (signal.SIGINT, 130)])
 def test_killed(source: Path, tmp_path: Path, media: Media, number: int, code: int) -> None:
     """Stopped in the middle of a video, the script leaves no half file, and the same command goes on."""
