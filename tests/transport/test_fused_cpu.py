@@ -20,7 +20,7 @@ if not available()["fused"]:
 from numba import njit
 
 from sslosses import _threads as threads
-from sslosses.transport.solvers.fused import cpu
+from sslosses.transport.solvers.fused import cpu, cpu_large
 from sslosses.transport.solvers.fused.numba_passes import exp_rows
 
 
@@ -309,11 +309,36 @@ def test_exp_of_what_is_not_finite():
     assert (plan[:, 2:] == 1).all()
 
 
+def test_a_large_problem_has_all_threads_and_the_same_result_on_any_number(monkeypatch):
+    monkeypatch.setattr(cpu, "_KEPT_BYTES", 0)
+    seen = set()
+    kernel = cpu_large.numba_entry.scale_range
+
+    def watched(*arguments):
+        if threading.get_ident() not in seen:
+            seen.add(threading.get_ident())
+            everyone.wait(60)
+        return kernel(*arguments)
+
+    monkeypatch.setattr(cpu_large.numba_entry, "scale_range", watched)
+    problem = clouds(1, 200, 90, dtype=torch.float32, zeros=True)
+    before, outcomes = torch.get_num_threads(), []
+    try:
+        for count in (1, 3):
+            seen.clear()
+            everyone = threading.Barrier(count)
+            torch.set_num_threads(count)
+            outcomes.append(outcome(*problem, "fused", epsilon=0.05, max_iter=50, tol=1e-30))
+            assert len(seen) == count
+    finally:
+        torch.set_num_threads(before)
+    one, three = ((*result.potentials, value, *gradients) for result, value, gradients in outcomes)
+    assert all(torch.equal(x, y) for x, y in zip(one, three, strict=True))
+
+
 def test_large_maps_take_the_path_without_a_plan():
-    space = cpu._space(
-        type("P", (), {"a": torch.zeros(1, 3136), "b": torch.zeros(1, 3136)})  # 39 MB would be the plan
-    )
-    assert space[0].shape[0] == 8
+    # 39 MB would be the plan.
+    assert cpu._is_large(type("P", (), {"a": torch.zeros(1, 3136), "b": torch.zeros(1, 3136)}))
     positions = grid_positions(56, 56)
     source, target = (uniform(1, 3136, seed=s, dtype=torch.float32) for s in (1, 2))
     options = {"epsilon": 0.1, "max_iter": 3, "tol": 1e-30}

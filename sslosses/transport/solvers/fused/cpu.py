@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,10 +13,11 @@ from torch import Tensor
 from sslosses._threads import run_on_threads
 from sslosses.transport.costs import PointcloudCost
 from sslosses.transport.problem import Potentials, Problem, Solution, ValueGradient, log_weights
-from sslosses.transport.solvers.fused import numba_entry
+from sslosses.transport.solvers.fused import cpu_large, numba_entry
 from sslosses.transport.solvers.fused.numba_vectors import ROWS, VECTOR_BYTES
 
-# A plan that fits into the caches is read faster than built anew; beyond, memory stays linear in the number of points.
+# A plan that fits into the caches is read faster than built anew; beyond, memory stays linear in the number of points,
+# and one problem at a time has all threads.
 _KEPT_BYTES = 16 << 20
 # Distances of the points are computed once if they fit into the cache and enough problems share them.
 _SHARED_BYTES = 4 << 20
@@ -33,19 +34,25 @@ def sinkhorn(problem: Problem, *, max_iter: int, tol: float, init: Potentials | 
         g.copy_(init[1] / problem.epsilon)
     iterations = torch.zeros(f.shape[0], dtype=torch.int64)
     errors, values = torch.zeros_like(f[:, 0]), torch.zeros_like(f[:, 0])
-    _run(
-        numba_entry.sinkhorn_range,
-        problem,
-        _cost(problem),
-        *_Masses.of(problem),
-        f.numpy(),
-        g.numpy(),
-        max_iter,
-        tol,
-        iterations.numpy(),
-        errors.numpy(),
-        values.numpy(),
-    )
+    cost, masses = _cost(problem), _Masses.of(problem)
+    if _is_large(problem):
+        for p, passes in enumerate(_passes(problem, cost, masses)):
+            found = cpu_large.sinkhorn(passes, *masses.at(p), f[p].numpy(), g[p].numpy(), max_iter, tol)
+            iterations[p], errors[p], values[p] = found
+    else:
+        _run(
+            numba_entry.sinkhorn_of_problems,
+            problem,
+            cost,
+            *masses,
+            f.numpy(),
+            g.numpy(),
+            max_iter,
+            tol,
+            iterations.numpy(),
+            errors.numpy(),
+            values.numpy(),
+        )
     epsilon = problem.epsilon
     return Solution(f * epsilon, g * epsilon, iterations, errors, transport=values * epsilon)
 
@@ -53,33 +60,30 @@ def sinkhorn(problem: Problem, *, max_iter: int, tol: float, init: Potentials | 
 def transport_value(problem: Problem, f: Tensor, g: Tensor) -> Tensor:
     """⟨P, C⟩, (P,)."""
     out = torch.zeros_like(problem.a[:, 0])
-    masses = _Masses.of(problem)
-    _run(
-        numba_entry.transport_range,
-        problem,
-        _cost(problem),
-        masses.log_a,
-        masses.log_b,
-        (f / problem.epsilon).contiguous().numpy(),
-        (g / problem.epsilon).contiguous().numpy(),
-        out.numpy(),
-    )
+    cost, masses = _cost(problem), _Masses.of(problem)
+    potentials = [(each / problem.epsilon).contiguous().numpy() for each in (f, g)]
+    if _is_large(problem):
+        for p, passes in enumerate(_passes(problem, cost, masses)):
+            _, log_a, _, log_b = masses.at(p)
+            out[p] = cpu_large.transport_value(passes, log_a, log_b, *(each[p] for each in potentials))
+    else:
+        logarithms = (masses.log_a, masses.log_b)
+        _run(numba_entry.transport_of_problems, problem, cost, *logarithms, *potentials, out.numpy())
     return out * problem.epsilon
 
 
 def value_gradient(problem: Problem, f: Tensor, g: Tensor, *, exact: bool) -> ValueGradient:
     """Gradient of ⟨P, C⟩ at the fixed point, or the envelope's, with respect to the points' values, a and b."""
     found = ValueGradient(*(torch.zeros(x.shape, dtype=x.dtype) for x in (f, g, f, g)))
-    _run(
-        numba_entry.gradient_range,
-        problem,
-        _cost(problem),
-        *_Masses.of(problem),
-        (f / problem.epsilon).contiguous().numpy(),
-        (g / problem.epsilon).contiguous().numpy(),
-        exact,
-        *(x.numpy() for x in found),
-    )
+    cost, masses = _cost(problem), _Masses.of(problem)
+    potentials = [(each / problem.epsilon).contiguous().numpy() for each in (f, g)]
+    out = [each.numpy() for each in found]
+    if _is_large(problem):
+        for p, passes in enumerate(_passes(problem, cost, masses)):
+            given = (*masses.at(p), *(each[p] for each in potentials), exact)
+            cpu_large.value_gradient(passes, *given, *(each[p] for each in out))
+    else:
+        _run(numba_entry.gradient_of_problems, problem, cost, *masses, *potentials, exact, *out)
     if not exact:
         return found._replace(a=f, b=g)
     return found._replace(a=found.a * problem.epsilon, b=found.b * problem.epsilon)
@@ -97,6 +101,22 @@ class _Masses(NamedTuple):
         a = _padded(problem.a, ROWS)
         b = _padded(problem.b, _lanes(problem.b))
         return _Masses(a.numpy(), log_weights(a).numpy(), b.numpy(), log_weights(b).numpy())
+
+    def at(self, p: int) -> _Masses:
+        """Those of one problem."""
+        return _Masses(*(each[p] for each in self))
+
+
+def _is_large(problem: Problem) -> bool:
+    rows, columns = _padded_size(problem)
+    return rows * columns * problem.b.element_size() > _KEPT_BYTES
+
+
+def _passes(problem: Problem, cost: tuple[Any, ...], masses: _Masses) -> Iterator[cpu_large.Passes]:
+    count, rows = problem.a.shape
+    for p in range(count):
+        a, _, b, _ = masses.at(p)
+        yield cpu_large.Passes(cost, p, a, b, rows)
 
 
 def _cost(problem: Problem) -> tuple[Any, ...]:
@@ -146,15 +166,18 @@ def _run(kernel: Callable[..., int], problem: Problem, *arguments: Any) -> None:
 
 
 def _space(problem: Problem) -> tuple[Any, ...]:
-    """Room of one thread: the plan or ROWS rows of it, ROWS of the cost, vectors over rows and columns, two of ROWS."""
-    rows, columns = _round_up(problem.a.shape[1], ROWS), _round_up(problem.b.shape[1], _lanes(problem.b))
-    kept = rows if rows * columns * problem.b.element_size() <= _KEPT_BYTES else ROWS
-    shapes = ((kept, columns), (ROWS, columns), (5, rows), (8, columns), (ROWS,), (ROWS,))
+    """Room of one thread: the plan, ROWS rows of the cost, vectors over rows and columns, two of ROWS."""
+    rows, columns = _padded_size(problem)
+    shapes = ((rows, columns), (ROWS, columns), (5, rows), (8, columns), (ROWS,), (ROWS,))
     return tuple(torch.zeros(shape, dtype=problem.b.dtype).numpy() for shape in shapes)
 
 
 def _lanes(x: Tensor) -> int:
     return VECTOR_BYTES // x.element_size()
+
+
+def _padded_size(problem: Problem) -> tuple[int, int]:
+    return _round_up(problem.a.shape[1], ROWS), _round_up(problem.b.shape[1], _lanes(problem.b))
 
 
 def _round_up(size: int, step: int) -> int:

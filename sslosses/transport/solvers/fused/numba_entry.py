@@ -1,7 +1,7 @@
-"""What Python calls of the compiled kernels: loops over a range of problems, kept in numba's cache.
+"""What Python calls of the compiled kernels, kept in numba's cache: loops over a range of problems, and of rows.
 
 numba takes a function from its cache as long as the file of that function looks the same; what it calls may have
-changed, as after an upgrade. Closures it compares by value, so these three have a checksum of all sources in theirs.
+changed, as after an upgrade. Closures it compares by value, so these have a checksum of all sources in theirs.
 """
 
 from __future__ import annotations
@@ -12,13 +12,17 @@ from typing import Any
 
 from numba import njit
 
+from sslosses.transport.solvers.fused import numba_ranges
 from sslosses.transport.solvers.fused.numba_gradient import transport_value, value_gradient
+from sslosses.transport.solvers.fused.numba_plan import column_softmax
 from sslosses.transport.solvers.fused.numba_sinkhorn import sinkhorn
 
+_entry = njit(nogil=True, error_model="numpy", cache=True)
 
-def _compiled(sources: int) -> Any:
-    @njit(nogil=True, error_model="numpy", cache=True)
-    def sinkhorn_range(
+
+def _of_problems(sources: int) -> Any:
+    @_entry
+    def sinkhorn_of_problems(
         first: int,
         last: int,
         cost: Any,
@@ -41,16 +45,16 @@ def _compiled(sources: int) -> Any:
             )
         return sources
 
-    @njit(nogil=True, error_model="numpy", cache=True)
-    def transport_range(
+    @_entry
+    def transport_of_problems(
         first: int, last: int, cost: Any, log_a: Any, log_b: Any, f: Any, g: Any, out: Any, space: Any
     ) -> int:
         for p in range(first, last):
             out[p] = transport_value(cost, p, log_a[p], log_b[p], f[p], g[p], space)
         return sources
 
-    @njit(nogil=True, error_model="numpy", cache=True)
-    def gradient_range(
+    @_entry
+    def gradient_of_problems(
         first: int,
         last: int,
         cost: Any,
@@ -86,8 +90,85 @@ def _compiled(sources: int) -> Any:
             )
         return sources
 
-    return sinkhorn_range, transport_range, gradient_range
+    return sinkhorn_of_problems, transport_of_problems, gradient_of_problems
 
 
-_SOURCES = sorted(Path(__file__).parent.glob("numba_*.py"))
-sinkhorn_range, transport_range, gradient_range = _compiled(zlib.crc32(b"".join(p.read_bytes() for p in _SOURCES)))
+def _of_rows(sources: int) -> Any:
+    @_entry
+    def log_range(*arguments: Any) -> Any:
+        return numba_ranges.log_range(*arguments), sources
+
+    @_entry
+    def scale_range(*arguments: Any) -> Any:
+        return numba_ranges.scale_range(*arguments), sources
+
+    @_entry
+    def value_range(*arguments: Any) -> Any:
+        return numba_ranges.value_range(*arguments), sources
+
+    @_entry
+    def rows_without_mass(*arguments: Any) -> Any:
+        return numba_ranges.rows_without_mass(*arguments), sources
+
+    @_entry
+    def moments_range(*arguments: Any) -> Any:
+        return numba_ranges.moments_range(*arguments), sources
+
+    @_entry
+    def project_range(*arguments: Any) -> Any:
+        return numba_ranges.project_range(*arguments), sources
+
+    @_entry
+    def dot_range(*arguments: Any) -> Any:
+        return numba_ranges.dot_range(*arguments), sources
+
+    @_entry
+    def row_means_without_mass(*arguments: Any) -> Any:
+        return numba_ranges.row_means_without_mass(*arguments), sources
+
+    @_entry
+    def gradient_range(*arguments: Any) -> Any:
+        return numba_ranges.gradient_range(*arguments), sources
+
+    @_entry
+    def column_potentials(cost: Any, p: int, columns: Any, rows: int, log_rows: Any, g: Any, room: Any) -> int:
+        for j in columns:
+            g[j] = -column_softmax(cost, p, j, log_rows, room, rows)[1]
+        return sources
+
+    @_entry
+    def column_means(cost: Any, p: int, columns: Any, rows: int, log_rows: Any, lam: Any, mu: Any, room: Any) -> int:
+        for j in columns:
+            mu[j] = numba_ranges.column_mean(cost, p, j, rows, log_rows, lam, room)
+        return sources
+
+    return (
+        log_range,
+        scale_range,
+        value_range,
+        rows_without_mass,
+        moments_range,
+        project_range,
+        dot_range,
+        row_means_without_mass,
+        gradient_range,
+        column_potentials,
+        column_means,
+    )
+
+
+_SOURCES = zlib.crc32(b"".join(path.read_bytes() for path in sorted(Path(__file__).parent.glob("numba_*.py"))))
+sinkhorn_of_problems, transport_of_problems, gradient_of_problems = _of_problems(_SOURCES)
+(
+    log_range,
+    scale_range,
+    value_range,
+    rows_without_mass,
+    moments_range,
+    project_range,
+    dot_range,
+    row_means_without_mass,
+    gradient_range,
+    column_potentials,
+    column_means,
+) = _of_rows(_SOURCES)

@@ -9,37 +9,21 @@ from typing import Any
 
 import numpy as np
 
-from sslosses.transport.solvers.fused.numba_passes import (
-    dot_rows,
-    exp_rows,
-    gradient_of_rows,
-    moments_of_rows,
-    project_rows,
+from sslosses.transport.solvers.fused.numba_plan import control, loops, shifted
+from sslosses.transport.solvers.fused.numba_ranges import (
+    column_mean,
+    dot_range,
+    gradient_range,
+    moments_range,
+    project_range,
+    row_means_without_mass,
+    value_range,
 )
-from sslosses.transport.solvers.fused.numba_plan import (
-    column_softmax,
-    control,
-    cost_entry,
-    cost_rows,
-    loops,
-    plan_rows,
-    shifted,
-    softmax_rows,
-)
-from sslosses.transport.solvers.fused.numba_vectors import ROWS
 
 
 @loops
 def _inner(x: Any, y: Any) -> float:
     total = 0.0
-    for k in range(x.shape[0]):
-        total += x[k] * y[k]
-    return total
-
-
-@loops
-def _dot(x: Any, y: Any) -> Any:
-    total = x.dtype.type(0)
     for k in range(x.shape[0]):
         total += x[k] * y[k]
     return total
@@ -75,11 +59,7 @@ def transport_value(cost: Any, p: int, log_a: Any, log_b: Any, f: Any, g: Any, s
     rows = f.shape[0]
     shifted(f, log_a, log_rows)
     shifted(g, log_b, log_columns)
-    total = 0.0
-    for i in range(0, rows, ROWS):
-        plan_rows(cost, p, i, rows, log_rows, log_columns, ground, plan, 0, mass)
-        for k in range(min(ROWS, rows - i)):
-            total += _dot(plan[k], ground[k])
+    total: float = value_range(cost, p, 0, rows, rows, log_rows, log_columns, mass, plan, ground)
     return total
 
 
@@ -95,13 +75,9 @@ def _adjoint(cost: Any, p: int, rows: int, space: Any) -> None:
     residual, z, direction, image = over_columns[3], over_columns[4], over_columns[5], over_columns[6]
     mu = over_columns[7]
     width = plan.shape[1]
-    kept = plan.shape[0] >= rows
     for column in (of_moved, of_mass, mu, image):
         column[:] = 0
-    for i in range(0, rows, ROWS):
-        at = i if kept else 0
-        plan_rows(cost, p, i, rows, log_rows, log_columns, ground, plan, at, mass)
-        moments_of_rows(plan, at, ground, mass, i, moved, of_moved, of_mass, image)
+    moments_range(cost, p, 0, rows, rows, log_rows, log_columns, mass, moved, of_moved, of_mass, image, plan, ground)
 
     _quotient(of_moved, of_mass, z)
     limit = np.finfo(plan.dtype).eps ** 1.7 * _inner(of_moved, z)
@@ -116,11 +92,7 @@ def _adjoint(cost: Any, p: int, rows: int, space: Any) -> None:
         if not rz > limit:
             break
         image[:] = 0
-        for i in range(0, rows, ROWS):
-            at = i if kept else 0
-            if not kept:
-                plan_rows(cost, p, i, rows, log_rows, log_columns, ground, plan, at, lam)
-            project_rows(plan, at, direction, mass, i, image)
+        project_range(cost, p, 0, rows, rows, log_rows, log_columns, direction, mass, lam, image, plan, ground)
         for j in range(width):
             image[j] = of_mass[j] * direction[j] - image[j]
         curvature = _inner(direction, image)
@@ -138,11 +110,7 @@ def _adjoint(cost: Any, p: int, rows: int, space: Any) -> None:
             direction[j] = z[j] + rz_next / rz * direction[j]
         rz = rz_next
 
-    for i in range(0, rows, ROWS):
-        at = i if kept else 0
-        if not kept:
-            plan_rows(cost, p, i, rows, log_rows, log_columns, ground, plan, at, lam)
-        dot_rows(plan, at, mu, lam, i)
+    dot_range(cost, p, 0, rows, rows, log_rows, log_columns, mu, lam, plan, ground)
     for i in range(lam.shape[0]):
         lam[i] = moved[i] - lam[i]
     _quotient(lam, mass, lam)
@@ -150,28 +118,14 @@ def _adjoint(cost: Any, p: int, rows: int, space: Any) -> None:
 
 @control
 def _define_without_mass(cost: Any, p: int, a: Any, b: Any, rows: int, columns: int, space: Any) -> None:
-    """λ and μ of points without mass: the mean of C less the other side's, under the plan's conditional."""
+    """λ and μ of points without mass, which the adjoint leaves at 0."""
     _, ground, over_rows, over_columns, _, _ = space
-    log_rows, totals, lowest, weights, lam = over_rows[0], over_rows[1], over_rows[2], over_rows[3], over_rows[4]
+    log_rows, totals, lowest, room, lam = over_rows[0], over_rows[1], over_rows[2], over_rows[3], over_rows[4]
     log_columns, mu = over_columns[0], over_columns[7]
-    for i in range(0, rows, ROWS):
-        count = min(ROWS, rows - i)
-        if a[i : i + count].min() == 0:
-            softmax_rows(cost, p, i, rows, log_columns, ground, ground, 0, lowest, totals)
-            for k in range(count):
-                if a[i + k] == 0:
-                    mean = 0.0
-                    for j in range(columns):
-                        mean += ground[k, j] * (cost_entry(cost, p, i + k, j) - mu[j])
-                    lam[i + k] = mean / totals[i + k]
+    row_means_without_mass(cost, p, 0, rows, rows, a, log_columns, mu, columns, lam, lowest, totals, ground, ground)
     for j in range(columns):
         if b[j] == 0:
-            total = column_softmax(cost, p, j, log_rows, weights, rows)[0]
-            mean = 0.0
-            for i in range(rows):
-                if weights[i] > 0:
-                    mean += weights[i] * (cost_entry(cost, p, i, j) - lam[i])
-            mu[j] = mean / total
+            mu[j] = column_mean(cost, p, j, rows, log_rows, lam, room)
 
 
 @control
@@ -195,9 +149,8 @@ def value_gradient(
     plan, ground, over_rows, over_columns, _, _ = space
     log_rows, mass, found, lam = over_rows[0], over_rows[1], over_rows[3], over_rows[4]
     log_columns, of_columns, mu = over_columns[0], over_columns[1], over_columns[7]
-    source, target, value_weight = cost[1], cost[2], cost[5]
+    value_weight = cost[5]
     rows, columns = f.shape[0], g.shape[0]
-    kept = plan.shape[0] >= rows
     shifted(f, log_a, log_rows)
     shifted(g, log_b, log_columns)
     lam[:] = 0
@@ -209,14 +162,8 @@ def value_gradient(
         of_b[:] = mu[:columns]
     if value_weight == 0:
         return
-    share = plan.dtype.type(1 if exact else 0)
     of_columns[:] = 0
-    for i in range(0, rows, ROWS):
-        at = i if kept else 0
-        cost_rows(cost, p, i, rows, ground)
-        if not (kept and exact):
-            exp_rows(ground, log_rows, log_columns, i, plan, at, mass)
-        gradient_of_rows(plan, at, ground, share, lam, mu, source[p], target[p], i, found, of_columns)
+    gradient_range(cost, p, 0, rows, rows, exact, log_rows, log_columns, lam, mu, mass, found, of_columns, plan, ground)
     for i in range(rows):
         of_source[i] = value_weight * found[i]
     for j in range(columns):
