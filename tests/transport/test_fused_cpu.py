@@ -20,6 +20,7 @@ if not available()["fused"]:
 from numba import njit
 
 from sslosses import _threads as threads
+from sslosses.transport.problem import Problem
 from sslosses.transport.solvers.fused import cpu, cpu_large
 from sslosses.transport.solvers.fused.numba_passes import exp_rows
 
@@ -158,6 +159,18 @@ def test_many_rows_of_few_columns_from_a_far_start(path):
     ours, theirs = (solve(cost, solver=solver, **options) for solver in ("fused", "dense"))
     close(ours.value(), theirs.value(), 1e-5)
     close(ours.potentials[1], theirs.potentials[1], 1e-5)
+
+
+def test_a_matrix_and_the_value_of_given_potentials(path):
+    cost, a, b = clouds(3, 21, 34, zeros=True)
+    options = {"epsilon": 0.08, "max_iter": 50, "tol": 1e-6}
+    ours, theirs = (solve(cost.dense(), a, b, solver=solver, **options) for solver in ("fused", "dense"))
+    assert ours.iterations.tolist() == theirs.iterations.tolist()
+    for mine, other in zip(ours.potentials, theirs.potentials, strict=True):
+        close(mine, other, 1e-12)
+    close(ours.value(), theirs.value(), 1e-12)
+    problem = Problem(cost, a, b, 0.08)
+    close(cpu.transport_value(problem, *theirs.potentials), theirs.value(), 1e-12)
 
 
 def test_a_grid_without_values(path):
