@@ -78,6 +78,7 @@ class Passes:
         each_on_threads(do, len(parts))
 
 
+@np.errstate(all="ignore")  # as in the kernels, what is not a number is not news
 def sinkhorn(
     passes: Passes, a: Any, log_a: Any, b: Any, log_b: Any, f: Any, g: Any, max_iter: int, tol: float
 ) -> tuple[int, float, float]:
@@ -118,6 +119,7 @@ def sinkhorn(
     return iterations, error, float(sum(values))
 
 
+@np.errstate(all="ignore")
 def transport_value(passes: Passes, log_a: Any, log_b: Any, f: Any, g: Any) -> float:
     """⟨P, C⟩."""
     log_rows, totals = passes.room(2, passes.height)
@@ -128,6 +130,7 @@ def transport_value(passes: Passes, log_a: Any, log_b: Any, f: Any, g: Any) -> f
     return float(sum(values))
 
 
+@np.errstate(all="ignore")
 def value_gradient(
     passes: Passes, a: Any, log_a: Any, b: Any, log_b: Any, f: Any, g: Any, exact: bool, *out: Any
 ) -> None:
@@ -197,8 +200,7 @@ def _shift(potential: Any, log_mass: Any, out: Any) -> None:
 def _scaling(mass: Any, sums: Any, has_mass: Any) -> Any:
     """mass/sums, or nothing where one of them is out of range."""
     new = np.ones_like(sums)
-    with np.errstate(all="ignore"):
-        np.divide(mass, sums, out=new, where=has_mass)
+    np.divide(mass, sums, out=new, where=has_mass)
     return new if ((new > LEAST) & (new < MOST)).all() else None
 
 
