@@ -37,7 +37,7 @@ class Passes:
     def __init__(self, cost: tuple[Any, ...], p: int, a: Any, b: Any, rows: int) -> None:
         """Divide the rows into ranges."""
         self.cost, self.p, self.rows = cost, p, rows
-        self.height, self.width, self.dtype = a.shape[0], b.shape[0], b.dtype
+        self.height, self.width, self.dtype = a.shape[0], b.shape[0], torch.from_numpy(b).dtype
         step = -(-rows // (_PARTS * ROWS)) * ROWS
         self._ranges = [(first, min(first + step, rows)) for first in range(0, rows, step)]
         self._rooms: deque[Any] = deque()
@@ -45,7 +45,7 @@ class Passes:
 
     def room(self, *shape: int) -> Any:
         """Zeros that begin where vectors have to."""
-        return torch.zeros(shape, dtype=torch.from_numpy(np.empty(0, self.dtype)).dtype).numpy()
+        return torch.zeros(shape, dtype=self.dtype).numpy()
 
     def over_rows(self, kernel: Callable[..., Any], *arguments: Any, sums: Sequence[int] = ()) -> tuple[Any, list[Any]]:
         """What the kernel returns and what it adds up in arrays of these lengths, over all ranges, in float64."""
@@ -166,7 +166,7 @@ def _adjoint(passes: Passes, log_rows: Any, log_columns: Any, lam: Any, mu: Any)
         # Off the null space, where rounding would build up as the system has no curvature along it.
         return residual - residual.sum() / of_mass.sum() * of_mass
 
-    limit = np.finfo(passes.dtype).eps ** 1.7 * (of_moved @ _quotient(of_moved, of_mass))
+    limit = torch.finfo(passes.dtype).eps ** 1.7 * (of_moved @ _quotient(of_moved, of_mass))
     residual = projected(of_moved - image)
     direction = z = _quotient(residual, of_mass)
     solution, rz = np.zeros_like(z), residual @ z
