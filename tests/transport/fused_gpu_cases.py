@@ -1,6 +1,7 @@
-"""The Triton kernels against the dense solver; run by ``test_fused_gpu.py`` in a process of its own.
+"""The Triton kernels against the dense solver; run by ``test_fused_gpu.py`` in processes of their own.
 
-On a machine without a GPU they run in Triton's interpreter, which has to be switched on before triton is imported.
+On a machine without a GPU they run in Triton's interpreter, which has to be switched on before triton is imported, and
+with the plugin ``fused_gpu_emulated``.
 """
 
 import numpy as np
@@ -104,7 +105,9 @@ def test_the_same_iterates(rows, columns):
     assert_agree(*make(rows, columns), epsilon=0.5 if large else 0.05, max_iter=2 if large else 6, tol=1e-12)
 
 
-@pytest.mark.parametrize(("rows", "columns"), [(20, 21), (128, 30), (129, 5), (5, 256), (4, 257)])
+@pytest.mark.parametrize(
+    ("rows", "columns"), [(20, 21), (16, 16), (49, 49), (98, 98), (128, 30), (196, 196), (129, 5), (5, 256), (4, 257)]
+)
 def test_float32(rows, columns):
     assert_agree(*make(rows, columns, torch.float32), 1e-4, epsilon=0.1, max_iter=5, tol=1e-9)
 

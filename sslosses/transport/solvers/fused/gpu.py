@@ -182,16 +182,21 @@ def _described(cost: PointcloudCost) -> tuple[tuple[Tensor, ...], int, tuple[flo
 
 def _blocks(dtype: torch.dtype, rows: int, columns: int) -> dict[str, int | bool]:
     """Options of a kernel that holds the whole kernel matrix: its size, and warps for it."""
-    x, y = (max(16, triton.next_power_of_2(size)) for size in (rows, columns))
+    x, y = max(16, triton.next_power_of_2(rows)), _width(columns)
     # At 128 registers two programs of 8 warps share a multiprocessor; what spills is used outside the iterations.
     return _options(dtype, x, y, max(1, min(8, x * y * dtype.itemsize // 4096)), registers=128)
 
 
 def _strips(dtype: torch.dtype, columns: int) -> dict[str, int | bool]:
     """Options of a kernel that holds some rows of the kernel matrix, as many as fill 4 warps."""
-    y = max(16, triton.next_power_of_2(columns))
+    y = _width(columns)
     # At 168 registers three programs share a multiprocessor, and nothing that the iterations use spills.
     return _options(dtype, 8192 // (dtype.itemsize * y), y, 4, registers=168)
+
+
+def _width(columns: int) -> int:
+    # At least two of a row's entries in a thread: see ``_dot`` for what becomes of a single product in a sum over lanes.
+    return max(32, int(triton.next_power_of_2(columns)))
 
 
 def _tiles(dtype: torch.dtype) -> dict[str, int | bool]:

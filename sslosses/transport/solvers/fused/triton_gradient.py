@@ -80,6 +80,13 @@ def _inverse(mass):
 
 
 @triton.jit
+def _dot(x, y):
+    # A product that the compiler fuses with the sum's first step is rounded on one side of it only, so that lanes would
+    # have different sums of the same numbers, and a loop could end for some of them. Nothing fuses with an fma.
+    return _total(tl.fma(x, y, tl.zeros_like(x)))
+
+
+@triton.jit
 def _projected(residual, mass):
     """Off the null space, where rounding would build up as the system has no curvature along it."""
     return residual - mass * (_total(residual) / _total(mass))
@@ -136,19 +143,19 @@ def gradient_resident(
     mu = tl.zeros_like(c)
     residual = _projected(c - _over_rows(plan * _along_rows(inverse_a * r)), mass_b)
     direction = inverse_b * residual
-    rz = _total(residual * direction)
-    goal = _total(c * inverse_b * c) * tl.full((), limit, c.dtype)
+    rz = _dot(residual, direction)
+    goal = _dot(c * inverse_b, c) * tl.full((), limit, c.dtype)
     step = tl.full((), 0, tl.int32)
     while step < 3 * M + 50 and rz > goal:
         through = inverse_a * _over_columns(plan * _along_columns(direction))
         image = mass_b * direction - _over_rows(plan * _along_rows(through))
-        curvature = _total(direction * image)
+        curvature = _dot(direction, image)
         # A direction without curvature lies in the null space up to rounding: nothing is left to gain along it.
         length = tl.where(curvature > 0, rz / curvature, 0.0)
         mu += length * direction
         residual = _projected(residual - length * image, mass_b)
         rest = inverse_b * residual
-        next_rz = tl.where(curvature > 0, _total(residual * rest), 0.0)
+        next_rz = tl.where(curvature > 0, _dot(residual, rest), 0.0)
         direction = rest + next_rz / rz * direction
         rz = next_rz
         step += 1
@@ -237,8 +244,8 @@ def gradient_strips(
     mu = tl.zeros_like(c)
     residual = _projected(c - _over_rows(shares), mass_b)
     direction = inverse_b * residual
-    rz = _total(residual * direction)
-    goal = _total(c * inverse_b * c) * tl.full((), limit, c.dtype)
+    rz = _dot(residual, direction)
+    goal = _dot(c * inverse_b, c) * tl.full((), limit, c.dtype)
     step = tl.full((), 0, tl.int32)
     while step < 3 * M + 50 and rz > goal:
         products = tl.zeros_like(masses)
@@ -250,13 +257,13 @@ def gradient_strips(
             through = tl.load(inverse_a + x, mask=in_x, other=0.0) * _over_columns(plan * _along_columns(direction))
             products += plan * _along_rows(through)
         image = mass_b * direction - _over_rows(products)
-        curvature = _total(direction * image)
+        curvature = _dot(direction, image)
         # A direction without curvature lies in the null space up to rounding: nothing is left to gain along it.
         length = tl.where(curvature > 0, rz / curvature, 0.0)
         mu += length * direction
         residual = _projected(residual - length * image, mass_b)
         rest = inverse_b * residual
-        next_rz = tl.where(curvature > 0, _total(residual * rest), 0.0)
+        next_rz = tl.where(curvature > 0, _dot(residual, rest), 0.0)
         direction = rest + next_rz / rz * direction
         rz = next_rz
         step += 1

@@ -1,0 +1,201 @@
+"""The threads of one block and what they do."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from .arithmetic import ARITHMETIC, COMPARISONS, REGISTERS, TYPES, WIDER, flushed, fused
+from .memory import WARP, Memory, Now
+from .program import Instruction, Program
+
+
+class Block:
+    """Runs a program in all threads at once, or in those at the same place."""
+
+    def __init__(self, program: Program, block: int, threads: int, given: list[Any], memory: Memory, shared: Memory):
+        self.program, self.given, self.memory, self.shared = program, given, memory, shared
+        self.block, self.size, self.everyone = block, threads, np.ones(threads, bool)
+        self.step, self.barrier, self.of_warps = 0, 0, np.zeros(threads // WARP, int)
+        self.registers = {name: np.zeros(threads, REGISTERS[name.rstrip("0123456789")]) for name in program.registers}
+        nought = np.zeros(threads, int)
+        self.special = {"%tid.x": np.arange(threads), "%ctaid.x": nought + block, "global_smem": nought}
+        # What each predicate came out of.
+        self.compared: dict[str, list[np.ndarray]] = {}
+        # The factors of a product that may still be fused with a sum.
+        self.factors: dict[str, list[np.ndarray]] = {}
+
+    def run(self) -> None:
+        places, waiting = np.zeros(self.size, int), np.zeros(self.size, bool)
+        place, active = 0, self.everyone
+        end = len(self.program.instructions)
+        while place < end:
+            each = self.program.instructions[place]
+            run = active & (self.registers[each.guard] ^ each.negated) if each.guard else active
+            self.step += 1
+            try:
+                if each.name in ("bra", "ret"):
+                    self.check_parting(place, each, active)
+                    places[active] = place + 1
+                    places[run] = end if each.name == "ret" else self.program.labels[each.operands[0]]
+                elif each.text.startswith("bar.sync"):
+                    places[active] = place + 1
+                    waiting |= run
+                    if waiting.all():
+                        assert (places == place + 1).all(), "threads wait at different barriers"
+                        waiting[:], self.barrier = False, self.step
+                else:
+                    self.execute(each, run)
+                    if active is self.everyone:
+                        place += 1
+                        continue
+                    places[active] += 1
+                place, active = self.next(places, waiting)
+            except AssertionError as error:
+                raise AssertionError(f"{error}: {each.text} of {each.line}") from None
+
+    def next(self, places: np.ndarray, waiting: np.ndarray) -> tuple[int, np.ndarray]:
+        """Where to go on, and who does: the threads furthest behind, but only whole warps where they have to meet."""
+        for place in map(int, np.unique(places[~waiting])):
+            active = (places == place) & ~waiting
+            if active.all():
+                return place, self.everyone
+            by_warp = active.reshape(-1, WARP)
+            whole = (by_warp.all(1) == by_warp.any(1)).all()
+            if place < len(self.program.instructions) and (whole or place not in self.program.syncs):
+                return place, active
+        raise AssertionError("threads wait for others that do not come")
+
+    def check_parting(self, place: int, each: Instruction, active: np.ndarray) -> None:
+        """Going the same way is no chance where it has to be: all threads compare the same numbers."""
+        if place in self.program.partings:
+            for value in self.compared.get(each.guard, []):
+                of_them = value[active]
+                assert np.isnan(of_them).all() or (of_them == of_them[0]).all(), "threads compare different numbers"
+
+    def read(self, operand: str, kind: type) -> np.ndarray:
+        if operand in self.registers:
+            return self.registers[operand].view(kind)
+        if operand in self.special:
+            return self.special[operand].astype(kind)
+        if operand[:2] in ("0f", "0d"):
+            bits = np.uint32 if operand[1] == "f" else np.uint64
+            return np.full(self.size, int(operand[2:], 16), bits).view(kind)
+        return np.full(self.size, int(operand.rstrip("U"), 0)).astype(kind)
+
+    def write(self, operand: str, value: np.ndarray, run: np.ndarray) -> None:
+        self.factors.pop(operand, None)
+        if operand != "_":
+            register = self.registers[operand]
+            np.copyto(register, value.view(register.dtype), where=run)
+
+    def execute(self, each: Instruction, run: np.ndarray) -> None:
+        if each.name in ("ld", "st", "ldmatrix", "stmatrix"):
+            if each.marks[0] == "param":
+                self.parameter(each, run)
+            else:
+                self.move(each, run)
+        elif each.name == "bar":
+            assert each.marks == ("warp", "sync"), "unknown instruction"
+            self.of_warps[run.reshape(-1, WARP).all(1)] = self.step
+        elif run.any():
+            target, *sources = each.operands
+            if isinstance(target, tuple):
+                halves = self.read(sources[0], np.uint64).view(np.uint32).reshape(-1, 2)
+                for i, half in enumerate(target):
+                    self.write(half, halves[:, i].copy(), run)
+            else:
+                self.write(target, self.result(each, TYPES[each.marks[-1]], sources), run)
+                self.remember(each, target, sources, run)
+
+    def result(self, each: Instruction, kind: type, sources: list[Any]) -> np.ndarray:
+        name, marks = each.name, each.marks
+        if name == "mov" and isinstance(sources[0], tuple):
+            return np.stack([self.read(half, np.uint32) for half in sources[0]], 1).reshape(-1).view(np.uint64)
+        if name == "mov":
+            return self.read(sources[0], kind)
+        if name == "cvt":
+            return self.read(sources[0], kind).astype(TYPES[marks[-2]])
+        if name == "setp":
+            return COMPARISONS[marks[0]](*(self.read(source, kind) for source in sources))  # type: ignore[no-any-return]
+        if name == "selp":
+            first, second, which = (
+                self.read(source, of) for source, of in zip(sources, (kind, kind, bool), strict=True)
+            )
+            return np.where(which, first, second)
+        if name in ("shfl", "redux"):
+            value = self.read(sources[0], kind).reshape(-1, WARP)
+            if name == "redux":
+                assert marks[1] == "min", "unknown instruction"
+                return np.repeat(value.min(1), WARP)
+            other, lane = self.read(sources[1], np.int32).reshape(-1, WARP), np.arange(WARP)
+            return np.take_along_axis(value, {"bfly": lane ^ other, "idx": other}[marks[1]], 1).reshape(-1)
+        assert name in ARITHMETIC, "unknown instruction"
+        kinds = [kind] * len(sources)
+        if name in ("shl", "shr", "bfe"):
+            kinds[1:] = [np.uint32] * (len(sources) - 1)
+        if "wide" in marks:
+            kinds[2:] = [WIDER[kind]] * (len(sources) - 2)
+        values = [self.read(source, of) for source, of in zip(sources, kinds, strict=True)]
+        if "wide" in marks:
+            values[:2] = [value.astype(WIDER[kind]) for value in values[:2]]
+        if "ftz" in marks:
+            values = [flushed(value) for value in values]
+        result = ARITHMETIC[name](*values)
+        product = next((i for i, source in enumerate(sources) if source in self.factors), None)
+        if name in ("add", "sub") and len(marks) == 1 and product is not None:
+            (x, y), other = self.factors[sources[product]], values[1 - product]
+            if name == "sub":
+                x, other = (x, -other) if product == 0 else (-x, other)
+            result = fused(x, y, other)
+        if result.dtype.kind == "f":
+            # There is one NaN.
+            result = np.where(np.isnan(result), kind(np.nan), flushed(result) if "ftz" in marks else result)
+        return result
+
+    def remember(self, each: Instruction, target: str, sources: list[Any], run: np.ndarray) -> None:
+        """What a predicate or a product came out of."""
+        if each.name == "setp":
+            self.compared[target] = [self.read(source, TYPES[each.marks[-1]]).copy() for source in sources]
+        elif each.marks[-1] == "pred":
+            self.compared[target] = [value for source in sources for value in self.compared.get(source, [])]
+        elif each.name == "mul" and each.marks in (("f32",), ("f64",)) and run.all():
+            self.factors[target] = [self.read(source, TYPES[each.marks[0]]).copy() for source in sources]
+
+    def parameter(self, each: Instruction, run: np.ndarray) -> None:
+        target, (name, _) = each.operands
+        given = self.given[int(name.rpartition("_")[2])]
+        # Of the numbers, only those of float64 have a point.
+        bits = np.float64(given).view(np.uint64) if isinstance(given, float) else given
+        value = np.full(self.size, bits).astype(TYPES[each.marks[-1]])
+        self.write(target, value.astype(np.int64) if self.registers[target].itemsize > value.itemsize else value, run)
+
+    def move(self, each: Instruction, run: np.ndarray) -> None:
+        """Between registers and memory."""
+        now, threads = Now(self.block, self.step, self.barrier, self.of_warps), np.flatnonzero(run)
+        memory = self.shared if "shared" in each.marks else self.memory
+        load = each.name.startswith("ld")
+        registers, (base, offset) = each.operands if load else each.operands[::-1]
+        registers = registers if isinstance(registers, tuple) else (registers,)
+        start = self.read(base, np.uint32 if memory is self.shared else np.uint64).astype(np.int64) + offset
+        if each.name.endswith("matrix"):
+            # Of a matrix, eight lanes say where its rows of 16 bytes are, and each lane has 4 bytes of one.
+            lane, width, alignment = np.arange(WARP), 4, 16
+            starts = [
+                (start.reshape(-1, WARP)[:, 8 * i + lane // 4] + 4 * (lane % 4)).reshape(-1)
+                for i in range(len(registers))
+            ]
+            used = start.reshape(-1, WARP)[:, : 8 * len(registers)]
+        else:
+            width = np.dtype(TYPES[each.marks[-1]]).itemsize
+            starts = [start + width * i for i in range(len(registers))]
+            used, alignment = start[run], width * len(registers)
+        assert (used % alignment == 0).all(), "not aligned"
+        for register, addresses in zip(registers, starts, strict=True):
+            value = self.registers[register].astype(f"u{width}")
+            if load:
+                value[run] = memory.load(addresses[run], width, threads, now).view(value.dtype).reshape(-1)
+                self.write(register, value, run)
+            else:
+                memory.store(addresses[run], value[run].view(np.uint8).reshape(-1, width), threads, now)
