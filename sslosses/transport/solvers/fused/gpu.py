@@ -195,7 +195,7 @@ def _strips(dtype: torch.dtype, columns: int) -> dict[str, int | bool]:
 
 
 def _width(columns: int) -> int:
-    # At least two of a row's entries in a thread: see ``_dot`` for what becomes of a single product in a sum over lanes.
+    # At least two of a row's entries in a thread: ``_dot`` says what becomes of one in a sum over lanes.
     return max(32, int(triton.next_power_of_2(columns)))
 
 
