@@ -91,8 +91,11 @@ def assert_agree(cost, a, b, tolerance=1e-9, of_gradient=None, **options):
 
 
 # One program holds at most 64 × 64 in float64 and 128 × 128 in float32, or some rows of 128 and 256. Blocks are powers
-# of two from 16.
-SIZES = [(1, 1), (1, 5), (5, 1), (5, 7), (16, 17), (17, 16), (64, 64), (65, 7), (7, 65), (70, 66), (6, 128), (35, 129)]
+# of two, from 16 rows and 32 columns.
+SIZES = [
+    (1, 1), (1, 5), (5, 1), (5, 7), (16, 17), (17, 16), (49, 49), (64, 64), (65, 7), (7, 65), (70, 66), (6, 128),
+    (35, 129), (1, 300),
+]  # fmt: skip
 # Each of the three kernels.
 KERNELS = pytest.mark.parametrize(("rows", "columns"), [(10, 8), (66, 8), (8, 130)])
 
@@ -190,6 +193,11 @@ def test_a_matrix(rows, columns, shared):
     matrix = cost.dense()[0] if shared else cost.dense().mT.contiguous().mT
     result = assert_agree(matrix, a, b, epsilon=0.05, max_iter=8, tol=1e-12)
     assert result.problem.cost.shape[0] == (1 if shared else 3)
+
+
+def test_a_matrix_as_large_as_that_of_training():
+    cost, a, b = make(98, 98, torch.float32)
+    assert_agree(cost.dense(), a, b, 1e-4, epsilon=0.1, max_iter=5, tol=1e-9)
 
 
 @KERNELS

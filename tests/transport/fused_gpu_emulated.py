@@ -1,4 +1,4 @@
-"""A plugin of pytest: launches of Triton kernels run as an H100's machine would, from their PTX, on the CPU.
+"""A plugin of pytest: launches of the Triton kernels run what they compile to for an H100, on the CPU.
 
 ``fused_gpu_cases.py`` is run with it by ``test_fused_gpu.py``.
 """

@@ -3,17 +3,34 @@
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 pytest.importorskip("triton", minversion="3.4")
 sys.path.insert(0, str(Path(__file__).parent))
 
+import ptx
 import triton
 import triton.language as tl
 from fused_gpu_emulated import Emulated
 
 SIZE = 128
+TRIPLED_AND_ONE = """
+{
+    .reg .b32 %r<2>;
+    .reg .b64 %rd<3>;
+    ld.param.b64 %rd0, [tripled_param_0];
+    mov.u32 %r0, %tid.x;
+    mul.wide.u32 %rd1, %r0, 4;
+    add.s64 %rd2, %rd0, %rd1;
+    ld.global.b32 %r1, [%rd2];
+    mul.f32 %r1, %r1, 0f40400000;
+    add.f32 %r1, %r1, 0f3F800000;
+    st.global.b32 [%rd2], %r1;
+    ret;
+}
+"""
 
 
 def reversed_twice(x, there, back, barrier: tl.constexpr, N: tl.constexpr):
@@ -69,6 +86,12 @@ def test_what_a_kernel_writes():
     launch(reversed_twice, x, there, back, barrier=True, N=SIZE)
     assert torch.equal(there, x)
     assert torch.equal(back, x.flip(0))
+
+
+def test_a_product_in_the_place_of_its_factor():
+    numbers = np.arange(32, dtype=np.float32)
+    ptx.launch(TRIPLED_AND_ONE, 1, 32, 0, [numbers])
+    assert (numbers == 3 * np.arange(32) + 1).all()
 
 
 def test_a_missing_barrier():

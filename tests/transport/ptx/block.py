@@ -39,7 +39,7 @@ class Block:
                     self.check_parting(place, each, active)
                     places[active] = place + 1
                     places[run] = end if each.name == "ret" else self.program.labels[each.operands[0]]
-                elif each.text.startswith("bar.sync"):
+                elif each.name == "bar" and each.marks == ("sync",):
                     places[active] = place + 1
                     waiting |= run
                     if waiting.all():
@@ -106,8 +106,12 @@ class Block:
                 for i, half in enumerate(target):
                     self.write(half, halves[:, i].copy(), run)
             else:
-                self.write(target, self.result(each, TYPES[each.marks[-1]], sources), run)
-                self.remember(each, target, sources, run)
+                kind = TYPES[each.marks[-1]]
+                result = self.result(each, kind, sources)
+                # Before they are lost: the target can be one of them.
+                of = [self.read(source, kind).copy() for source in sources] if each.name in ("setp", "mul") else []
+                self.write(target, result, run)
+                self.remember(each, target, sources, of, run)
 
     def result(self, each: Instruction, kind: type, sources: list[Any]) -> np.ndarray:
         name, marks = each.name, each.marks
@@ -154,14 +158,16 @@ class Block:
             result = np.where(np.isnan(result), kind(np.nan), flushed(result) if "ftz" in marks else result)
         return result
 
-    def remember(self, each: Instruction, target: str, sources: list[Any], run: np.ndarray) -> None:
+    def remember(
+        self, each: Instruction, target: str, sources: list[Any], of: list[np.ndarray], run: np.ndarray
+    ) -> None:
         """What a predicate or a product came out of."""
         if each.name == "setp":
-            self.compared[target] = [self.read(source, TYPES[each.marks[-1]]).copy() for source in sources]
+            self.compared[target] = of
         elif each.marks[-1] == "pred":
             self.compared[target] = [value for source in sources for value in self.compared.get(source, [])]
         elif each.name == "mul" and each.marks in (("f32",), ("f64",)) and run.all():
-            self.factors[target] = [self.read(source, TYPES[each.marks[0]]).copy() for source in sources]
+            self.factors[target] = of
 
     def parameter(self, each: Instruction, run: np.ndarray) -> None:
         target, (name, _) = each.operands
