@@ -8,7 +8,7 @@ imported torch already.
     python .ci/mutation.py --count 300 --jobs 2  # goes on where an earlier run of the same seed stopped
     python .ci/mutation.py --again               # tries the survivors again, after tests were added
 
-Writes docs/results/mutation.json and docs/results/mutation.md. `reason` of a survivor in the JSON file is written by
+Writes mutation.json and mutation.md in benchmarks/results/. `reason` of a survivor in the JSON file is written by
 hand: why no test can or should tell it from the original. It is kept as long as the line and its mutant are the same.
 """
 
@@ -55,14 +55,14 @@ TESTS = {
         "tests/metrics/test_discrimination.py",
         "tests/metrics/test_functional.py",
         "tests/metrics/test_result.py",
-        "tests/metrics/test_presets.py",
+        "tests/metrics/test_published_protocols.py",
         "tests/metrics/test_localization.py",
     ),
 }
 SOONEST = {  # of those, the one that most likely tells
-    "sslosses/metrics/_samples.py": "tests/metrics/test_targets.py",
-    "sslosses/metrics/_scoring.py": "tests/metrics/test_presets.py",
-    "sslosses/metrics/_tables.py": "tests/metrics/test_result.py",
+    "sslosses/metrics/_pipeline/samples.py": "tests/metrics/test_targets.py",
+    "sslosses/metrics/_pipeline/scorer.py": "tests/metrics/test_published_protocols.py",
+    "sslosses/metrics/_pipeline/tables.py": "tests/metrics/test_result.py",
     "sslosses/metrics/chance.py": "tests/metrics/test_localization.py",
     "sslosses/metrics/localization.py": "tests/metrics/test_localization.py",
     "sslosses/metrics/result.py": "tests/metrics/test_result.py",
@@ -266,7 +266,7 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=1, help="mutants at once")
     parser.add_argument("--again", action="store_true", help="try the survivors without a reason again, nothing else")
     parser.add_argument("--report", action="store_true", help="write the Markdown file from the JSON file")
-    parser.add_argument("--output", type=Path, default=ROOT / "docs" / "results")
+    parser.add_argument("--output", type=Path, default=ROOT / "benchmarks" / "results")
     options = parser.parse_args()
     path = options.output / "mutation.json"
     kept: Row = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {"seed": options.seed, "rows": []}

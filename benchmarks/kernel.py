@@ -7,7 +7,7 @@ second the plan is read.
 
     python benchmarks/kernel.py
 
-Writes benchmarks/results/kernel.json and docs/results/kernel.md.
+Writes benchmarks/results/kernel.json and benchmarks/results/kernel.md.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from pathlib import Path
 
 import torch
 from problems import pairs_of, similarity_maps
-from records import ROOT, Row, described, environment, interleaved, markdown, seconds, spread
+from result_files import ROOT, Row, described, environment, interleaved, markdown, seconds, spread
 
 from sslosses.transport import solve
 
@@ -63,7 +63,6 @@ def main() -> None:
     parser.add_argument("--threads", type=int, nargs="+", default=sorted({1, torch.get_num_threads()}))
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--output", type=Path, default=ROOT / "benchmarks" / "results")
-    parser.add_argument("--docs", type=Path, default=ROOT / "docs")
     options = parser.parse_args()
     run = environment("cpu", max(options.threads))
     rows = [measure(side, batch, n, options.rounds) for n in options.threads for side, batch in SIZES.items()]
@@ -88,7 +87,7 @@ def main() -> None:
     )  # fmt: skip
     for path, text in (
         (options.output / "kernel.json", json.dumps({"run": run, "rows": rows}, indent=1) + "\n"),
-        (options.docs / "results" / "kernel.md", f"{described([run])}\n{table}"),
+        (options.output / "kernel.md", f"{described([run])}\n{table}"),
     ):
         path.parent.mkdir(parents=True, exist_ok=True)
         aside = path.with_suffix(".tmp")

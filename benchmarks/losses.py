@@ -26,7 +26,19 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from peers import SinkhornDistance
-from records import ROOT, Results, Row, described, environment, interleaved, markdown, number, reason, seconds, spread
+from result_files import (
+    ROOT,
+    Results,
+    Row,
+    described,
+    environment,
+    interleaved,
+    markdown,
+    number,
+    reason,
+    seconds,
+    spread,
+)
 from torch import Tensor, nn
 
 from sslosses import ObjectAwareObjective, OCALoss, ORILoss
@@ -379,7 +391,6 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--fresh", action="store_true", help="measure again what the file holds")
     parser.add_argument("--table", action="store_true", help="print the tables of the file and measure nothing")
     parser.add_argument("--output", type=Path, default=ROOT / "benchmarks" / "results")
-    parser.add_argument("--docs", type=Path, default=ROOT / "docs", help="where results/ is")
     options = parser.parse_args(arguments)
     torch.set_num_threads(options.threads)
     if options.step_batch is None:
@@ -402,8 +413,8 @@ def main(arguments: list[str] | None = None) -> None:
                 print(f"training step: {reason(error)}", flush=True)
     text = tables(results)
     print(text)
-    (options.docs / "results").mkdir(parents=True, exist_ok=True)
-    (options.docs / "results" / f"{stem}.md").write_text(text, encoding="utf-8")
+    options.output.mkdir(parents=True, exist_ok=True)
+    (options.output / f"{stem}.md").write_text(text, encoding="utf-8")
 
 
 if __name__ == "__main__":

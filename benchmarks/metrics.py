@@ -10,7 +10,7 @@ that of processes of their own, which score the frames once and eight times over
 
 Without ``--annotations`` the boxes are vggss.json's in the folder SSLOSSES_METADATA, or else synthetic. A run goes on
 where an earlier one stopped; ``--fresh`` starts anew. Results: benchmarks/results/metrics.json and
-docs/results/metrics.md.
+benchmarks/results/metrics.md.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
-from records import ROOT, Results, Row, described, environment, interleaved, markdown, spread
+from result_files import ROOT, Results, Row, described, environment, interleaved, markdown, spread
 from sklearn.metrics import auc, average_precision_score
 
 from sslosses.metrics import SoundLocalization, protocols
@@ -266,7 +266,6 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--fresh", action="store_true", help="measure again what the file holds")
     parser.add_argument("--table", action="store_true", help="print the table of the file and measure nothing")
     parser.add_argument("--output", type=Path, default=ROOT / "benchmarks" / "results")
-    parser.add_argument("--docs", type=Path, default=ROOT / "docs", help="where results/ is")
     parser.add_argument("--memory-of", nargs=2, help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
     torch.set_num_threads(options.threads)
@@ -290,7 +289,7 @@ def main(arguments: list[str] | None = None) -> None:
                 print(key, "done", flush=True)
     text = table(results)
     print(text)
-    written = options.docs / "results" / f"{stem}.md"
+    written = options.output / f"{stem}.md"
     written.parent.mkdir(parents=True, exist_ok=True)
     aside = written.with_suffix(".md.tmp")
     aside.write_text(text, encoding="utf-8")

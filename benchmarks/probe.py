@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from float64 import graded, leaves
 from peers import Contestant, contestants
-from records import Row, reason, synchronise, timed
+from reference import graded, leaves
+from result_files import Row, reason, synchronise, timed
 from transport import MOST, TOL, Case, answered, both_of, forward_of, judged
 
 GROWTH = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32)

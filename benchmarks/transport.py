@@ -12,7 +12,7 @@ whether it survives; then all that did are timed in turns. "forward" is without 
 Presets: target, sizes, grid, epsilon, large, choice, iterations. Modes: "fixed" iterations; "tolerance", until the
 marginal error is 1e-3; "equal", iterations that make averaged updates as accurate as the fixed number of alternating
 ones. A run goes on where an earlier one stopped; ``--fresh`` starts anew. Results: benchmarks/results/transport-*.json,
-docs/results/transport-*.md and docs/figures/transport-*.png.
+benchmarks/results/transport-*.md and docs/figures/transport-*.png.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from float64 import reference
 from peers import Contestant, contestants
 from problems import Pairs, pairs_of, similarity_maps
-from records import ROOT, Results, Row, environment, interleaved, reason, seconds, spread
+from reference import reference
+from result_files import ROOT, Results, Row, environment, interleaved, reason, seconds, spread
 from torch import Tensor
 from transport_report import draw, iterations_table, tables
 
@@ -314,7 +314,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--fresh", action="store_true", help="measure again what the file holds")
     parser.add_argument("--table", action="store_true", help="print the tables of the file and measure nothing")
     parser.add_argument("--output", type=Path, default=ROOT / "benchmarks" / "results")
-    parser.add_argument("--docs", type=Path, default=ROOT / "docs", help="where results/ and figures/ are")
+    parser.add_argument("--figures", type=Path, default=ROOT / "docs" / "figures", help="folder of the plots")
     options = parser.parse_args(arguments)
 
     torch.set_num_threads(options.threads)
@@ -352,9 +352,9 @@ def main(arguments: list[str] | None = None) -> None:
     if results.rows:
         # A line over sizes needs equal numbers of problems.
         if name not in ("iterations", "choice"):
-            text += "\n" + draw(results, options.docs / "figures", stem)
-        (options.docs / "results").mkdir(parents=True, exist_ok=True)
-        (options.docs / "results" / f"{stem}.md").write_text(text.rstrip() + "\n", encoding="utf-8")
+            text += "\n" + draw(results, options.figures, stem)
+        options.output.mkdir(parents=True, exist_ok=True)
+        (options.output / f"{stem}.md").write_text(text.rstrip() + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from records import Results, Row, described, markdown, number, seconds
+from result_files import Results, Row, described, markdown, number, seconds
 
 MODES = {
     "fixed": "Equal iterations",
@@ -203,7 +203,7 @@ def draw(results: Results, folder: Path, stem: str) -> str:
             if len(_all(rows, varied)) > 1:
                 path = folder / f"{stem}-{mode}-{'size' if axis == 'pixels' else 'error'}.png"
                 _draw(rows, axis, unit, path)
-                shown.append(f"![{MODES[mode]}: time by {unit}]({folder.name}/{path.name})\n")
+                shown.append(f"![{MODES[mode]}: time by {unit}](../../docs/{folder.name}/{path.name})\n")
     return "\n".join(shown)
 
 

@@ -21,8 +21,8 @@ extensions = [
     "sphinx.ext.napoleon",
     "sphinx.ext.viewcode",
 ]
-# Tables that benchmarks write, which pages include.
-exclude_patterns = ["_build", "results"]
+
+exclude_patterns = ["_build"]
 
 # A misspelt reference to an object of this library is an error; other packages' pages are not looked up.
 nitpicky = True

@@ -1,9 +1,9 @@
-"""Pictures of every map and mask of the method, for docs/method.md and docs/index.md, on one composed test scene.
+"""Pictures of every map and mask of the method, for two pages of docs/, on one composed test scene.
 
 They come from the model that the default run of the example leaves, and are the same for the same checkpoint:
 
     OMP_NUM_THREADS=1 python examples/train_music.py
-    python docs/make_figures.py --run runs/embedded-seed0
+    python docs/make_figures.py --run runs/composed-seed0
 
 Writes docs/figures/scene.jpg, docs/figures/method-*.png and, by running the blocks of that page, get_started.png.
 """
@@ -46,15 +46,15 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "examples"))
-from avsl.composed.composer import DrawnSource, captions
-from avsl.composed.scenes import Scene, SceneObject
-from avsl.data.clips import Clip
-from avsl.evaluation import HeldOutScenes, load_held_out
-from avsl.inference.checkpoints import open_model, recorded_data
-from avsl.localizer import Localizer
-from avsl.report import draw_boxes, overlay, picture_of
-from avsl.text import encode_captions
-from avsl.training import FOLDERS
+from avsl.data.composed.arrangement import Scene, SceneObject
+from avsl.data.composed.composer import DrawnSource, captions
+from avsl.data.folders import Clip
+from avsl.evaluation.predict import HeldOutScenes, load_held_out
+from avsl.evaluation.report import draw_boxes, overlay, picture_of
+from avsl.model.caption_features import encode_captions
+from avsl.model.checkpoints import open_model, recorded_data
+from avsl.model.localizer import Localizer
+from avsl.training.run import FOLDERS
 
 ROOT = Path(__file__).resolve().parents[1]
 plt.rcParams.update({"font.size": 9, "axes.titlesize": 9, "savefig.dpi": 110})
@@ -281,7 +281,7 @@ def save(figure: Figure, path: Path) -> None:
 
 def run_get_started(target: Path) -> None:
     """Run the page's Python and keep the picture that it leaves."""
-    page = (ROOT / "docs" / "get_started.md").read_text(encoding="utf-8")
+    page = (ROOT / "docs" / "start" / "get_started.md").read_text(encoding="utf-8")
     code = "\n".join(re.findall(r"^```python\n(.*?)^```", page, re.DOTALL | re.MULTILINE))
     with tempfile.TemporaryDirectory() as folder:
         program = Path(folder) / "get_started.py"
@@ -292,7 +292,7 @@ def run_get_started(target: Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--run", type=Path, default=Path("runs/embedded-seed0"), help="folder of the run")
+    parser.add_argument("--run", type=Path, default=Path("runs/composed-seed0"), help="folder of the run")
     parser.add_argument("--scene", type=int, default=70, help="number of the test scene")
     parser.add_argument("--cache", type=Path, default=Path("data/cache"), help="where features of captions are kept")
     parser.add_argument("--out", type=Path, default=ROOT / "docs" / "figures", help="folder of the pictures")

@@ -8,6 +8,6 @@ python examples/evaluate.py RUN --dataset vggsound --data-root DIR --subsets sin
 import sys
 
 if __name__ == "__main__":
-    from avsl.inference.evaluate import main
+    from avsl.commands.evaluate import main
 
     sys.exit(main())

@@ -7,6 +7,6 @@ python examples/generate_captions.py --data-root DIR --model NAME --server http:
 import sys
 
 if __name__ == "__main__":
-    from avsl.captioning.run import main
+    from avsl.commands.caption import main
 
     sys.exit(main())

@@ -8,6 +8,6 @@ python examples/localize.py RUN VIDEO                     the video with a movin
 import sys
 
 if __name__ == "__main__":
-    from avsl.inference.localize import main
+    from avsl.commands.localize import main
 
     sys.exit(main())

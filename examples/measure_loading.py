@@ -20,12 +20,12 @@ import numpy as np
 import soundfile
 import torch
 from avsl.config import Config
-from avsl.data.clips import all_captions
+from avsl.data.folders import all_captions
 from avsl.data.loading import TrainingScenes
 from avsl.data.vggsound import VggsoundFolder
+from avsl.evaluation.timing import resident_peak
 from avsl.files import write_json
-from avsl.inference.timing import resident_peak
-from avsl.text import CaptionTable
+from avsl.model.caption_features import CaptionTable
 from PIL import Image
 
 DIFFERENT = 64

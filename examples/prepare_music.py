@@ -6,6 +6,6 @@ python examples/prepare_music.py --videos DIR --lists DIR --out DIR
 import sys
 
 if __name__ == "__main__":
-    from avsl.preparation.command import MUSIC, main
+    from avsl.commands.prepare import MUSIC, main
 
     sys.exit(main(MUSIC))

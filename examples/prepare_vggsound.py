@@ -6,6 +6,6 @@ python examples/prepare_vggsound.py --videos DIR --lists DIR --out DIR
 import sys
 
 if __name__ == "__main__":
-    from avsl.preparation.command import VGGSOUND, main
+    from avsl.commands.prepare import VGGSOUND, main
 
     sys.exit(main(VGGSOUND))

@@ -8,6 +8,6 @@ python examples/reproduce_tables.py --music DIR --vggsound DIR --seeds 0 1 2  th
 import sys
 
 if __name__ == "__main__":
-    from avsl.tables.command import main
+    from avsl.commands.tables import main
 
     sys.exit(main())

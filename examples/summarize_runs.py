@@ -1,6 +1,6 @@
 """Several runs as one Markdown table: mean, spread and every run of each figure beside the best of the other rows.
 
-python examples/summarize_runs.py runs/embedded-seed*
+python examples/summarize_runs.py runs/composed-seed*
 """
 
 from __future__ import annotations

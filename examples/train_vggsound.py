@@ -8,6 +8,6 @@ python examples/train_vggsound.py --data-root DIR --subsets single  one clip a s
 import sys
 
 if __name__ == "__main__":
-    from avsl.training import main
+    from avsl.training.run import main
 
     sys.exit(main(dataset="vggsound"))

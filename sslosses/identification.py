@@ -17,7 +17,7 @@ from sslosses._checks import (
     check_shapes,
     has_values,
 )
-from sslosses._precision import autocast_off
+from sslosses._torch import autocast_off
 from sslosses.masks import ALPHA_BACKGROUND, OMEGA, background_mask
 from sslosses.similarity import similarity_map, unit
 

@@ -11,7 +11,9 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCS = ROOT / "docs"
-PAGES = sorted(page.name for page in DOCS.glob("*.md") if "```python" in page.read_text(encoding="utf-8"))
+PAGES = sorted(
+    str(page.relative_to(DOCS)) for page in DOCS.rglob("*.md") if "```python" in page.read_text(encoding="utf-8")
+)
 
 
 def blocks(page: str) -> list[tuple[int, str, str | None]]:
@@ -40,8 +42,8 @@ def test_python_blocks_run_in_order(page, tmp_path, monkeypatch):
 def test_pages_name_programs_that_exist():
     programs = {
         program
-        for page in DOCS.glob("*.md")
-        for program in re.findall(r"(?:examples|benchmarks|docs)/\w+\.py", page.read_text(encoding="utf-8"))
+        for page in DOCS.rglob("*.md")
+        for program in re.findall(r"(?:examples|benchmarks|docs|tests)/[\w/]+\.py", page.read_text(encoding="utf-8"))
     }
     assert "examples/train_music.py" in programs
     assert [program for program in sorted(programs) if not (ROOT / program).is_file()] == []
@@ -52,4 +54,4 @@ def test_every_page_is_in_a_table_of_contents():
         r"^```{toctree}\n(.*?)^```", (DOCS / "index.md").read_text(encoding="utf-8"), re.DOTALL | re.M
     )
     listed = {line for block in contents for line in block.split() if not line.startswith(":")}
-    assert {page.stem for page in DOCS.glob("*.md")} - {"index"} <= listed
+    assert {str(page.relative_to(DOCS).with_suffix("")) for page in DOCS.rglob("*.md")} - {"index"} <= listed

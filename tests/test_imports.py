@@ -10,7 +10,7 @@ from pathlib import Path
 import sslosses
 
 ROOT = Path(sslosses.__file__).parent
-PRIVATE = {"sslosses._checks", "sslosses._optional", "sslosses._precision", "sslosses._threads"}
+PRIVATE = {"sslosses._checks", "sslosses._optional", "sslosses._torch", "sslosses._threads"}
 OPTIONAL = {
     "PIL",
     "geomloss",
@@ -93,7 +93,7 @@ def test_losses_use_public_names_of_transport() -> None:
 def test_solvers_know_the_problem_and_no_other_solver() -> None:
     allowed = {f"sslosses.transport.{name}" for name in ("problem", "result", "costs", "adjoint", "_foreign")}
     for path in files("transport/solvers"):
-        own = {name for name in ours(path) if path.parent.name == "fused" and ".solvers.fused" in name}
+        own = {name for name in ours(path) if "fused" in path.parts and ".solvers.fused" in name}
         assert ours(path) - own <= allowed, f"{path.name} imports {ours(path) - own - allowed}"
 
 

@@ -16,7 +16,7 @@ from sslosses._checks import (
     check_option,
     check_shapes,
 )
-from sslosses._precision import autocast_off
+from sslosses._torch import autocast_off
 from sslosses.distributed import gather_rows
 from sslosses.losses._inputs import check_references, finite_samples
 from sslosses.losses._reduction import REDUCTIONS, reduce_samples

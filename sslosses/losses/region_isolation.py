@@ -17,7 +17,7 @@ from sslosses._checks import (
     check_option,
     has_values,
 )
-from sslosses._precision import autocast_off
+from sslosses._torch import autocast_off
 from sslosses.losses._inputs import check_references
 from sslosses.losses._reduction import REDUCTIONS, reduce_samples
 from sslosses.similarity import similarity_map

@@ -3,10 +3,10 @@
 from sslosses.metrics import functional, protocols
 from sslosses.metrics.chance import chance_levels
 from sslosses.metrics.discrimination import SilentObjectDiscrimination
-from sslosses.metrics.figures import AUC, CAP, PIAP, CIoU, CountingAccuracy, LocalizationFigure
 from sslosses.metrics.localization import SoundLocalization
 from sslosses.metrics.protocols import Protocol
 from sslosses.metrics.result import LocalizationResult
+from sslosses.metrics.single import AUC, CAP, PIAP, CIoU, CountingAccuracy, LocalizationFigure
 
 __all__ = [
     "AUC",

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from sslosses._checks import check_count, check_number
-from sslosses.metrics._samples import Truths
-from sslosses.metrics._scoring import Canvases, Scorer
+from sslosses.metrics._pipeline.samples import Truths
+from sslosses.metrics._pipeline.scorer import Canvases, Scorer
 from sslosses.metrics.functional._inputs import check_size, check_values
 from sslosses.metrics.localization import SoundLocalization
 from sslosses.metrics.protocols import Protocol

@@ -12,9 +12,9 @@ from torchmetrics import Metric
 
 from sslosses._checks import check_option
 from sslosses.metrics import protocols
-from sslosses.metrics._samples import FRAMES, Samples, Truths, batches
-from sslosses.metrics._scoring import Scorer
-from sslosses.metrics._tables import (
+from sslosses.metrics._pipeline.samples import FRAMES, Samples, Truths, batches
+from sslosses.metrics._pipeline.scorer import Scorer
+from sslosses.metrics._pipeline.tables import (
     CLASS,
     SOURCE,
     by_size,

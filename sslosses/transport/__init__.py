@@ -13,7 +13,6 @@ from sslosses.transport.costs import (
     pointcloud_cost,
 )
 from sslosses.transport.problem import MatrixFreeSolver, Problem, Solution, Solver, ValueGradient
-from sslosses.transport.registry import SOLVERS, Availability, available, check_solver, solve
 from sslosses.transport.result import (
     GRADIENTS,
     VALUES,
@@ -21,6 +20,7 @@ from sslosses.transport.result import (
     TransportResult,
     warn_if_not_converged,
 )
+from sslosses.transport.solve import SOLVERS, Availability, available, check_solver, solve
 
 __all__ = [
     "GRADIENTS",

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from sslosses._checks import check_option, has_values
-from sslosses._precision import autocast_off
+from sslosses._torch import autocast_off
 from sslosses.transport.problem import MatrixFreeSolver, Potentials, Problem, Solution
 from sslosses.transport.value import plan, value_of
 

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sslosses._precision import autocast_off
+from sslosses._torch import autocast_off
 from sslosses.transport.adjoint import adjoint_potentials
 from sslosses.transport.costs import PointcloudCost
 from sslosses.transport.problem import MatrixFreeSolver, Problem, Solution, log_weights

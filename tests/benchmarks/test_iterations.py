@@ -1,6 +1,6 @@
 import iterations
 import torch
-from records import Results
+from result_files import Results
 from transport_report import iterations_table
 
 from sslosses.transport import solve

@@ -19,7 +19,7 @@ def test_an_iteration_is_what_more_of_them_take_longer(tmp_path, monkeypatch):
     monkeypatch.setattr(kernel, "interleaved", interleaved)
     monkeypatch.setattr(kernel, "SIZES", {(3, 2): 2})
     threads = torch.get_num_threads()
-    monkeypatch.setattr("sys.argv", ["kernel.py", "--threads", "1", "--output", str(tmp_path), "--docs", str(tmp_path)])
+    monkeypatch.setattr("sys.argv", ["kernel.py", "--threads", "1", "--output", str(tmp_path)])
     try:
         kernel.main()
     finally:

@@ -27,8 +27,6 @@ def test_a_run_times_everything_and_goes_on(tmp_path):
     folders = [
         "--output",
         str(tmp_path),
-        "--docs",
-        str(tmp_path),
         "--threads",
         "1",
         "--no-compile",

@@ -21,7 +21,7 @@ def test_loop_and_library_agree(protocol):
 
 def test_a_run_goes_on(tmp_path):
     small = ["--frames", "4", "--check-frames", "4", "--loop-frames", "2", "--rounds", "2", "--threads", "1"]
-    small += ["--no-memory", "--output", str(tmp_path), "--docs", str(tmp_path)]
+    small += ["--no-memory", "--output", str(tmp_path)]
     metrics.main([*small, "--presets", "lvs"])
     first = json.loads((tmp_path / "metrics.json").read_text())["rows"]
     metrics.main([*small, "--presets", "lvs", "paper"])

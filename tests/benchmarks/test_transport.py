@@ -3,10 +3,10 @@ import json
 import pytest
 import torch
 import transport
-from float64 import graded, leaves, reference
 from peers import contestants
 from problems import pairs_of, similarity_maps
-from records import Results
+from reference import graded, leaves, reference
+from result_files import Results
 
 from sslosses.transport import solve
 
@@ -27,7 +27,7 @@ def run(tmp_path, monkeypatch):
 
     def start(*arguments):
         case = ["--pixels", "3x2", "--batch", "1", "--sources", "1", "--epsilon", str(EPSILON), "--rounds", "2"]
-        folders = ["--output", str(tmp_path), "--docs", str(tmp_path)]
+        folders = ["--output", str(tmp_path), "--figures", str(tmp_path)]
         transport.main([*case, "--iterations", str(ITERATIONS), "--threads", "1", *folders, *arguments])
         return json.loads((tmp_path / "transport-custom.json").read_text())
 

@@ -50,9 +50,10 @@ class SerialPool:
 @pytest.fixture
 def serial(monkeypatch: pytest.MonkeyPatch) -> None:
     """Compose and draw without worker processes."""
-    from avsl.composed import embedded, pretraining
+    from avsl.data.composed import dataset
+    from avsl.training import pretraining
 
-    monkeypatch.setattr(embedded, "ProcessPoolExecutor", SerialPool)
+    monkeypatch.setattr(dataset, "ProcessPoolExecutor", SerialPool)
     monkeypatch.setattr(pretraining, "ProcessPoolExecutor", SerialPool)
 
 

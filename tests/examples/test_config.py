@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from avsl.config import CONFIGS, Config, given_options
-from avsl.training import parse_arguments
+from avsl.training.run import parse_arguments
 
 
 @pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.yaml")), ids=lambda p: p.stem)
@@ -69,8 +69,8 @@ def test_wrong_values(values: dict, message: str) -> None:
 
 
 def test_an_unknown_name(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match=r"one of .*embedded, .*music, quick, .*but got 'imbedded'"):
-        Config.load(["imbedded"], {})
+    with pytest.raises(FileNotFoundError, match=r"one of .*composed, .*music, quick, .*but got 'compozed'"):
+        Config.load(["compozed"], {})
     with pytest.raises(FileNotFoundError, match=r"but got '.*none\.yaml'"):
         Config.load([str(tmp_path / "none.yaml")], {})
 
@@ -96,7 +96,7 @@ def test_the_command_line_is_put_over_the_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("line", "music", "vggsound"),
     [
-        ("", "embedded", "embedded vggsound"),
+        ("", "composed", "composed vggsound"),
         ("--quick", "quick", "quick vggsound"),
         ("--data-root x", "music", "vggsound"),
         ("--data-root x --quick", "quick", "quick vggsound"),

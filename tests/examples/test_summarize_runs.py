@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import summarize_runs
-from avsl.report import write_report
+from avsl.evaluation.report import write_report
 
 
 def test_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

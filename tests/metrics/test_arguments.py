@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from sslosses.metrics import Protocol, SoundLocalization, chance_levels, protocols
-from sslosses.metrics._tables import CONFIDENCE, SOURCE
+from sslosses.metrics._pipeline.tables import CONFIDENCE, SOURCE
 from sslosses.metrics.functional import (
     boxes_to_truths,
     detection_average_precision,

@@ -10,7 +10,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from sslosses.metrics import SoundLocalization
 
-PAGE = Path(__file__).resolve().parents[2] / "docs" / "evaluation.md"
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "method" / "evaluation.md"
 
 
 @pytest.mark.filterwarnings("ignore")  # Lightning's, of workers and deprecated parts of torch

@@ -5,7 +5,7 @@ import torch
 
 from sslosses.annotations import rasterize, rasterize_sum
 from sslosses.metrics import SoundLocalization, protocols
-from sslosses.metrics._targets import Masks, boxes_of
+from sslosses.metrics._pipeline.targets import Masks, boxes_of
 
 SIZE = 12
 

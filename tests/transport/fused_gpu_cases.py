@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from sslosses.transport import pointcloud_cost, solve
-from sslosses.transport.solvers.fused import gpu
+from sslosses.transport.solvers.fused.gpu import problems
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
@@ -21,9 +21,9 @@ class Fused:
     entropic = True
     unrolled = False
     lazy = True
-    solve = staticmethod(gpu.sinkhorn)
-    transport_value = staticmethod(gpu.transport_value)
-    value_gradient = staticmethod(gpu.value_gradient)
+    solve = staticmethod(problems.sinkhorn)
+    transport_value = staticmethod(problems.transport_value)
+    value_gradient = staticmethod(problems.value_gradient)
 
 
 @pytest.fixture(autouse=True)

@@ -14,11 +14,11 @@ import torch
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource, compile
 
-from sslosses.transport.solvers.fused import triton_gradient, triton_sinkhorn
+from sslosses.transport.solvers.fused.gpu import gradient, sinkhorn
 
 KERNELS = {
-    triton_sinkhorn: ("sinkhorn_resident", "sinkhorn_strips", "sinkhorn_tiled"),
-    triton_gradient: ("transport_value", "gradient_resident", "gradient_strips", "gradient_tiled"),
+    sinkhorn: ("sinkhorn_resident", "sinkhorn_strips", "sinkhorn_tiled"),
+    gradient: ("transport_value", "gradient_resident", "gradient_strips", "gradient_tiled"),
 }
 TYPES = {torch.float32: "*fp32", torch.float64: "*fp64", torch.int64: "*i64"}
 # All there is on an H100.

@@ -21,8 +21,8 @@ from numba import njit
 
 from sslosses import _threads as threads
 from sslosses.transport.problem import Problem
-from sslosses.transport.solvers.fused import cpu, cpu_large
-from sslosses.transport.solvers.fused.numba_passes import exp_rows
+from sslosses.transport.solvers.fused.cpu import large, problems
+from sslosses.transport.solvers.fused.cpu.rows import exp_rows
 
 
 def uniform(*shape, seed=0, dtype=torch.float64):
@@ -37,9 +37,9 @@ def close(actual, expected, tolerance):
 def path(request, monkeypatch):
     """The plan and the distances in memory, or evaluated in every pass, as for maps too large for a cache."""
     if request.param == "rebuilt":
-        monkeypatch.setattr(cpu, "_KEPT_BYTES", 0)
+        monkeypatch.setattr(problems, "_KEPT_BYTES", 0)
     else:
-        monkeypatch.setattr(cpu, "_SHARED_FROM", 1)
+        monkeypatch.setattr(problems, "_SHARED_FROM", 1)
     return request.param
 
 
@@ -170,7 +170,7 @@ def test_a_matrix_and_the_value_of_given_potentials(path):
         close(mine, other, 1e-12)
     close(ours.value(), theirs.value(), 1e-12)
     problem = Problem(cost, a, b, 0.08)
-    close(cpu.transport_value(problem, *theirs.potentials), theirs.value(), 1e-12)
+    close(problems.transport_value(problem, *theirs.potentials), theirs.value(), 1e-12)
 
 
 def test_a_grid_without_values(path):
@@ -323,9 +323,9 @@ def test_exp_of_what_is_not_finite():
 
 
 def test_a_large_problem_has_all_threads_and_the_same_result_on_any_number(monkeypatch):
-    monkeypatch.setattr(cpu, "_KEPT_BYTES", 0)
+    monkeypatch.setattr(problems, "_KEPT_BYTES", 0)
     seen = set()
-    kernel = cpu_large.numba_entry.scale_range
+    kernel = large.entry.scale_range
 
     def watched(*arguments):
         if threading.get_ident() not in seen:
@@ -333,7 +333,7 @@ def test_a_large_problem_has_all_threads_and_the_same_result_on_any_number(monke
             everyone.wait(60)
         return kernel(*arguments)
 
-    monkeypatch.setattr(cpu_large.numba_entry, "scale_range", watched)
+    monkeypatch.setattr(large.entry, "scale_range", watched)
     problem = clouds(1, 200, 90, dtype=torch.float32, zeros=True)
     before, outcomes = torch.get_num_threads(), []
     try:
@@ -351,7 +351,7 @@ def test_a_large_problem_has_all_threads_and_the_same_result_on_any_number(monke
 
 def test_large_maps_take_the_path_without_a_plan():
     # 39 MB would be the plan.
-    assert cpu._is_large(type("P", (), {"a": torch.zeros(1, 3136), "b": torch.zeros(1, 3136)}))
+    assert problems._is_large(type("P", (), {"a": torch.zeros(1, 3136), "b": torch.zeros(1, 3136)}))
     positions = grid_positions(56, 56)
     source, target = (uniform(1, 3136, seed=s, dtype=torch.float32) for s in (1, 2))
     options = {"epsilon": 0.1, "max_iter": 3, "tol": 1e-30}

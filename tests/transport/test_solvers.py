@@ -550,7 +550,7 @@ def run(size, solver):
     solve(cost, epsilon=1.0, solver=solver, max_iter=1).value().sum().backward()
 
 if sys.argv[1] == "fused":
-    from sslosses.transport.solvers.fused import cpu
+    from sslosses.transport.solvers.fused.cpu import problems as cpu
     cpu._KEPT_BYTES = 0  # the path of large problems for both sizes, so that both use the same compiled code
 run(4, sys.argv[1])
 before = peak()

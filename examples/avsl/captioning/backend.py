@@ -6,7 +6,7 @@ from collections.abc import Callable, Generator
 from dataclasses import dataclass, replace
 from typing import Protocol
 
-from .clips import Clip
+from .frames import Clip
 from .prompt import build_prompt
 
 

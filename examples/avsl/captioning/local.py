@@ -11,7 +11,7 @@ from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor,
 from transformers.utils import is_torchvision_available
 
 from .backend import Answer, Generation, Question
-from .clips import load_frame
+from .frames import load_frame
 from .prompt import messages
 
 

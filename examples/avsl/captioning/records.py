@@ -11,10 +11,10 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from ..data.clips import read_captions
+from ..data.folders import read_captions
 from ..files import parse_object, read_json, write_json
 from .answers import Captions
-from .clips import Clip
+from .frames import Clip
 
 
 class JsonLines:

@@ -19,7 +19,7 @@ from openai import APIConnectionError, APIStatusError, AsyncOpenAI, OpenAIError
 from openai.types.chat import ChatCompletion
 
 from .backend import Answer, Generation, Question
-from .clips import data_url
+from .frames import data_url
 from .prompt import messages
 
 T = TypeVar("T")

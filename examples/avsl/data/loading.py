@@ -12,8 +12,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from ..config import Config
-from ..text import CaptionTable
-from .clips import Clip, Pool
+from ..model.caption_features import CaptionTable
+from .folders import Clip, Pool
 from .sampling import Drawn, ResumableLoader, SceneBatches
 from .scenes import Example, Scenes
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from sslosses.annotations import read_music_duet, read_music_solo, read_music_split
 
-from .clips import Clip, ClipFolder, ListedScenes, Pool
+from .folders import Clip, ClipFolder, ListedScenes, Pool
 
 
 class MusicFolder(ClipFolder):

@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 
 from ..config import QUALITIES
-from .clips import Clip
+from .folders import Clip
 
 NOISY_SHARE = 1 / 3
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from sslosses.annotations import read_vggsound_mixtures, read_vggss
 
-from .clips import Clip, ClipFolder, ListedScenes, Pool
-from .lists import read_vggsound_list
+from .folders import Clip, ClipFolder, ListedScenes, Pool
+from .vggsound_list import read_vggsound_list
 
 SIZES = {"single": 1, "duet": 2, "trio": 3}
 

@@ -15,7 +15,7 @@ from PIL import Image
 from ..clip_ids import ClipId, frame_rate
 from ..constants import SAMPLE_RATE
 from ..files import written_aside
-from .decoding import Unusable, inspect, read_frames, read_sounds
+from .excerpts import Unusable, inspect, read_frames, read_sounds
 
 _GAP = 20.0  # s between clips from which on seeking is cheaper than decoding
 _LONGEST = 600.0  # s decoded at a time, which bounds the memory

@@ -12,11 +12,11 @@ import torch
 
 from ..config import Config
 from ..data.loading import SceneBatch, TrainingScenes
-from ..evaluation import HeldOutScenes
+from ..evaluation.predict import HeldOutScenes
+from ..evaluation.report import pipe_table
+from ..evaluation.timing import measure, resident_peak
 from ..files import write_json, write_text
-from ..inference.timing import measure, resident_peak
-from ..localizer import Localizer
-from ..report import pipe_table
+from ..model.localizer import Localizer
 
 STEPS, WARM_UP = 12, 2
 GIB = 2**30

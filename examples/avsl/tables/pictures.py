@@ -10,11 +10,11 @@ import matplotlib
 import torch
 from PIL import Image
 
-from ..data.clips import Clip, ClipFolder
-from ..evaluation import HeldOutScenes, predict
+from ..data.folders import Clip, ClipFolder
+from ..evaluation.predict import HeldOutScenes, predict
+from ..evaluation.report import draw_boxes, overlay, picture_of
 from ..files import written_aside
-from ..inference.checkpoints import open_model
-from ..report import draw_boxes, overlay, picture_of
+from ..model.checkpoints import open_model
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt

@@ -26,7 +26,7 @@ class Plan:
     """Where runs take their data and put their results.
 
     Args:
-        base: configuration of all runs: ``quick`` or ``embedded`` for composed data, ``None`` for the user's folders.
+        base: configuration of all runs: ``quick`` or ``composed`` for composed data, ``None`` for the user's folders.
         roots: the user's folder of each dataset; without one its data are composed.
         runs: folder of all runs.
         data: where composed data and features are kept.

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import matplotlib
 
+from ..evaluation.report import pipe_table
 from ..files import write_text, written_aside
-from ..report import pipe_table
 from .collect import Cell, Line, Result
 from .specification import TestSet
 from .statistics import Estimate

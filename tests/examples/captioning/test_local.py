@@ -11,9 +11,9 @@ import torch
 from avsl.captioning import local
 from avsl.captioning.answers import Captions, parse_answer
 from avsl.captioning.backend import Generation, Question
-from avsl.captioning.clips import load_frame, read_clips
+from avsl.captioning.frames import load_frame, read_clips
 from avsl.captioning.local import LocalModel
-from avsl.captioning.run import main
+from avsl.commands.caption import main
 from transformers import LogitsProcessor
 
 FEW = Generation(max_tokens=12)

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 from avsl.captioning.backend import Answer, Generation, Question
-from avsl.captioning.clips import read_clips
+from avsl.captioning.frames import read_clips
 from avsl.captioning.server import Patience, ServerModel, ServerRefusedError
 from PIL import Image
 

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from avsl.data.clips import Clip, all_captions
+from avsl.data.folders import Clip, all_captions
 from avsl.data.loading import Collate
 from avsl.data.music import MusicFolder
 from avsl.data.scenes import Scenes
-from avsl.text import CaptionTable
+from avsl.model.caption_features import CaptionTable
 from PIL import Image
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 from avsl.config import QUALITIES
-from avsl.data.clips import Clip
+from avsl.data.folders import Clip
 from avsl.data.quality import with_quality
 
 CLIPS = [

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from avsl.data.clips import Clip
+from avsl.data.folders import Clip
 from avsl.data.vggsound import VggsoundFolder
 
 from ..conftest import write_clip

@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 import pytest
 import soundfile
-from avsl.preparation import decoding, worker
+from avsl.preparation import excerpts, worker
 from avsl.preparation.worker import Job, Outcome, prepare
 from PIL import Image
 
@@ -68,14 +68,14 @@ def test_frames_and_sounds(tmp_path: Path, media: Media, suffix: str, codecs: tu
 def test_sparse_clips_are_sought(tmp_path: Path, media: Media, monkeypatch: pytest.MonkeyPatch) -> None:
     path = media.write(tmp_path / f"{VIDEO}.mp4", 24, 10)
     decoded = [0]
-    whole = decoding._decoded
+    whole = excerpts._decoded
 
     def counting(*arguments):
         for frame in whole(*arguments):
             decoded[0] += isinstance(frame, av.VideoFrame)
             yield frame
 
-    monkeypatch.setattr(decoding, "_decoded", counting)
+    monkeypatch.setattr(excerpts, "_decoded", counting)
     monkeypatch.setattr(worker, "_GAP", 5.0)
     numbers = (25, 220)
     names = ids(numbers, 10)
@@ -89,7 +89,7 @@ def test_sparse_clips_are_sought(tmp_path: Path, media: Media, monkeypatch: pyte
 
 def test_an_index_that_leads_too_far(tmp_path: Path, media: Media, monkeypatch: pytest.MonkeyPatch) -> None:
     path = media.write(tmp_path / f"{VIDEO}.mp4", 12, 10)
-    monkeypatch.setattr(decoding, "_seek", lambda container, _: container.seek(10_000_000))
+    monkeypatch.setattr(excerpts, "_seek", lambda container, _: container.seek(10_000_000))
     (name,) = ids([60], 10)
     assert prepare(job(path, [name])) == [Outcome(name)]
     assert media.number(tmp_path / "out" / "frames" / f"{name}.jpg") == 60
@@ -124,7 +124,7 @@ def test_vggsound(tmp_path: Path, media: Media, cut: bool, frame: int, start: fl
 
 def test_a_video_that_does_not_start_at_zero(tmp_path: Path, media: Media) -> None:
     path = media.write(tmp_path / f"{VIDEO}.mkv", 8, 10, start=5)
-    assert decoding.inspect(path).origin == pytest.approx(5, abs=0.03)
+    assert excerpts.inspect(path).origin == pytest.approx(5, abs=0.03)
     (name,) = ids([40], 10)
     assert prepare(job(path, [name])) == [Outcome(name)]
     assert media.number(tmp_path / "out" / "frames" / f"{name}.jpg") == 40

@@ -8,14 +8,14 @@ from pathlib import Path
 import pytest
 import torch
 from avsl.config import Config
-from avsl.data.clips import all_captions
+from avsl.data.folders import all_captions
 from avsl.data.loading import TrainingScenes
 from avsl.data.music import MusicFolder
-from avsl.evaluation import collapse, load_held_out
-from avsl.localizer import Localizer
+from avsl.evaluation.predict import collapse, load_held_out
+from avsl.model.caption_features import CaptionTable
+from avsl.model.localizer import Localizer
 from avsl.tables.cost import measure_cost, write_cost
 from avsl.tables.pictures import caption_sheet, compare_maps
-from avsl.text import CaptionTable
 from PIL import Image
 
 from ..conftest import TINY

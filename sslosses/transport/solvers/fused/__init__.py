@@ -43,8 +43,8 @@ def _backend(problem: Problem) -> ModuleType:
     device = problem.a.device.type
     if device == "cpu":
         _optional.require("numba", extra="fused", purpose="The solver 'fused' on a CPU")
-        return importlib.import_module("sslosses.transport.solvers.fused.cpu")
+        return importlib.import_module("sslosses.transport.solvers.fused.cpu.problems")
     if device == "cuda":
         _optional.require("triton", extra="fused", purpose="The solver 'fused' on a GPU")
-        return importlib.import_module("sslosses.transport.solvers.fused.gpu")
+        return importlib.import_module("sslosses.transport.solvers.fused.gpu.problems")
     raise ValueError(f"The solver 'fused' runs on cpu and cuda devices, but got {device!r}. Use solver='dense'")

@@ -1,0 +1,102 @@
+"""The clips of a data folder that need captions, from its training lists."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from PIL import Image
+
+from sslosses.annotations import read_music_split
+
+from ..data.vggsound_list import read_vggsound_list
+from ..files import read_picture
+
+LISTS = ("music_solo_train.txt", "music_duet_train.txt", "vggsound_train.csv")
+
+
+@dataclass(frozen=True)
+class Clip:
+    """A training clip: its id, what sounds in it, and its frame."""
+
+    name: str
+    labels: tuple[str, ...]
+    frame: Path
+
+
+def read_clips(root: Path, lists: Sequence[str] = ()) -> list[Clip]:
+    """Every clip of the training lists in ``root/metadata`` once, in their order.
+
+    Args:
+        root: data folder with ``frames/<id>.jpg`` and ``metadata/``.
+        lists: names of files in ``metadata/``; default: those of :data:`LISTS` that are there.
+
+    Raises:
+        FileNotFoundError: if there is no list, or a frame is missing; the text counts them and names the first.
+        ValueError: if a list is malformed, or two of them give a clip different classes.
+    """
+    metadata = root / "metadata"
+    names = list(lists) or [name for name in LISTS if (metadata / name).is_file()]
+    if not names:
+        raise FileNotFoundError(
+            f"Expected `data_root` to hold frames/<id>.jpg and at least one of metadata/{', metadata/'.join(LISTS)}, "
+            f"but {metadata.resolve()} has none"
+        )
+    clips: dict[str, Clip] = {}
+    for name in names:
+        if not (metadata / name).is_file():
+            raise FileNotFoundError(f"Expected the list {(metadata / name).resolve()}, but there is no such file")
+        for clip_id, labels in _entries(metadata / name):
+            if not labels:
+                raise ValueError(f"Expected classes in {name}, but clip {clip_id!r} has none")
+            clip = Clip(clip_id, labels, root / "frames" / f"{clip_id}.jpg")
+            if clips.setdefault(clip.name, clip) != clip:
+                raise ValueError(
+                    f"Expected one set of classes a clip, but {clip.name!r} has {', '.join(clips[clip.name].labels)} "
+                    f"in one list and {', '.join(clip.labels)} in {name}"
+                )
+    missing = [clip.frame for clip in clips.values() if not clip.frame.is_file()]
+    if missing:
+        raise FileNotFoundError(f"{len(missing)} of {len(clips)} listed frames are missing, first {missing[0]}")
+    return list(clips.values())
+
+
+def _entries(path: Path) -> Iterator[tuple[str, tuple[str, ...]]]:
+    """Id and classes of each line."""
+    if not path.name.startswith("vggsound"):
+        yield from ((entry.clip, entry.classes) for entry in read_music_split(path))
+        return
+    yield from ((name, (label,)) for name, label in read_vggsound_list(path))
+
+
+def load_frame(path: Path, longest: int) -> Image.Image:
+    """The frame in RGB, scaled down so that no side is longer than ``longest`` pixels.
+
+    Raises:
+        OSError: if it isn't a readable picture.
+    """
+    frame = read_picture(path).convert("RGB")
+    frame.thumbnail((longest, longest), Image.Resampling.LANCZOS)
+    return frame
+
+
+def data_url(path: Path, longest: int) -> str:
+    """The frame as a ``data:`` URL; a JPEG that is small enough goes as it is.
+
+    Raises:
+        OSError: as :func:`load_frame`.
+    """
+    frame = load_frame(path, longest)
+    with Image.open(path) as image:
+        as_it_is = image.format == "JPEG" and image.mode == "RGB" and image.size == frame.size
+    content = path.read_bytes() if as_it_is else _jpeg(frame)
+    return f"data:image/jpeg;base64,{base64.b64encode(content).decode()}"
+
+
+def _jpeg(image: Image.Image) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, "JPEG", quality=95)
+    return buffer.getvalue()

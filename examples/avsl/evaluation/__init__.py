@@ -1,0 +1,1 @@
+"""Evaluation on held-out scenes: predictions, scores, reports, timing."""

@@ -1,0 +1,137 @@
+"""What a run leaves behind: a table, the figures as JSON, and a sheet of pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+import torch.nn.functional as F
+from rich.markup import escape
+from rich.table import Table
+from torch import Tensor
+
+from ..constants import FRAME_SIZE
+from ..data.folders import Box
+from ..files import write_json, write_text, written_aside
+from .predict import Figures, HeldOutScenes, Prediction
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+from matplotlib.axes import Axes
+from matplotlib.patches import Rectangle
+
+
+def rich_table(rows: Mapping[str, Figures], title: str) -> Table:
+    """The table for a terminal, a line a figure; bold where the first column is ahead of all others."""
+    table = Table("%", title=escape(title))
+    for row in rows:
+        table.add_column(row, justify="right")
+    for name in _common(rows):
+        first, *others = (row[name] for row in rows.values())
+        ahead = first > max(others, default=first)
+        table.add_row(name, f"[bold]{first:.1f}[/]" if ahead else f"{first:.1f}", *(f"{v:.1f}" for v in others))
+    return table
+
+
+def markdown_table(rows: Mapping[str, Figures]) -> str:
+    """The same table as Markdown."""
+    lines = [["%", *rows], ["---", *("---:" for _ in rows)]]
+    lines += [[name, *(f"{row[name]:.1f}" for row in rows.values())] for name in _common(rows)]
+    return pipe_table(lines)
+
+
+def pipe_table(lines: Sequence[Sequence[str]]) -> str:
+    """Cells as Markdown; the second line is the rule."""
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def _common(rows: Mapping[str, Figures]) -> list[str]:
+    """Names of the figures that every row has, in the first row's order."""
+    first, *others = rows.values()
+    return [name for name in first if all(name in row for row in others)]
+
+
+def write_report(run: Path, rows: Mapping[str, Figures], seconds: Mapping[str, float]) -> None:
+    """``metrics.json`` and ``table.md``."""
+    write_text(run / "table.md", markdown_table(rows))
+    write_json(run / "metrics.json", {"percent": rows, "seconds": seconds})
+
+
+def draw_sheet(path: Path, tests: Sequence[tuple[HeldOutScenes, Prediction]], per_subset: int = 6) -> None:
+    """A row a scene, subsets side by side: the frames with the boxes of sounding (green) and silent objects (red,
+    dashed), the map of the whole sound and, for mixtures, the map of each source."""
+    widths = [2 if held_out.sources == 1 else 2 + found.maps.shape[1] for held_out, found in tests]
+    across = [len(held_out.test.scenes[0]) for held_out, _ in tests]
+    rows = min(per_subset, *(len(held_out.test.scenes) for held_out, _ in tests))
+    ratios = [n for width, n in zip(widths, across, strict=True) for _ in range(width)]
+    figure, axes = plt.subplots(
+        rows,
+        len(ratios),
+        figsize=(2.1 * sum(ratios), 2.3 * rows),
+        squeeze=False,
+        layout="constrained",
+        gridspec_kw={"width_ratios": ratios},
+    )
+    first = 0
+    for (held_out, prediction), width in zip(tests, widths, strict=True):
+        for index in range(rows):
+            _draw_scene(axes[index, first : first + width], held_out, prediction, index)
+        first += width
+    with written_aside(path) as aside:
+        figure.savefig(aside, dpi=75)
+    plt.close(figure)
+
+
+def _draw_scene(axes: Sequence[Axes], held_out: HeldOutScenes, prediction: Prediction, index: int) -> None:
+    scene, picture = held_out.test.scenes[index], picture_of(held_out, index)
+    for axis in axes:
+        axis.axis("off")
+        axis.imshow(picture)
+        draw_boxes(axis, held_out, index, silent=axis is axes[0])
+    axes[0].set_title(
+        ", ".join(c for clip in scene for c in held_out.test.clips[clip].classes), fontsize=9, parse_math=False
+    )
+    overlay(axes[1], picture, prediction.sound[index])
+    axes[1].set_title("sound", fontsize=9)
+    for number, axis in enumerate(axes[2:]):
+        found = bool(prediction.valid[index, number])
+        if found:
+            overlay(axis, picture, prediction.maps[index, number])
+        axis.set_title(f"source {number + 1}" if found else f"source {number + 1}: not found", fontsize=9)
+
+
+def picture_of(held_out: HeldOutScenes, index: int) -> np.ndarray:
+    """The frames of a scene side by side, (224, n · 224, 3) in [0, 1]."""
+    scene = held_out.test.scenes[index]
+    frames = held_out.scenes[scene].frame[None].float() / 255
+    shape = (FRAME_SIZE, FRAME_SIZE * len(scene))
+    return F.interpolate(frames, size=shape, mode="bilinear")[0].permute(1, 2, 0).numpy()
+
+
+def overlay(axis: Axes, picture: np.ndarray, heat: Tensor) -> None:
+    """Draw a map over a scene in grey."""
+    smooth = F.interpolate(heat[None, None], size=picture.shape[:2], mode="bicubic")[0, 0].numpy()
+    axis.imshow(picture.mean(axis=2), cmap="gray")
+    axis.imshow(smooth, cmap="turbo", alpha=0.6)
+
+
+def draw_boxes(axis: Axes, held_out: HeldOutScenes, index: int, *, silent: bool) -> None:
+    """Draw the boxes of a scene's sources (green) and, with ``silent``, of its silent objects (red, dashed)."""
+    scene, boxes = held_out.test.scenes[index], held_out.test.boxes[index]
+    for source, own in enumerate(boxes):
+        for box in own:
+            _box(axis, box, source if len(scene) > 1 else 0, "lime", "-")
+    if silent and held_out.silent:
+        for number, clip in enumerate(scene):
+            for box in held_out.silent[clip].boxes:
+                _box(axis, box, number, "red", "--")
+
+
+def _box(axis: Axes, box: Box, frame: int, colour: str, style: str) -> None:
+    """Draw fractional corners on the frame of that number."""
+    left, top, right, bottom = (FRAME_SIZE * min(max(v, 0), 1) for v in box)
+    corner, size = (left + FRAME_SIZE * frame, top), (right - left, bottom - top)
+    if min(size) > 0:
+        axis.add_patch(Rectangle(corner, *size, fill=False, edgecolor=colour, linestyle=style, linewidth=1.5))

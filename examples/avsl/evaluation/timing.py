@@ -1,0 +1,75 @@
+"""Time and memory of inference: from a decoded frame and its sound to the maps."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..model.localizer import Localizer
+from .predict import HeldOutScenes
+
+WARM_UP, REPEATS = 3, 10
+
+
+def measure(model: Localizer, held_out: HeldOutScenes, batch_sizes: tuple[int, ...], *, known: bool) -> dict[str, Any]:
+    """Seconds an image and peak memory for each batch size, and the number of parameters.
+
+    Frames and sounds are decoded and on the device before the clock starts. A single source takes the sound's map; the
+    sources of a mixture are taken apart too.
+    """
+    scenes = held_out.test.scenes
+    examples = [held_out.scenes[scenes[i % len(scenes)]] for i in range(max(batch_sizes))]
+    frames = torch.stack([e.frame for e in examples]).to(model.device)
+    waveforms = torch.stack([e.waveform for e in examples]).to(model.device)
+    one_source, num_sources = held_out.task == "single", held_out.sources if known else None
+    return {
+        "device": _device_name(model.device),
+        "threads": torch.get_num_threads(),
+        "frame": list(frames.shape[2:]),
+        "parameters": sum(p.numel() for part in (model.visual, model.audio) for p in part.parameters()),
+        "batches": [
+            _time(model, frames[:size], waveforms[:size], one_source, num_sources) for size in sorted(batch_sizes)
+        ],
+    }
+
+
+@torch.no_grad()
+def _time(
+    model: Localizer, frames: Tensor, waveforms: Tensor, one_source: bool, num_sources: int | None
+) -> dict[str, Any]:
+    cuda = model.device.type == "cuda"
+    if cuda:
+        torch.cuda.reset_peak_memory_stats(model.device)
+    seconds = []
+    for _ in range(WARM_UP + REPEATS):
+        start = time.perf_counter()
+        visual, audio = model.encode(frames, waveforms)
+        model.sound_map(visual, audio)
+        if not one_source:
+            model.source_maps(visual, audio, num_sources)
+        if cuda:
+            torch.cuda.synchronize(model.device)
+        seconds.append(time.perf_counter() - start)
+    return {
+        "batch_size": len(frames),
+        "seconds_per_image": statistics.median(seconds[WARM_UP:]) / len(frames),
+        "peak_bytes": torch.cuda.max_memory_allocated(model.device) if cuda else resident_peak(),
+    }
+
+
+def resident_peak() -> int | None:
+    """The largest resident memory of this process so far, in bytes; None where the system does not tell."""
+    status = Path("/proc/self/status")
+    if not status.is_file():
+        return None
+    lines = dict(line.split(":", 1) for line in status.read_text(encoding="utf-8").splitlines())
+    return 1024 * int(lines["VmHWM"].split()[0]) if "VmHWM" in lines else None
+
+
+def _device_name(device: torch.device) -> str:
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"

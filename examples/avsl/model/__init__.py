@@ -1,0 +1,1 @@
+"""The model: encoders, caption features, and the objective as a Lightning module."""

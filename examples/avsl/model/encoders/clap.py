@@ -1,0 +1,137 @@
+"""Audio encoder on a CLAP audio tower, with the features of its extractor computed in torch."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from scipy.signal import firwin
+from torch import Tensor, nn
+from transformers import ClapAudioConfig, ClapAudioModel, ClapAudioModelWithProjection, ClapFeatureExtractor
+
+from ...constants import SAMPLE_RATE
+from .tower import Tower, described, load_pretrained, plain
+
+CHUNK = 16  # clips whose float64 spectra are in memory at once, 16 MB each
+
+
+class Upsample(nn.Module):
+    """Waveforms (B, T) → (B, factor · T) float64, band-limited interpolation by a polyphase filter.
+
+    Equal to ``scipy.signal.resample_poly(x, factor, 1, window=taps)`` with ``taps = firwin(64 * factor + 1, 1 / factor,
+    window=("kaiser", 9))``: a sinc of 32 samples on either side, half amplitude at the old Nyquist frequency, zeros
+    beyond the ends.
+    """
+
+    taps: Tensor
+    REACH = 32
+
+    def __init__(self, factor: int) -> None:
+        super().__init__()
+        self.factor, reach = factor, self.REACH * factor
+        taps = factor * torch.from_numpy(firwin(2 * reach + 1, 1 / factor, window=("kaiser", 9.0)))
+        # Phase p of the output at sample n is Σ_k taps[p + factor·k] · x[n + REACH − k].
+        phases = F.pad(taps, (0, factor - 1)).view(-1, factor).T.flip(1)
+        self.register_buffer("taps", phases.unsqueeze(1).contiguous(), persistent=False)
+
+    def forward(self, waveforms: Tensor) -> Tensor:
+        padded = F.pad(waveforms.double(), (self.REACH, self.REACH)).unsqueeze(1)
+        return F.conv1d(padded, self.taps).transpose(1, 2).flatten(1)
+
+
+class ClapLogMel(nn.Module):
+    """Waveforms (B, T) at the extractor's rate → log-mel features (B, 1, frames, mels) float32, as
+    ``ClapFeatureExtractor`` computes them: repeated and zero-padded to its length, |STFT|² on a mel scale, in dB.
+
+    Computed in float64, like there: what rounding to float32 leaves in empty bands is well above the floor of −100 dB.
+    """
+
+    window: Tensor
+    filters: Tensor
+
+    def __init__(self, extractor: ClapFeatureExtractor) -> None:
+        super().__init__()
+        self.length, self.hop, self.padding = extractor.nb_max_samples, extractor.hop_length, extractor.padding
+        filters = extractor.mel_filters if extractor.truncation == "fusion" else extractor.mel_filters_slaney
+        window = torch.hann_window(extractor.fft_window_size, dtype=torch.float64)
+        self.register_buffer("window", window, persistent=False)
+        self.register_buffer("filters", torch.as_tensor(filters, dtype=torch.float64), persistent=False)
+
+    def forward(self, waveforms: Tensor) -> Tensor:
+        return torch.cat([self._chunk(part.double()) for part in waveforms.split(CHUNK)])
+
+    def _chunk(self, waveforms: Tensor) -> Tensor:
+        samples = waveforms.shape[-1]
+        if not 0 < samples <= self.length:
+            raise ValueError(f"Expected `waveforms` of 1 to {self.length} samples, but got {samples}")
+        if self.padding == "repeat":
+            waveforms = waveforms.repeat(1, -(-self.length // samples))[:, : self.length]
+        elif self.padding == "repeatpad":
+            waveforms = waveforms.repeat(1, self.length // samples)
+        waveforms = F.pad(waveforms, (0, self.length - waveforms.shape[-1]))
+        size = len(self.window)
+        spectra = torch.stft(waveforms, size, self.hop, window=self.window, pad_mode="reflect", return_complex=True)
+        power = spectra.real.square() + spectra.imag.square()
+        mel = power.transpose(1, 2) @ self.filters
+        return (10 * mel.clamp_min(1e-10).log10()).float().unsqueeze(1)
+
+
+class ClapAudioEncoder(Tower):
+    """16 kHz waveforms (B, T) → embeddings (B, C): upsampling, log-mel features, CLAP's pooled output, a linear head.
+
+    Args:
+        weights: hub name or local path of a CLAP model, or of its audio tower, with its feature extractor; or an
+            encoder's ``architecture``, for random weights.
+        out: C.
+        frozen: whether the head alone is trained.
+    """
+
+    def __init__(self, weights: str | dict[str, Any], out: int, *, frozen: bool = True) -> None:
+        super().__init__(frozen=frozen)
+        if isinstance(weights, dict):
+            self.tower = ClapAudioModel(ClapAudioConfig(**weights["tower"]))
+            extractor = ClapFeatureExtractor(**weights["extractor"])
+        else:
+            self.tower, extractor = _load_tower(weights), _load_extractor(weights)
+        self.architecture = {"tower": plain(self.tower.config), "extractor": plain(extractor)}
+        factor = extractor.sampling_rate // SAMPLE_RATE
+        self.upsample = Upsample(factor) if factor > 1 else nn.Identity()
+        self.log_mel = ClapLogMel(extractor)
+        self.head = nn.Linear(self.tower.audio_encoder.num_features, out)
+        self.freeze()
+
+    def forward(self, waveforms: Tensor) -> Tensor:
+        with torch.no_grad():  # in float64, which autocast leaves alone
+            features = self.log_mel(self.upsample(waveforms))
+        longer = None
+        if self.tower.config.enable_fusion:  # four views of a clip that fits are four times itself
+            features = features.expand(-1, 4, -1, -1)
+            longer = torch.zeros(len(features), 1, dtype=torch.bool, device=features.device)
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
+            pooled = self.tower(input_features=features, is_longer=longer).pooler_output
+        return self.head(pooled)
+
+
+def _load_tower(weights: str) -> ClapAudioModel:
+    types = ("clap", "clap_audio_model")
+    if "ClapAudioModel" in (described("audio_weights", weights).get("architectures") or ()):
+        return load_pretrained(ClapAudioModel, types, "audio_weights", weights)
+    # In a whole CLAP model, as on the hub, the tower's weights have the names that this class gives them.
+    return load_pretrained(ClapAudioModelWithProjection, types, "audio_weights", weights).audio_model
+
+
+def _load_extractor(weights: str) -> ClapFeatureExtractor:
+    try:
+        extractor = ClapFeatureExtractor.from_pretrained(weights)
+    except OSError as error:
+        raise OSError(
+            f"Expected `audio_weights` to hold CLAP's feature extractor, but {weights!r} has no "
+            "preprocessor_config.json. Write it there with ClapFeatureExtractor.save_pretrained."
+        ) from error
+    if extractor.sampling_rate % SAMPLE_RATE:
+        raise ValueError(
+            f"Expected `audio_weights` to take sounds at a multiple of {SAMPLE_RATE} Hz, "
+            f"but {weights!r} takes {extractor.sampling_rate} Hz"
+        )
+    return extractor

@@ -1,0 +1,146 @@
+"""The model: two encoders, the caption projection, and the objective of ``sslosses`` as a Lightning module."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import lightning as L
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from sslosses import (
+    IdentifiedObjects,
+    ObjectAwareObjective,
+    ObjectiveTerms,
+    OCALoss,
+    ORILoss,
+    TriMapContrastiveLoss,
+    identify_objects,
+    similarity_map,
+)
+
+from ..config import Config
+from ..data.loading import SceneBatch
+from .caption_features import TextProjection
+from .encoders import build_encoders, parameter_groups
+
+
+class Localizer(L.LightningModule):
+    """Localises what sounds. Captions are needed for training only.
+
+    Args:
+        config: fields of :class:`~avsl.config.Config` as a plain dict, kept in the checkpoint.
+        text_features: size of the caption features.
+        architectures: of the encoders, as a checkpoint holds them: then no weights are looked for.
+    """
+
+    def __init__(self, config: dict[str, Any], text_features: int, architectures: dict[str, Any] | None = None) -> None:
+        super().__init__()
+        c = Config.from_dict(config)
+        self.config = c
+        self._mirrored: tuple[int, list[bool]] = (-1, [])
+        self.visual, self.audio = build_encoders(c, architectures)
+        architectures = {"visual": self.visual.architecture, "audio": self.audio.architecture}
+        self.save_hyperparameters({"config": config, "text_features": text_features, "architectures": architectures})
+        self.text = TextProjection(text_features, c.embedding_dim)
+        masks = {"alpha_foreground": c.alpha_foreground, "alpha_background": c.alpha_background, "omega": c.omega}
+        self.objective = ObjectAwareObjective(
+            trimap_weight=c.trimap_weight,
+            oca_weight=c.oca_weight,
+            ori_weight=c.ori_weight,
+            trimap=TriMapContrastiveLoss(gather_distributed=True, **masks),
+            oca=OCALoss(
+                temperature=c.temperature,
+                tau=c.tau,
+                false_negatives=c.false_negatives,
+                gather_distributed=True,
+                **masks,
+            ),
+            ori=ORILoss(
+                target=c.ori_target,
+                margin=c.ori_margin,
+                temperature=c.ori_temperature,
+                solver=c.ori_solver,
+                epsilon=c.ori_epsilon,
+                tol=c.ori_tol,
+            ),
+        )
+
+    def encode(self, frames: Tensor, waveforms: Tensor) -> tuple[Tensor, Tensor]:
+        """Unit visual features (B, C, h, w) and audio embeddings (B, C)."""
+        return F.normalize(self.visual(frames), dim=1), self.audio(waveforms)
+
+    def training_step(self, batch: SceneBatch, index: int) -> Tensor:
+        frames = batch.frames.flip(3) if self._is_mirrored(index) else batch.frames
+        terms = self.loss(batch._replace(frames=frames))
+        self.log_dict({k: v.detach() for k, v in terms._asdict().items()}, prog_bar=True, batch_size=len(frames))
+        return terms.total
+
+    def loss(self, batch: SceneBatch) -> ObjectiveTerms:
+        """The objective's terms on a batch."""
+        visual, audio = self.encode(batch.frames, batch.waveforms)
+        return self.objective.terms(
+            visual, audio, self.text(batch.foreground), self.text(batch.background), batch.source_mask
+        )
+
+    def on_train_batch_start(self, _: SceneBatch, index: int) -> None:
+        # Whatever draws at random (dropout) depends on the step alone, so that a run goes on as if never stopped.
+        torch.manual_seed(hash((self.config.seed, self.current_epoch, index, self.global_rank)) % 2**63)
+
+    def _is_mirrored(self, index: int) -> bool:
+        """Whether this epoch's batch is mirrored, on all processes alike."""
+        if not self.config.mirror:
+            return False
+        if self._mirrored[0] != self.current_epoch:
+            generator = torch.Generator().manual_seed(self.config.seed * 100_003 + self.current_epoch)
+            draws = torch.rand(int(self.trainer.num_training_batches), generator=generator)
+            self._mirrored = self.current_epoch, (draws < 0.5).tolist()
+        return self._mirrored[1][index]
+
+    def train(self, mode: bool = True) -> Localizer:
+        super().train(mode)
+        if self.config.freeze_statistics:
+            for module in self.visual.modules():
+                if isinstance(module, nn.BatchNorm2d):
+                    module.eval()
+        return self
+
+    def configure_optimizers(self) -> Any:
+        c = self.config
+        groups = parameter_groups(self.visual, self.audio, c)
+        optimizer = torch.optim.AdamW(groups, betas=(0.9, 0.999), weight_decay=c.weight_decay)
+        if c.schedule == "constant":
+            return optimizer
+        schedule = torch.optim.lr_scheduler.OneCycleLR(
+            optimizer, [g["lr"] for g in groups], total_steps=self.trainer.datamodule.optimiser_steps()
+        )
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    @torch.no_grad()
+    def reference_deviation(self, batch: SceneBatch) -> Tensor:
+        """Standard deviation over the pixels of each map S_r of a real reference, (n,): 0 where maps collapsed."""
+        visual = F.normalize(self.visual(batch.frames), dim=1)
+        foreground, background = self.text(batch.foreground), self.text(batch.background)
+        maps = similarity_map(visual, torch.cat([foreground, background[:, None]], dim=1))
+        real = torch.cat([batch.source_mask, batch.source_mask.new_ones(len(visual), 1)], dim=1)
+        return maps.flatten(2).std(2)[real]
+
+    @staticmethod
+    def sound_map(visual: Tensor, audio: Tensor) -> Tensor:
+        """S_a, (B, h, w): where the sound as a whole is."""
+        return similarity_map(visual, audio)
+
+    def source_maps(self, visual: Tensor, audio: Tensor, num_sources: int | Tensor | None) -> IdentifiedObjects:
+        """A map for every source of a mixture, by iterative object identification."""
+        c = self.config
+        return identify_objects(
+            visual,
+            audio,
+            num_sources=num_sources,
+            peak_threshold=c.peak_threshold,
+            background_threshold=c.background_threshold,
+            merge_threshold=c.merge_threshold,
+            alpha_background=c.alpha_background,
+            omega=c.omega,
+        )

@@ -1,0 +1,1 @@
+"""Training: one run from data to report."""

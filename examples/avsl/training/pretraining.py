@@ -1,0 +1,110 @@
+"""Image-only pretraining of the visual encoder on crops with captions: the composed stand-in for ImageNet weights.
+
+It is stronger supervision than ImageNet: crops show the very classes of the scenes, in both states, and the
+classifier's weights are the caption features, as in CLIP. No scene, box or sound is used.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from ..data.composed.arrangement import MAX_STRETCH, Box, Scene, SceneObject
+from ..data.composed.composer import render_frame
+from ..data.composed.dataset import open_source
+
+TEMPERATURE = 0.07
+
+
+def crop_labels(media: str | None) -> list[tuple[str, bool]]:
+    """Every object in every state that it can be in: (name, sounding)."""
+    vocabulary = open_source(media).vocabulary
+    states = [(name, sounding) for name in vocabulary.sounding for sounding in (True, False)]
+    return states + [(name, False) for name in vocabulary.silent]
+
+
+def crop_captions(media: str | None) -> list[str]:
+    """A caption for every label of :func:`crop_labels`."""
+    source = open_source(media)
+    return [f"an image of {source.phrase(name, sounding)}" for name, sounding in crop_labels(media)]
+
+
+def render_crops(count: int, side: int, seed: int, media: str | None) -> tuple[Tensor, Tensor]:
+    """Pictures of one object each, (count, 3, side, side) uint8, and their labels (count,).
+
+    Half of the crops show sounding objects, a quarter their silent twins, a quarter objects that never sound.
+    """
+    render = partial(_render_chunk, side=side, seed=seed, media=media)
+    chunks = [range(i, min(i + 100, count)) for i in range(0, count, 100)]
+    with ProcessPoolExecutor(os.cpu_count(), multiprocessing.get_context("spawn")) as pool:
+        parts = list(tqdm(pool.map(render, chunks), total=len(chunks), desc="drawing crops", unit="chunk"))
+    images, labels = zip(*parts, strict=True)
+    return torch.from_numpy(np.concatenate(images)).permute(0, 3, 1, 2).contiguous(), torch.from_numpy(
+        np.concatenate(labels)
+    )
+
+
+def _render_chunk(indices: range, *, side: int, seed: int, media: str | None) -> tuple[np.ndarray, np.ndarray]:
+    source, labels = open_source(media), crop_labels(media)
+    sounding, silent = source.vocabulary.sounding, source.vocabulary.silent
+    images, chosen = [], []
+    for index in indices:
+        rng = np.random.default_rng([seed, 11, index])
+        group = index % 4
+        if group == 3:
+            label = 2 * len(sounding) + int(rng.integers(len(silent)))
+        else:
+            label = 2 * int(rng.integers(len(sounding))) + int(group == 2)
+        name, plays = labels[label]
+        aspect = sounding.get(name) or silent[name]
+        scene = Scene((SceneObject(name, plays, _crop_box(rng, aspect)),))
+        images.append(np.asarray(render_frame(scene, source, rng, side, held_out=False)))
+        chosen.append(label)
+    return np.stack(images), np.array(chosen)
+
+
+def _crop_box(rng: np.random.Generator, aspect: float) -> Box:
+    """A box that covers most of the crop and may reach over its edge."""
+    wanted = aspect * MAX_STRETCH ** rng.uniform(-1, 1)
+    longer = rng.uniform(0.45, 1.15)
+    w, h = (longer, longer / wanted) if wanted > 1 else (longer * wanted, longer)
+    x, y = rng.uniform(-0.1, 1.1 - w), rng.uniform(0.0, max(0.05, 1.1 - h))
+    return float(x), float(y), float(w), float(h)
+
+
+def pretrain(
+    encoder: nn.Module, images: Tensor, labels: Tensor, features: Tensor, *, steps: int, batch: int, rate: float
+) -> Sequence[float]:
+    """Train ``encoder`` to name the crops, and return the loss of every step.
+
+    Logits are cosines of the mean feature with the caption features (L, C), over a temperature of 0.07.
+    """
+    device = next(encoder.parameters()).device
+    targets = F.normalize(features.to(device), dim=1)
+    optimiser = torch.optim.AdamW(encoder.parameters(), lr=rate, weight_decay=0.02)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, rate, total_steps=steps)
+    losses = []
+    encoder.train()
+    for _ in tqdm(range(steps), desc="pretraining on crops", unit="step"):
+        chosen = torch.randint(len(images), (batch,))
+        frames = images[chosen].to(device)
+        if torch.rand(()) < 0.5:
+            frames = frames.flip(3)
+        # Mean of unit vectors, not unit vector of the mean: every pixel has to point to the caption, as maps need it.
+        pooled = F.normalize(encoder(frames), dim=1).mean((2, 3))
+        loss = F.cross_entropy(pooled @ targets.T / TEMPERATURE, labels[chosen].to(device))
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        schedule.step()
+        losses.append(loss.item())
+    return losses

@@ -1,0 +1,325 @@
+"""The whole job against a server: what is written, what goes on where it stopped, and what is refused."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+from avsl.captioning.frames import read_clips
+from avsl.commands import caption as job
+from avsl.commands.caption import main
+from avsl.data.folders import read_captions
+
+SCRIPT = Path(__file__).parents[3] / "examples" / "generate_captions.py"
+
+
+def lines(folder: Path, name: str = "captions.jsonl") -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (folder / "metadata" / name).read_text().splitlines()]
+
+
+@pytest.fixture
+def start(server, folder: Path):
+    def make(*arguments: str, root: Path = folder) -> int:
+        waits = ["--first-wait", "0.001", "--retries", "2", "--concurrency", "2"]
+        return main(["--data-root", str(root), "--model", "m", "--server", server.url, *waits, *arguments])
+
+    return make
+
+
+def test_what_is_written_is_what_training_reads(start, folder: Path) -> None:
+    assert start() == 0
+    captions = dict(read_captions(folder / "metadata" / "captions.jsonl"))
+    assert captions == {
+        **{f"s{i}": (("an image of a person playing",), "an image of a chair") for i in range(3)},
+        "d0": (("an image of a cello", "an image of a flute"), "an image of a chair"),
+    }
+    assert sorted(p.name for p in (folder / "metadata").glob("captions*")) == [
+        "captions.jsonl",
+        "captions.provenance.json",
+    ]
+
+
+def test_an_unusable_answer_is_asked_again_with_the_reason(start, server, folder: Path, make_reply) -> None:
+    server.reply = lambda r: r.good if "An earlier answer" in r.prompt else make_reply("I can't see it.")
+    assert start() == 0
+    assert len(server.requests) == 8
+    again = [r for r in server.requests if "An earlier answer" in r.prompt]
+    assert all("it holds no JSON object" in r.prompt and r.body["temperature"] == 0.7 for r in again)
+    assert len(lines(folder)) == 4
+
+
+def test_failures_are_counted_kept_and_asked_again_on_request(
+    start, server, folder: Path, make_reply, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    wrong = '{"foreground": ["an image of a cello"], "background": "an image of a chair"}'
+    server.reply = lambda r: r.good if len(r.labels) == 1 else make_reply(wrong)
+    assert start("--attempts", "3") == 1
+    assert 'Failed: 1 of 4 clips, the first because: "foreground" has 1 captions' in caplog.text
+    assert {e["id"] for e in lines(folder)} == {"s0", "s1", "s2"}
+    (failed,) = lines(folder, "captions.failed.jsonl")
+    assert failed == {
+        "id": "d0",
+        "reason": '"foreground" has 1 captions, but 2 are wanted, one per label',
+        "answer": wrong,
+    }
+    assert len(server.requests) == 3 + 3
+
+    server.reply = lambda r: r.good
+    assert start() == 1
+    assert len(server.requests) == 6
+    assert start("--retry-failed") == 0
+    assert len(server.requests) == 7
+    assert {e["id"] for e in lines(folder)} == {"s0", "s1", "s2", "d0"}
+    assert not (folder / "metadata" / "captions.failed.jsonl").exists()
+
+
+def test_faults_of_the_server_are_failures_too(start, server, folder: Path, make_reply) -> None:
+    server.reply = lambda r: r.good if len(r.labels) == 1 else make_reply(status=500, body="oops")
+    assert start() == 1
+    (failed,) = lines(folder, "captions.failed.jsonl")
+    assert failed["answer"] is None
+    assert "HTTP 500" in failed["reason"]
+    assert len(server.requests) == 3 + 3
+
+
+def test_a_dead_server_stops_the_job(
+    start, server, folder: Path, make_reply, monkeypatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(job, "WITHOUT_ANSWER", 2)
+    server.reply = lambda _: make_reply(status=500, body="oops")
+    assert start("--retries", "0") == 2
+    assert "2 clips in a row got no answer, the last one because: HTTP 500" in caplog.text
+    assert len(lines(folder, "captions.failed.jsonl")) == 2
+
+
+def test_a_refusing_server_leaves_nothing_behind(start, server, folder: Path, make_reply) -> None:
+    server.reply = lambda _: make_reply(status=404, body='{"error": {"message": "no such model"}}')
+    assert start() == 2
+    assert not list((folder / "metadata").glob("captions*"))
+
+
+def test_a_second_run_asks_nothing(start, server, folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    assert start() == 0
+    before = (folder / "metadata" / "captions.jsonl").read_bytes()
+    asked = len(server.requests)
+    assert start() == 0
+    assert "Nothing to do" in caplog.text
+    assert len(server.requests) == asked
+    assert (folder / "metadata" / "captions.jsonl").read_bytes() == before
+
+
+def test_limit(start, folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    assert start("--limit", "3") == 0
+    assert "Left: 1 of 4 clips" in caplog.text
+    assert len(lines(folder)) == 3
+    assert start("--limit", "3") == 0
+    assert len(lines(folder)) == 4
+
+
+@pytest.mark.parametrize("cut", [1, 10, 60])
+def test_a_line_that_was_cut_is_written_anew(start, server, folder: Path, cut: int) -> None:
+    start()
+    path = folder / "metadata" / "captions.jsonl"
+    content = path.read_bytes()
+    path.write_bytes(content[:-cut])
+    assert start() == 0
+    assert sorted(e["id"] for e in lines(folder)) == ["d0", "s0", "s1", "s2"]
+    assert len(server.requests) == 5
+
+
+def test_a_broken_line_in_the_middle_is_refused(start, folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    start()
+    path = folder / "metadata" / "captions.jsonl"
+    broken = path.read_text().replace('{"id"', '"id"', 1)
+    path.write_text(broken)
+    assert start() == 2
+    assert "in line 1 of" in caplog.text
+    assert path.read_text() == broken
+
+
+@pytest.mark.slow
+def test_killed_and_started_again(server, make_folder) -> None:
+    """Killed with no chance to tidy up while requests are open; then the same command goes on."""
+    folder = make_folder(solos=30, duets=0)
+    command = [sys.executable, str(SCRIPT), "--data-root", str(folder), "--model", "m", "--server", server.url]
+    reached, half = threading.Event(), 15
+
+    def reply(request):
+        if request.number >= half:
+            reached.set()
+            server.released.wait(60)
+        return request.good
+
+    server.reply = reply
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    with subprocess.Popen([*command, "--concurrency", "3"], **quiet) as process:
+        assert reached.wait(120)
+        process.kill()
+        assert process.wait() == -signal.SIGKILL
+    written = [e["id"] for e in lines(folder)]
+    assert half - 3 <= len(written) <= half
+
+    server.reply = lambda r: r.good
+    asked = len(server.requests)
+    assert main([*command[2:], "--concurrency", "3"]) == 0
+    ids = [e["id"] for e in lines(folder)]
+    assert sorted(ids) == sorted(f"s{i}" for i in range(30))
+    assert ids[: len(written)] == written
+    assert len(server.requests) - asked == 30 - len(written)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("interruptible")
+def test_interrupted(server, make_folder) -> None:
+    folder = make_folder(solos=30, duets=0)
+    reached = threading.Event()
+
+    def reply(request):
+        if request.number >= 10:
+            reached.set()
+            server.released.wait(60)
+        return request.good
+
+    server.reply = reply
+    command = [sys.executable, str(SCRIPT), "--data-root", str(folder), "--model", "m", "--server", server.url]
+    with subprocess.Popen([*command, "--concurrency", "2"], stderr=subprocess.PIPE, text=True) as process:
+        assert reached.wait(120)
+        os.kill(process.pid, signal.SIGINT)
+        _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "The same command goes on from here." in errors
+    assert "Traceback" not in errors
+    assert "never retrieved" not in errors
+    assert 8 <= len(lines(folder)) <= 10
+
+
+def test_captions_of_another_model_are_not_mixed(start, folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    assert start("--limit", "1") == 0
+    assert start("--model", "other") == 2
+    assert "captions of another origin (model 'm', now 'other')" in caplog.text
+    assert len(lines(folder)) == 1
+    assert start("--model", "other", "--out", str(folder / "metadata" / "other.jsonl"), "--limit", "1") == 0
+    assert start("--model", "other", "--force") == 0
+    assert len(lines(folder)) == 4
+    provenance = json.loads((folder / "metadata" / "captions.provenance.json").read_text())
+    assert [o["model"] for o in provenance["origins"]] == ["m", "other"]
+
+
+def test_nor_of_another_prompt_or_temperature(start, monkeypatch, caplog: pytest.LogCaptureFixture) -> None:
+    assert start("--limit", "1") == 0
+    assert start("--temperature", "0.1") == 2
+    assert "generation {" in caplog.text
+    monkeypatch.setattr(job, "prompt_hash", lambda: "0")
+    assert start() == 2
+    assert "another prompt" in caplog.text
+
+
+def test_failures_of_another_model_do_not_count(
+    start, server, folder: Path, make_reply, caplog: pytest.LogCaptureFixture
+) -> None:
+    server.reply = lambda _: make_reply("no")
+    assert start() == 1
+    server.reply = lambda r: r.good
+    assert start("--model", "other") == 2
+    assert "captions.failed.jsonl is of another origin (model 'm', now 'other'). Ask anew with" in caplog.text
+    assert start("--model", "other", "--retry-failed") == 0
+    assert len(lines(folder)) == 4
+
+
+def test_captions_of_unknown_origin_are_not_added_to(start, folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    own = '{"id": "s0", "foreground": "an image of a cello", "background": "an image of a chair"}\n'
+    (folder / "metadata" / "captions.jsonl").write_text(own)
+    assert start() == 2
+    assert "without a .provenance.json" in caplog.text
+    assert start("--force") == 0
+    assert (folder / "metadata" / "captions.jsonl").read_text().startswith(own)
+    assert len(lines(folder)) == 4
+
+
+def test_captions_that_no_longer_fit_the_list(start, folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    start()
+    (folder / "metadata" / "music_duet_train.txt").write_text("s0,cello,flute\n")
+    (folder / "metadata" / "music_solo_train.txt").write_text("s1,cello\n")
+    assert start() == 2
+    assert "Expected 2 foreground captions for clip 's0' (cello, flute)" in caplog.text
+
+
+def test_one_process_a_file(start, folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    from filelock import FileLock
+
+    with FileLock(folder / "metadata" / ".captions.jsonl.lock"):
+        assert start() == 2
+    assert "Another process writes" in caplog.text
+
+
+def test_dry_run(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--data-root", str(folder), "--dry-run"]) == 0
+    shown = capsys.readouterr().out
+    assert '["cello"]' in shown
+    assert str(folder / "frames" / "s0.jpg") in shown
+    assert main(["--data-root", str(folder), "--dry-run", "--server", "http://x/v1"]) == 0
+    assert "data:image/jpeg;base64," in capsys.readouterr().out
+    assert not list((folder / "metadata").glob("captions*"))
+
+
+def test_the_key_comes_from_the_environment_and_stays_there(start, server, folder: Path, monkeypatch) -> None:
+    monkeypatch.setenv("MY_KEY", "secret-key")
+    monkeypatch.setenv("OPENAI_API_KEY", "another-key")
+    assert start("--key-variable", "MY_KEY") == 0
+    assert {r.headers["authorization"] for r in server.requests} == {"Bearer secret-key"}
+    written = [p.read_bytes() for p in folder.rglob("*") if p.is_file()]
+    assert not any(b"secret-key" in content or b"another-key" in content for content in written)
+
+
+def test_lists(folder: Path) -> None:
+    metadata = folder / "metadata"
+    (metadata / "vggsound_train.csv").write_text('s0,cello\nv,"race car, auto racing"\nw,race car, auto racing\n')
+    for name in ("v", "w"):
+        (folder / "frames" / f"{name}.jpg").write_bytes((folder / "frames" / "s0.jpg").read_bytes())
+    clips = {clip.name: clip.labels for clip in read_clips(folder)}
+    assert list(clips) == ["s0", "s1", "s2", "d0", "v", "w"]
+    assert clips["d0"] == ("cello", "flute")
+    assert clips["v"] == clips["w"] == ("race car, auto racing",)
+    assert [clip.name for clip in read_clips(folder, ["music_duet_train.txt"])] == ["d0"]
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "reason"),
+    [
+        ("music_solo_train.txt", "s0,cello\nmissing,cello\n", "1 of 3 listed frames are missing, first .*missing.jpg"),
+        ("music_duet_train.txt", "s0,cello,flute\n", "'s0' has cello in one list and cello, flute in"),
+        ("music_duet_train.txt", "d0\n", "Expected classes in music_duet_train.txt, but clip 'd0' has none"),
+        ("vggsound_train.csv", "../s0,cello\n", "Expected an id without path separators in line 1 .* '../s0'"),
+        ("vggsound_train.csv", "s0,\n", "Expected 'id,class' in line 1"),
+    ],
+)
+def test_wrong_lists(folder: Path, name: str, text: str, reason: str) -> None:
+    (folder / "metadata" / name).write_text(text)
+    with pytest.raises((ValueError, FileNotFoundError), match=reason):
+        read_clips(folder)
+
+
+def test_no_list(folder: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="no such file"):
+        read_clips(folder, ["other.txt"])
+    for path in (folder / "metadata").iterdir():
+        path.unlink()
+    with pytest.raises(FileNotFoundError, match=r"music_solo_train\.txt, .*vggsound_train\.csv, but .* has none"):
+        read_clips(folder)
+
+
+def test_an_address_without_its_scheme(start, server, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        start("--server", server.url, "localhost:8000/v1")
+    assert "expected an address like http://localhost:8000/v1, but got 'localhost:8000/v1'" in capsys.readouterr().err
+    assert not list((folder / "metadata").glob("captions*"))

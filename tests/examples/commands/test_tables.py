@@ -1,0 +1,228 @@
+"""The paper's tables: what they need, how runs are shared, and what is written."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+from pathlib import Path
+
+import pytest
+from avsl.commands.tables import main
+from avsl.config import CONFIGS, Config
+from avsl.tables import runs as runs_module
+from avsl.tables.collect import LEVELS
+from avsl.tables.runs import Plan, Run, complete_runs
+from avsl.tables.specification import SETS, numbers, read_table
+from avsl.tables.statistics import Estimate
+from PIL import Image
+
+FIGURES = {"solo": ("AP", "IoU@0.5", "AUC"), "duet": ("CAP", "CIoU@0.3", "AUC")}
+
+
+@pytest.mark.parametrize("number", numbers())
+def test_every_row_is_a_configuration(number: int) -> None:
+    table = read_table(number)
+    for row in (*table.rows, *table.others):
+        assert all(len(figures) == 3 for figures in row.paper)
+        assert len(row.paper) in (0, len(table.sets))
+        if row.config:
+            Config.load(["composed", row.config], {})
+    assert {name for c in table.contrasts for pair in c.pairs for name in pair} <= {row.name for row in table.rows}
+
+
+def test_figures_as_printed() -> None:
+    losses = read_table(3)
+    assert [losses.paper(row, SETS["VGGSound-Duet"]) for row in losses.rows[:4]] == [
+        (28.8, 31.4, 26.2),
+        (34.3, 49.1, 34.8),
+        (43.8, 50.9, 43.1),
+        (45.9, 55.2, 44.8),
+    ]
+    assert losses.paper(losses.rows[0], SETS["MUSIC-Duet"]) == (None, None, None)
+    assert read_table(4).paper(read_table(4).rows[2], SETS["MUSIC-Duet"]) == (61.4, 45.9, 36.1)
+    with pytest.raises(ValueError, match=r"`table` to be one of 1, 2, .*, but got 10"):
+        read_table(10)
+
+
+def plan(tmp_path: Path, **roots: Path) -> Plan:
+    return Plan(None if roots else "quick", roots, tmp_path / "runs", tmp_path / "data")
+
+
+def test_rows_with_the_same_values_are_one_run(tmp_path: Path) -> None:
+    place = plan(tmp_path)
+    same = {
+        Run(place, "music", ("solo", "duet"), config, 3).name
+        for config in (None, "table3/oca-ori", "table4/tau-0.7", "table8/oca-1-ori-0.1", "table6/true", "table7/minilm")
+    }
+    assert same == {"quick-music-solo+duet-default-seed3"}
+    other = Run(place, "vggsound", ("duet",), "table4/tau-0.1", 0)
+    assert other.name == "quick-vggsound-duet-tau=0.1-seed0"
+    line = other.command()
+    assert line[line.index("--config") : line.index("--seed")] == [
+        "--config", "quick", "vggsound", "table4/tau-0.1", "--subsets", "duet",
+    ]  # fmt: skip
+
+
+def test_options_of_every_run(tmp_path: Path) -> None:
+    place = Plan("quick", {}, tmp_path / "runs", tmp_path / "data", ("--epochs", "7", "--devices", "2"))
+    run = Run(place, "music", ("duet",), "table4/tau-0.1", 3)
+    assert run.command()[-4:] == ["--epochs", "7", "--devices", "2"]
+    c = run.configuration
+    assert (c.epochs, c.devices, c.tau, c.seed, c.subsets) == (7, 2, 0.1, 3, ("duet",))
+
+
+@pytest.mark.slow
+def test_a_table_from_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Runs, table, maps and cost, as small as they get."""
+    line = f"--table 7 9 --quick --only MUSIC-Duet --runs {tmp_path / 'runs'} --data {tmp_path / 'data'}".split()
+    small = [
+        "--train-scenes",
+        "8",
+        "--test-scenes",
+        "4",
+        "--crops",
+        "64",
+        "--pretraining-steps",
+        "2",
+        "--batch-size",
+        "8",
+        "--epochs",
+        "1",
+    ]
+    assert main([*line, "--out", str(tmp_path / "out"), "--", *small]) == 0
+    made = {path.name for path in (tmp_path / "out").iterdir()}
+    assert made >= {f"table7{s}" for s in (".md", ".csv", ".tex", ".png", "-MUSIC-Duet.png")}
+    assert made >= {"table9.md", "table9.json", "table9.tex"}
+    assert len(list((tmp_path / "runs").glob("*/metrics.json"))) == 2
+    assert "| ours |" in capsys.readouterr().out
+
+
+def test_a_users_folders(tmp_path: Path) -> None:
+    run = Run(plan(tmp_path, vggsound=tmp_path / "vgg"), "vggsound", ("single",), None, 0)
+    assert run.name == "vggsound-single-default-seed0"
+    assert run.command()[-2:] == ["--data-root", str(tmp_path / "vgg")]
+    assert "quick" not in run.command()
+
+
+def finish(run: Run, value: float) -> None:
+    run.folder.mkdir(parents=True, exist_ok=True)
+    row = {f"{s} {f}": value for s, figures in FIGURES.items() for f in (*figures, "> silent", "> twin")}
+    trained = row | {"deviation of reference maps": 5.0}
+    rows = {"trained": trained} | {level: dict.fromkeys(row, 20.0) for level in LEVELS}
+    (run.folder / "metrics.json").write_text(json.dumps({"percent": rows, "seconds": {"training": 1.0}}))
+
+
+def finished(tmp_path: Path, seeds: int) -> list[str]:
+    table = read_table(3)
+    for i, row in enumerate(table.rows):
+        for seed in range(seeds):
+            finish(
+                Run(plan(tmp_path), "music", ("solo", "duet"), row.config, seed),
+                30 + i + 2 * seed + 0.5 * (i == 2) * seed,
+            )
+    line = ["--table", "3", "--quick", "--only", "MUSIC-Duet", "--runs", str(tmp_path / "runs")]
+    return [*line, "--data", str(tmp_path / "data"), "--out", str(tmp_path / "out"), "--seeds", *map(str, range(seeds))]
+
+
+def test_what_is_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(finished(tmp_path, 3)) == 0
+    text = (tmp_path / "out" / "table3.md").read_text()
+    assert text in capsys.readouterr().out + "\n"
+    half = 4.302652729911275 * 2 / math.sqrt(3)  # of 30, 32, 34
+    assert f"| neither (tri-map) | 32.0 ± {half:.1f} |" in text
+    assert "| centred Gaussian | 20.0 ± 0.0 |" in text
+    # each row is the first plus a constant, but for OCA, whose distance grows with the seed
+    assert "| ORI (and tri-map) | **+1.0 ± 0.0** |" in text
+    assert "| OCA | **+2.5 ± 1.2** |" in text
+    assert "| ORI (beside tri-map, OCA, both) | **+0.8 ± 0.4** |" in text  # 1, 1 − seed / 2 and 1
+    with (tmp_path / "out" / "table3.csv").open() as lines:
+        rows = {(r["row"], r["figure"]): r for r in csv.DictReader(lines)}
+    first = rows["neither (tri-map)", "CAP"]
+    assert (first["set"], float(first["mean"]), first["seeds"]) == ("MUSIC-Duet", 32.0, "3")
+    assert first["values"] == "0:30.000 1:32.000 2:34.000"
+    latex = (tmp_path / "out" / "table3.tex").read_text()
+    assert latex.count("tabular") == 2
+    assert r"$\pm$" in latex
+    with Image.open(tmp_path / "out" / "table3.png") as image:
+        image.load()
+
+
+def test_one_seed_claims_no_spread(tmp_path: Path) -> None:
+    assert main(finished(tmp_path, 1)) == 0
+    text = (tmp_path / "out" / "table3.md").read_text()
+    assert "±" not in text
+    assert "one seed: no spread is known" in text
+    assert "seed by seed" not in text
+
+
+def test_differences_are_between_the_same_seeds(tmp_path: Path) -> None:
+    line = finished(tmp_path, 3)
+    missing = Run(plan(tmp_path), "music", ("solo", "duet"), "table3/ori", 1)
+    (missing.folder / "metrics.json").unlink()
+    assert main([*line, "--write-only"]) == 0
+    text = (tmp_path / "out" / "table3.md").read_text()
+    assert "| ORI (and tri-map) (2 of 3 seeds) | 33.0 ± " in text
+    assert "| ORI (and tri-map) | **+1.0 ± 0.0** |" in text
+
+
+def test_a_single_row_has_no_differences(tmp_path: Path) -> None:
+    line = finished(tmp_path, 2)
+    line[1] = "1"
+    assert main([*line, "--write-only"]) == 0
+    text = (tmp_path / "out" / "table1.md").read_text()
+    assert "| ResNet-18 | 61.4 | 34.0 ± " in text  # the first table's OCA + ORI
+    assert "Difference" not in text
+
+
+def test_nothing_is_run_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    line = finished(tmp_path, 2)
+    monkeypatch.setattr(runs_module.subprocess, "run", None)
+    assert main(line) == 0
+
+
+def test_failed_runs_are_named_and_the_rest_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    line = finished(tmp_path, 2)
+    broken = Run(plan(tmp_path), "music", ("solo", "duet"), "table3/oca", 1)
+    (broken.folder / "metrics.json").unlink()
+    monkeypatch.setattr(
+        Run, "command", lambda _: [runs_module.sys.executable, "-c", "print('no'); raise SystemExit(3)"]
+    )
+    assert main(line) == 1
+    assert f"failed: {broken.name}" in caplog.text
+    assert (tmp_path / "runs" / f"{broken.name}.log").read_text() == "no\n"
+    assert "| OCA (1 of 2 seeds) | 32.0 |" in (tmp_path / "out" / "table3.md").read_text()
+
+
+def test_runs_share_the_processor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    code = "import os; print(os.environ['OMP_NUM_THREADS'])"
+    monkeypatch.setattr(Run, "command", lambda _: [runs_module.sys.executable, "-c", code])
+    monkeypatch.setattr(runs_module.os, "cpu_count", lambda: 8)
+    some = [Run(plan(tmp_path), "music", ("duet",), None, seed) for seed in (1, 0)]
+    assert complete_runs(some, 2) == []
+    assert {p.read_text() for p in (tmp_path / "runs").glob("*.log")} == {"4\n"}
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("--table 3 --only Flickr", "Expected `only` out of VGGSound-Duet, MUSIC-Duet, MUSIC-Solo for table 3"),
+        ("--table 5 --music x", "Table 5 needs VGGSound-Trio: give the folder"),
+        ("--table 11", "Expected `table` to be one of"),
+    ],
+)
+def test_wrong_arguments(line: str, message: str, caplog: pytest.LogCaptureFixture) -> None:
+    assert main(line.split()) == 2
+    assert message in caplog.text
+
+
+def test_estimates() -> None:
+    assert Estimate.of([]) is None
+    assert str(Estimate.of([61.44])) == "61.4"
+    assert str(Estimate.of([1.0, 3.0])) == f"2.0 ± {12.706204736432095:.1f}"
+
+
+def test_configurations_lie_beside_each_other() -> None:
+    assert {p.parent.name for p in CONFIGS.glob("table*/*.yaml")} >= {f"table{n}" for n in (3, 4, 6, 7, 8)}

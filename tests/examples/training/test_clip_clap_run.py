@@ -1,0 +1,88 @@
+"""A run with CLIP, CLAP and CLIP's text tower from end to end; inference without any text encoder."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+import transformers
+from avsl.data.music import MusicFolder
+from avsl.evaluation.predict import load_held_out, predict
+from avsl.model.localizer import Localizer
+from avsl.training import run as training
+from avsl.training.run import main
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.usefixtures("serial"),
+    pytest.mark.filterwarnings("ignore:Experiment logs directory .* exists and is not empty:UserWarning"),
+]
+SIZES = ["--train-scenes", "16", "--test-scenes", "4", "--batch-size", "8", "--epochs", "2"]
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    previous = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(previous)
+
+
+def stop_after_the_first_epoch(monkeypatch: pytest.MonkeyPatch) -> None:
+    save = training.KeepLast.on_train_epoch_end
+
+    def save_and_stop(self, trainer, module) -> None:
+        save(self, trainer, module)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(training.KeepLast, "on_train_epoch_end", save_and_stop)
+
+
+def test_trains_evaluates_and_goes_on(
+    clip: str, clap: str, tmp_path: Path, music: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    line = ["--quick", "--backbone", "clip-clap", *SIZES]
+    line += ["--visual-weights", clip, "--audio-weights", clap, "--text-encoder", clip, "--embedding-dim", "16"]
+    line += ["--runs", str(tmp_path / "runs"), "--data", str(tmp_path / "data")]
+    assert main([*line, "--name", "whole"]) == 0
+    # Weights were given: no stand-in for them is trained on crops.
+    assert [p.suffix for p in (tmp_path / "data" / "cache").glob("[!.]*")] == [".sqlite"]
+
+    with monkeypatch.context() as patch:
+        stop_after_the_first_epoch(patch)
+        assert main([*line, "--name", "stopped"]) == 130
+    assert not (tmp_path / "runs" / "stopped" / "metrics.json").exists()
+    assert main([*line, "--name", "stopped"]) == 0
+
+    runs = [tmp_path / "runs" / name for name in ("whole", "stopped")]
+    saved, again = (torch.load(run / "checkpoints" / "last.ckpt", weights_only=True) for run in runs)
+    assert saved["epoch"] == again["epoch"] == 1
+    torch.testing.assert_close(again["state_dict"], saved["state_dict"], rtol=1e-4, atol=1e-5)
+    figures = [json.loads((run / "metrics.json").read_text())["percent"] for run in runs]
+    assert figures[0]["untrained"] == pytest.approx(figures[1]["untrained"], abs=1e-3)
+
+    vision = transformers.CLIPVisionModel.from_pretrained(clip)
+    kept = saved["state_dict"]["visual.tower.value.weight"]
+    assert torch.equal(kept, vision.encoder.layers[-1].self_attn.v_proj.weight)
+
+    def refuse(*_, **__):
+        raise AssertionError("inference needs no text encoder")
+
+    for loader in (
+        "AutoModel",
+        "AutoTokenizer",
+        "CLIPTextModelWithProjection",
+        "CLIPModel",
+        "BertModel",
+        "CLIPVisionModel",
+        "ClapAudioModel",
+    ):
+        monkeypatch.setattr(getattr(transformers, loader), "from_pretrained", refuse)
+    model = Localizer(**saved["hyper_parameters"])
+    model.load_state_dict(saved["state_dict"])
+    found = predict(model, load_held_out(MusicFolder(music), "duet", 64))
+    assert found.maps.shape == (1, 2, 8, 8)
+    assert found.maps.isfinite().all()

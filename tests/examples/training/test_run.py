@@ -1,0 +1,307 @@
+"""The main job from end to end: finished, repeated, interrupted, refused, and on a user's folder."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import IO
+
+import pytest
+import torch
+import yaml
+from avsl.config import Config
+from avsl.data.music import MusicFolder
+from avsl.evaluation.predict import load_held_out, predict, score
+from avsl.model.localizer import Localizer
+from avsl.training import run as training
+from avsl.training.run import main
+from PIL import Image
+
+import sslosses
+
+pytestmark = [
+    pytest.mark.slow,
+    # Lightning's, on a run that goes on: the log of the earlier part is replaced.
+    pytest.mark.filterwarnings("ignore:Experiment logs directory .* exists and is not empty:UserWarning"),
+]
+
+SCRIPT = Path(__file__).parents[3] / "examples" / "train_music.py"
+EPOCHS = 5
+SMALL = (
+    f"--quick --train-scenes 16 --test-scenes 6 --crops 64 --pretraining-steps 3 --batch-size 4 --epochs {EPOCHS}"
+).split()
+FILES = ("config.yaml", "metrics.json", "table.md", "sheet.png", "checkpoints/last.ckpt")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> Iterator[None]:
+    """Here and in the processes below, so that their numbers are the same."""
+    previous = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(previous)
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the runs of this file and the data that they share lie."""
+    return tmp_path_factory.mktemp("example")
+
+
+@pytest.fixture(scope="module")
+def whole(place: Path) -> Path:
+    """The folder of a run that nothing interrupted."""
+    complete(arguments(place, "whole"))
+    return place / "runs" / "whole"
+
+
+def arguments(place: Path, name: str, *more: str) -> list[str]:
+    return [*SMALL, "--runs", str(place / "runs"), "--data", str(place / "data"), "--name", name, *more]
+
+
+def checkpoint(run: Path) -> dict:
+    return torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)
+
+
+def losses(run: Path) -> dict[int, dict[str, float]]:
+    """The logged terms by step."""
+    rows = []
+    for part in sorted((run / "csv").glob("*/metrics.csv")):
+        with part.open() as lines:
+            rows += list(csv.DictReader(lines))
+    return {int(row["step"]): {k: float(row[k]) for k in ("total", "trimap", "oca", "ori")} for row in rows}
+
+
+def test_files(whole: Path) -> None:
+    assert all((whole / name).stat().st_size for name in FILES)
+    assert [p.name for p in (whole / "checkpoints").iterdir()] == ["last.ckpt"]
+    config = yaml.safe_load((whole / "config.yaml").read_text())
+    assert Path(config.pop("data")).name == "drawn-seed0-16-6"
+    assert Config.from_dict(config).epochs == EPOCHS
+    assert checkpoint(whole)["epoch"] == EPOCHS - 1
+    with Image.open(whole / "sheet.png") as image:
+        image.load()
+    assert set(losses(whole)) == {9, 19, 29, 39}
+    assert all(math.isfinite(v) for row in losses(whole).values() for v in row.values())
+
+
+def test_figures(whole: Path) -> None:
+    rows = json.loads((whole / "metrics.json").read_text())["percent"]
+    assert list(rows) == ["trained", "untrained", "centred Gaussian", "whole frame", "random maps"]
+    wanted = {"solo AP", "solo IoU@0.5", "solo AUC", "duet CAP", "duet CIoU@0.3", "duet AUC", "solo > twin"}
+    for row in rows.values():
+        assert wanted <= set(row)
+        assert all(0 <= value <= 100 for value in row.values())
+    assert rows["trained"] != rows["untrained"]
+    lines = (whole / "table.md").read_text().splitlines()
+    assert lines[0] == "| % | trained | untrained | centred Gaussian | whole frame | random maps |"
+    assert f"| solo AP | {rows['trained']['solo AP']:.1f} |" in "\n".join(lines)
+
+
+def test_the_checkpoint_gives_the_printed_figures(whole: Path) -> None:
+    read = checkpoint(whole)
+    model = Localizer(**read["hyper_parameters"])
+    model.load_state_dict(read["state_dict"])
+    rows = json.loads((whole / "metrics.json").read_text())["percent"]
+    folder = MusicFolder(whole.parents[1] / "data" / "drawn-seed0-16-6")
+    for subset in ("solo", "duet"):
+        test = load_held_out(folder, subset, model.config.image_size)
+        for name, value in score(test, predict(model, test)).items():
+            assert rows["trained"][name] == pytest.approx(value, abs=1e-3)
+
+
+def test_a_finished_run_is_shown_and_not_repeated(
+    whole: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = {p: p.stat().st_mtime_ns for p in whole.rglob("*")}
+    monkeypatch.setattr(training, "_fit", None)
+    monkeypatch.setattr(training, "prepare", None)
+    assert main(arguments(whole.parents[1], "whole")) == 0
+    shown = capsys.readouterr().out
+    assert "complete; delete it or choose another --name" in " ".join(shown.split())
+    assert all(name in shown for name in ("trained", "solo AP", "duet CAP"))
+    assert {p: p.stat().st_mtime_ns for p in whole.rglob("*")} == before
+
+
+def test_another_configuration_under_the_same_name(whole: Path, caplog: pytest.LogCaptureFixture) -> None:
+    before = (whole / "config.yaml").read_text()
+    assert main(arguments(whole.parents[1], "whole", "--tau", "0.5", "--rate", "1e-3")) == 2
+    assert "holds a run with another rate, tau. Choose another --name" in caplog.text
+    assert (whole / "config.yaml").read_text() == before
+
+
+def test_a_run_from_before_a_key_was_added(whole: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = whole / "config.yaml"
+    written = path.read_text()
+    path.write_text(written.replace("mirror: true\n", ""))
+    monkeypatch.setattr(training, "_fit", None)
+    try:
+        assert main(arguments(whole.parents[1], "whole")) == 0
+        assert main(arguments(whole.parents[1], "whole", "--mirror", "false")) == 2
+    finally:
+        path.write_text(written)
+
+
+def test_a_configuration_that_does_not_fit_the_captions(
+    whole: Path, tmp_path: Path, bert: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    line = arguments(whole.parents[1], "misfit", "--runs", str(tmp_path), "--text-encoder", bert)
+    assert main([*line, "--embedding-dim", "64"]) == 2
+    assert "`embedding_dim` to be at most 24, the size of the caption features" in caplog.text
+
+
+def start(line: list[str], out: IO[str] | int) -> subprocess.Popen:
+    """The command in a process of its own: losses are compared closely, and this one has run other tests before."""
+    root = Path(sslosses.__file__).parents[1]
+    path = os.pathsep.join([str(root), os.environ.get("PYTHONPATH", "")])
+    environment = os.environ | {"PYTHONPATH": path, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+    return subprocess.Popen([sys.executable, str(SCRIPT), *line], stdout=out, stderr=subprocess.STDOUT, env=environment)
+
+
+def complete(line: list[str]) -> None:
+    process = start(line, subprocess.PIPE)
+    said, _ = process.communicate(timeout=300)
+    assert process.returncode == 0, said.decode()
+
+
+def start_and_stop(line: list[str], log: Path, ready: Callable[[], bool], how: signal.Signals) -> int:
+    """Run the command until ``ready``, send it a signal, and return its exit status."""
+    with log.open("w") as out:
+        process = start(line, out)
+    deadline = time.monotonic() + 300
+    try:
+        while not ready():
+            assert process.poll() is None, f"ended too early:\n{log.read_text()}"
+            assert time.monotonic() < deadline, f"took too long:\n{log.read_text()}"
+            time.sleep(0.01)
+        process.send_signal(how)
+        return process.wait(120)
+    finally:
+        process.kill()
+        process.wait()
+
+
+@pytest.mark.usefixtures("interruptible")
+def test_goes_on_where_it_was_stopped(whole: Path, tmp_path: Path) -> None:
+    """Ctrl-C after one epoch, killed after another, then finished: the same losses, weights and figures."""
+    place, run = whole.parents[1], whole.parent / "stopped"
+    line, log, last = arguments(place, "stopped"), tmp_path / "log", run / "checkpoints" / "last.ckpt"
+
+    assert start_and_stop(line, log, last.is_file, signal.SIGINT) == 130, log.read_text()
+    assert "Stopped. The same command goes on from here." in log.read_text()
+    assert not (run / "metrics.json").exists()
+    untrained, first, time_of_first = (run / "untrained.json").read_text(), checkpoint(run)["epoch"], last.stat()
+
+    def saved_again() -> bool:
+        return last.stat().st_mtime_ns > time_of_first.st_mtime_ns
+
+    assert start_and_stop(line, log, saved_again, signal.SIGKILL) == -signal.SIGKILL
+    assert not (run / "metrics.json").exists()
+    second = checkpoint(run)["epoch"]
+    assert first < second < EPOCHS - 1
+
+    complete(line)
+    assert [p.name for p in (run / "checkpoints").iterdir()] == ["last.ckpt"]
+    assert (run / "untrained.json").read_text() == untrained
+    resumed, expected = losses(run), losses(whole)
+    assert set(resumed) == set(expected)  # what was logged before a stop is kept
+    for step, row in resumed.items():
+        assert row == pytest.approx(expected[step], rel=1e-4), step
+    ours, theirs = checkpoint(run), checkpoint(whole)
+    assert (ours["epoch"], ours["global_step"]) == (theirs["epoch"], theirs["global_step"])
+    torch.testing.assert_close(ours["state_dict"], theirs["state_dict"], rtol=1e-3, atol=1e-4)
+    figures, wanted = (json.loads((path / "metrics.json").read_text())["percent"] for path in (run, whole))
+    assert figures["untrained"] == pytest.approx(wanted["untrained"], abs=1e-3)
+    assert figures["trained"].keys() == wanted["trained"].keys()
+
+
+@pytest.mark.usefixtures("interruptible")
+def test_killed_within_an_epoch(whole: Path, tmp_path: Path) -> None:
+    """With a checkpoint every three batches, killed at one of them: the same checkpoint as an unbroken run's."""
+    place, run = whole.parents[1], whole.parent / "killed"
+    line, last = arguments(place, "killed", "--checkpoint-steps", "3"), run / "checkpoints" / "last.ckpt"
+
+    def within_the_second_epoch() -> bool:
+        try:
+            return last.is_file() and checkpoint(run)["global_step"] == 8 + 3
+        except (OSError, RuntimeError):  # moved while it was read
+            return False
+
+    assert start_and_stop(line, tmp_path / "log", within_the_second_epoch, signal.SIGKILL) == -signal.SIGKILL
+    assert checkpoint(run)["global_step"] % 8
+    complete(line)
+    ours, theirs = checkpoint(run), checkpoint(whole)
+    assert (ours["epoch"], ours["global_step"]) == (theirs["epoch"], theirs["global_step"])
+    torch.testing.assert_close(ours["state_dict"], theirs["state_dict"], rtol=0, atol=0)
+    torch.testing.assert_close(ours["optimizer_states"], theirs["optimizer_states"], rtol=0, atol=0)
+
+
+def test_stopped_after_training_and_moved(whole: Path, tmp_path: Path) -> None:
+    """Only what was missing is made: the evaluation, by the same model."""
+    run = tmp_path / "moved"
+    shutil.copytree(whole, run)
+    (run / "metrics.json").unlink()
+    assert main(arguments(whole.parents[1], "moved", "--runs", str(tmp_path))) == 0
+    assert [p.name for p in (run / "checkpoints").iterdir()] == ["last.ckpt"]
+    assert checkpoint(run)["global_step"] == checkpoint(whole)["global_step"]
+    figures, wanted = (json.loads((path / "metrics.json").read_text())["percent"] for path in (run, whole))
+    assert figures["trained"] == pytest.approx(wanted["trained"], abs=1e-3)
+
+
+@pytest.fixture
+def users_folder(whole: Path, tmp_path: Path) -> Path:
+    """The composed scenes without what only composed data have."""
+    composed, folder = whole.parents[1] / "data" / "drawn-seed0-16-6", tmp_path / "MUSIC"
+    shutil.copytree(composed, folder, ignore=shutil.ignore_patterns("silent_objects.json", "dataset.json"))
+    return folder
+
+
+def test_a_users_folder(users_folder: Path, tmp_path: Path, bert: str) -> None:
+    line = ["--data-root", str(users_folder), "--runs", str(tmp_path / "runs"), "--data", str(tmp_path / "data")]
+    line += ["--config", "quick", "--epochs", "1", "--batch-size", "8", "--subsets", "duet", "--crops", "64"]
+    assert main([*line, "--text-encoder", bert, "--embedding-dim", "16"]) == 0
+    (run,) = (tmp_path / "runs").iterdir()
+    assert run.name.startswith("MUSIC-quick-seed0")
+    assert all((run / name).stat().st_size for name in FILES)
+    rows = json.loads((run / "metrics.json").read_text())["percent"]
+    assert list(rows["whole frame"]) == ["duet CAP", "duet CIoU@0.3", "duet AUC"]
+    # Crops of drawn instruments are not pretraining for real frames, and nothing was composed.
+    assert [p.name.split("-")[0] for p in (tmp_path / "data" / "cache").glob("[!.]*")] == ["captions"]
+    assert [p.name for p in (tmp_path / "data").iterdir()] == ["cache"]
+
+
+def test_a_wrong_folder(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    assert main(["--data-root", str(tmp_path), "--runs", str(tmp_path / "runs")]) == 2
+    assert "to hold the folders frames/ (<id>.jpg), audio/ (<id>.wav) and metadata/" in caplog.text
+    assert f"{tmp_path} lacks frames/, audio/, metadata/" in caplog.text
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_damaged_folder(users_folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (users_folder / "audio" / "emb10000003_000_00000.wav").unlink()
+    line = ["--data-root", str(users_folder), "--runs", str(tmp_path / "runs"), "--data", str(tmp_path / "data")]
+    assert main([*line, "--config", "quick"]) == 2
+    assert "emb10000003_000_00000.wav" in caplog.text
+
+
+def test_a_start_that_failed_does_not_hold_the_folder(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    with pytest.raises(ValueError, match="dens"), training._claimed(run, Config(ori_solver="dens"), tmp_path):
+        raise ValueError("dens")
+    with training._claimed(run, Config(), tmp_path):
+        assert yaml.safe_load((run / "config.yaml").read_text())["ori_solver"] == "auto"
+        (run / "untrained.json").write_text("{}")
+    with (
+        pytest.raises(ValueError, match="another tau"),
+        training._claimed(run, Config(tau=0.5), tmp_path),
+    ):
+        pass

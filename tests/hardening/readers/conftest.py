@@ -1,0 +1,9 @@
+"""Makes the input classes and ``avsl`` importable, as the program that writes their table finds them."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[3]
+sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "examples")]

@@ -1,0 +1,137 @@
+"""Input classes that have to end in an error, which names the argument, what was expected and what came."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from inputs.core.outcomes import Mistake
+from inputs.core.results import Cases, Class
+from inputs.core.subjects import Subject
+
+
+def no_tensor(subject: Subject) -> Cases:
+    """A list, a NumPy array, a number, None."""
+    for name in subject.shapes:
+        if name in ("a", "b"):
+            continue  # None stands for equal masses
+        for change in (Tensor.tolist, Tensor.numpy, lambda x: float(x.sum()), lambda _: None):
+            arguments = subject.arguments()
+            arguments[name] = change(arguments[name])
+            yield Mistake(lambda arguments=arguments: subject(arguments), (name,))
+
+
+def dtypes(subject: Subject) -> Cases:
+    """Integers, booleans, complex numbers, and a source mask of numbers."""
+    for name in subject.shapes:
+        for dtype in (torch.int64, torch.uint8, torch.bool, torch.complex64):
+            arguments = subject.arguments()
+            arguments[name] = arguments[name].to(dtype)
+            yield Mistake(lambda arguments=arguments: subject(arguments), (name,))
+    if "foreground" in subject.shapes:
+        arguments = subject.arguments()
+        masks: tuple[Any, ...] = (torch.ones(arguments["foreground"].shape[:2]), [[True, True]] * 3)
+        for mask in masks:
+            yield Mistake(lambda mask=mask: subject(arguments | {"source_mask": mask}), ("source_mask",))
+
+
+def not_dense(subject: Subject) -> Cases:
+    """Sparse and nested tensors."""
+    for name in subject.shapes:
+        for change in (Tensor.to_sparse, lambda x: torch.nested.nested_tensor(list(x), layout=torch.jagged)):
+            arguments = subject.arguments()
+            arguments[name] = change(arguments[name])
+            yield Mistake(lambda arguments=arguments: subject(arguments), (name,))
+
+
+def dimensions(subject: Subject) -> Cases:
+    """A dimension too few or too many, and a scalar."""
+    for name, letters in subject.shapes.items():
+        broadcasts = letters.startswith("...")
+        for change in (lambda x: x.sum(), lambda x: x[0], lambda x: x[None]):
+            arguments = subject.arguments()
+            arguments[name] = change(arguments[name])
+            needed = len(letters.removeprefix("...").split()) - 1 if broadcasts else None
+            if (needed is not None and arguments[name].ndim >= needed) or name == "value":
+                continue
+            if (name, subject.name) in (("rows", "gather_rows"), ("vectors", "similarity_map")) and arguments[
+                name
+            ].ndim:
+                continue  # also valid shapes
+            yield Mistake(lambda arguments=arguments: subject(arguments), tuple(subject.shapes))
+
+
+def sizes(subject: Subject) -> Cases:
+    """One size more than another argument has."""
+    for name, letters in subject.shapes.items():
+        others = " ".join(other for n, other in subject.shapes.items() if n != name)
+        for at, letter in enumerate(letters.removeprefix("...").split()):
+            if letter in others:
+                arguments = subject.arguments()
+                value = arguments[name]
+                arguments[name] = torch.cat([value, value.narrow(at, 0, 1)], at)
+                yield Mistake(lambda arguments=arguments: subject(arguments), tuple(subject.shapes))
+    if "foreground" in subject.shapes:
+        mask = torch.ones(3, 3, dtype=torch.bool)
+        yield Mistake(lambda: subject(subject.arguments() | {"source_mask": mask}), ("source_mask",))
+
+
+def devices(subject: Subject) -> Cases:
+    """One argument on another device than the others."""
+    if len(subject.shapes) > 1:
+        for name in subject.shapes:
+            arguments = subject.arguments()
+            arguments[name] = arguments[name].to("meta")
+            yield Mistake(lambda arguments=arguments: subject(arguments), tuple(subject.shapes))
+
+
+def options(subject: Subject) -> Cases:
+    """Options of a wrong type, numbers that are no number, unknown words."""
+    for name, default in subject.option_names().items():
+        wrong: list[Any] = []
+        if isinstance(default, bool):
+            wrong = [1, "yes", None]
+        elif isinstance(default, int):
+            wrong = [0, -1, 1.5, "3", None, True, torch.tensor(3)]
+        elif isinstance(default, float):
+            wrong = [torch.nan, torch.inf, -torch.inf, "0.1", None, True, 1j, torch.tensor(0.1)]
+        elif isinstance(default, str):
+            wrong = ["no such word", 3] + ([None] if name != "solver" else [])
+        elif name in ("formulation", "value"):
+            wrong = ["no such word", 3]
+        elif name in ("scaling", "threshold", "area", "max_iterations", "num_sources"):
+            wrong = [-1.0, torch.nan, "0.5", True] if name != "threshold" else [torch.nan, "0.5", True]
+        for value in wrong:
+            given = subject.options | {name: value}
+            if name in ("threshold", "area"):
+                given = {name: value}
+                if name not in subject.options:
+                    continue
+            changed = Subject(subject.name, subject.shapes, given, call=subject.call)
+            arguments = subject.arguments()
+            yield Mistake(lambda changed=changed, arguments=arguments: changed(arguments), (name,))
+
+
+def masses(subject: Subject) -> Cases:
+    """Negative, vanishing and unequal masses."""
+    if "a" not in subject.shapes:
+        return
+    for name in ("a", "b"):
+        for change in (lambda x: -x, lambda x: x * 0, lambda x: x * 2):
+            arguments = subject.arguments()
+            arguments[name] = change(arguments[name])
+            yield Mistake(lambda arguments=arguments: subject(arguments), (name,))
+
+
+CLASSES: dict[str, Class] = {
+    "no tensor": no_tensor,
+    "integers, booleans, complex numbers": dtypes,
+    "sparse and nested tensors": not_dense,
+    "a dimension too few or too many": dimensions,
+    "sizes that disagree": sizes,
+    "devices that disagree": devices,
+    "options of a wrong type or out of range": options,
+    "negative, zero and unequal masses": masses,
+}

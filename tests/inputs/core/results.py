@@ -1,0 +1,383 @@
+"""Input classes that have a right result."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from itertools import combinations
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from inputs.core.outcomes import Case, Mistake, close, finite, tensors, total
+from inputs.core.subjects import ENDS, SIZES, Subject
+
+Cases = Iterator[Case | Mistake]
+Class = Callable[[Subject], Cases]
+
+NOT_FINITE = (torch.nan, torch.inf, -torch.inf)
+SINGLE, DOUBLE = 1e-3, 1e-9
+#: Return what they are given if there is one process.
+UNCHANGED = ("gather_rows", "sum_over_processes")
+
+
+def precision(subject: Subject) -> Cases:
+    """float64, float32, float16, bfloat16 and float8: what float64 gives for the same numbers."""
+    for dtype in (torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.float8_e4m3fn):
+        arguments = subject.arguments(dtype)
+        if dtype.itemsize < 2 and ("a" in arguments or subject.name in UNCHANGED):
+            continue  # masses of so few digits do not have equal sums
+        if subject.light and dtype.itemsize < 4:
+            continue
+        wide = {name: value.double() for name, value in arguments.items()}
+        if "a" in wide and dtype.itemsize == 2:  # as documented: b is scaled to the mass of a
+            wide["b"] = wide["b"] * (wide["a"].sum(-1, keepdim=True) / wide["b"].sum(-1, keepdim=True))
+        expected = subject(wide)
+
+        def check(found: Any, expected: Any = expected, dtype: torch.dtype = dtype) -> None:
+            close(found, expected, DOUBLE if dtype == torch.float64 else SINGLE)
+            wanted = torch.float64 if dtype == torch.float64 else torch.float32
+            if subject.name not in UNCHANGED:
+                assert {x.dtype for x in tensors(found).values() if x.is_floating_point()} <= {wanted}
+
+        yield Case(lambda arguments=arguments: subject(arguments), check)
+
+
+def layouts(subject: Subject) -> Cases:
+    """Transposed, strided, offset, expanded and channels-last tensors: what contiguous ones give."""
+    arguments = subject.arguments()
+    expected = subject(arguments)
+
+    def transposed(x: Tensor) -> Tensor:
+        return x.permute(*reversed(range(x.ndim))).contiguous().permute(*reversed(range(x.ndim)))
+
+    def strided(x: Tensor) -> Tensor:
+        return torch.stack([x, torch.full_like(x, torch.nan)], -1)[..., 0]
+
+    def offset(x: Tensor) -> Tensor:
+        return torch.cat([torch.full_like(x[:1], torch.nan), x])[1:]
+
+    def channels_last(x: Tensor) -> Tensor:
+        return x.contiguous(memory_format=torch.channels_last) if x.ndim == 4 else x
+
+    for change in (transposed, strided, offset, channels_last):
+        changed = {name: change(value) for name, value in arguments.items()}
+        yield Case(lambda changed=changed: subject(changed), lambda found: close(found, expected, DOUBLE))
+    if subject.samples:
+        same = {n: x[:1].expand(x.shape) if n in subject.samples else x for n, x in arguments.items()}
+        copied = {name: value.contiguous() for name, value in same.items()}
+        yield Case(lambda: subject(same), lambda found: close(found, subject(copied), DOUBLE))
+
+
+def one_sample(subject: Subject) -> Cases:
+    """A batch of one."""
+    if "B" in "".join(subject.shapes.values()):
+        for dtype in (torch.float64, torch.float32):
+            yield Case(lambda dtype=dtype: subject(subject.arguments(dtype, B=1)), finite)
+
+
+def no_samples(subject: Subject) -> Cases:
+    """An empty batch: an empty result, and of a loss a zero with its graph."""
+    if "B" not in "".join(subject.shapes.values()):
+        return
+
+    def run() -> Any:
+        arguments = {name: x.requires_grad_() for name, x in subject.arguments(B=0).items() if "positions" not in name}
+        rest = {name: x for name, x in subject.arguments(B=0).items() if "positions" in name}
+        result = subject(arguments | rest)
+        if subject.none:
+            assert total(result) == 0
+        if subject.smooth:
+            total(result).backward()
+            assert all(x.grad is None or not x.grad.any() for x in arguments.values())
+        return result
+
+    yield Case(run, finite)
+
+
+def no_references(subject: Subject) -> Cases:
+    """K = 0, and source masks that are all False."""
+    if "foreground" not in subject.shapes:
+        return
+    yield Case(lambda: subject(subject.arguments(K=0)), finite)
+    mask = torch.zeros(SIZES["B"], SIZES["K"], dtype=torch.bool)
+    yield Case(lambda: subject(subject.arguments() | {"source_mask": mask}), finite)
+
+
+def padding(subject: Subject) -> Cases:
+    """NaN in references that ``source_mask`` leaves out: what zeros there give, gradient included."""
+    if "foreground" not in subject.shapes:
+        return
+    mask = torch.tensor([[True, True], [True, False], [False, False]])
+
+    def run(filler: float) -> list[Tensor]:
+        arguments = subject.arguments()
+        arguments["foreground"][~mask] = filler
+        arguments["background"][~mask.any(1)] = filler
+        arguments = {name: x.requires_grad_() for name, x in arguments.items()}
+        result = total(subject(arguments | {"source_mask": mask}))
+        return [result, *torch.autograd.grad(result, list(arguments.values()), allow_unused=True)]
+
+    for filler in NOT_FINITE:
+
+        def check(found: Any) -> None:
+            for mine, theirs in zip(found, run(0.0), strict=True):
+                assert (mine is None and theirs is None) or torch.allclose(mine, theirs, atol=DOUBLE)
+
+        yield Case(lambda filler=filler: run(filler), check)
+
+
+def map_sizes(subject: Subject) -> Cases:
+    """Maps of 1 pixel, of one row, of one column."""
+    if subject.maps:
+        for height, width in ((1, 1), (1, 7), (7, 1)):
+            sizes = {"H": height, "W": width}
+            expected = subject(subject.arguments(**sizes))
+            yield Case(
+                lambda sizes=sizes: subject(subject.arguments(torch.float32, **sizes)),
+                lambda found, expected=expected: (close(found, expected, SINGLE), finite(found)),
+            )
+
+
+def large_maps(subject: Subject) -> Cases:
+    """Maps of 112 × 112."""
+    if not subject.maps or subject.light:
+        return
+    sizes = {"H": 112, "W": 112, "B": 1, "K": 1, "C": 2, "G": 2}
+    options: dict[str, Any] = {}
+    if "epsilon" in subject.option_names():
+        if "dense" in subject.variant:
+            return  # several matrices of 630 MB
+        options = {"epsilon": 10.0, "max_iter": 1, "tol": 1.0}
+    elif subject.name == "identify_objects":
+        options = {"max_iterations": 10}
+    yield Case(lambda: subject(subject.arguments(torch.float32, **sizes), **options), finite)
+
+
+def large_batch(subject: Subject) -> Cases:
+    """B = 1,024: the result of the samples one by one, or, where they are compared with each other, a finite one."""
+    if "B" not in "".join(subject.shapes.values()) or subject.light:
+        return
+    sizes = {"B": 1024, "K": 1, "C": 4, "H": 2, "W": 2, "G": 8, "N": 3, "M": 2}
+    options = dict(subject.none)
+    if "epsilon" in subject.option_names() and "exact" not in subject.variant:
+        options |= {"epsilon": 10.0, "tol": 1e-5}  # a few iterations
+
+    def check(found: Any) -> None:
+        finite(found)
+        for at in (0, 1023):
+            alone = {n: x[at : at + 1] if n in subject.samples else x for n, x in arguments.items()}
+            if subject.none and "audio" in arguments:
+                continue  # contrasts the samples
+            one = tensors(subject(alone, **options))
+            for name, value in tensors(found).items():
+                if value.ndim and value.shape[0] == 1024 and one[name].shape[1:] == value.shape[1:]:
+                    torch.testing.assert_close(value[at], one[name][0], atol=SINGLE, rtol=SINGLE)
+
+    arguments = subject.arguments(torch.float32, **sizes)
+    yield Case(lambda: subject(arguments, **options), check)
+
+
+def not_finite(subject: Subject) -> Cases:
+    """NaN, inf or -inf in one sample: NaN there (or no object), and the others as if it were not in the batch."""
+    bad, others = 1, [0, 2]
+    for name in subject.samples:
+        for filler in NOT_FINITE[: 1 if subject.light else 3]:
+
+            def run(keep: list[int], spoil: str = name, filler: float = filler) -> tuple[Any, list[Tensor]]:
+                arguments = subject.arguments()
+                if keep == others:
+                    arguments = {n: x[others] if n in subject.samples else x for n, x in arguments.items()}
+                else:
+                    arguments[spoil][bad].view(-1)[1] = filler
+                leaves = [arguments[n].requires_grad_() for n in subject.samples if subject.smooth]
+                result = subject(arguments, **subject.none)
+                if not subject.smooth:
+                    return result, []
+                rows = [0, 2] if len(keep) == 3 else [0, 1]
+                picked = [x[rows].sum() for x in tensors(result).values() if x.requires_grad and x.ndim]
+                gradients = torch.autograd.grad(torch.stack(picked).sum(), leaves, allow_unused=True)
+                return result, [g if len(keep) == 2 else g[others] for g in gradients if g is not None]
+
+            def check(found: Any, spoil: str = name, filler: float = filler) -> None:
+                result, gradients = found
+                expected, wanted = run(others, spoil, filler)
+                tolerance = 1e-2 if "pot-batch" in subject.variant else 1e-6  # its batch runs as long as the slowest
+                theirs = tensors(expected)
+                for field, value in tensors(result).items():
+                    if value.ndim and value.shape[0] == 3 and theirs[field].shape == value[others].shape:
+                        torch.testing.assert_close(value[others], theirs[field], atol=tolerance, rtol=tolerance)
+                for mine, theirs_ in zip(gradients, wanted, strict=True):
+                    torch.testing.assert_close(mine, theirs_, atol=tolerance * 10, rtol=tolerance * 10)
+                _spoiled(subject, result, bad, filler)
+
+            yield Case(lambda run=run: run([0, 1, 2]), check)
+
+
+def _spoiled(subject: Subject, result: Any, bad: int, filler: float) -> None:
+    if subject.name == "identify_objects":
+        assert not result.valid[bad].any()
+    elif subject.name == "hard_mask":
+        if filler != filler:
+            assert not result[bad].view(-1)[1] or subject.variant == "area"
+    elif "similarity" in subject.shapes:
+        if filler != filler:  # a mask of infinite similarity is its limit
+            assert tensors(result).popitem()[1][bad].isnan().any()
+    else:
+        main = next(iter(tensors(result).values()))
+        assert not main[bad].isfinite().all()
+    if hasattr(result, "converged"):
+        assert not result.converged.all()
+
+
+def zero_vectors(subject: Subject) -> Cases:
+    """Zero vectors in one argument or in all: a finite result with a finite gradient."""
+    if not subject.vectors:
+        return
+    for zeroed in (*((name,) for name in subject.vectors), subject.vectors):
+
+        def run(zeroed: tuple[str, ...] = zeroed) -> Any:
+            arguments = subject.arguments(torch.float32)
+            arguments = {n: x * 0 if n in zeroed else x for n, x in arguments.items()}
+            return _differentiated(subject, arguments)
+
+        yield Case(run, finite)
+
+
+def duplicates(subject: Subject) -> Cases:
+    """Equal references, equal samples and equal pixels: a finite result with a finite gradient."""
+    arguments = subject.arguments(torch.float32)
+    if "foreground" in arguments:
+        equal = arguments | {"foreground": arguments["foreground"][:, :1].expand(-1, SIZES["K"], -1)}
+        yield Case(lambda: _differentiated(subject, equal), finite)
+        same = equal | {"background": equal["foreground"][:, 0]}
+        yield Case(lambda: _differentiated(subject, same), finite)
+    if subject.samples and "positions" not in "".join(subject.samples):
+        copies = {n: x[:1].expand(x.shape) if n in subject.samples else x for n, x in arguments.items()}
+        yield Case(lambda: _differentiated(subject, copies), finite)
+    if subject.maps:
+        flat = {n: x[..., :1, :1].expand(x.shape) if "H W" in subject.shapes[n] else x for n, x in arguments.items()}
+        yield Case(lambda: _differentiated(subject, flat), finite)
+
+
+def _differentiated(subject: Subject, arguments: dict[str, Any]) -> Any:
+    if not subject.smooth:
+        return subject(arguments)
+    constant = {n: x for n, x in arguments.items() if "positions" in n}
+    leaves = {n: x.detach().clone().requires_grad_() for n, x in arguments.items() if n not in constant}
+    result = subject(leaves | constant)
+    total(result).backward()
+    for name, leaf in leaves.items():
+        assert leaf.grad is None or leaf.grad.isfinite().all(), f"the gradient of {name} is not finite"
+    return result
+
+
+def lengths(subject: Subject) -> Cases:
+    """Vectors of length 1e-30 and 1e30 in float32, where only directions count: what length 1 gives."""
+    if not subject.scaled:
+        return
+    expected = subject(subject.arguments())
+    for factor in (1e-30, 1e30):
+        for scaled in (*((name,) for name in subject.scaled), subject.scaled):
+            arguments = subject.arguments(torch.float32)
+            arguments = {n: x * factor if n in scaled else x for n, x in arguments.items()}
+            yield Case(lambda arguments=arguments: subject(arguments), lambda found: close(found, expected, SINGLE))
+
+
+def ends(subject: Subject) -> Cases:
+    """Options at the ends of their range (ENDS in ``subjects.py``): a finite result with a finite gradient."""
+    for name in subject.option_names():
+        if name in ("threshold", "area") and name not in subject.options:
+            continue  # one excludes the other
+        if name == "epsilon" and subject.variant.startswith("exact"):
+            continue
+        if name == "scaling" and subject.variant.startswith(("exact", "pot-batch")):
+            continue
+        for value in ENDS.get(name, ())[: 1 if subject.light else None]:
+            options = {name: value} | ({"max_iter": 30} if name == "epsilon" else {})
+            variant = replace(subject, options=subject.options | options)
+            yield Case(lambda variant=variant: _differentiated(variant, variant.arguments(torch.float32)), finite)
+
+
+def gradient_of_any_subset(subject: Subject) -> Cases:
+    """requires_grad on any subset of the arguments: each gets the gradient that it gets with all."""
+    names = [name for name in subject.shapes if "positions" not in name]
+    if not subject.smooth:
+        return
+
+    def gradients(chosen: tuple[str, ...]) -> dict[str, Tensor | None]:
+        arguments = subject.arguments()
+        leaves = [arguments[name].requires_grad_() for name in chosen]
+        result = subject(arguments)
+        return dict(zip(chosen, torch.autograd.grad(total(result), leaves, allow_unused=True), strict=True))
+
+    everything = gradients(tuple(names))
+
+    def check(found: dict[str, Tensor | None]) -> None:
+        for name, gradient in found.items():
+            theirs = everything[name]
+            assert (gradient is None) == (theirs is None), name
+            if gradient is not None and theirs is not None:
+                torch.testing.assert_close(gradient, theirs, atol=DOUBLE, rtol=DOUBLE)
+
+    for count in range(1, 2 if subject.light else len(names) + 1):
+        for chosen in combinations(names, count):
+            yield Case(lambda chosen=chosen: gradients(chosen), check)
+
+
+def without_gradient(subject: Subject) -> Cases:
+    """Under ``no_grad`` and ``inference_mode``, and of parameters: the same result."""
+    arguments = subject.arguments()
+    expected = subject(arguments)
+    for mode in (torch.no_grad, torch.inference_mode):
+
+        def run(mode: Callable[[], Any] = mode) -> Any:
+            with mode():
+                return subject({name: x.clone() for name, x in arguments.items()})
+
+        yield Case(run, lambda found: close(found, expected, DOUBLE))
+    held = {n: x if "positions" in n else torch.nn.Parameter(x) for n, x in arguments.items()}
+    yield Case(lambda: subject(held), lambda found: close(found, expected, DOUBLE))
+
+
+def meta(subject: Subject) -> Cases:
+    """Meta tensors: the shapes and dtypes of the result, or an error where values decide them."""
+    arguments = subject.arguments()
+    on_meta = {name: x.to("meta") for name, x in arguments.items()}
+
+    def check(found: Any) -> None:
+        mine, theirs = tensors(found), tensors(subject(arguments))
+        assert mine.keys() == theirs.keys()
+        for name, value in theirs.items():
+            assert mine[name].is_meta, name
+            assert mine[name].dtype == value.dtype, name
+            same = mine[name].shape == value.shape
+            # How many objects there are depends on values: room for all that there may be.
+            assert same or (subject.variant == "unknown" and mine[name].shape[1] == SIZES["H"] * SIZES["W"]), name
+
+    if subject.name == "solve" and not subject.meta:
+        yield Mistake(lambda: subject(on_meta), ("solver",))
+    else:
+        yield Case(lambda: subject(on_meta), check)
+
+
+CLASSES: dict[str, Class] = {
+    "float64, float32, float16, bfloat16, float8": precision,
+    "transposed, strided, offset, expanded, channels-last": layouts,
+    "a batch of one": one_sample,
+    "an empty batch": no_samples,
+    "no references": no_references,
+    "NaN or inf in padded references": padding,
+    "maps of 1 pixel, 1 row, 1 column": map_sizes,
+    "maps of 112 × 112": large_maps,
+    "a batch of 1,024": large_batch,
+    "NaN or inf in one sample": not_finite,
+    "zero vectors": zero_vectors,
+    "equal references, samples, pixels": duplicates,
+    "vectors of length 1e-30 and 1e30": lengths,
+    "options at the ends of their range": ends,
+    "requires_grad on every subset": gradient_of_any_subset,
+    "no_grad, inference_mode, parameters": without_gradient,
+    "meta tensors": meta,
+}

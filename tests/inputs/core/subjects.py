@@ -1,0 +1,246 @@
+"""How every public function is called: ordinary arguments, their shapes in letters, and what may be asked of it."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+import sslosses
+from sslosses import distributed, identification, losses, masks, similarity, transport
+
+MODULES = (sslosses, losses, transport, masks, similarity, identification, distributed)
+SIZES = {"B": 3, "G": 5, "C": 6, "H": 3, "W": 4, "K": 2, "N": 5, "M": 4, "D": 2}
+#: Options whose extremes make a hard problem, with the values to try.
+ENDS: dict[str, tuple[float, ...]] = {
+    "tau": (-2.0, -1.0, 0.0, 1.0, 2.0),
+    "temperature": (1e-3, 1e3),
+    "omega": (1e-4, 1e-2, 10.0),
+    "alpha": (-1.0, 1.0),
+    "alpha_foreground": (1.0,),
+    "alpha_background": (-1.0,),
+    "epsilon": (1e-4, 1e-3, 1e-2, 0.1, 1.0, 10.0),
+    "margin": (1e-6, 1e6),
+    "threshold": (-1.0, 1.0),
+    "area": (1e-9, 1.0),
+    "peak_threshold": (-1.0, 1.0),
+    "merge_threshold": (-1.0, 1.0),
+    "background_threshold": (-1.0, 1.0),
+    "value_weight": (0.0, 10.0),
+    "position_weight": (0.0, 10.0),
+    "max_iter": (1,),
+    "max_iterations": (1, 1000),
+    "num_sources": (1, 20),
+    "scaling": (1e-3, 0.999),
+}
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A public function, or a module that is built from the options and then called.
+
+    Attributes:
+        name: the public name.
+        shapes: letters of every tensor argument; "..." in front stands for dimensions that broadcast.
+        options: what it is called with beside the tensors.
+        variant: tells subjects of one function apart.
+        samples: arguments whose sample i is seen in row i of the result only, with ``none`` among the options.
+        none: options that make a result per sample.
+        scaled: arguments whose length does not matter.
+        vectors: arguments that may hold zero vectors along their dimension C.
+        smooth: whether the result has a gradient.
+        call: calls it with tensors and options; found by name if None.
+        meta: whether meta tensors are enough.
+        maps: whether H and W may be any.
+        light: whether the classes that take time are left to another subject of the same function.
+    """
+
+    name: str
+    shapes: dict[str, str]
+    options: dict[str, Any] = field(default_factory=dict)
+    variant: str = ""
+    samples: tuple[str, ...] = ()
+    none: dict[str, Any] = field(default_factory=dict)
+    scaled: tuple[str, ...] = ()
+    vectors: tuple[str, ...] = ()
+    smooth: bool = True
+    call: Callable[..., Any] | None = None
+    meta: bool = True
+    maps: bool = False
+    light: bool = False
+
+    def __str__(self) -> str:
+        """Name and variant."""
+        return f"{self.name}-{self.variant}" if self.variant else self.name
+
+    @cached_property
+    def function(self) -> Callable[..., Any]:
+        """What is public."""
+        return next(getattr(module, self.name) for module in MODULES if hasattr(module, self.name))
+
+    def __call__(self, arguments: dict[str, Any], **options: Any) -> Any:
+        """The result for these arguments, with other options than its own."""
+        options = self.options | options
+        if self.call is not None:
+            return self.call(**arguments, **options)
+        if isinstance(self.function, type) and issubclass(self.function, nn.Module):
+            return self.function(**options)(**arguments)
+        return self.function(**arguments, **options)
+
+    def arguments(self, dtype: torch.dtype = torch.float64, **sizes: int) -> dict[str, Any]:
+        """Ordinary tensors: features from a normal distribution, maps in [-1, 1], masses of sum 1."""
+        sizes = SIZES | sizes
+        generator = torch.Generator().manual_seed(0)
+        made: dict[str, Any] = {}
+        for name, letters in self.shapes.items():
+            shape = tuple(sizes[letter] for letter in letters.removeprefix("...").split())
+            value = torch.randn(shape, generator=generator, dtype=torch.float64)
+            if name in ("similarity", "cost", "source", "target"):
+                value = value.tanh()
+            elif name in ("a", "b"):
+                value = value.softmax(-1)
+            elif name.endswith("positions"):
+                value = value.sigmoid()
+            made[name] = value.to(dtype)
+        return made
+
+    def option_names(self) -> dict[str, Any]:
+        """Options and their defaults."""
+        parameters = inspect.signature(self.function).parameters.values()
+        return {p.name: p.default for p in parameters if p.name not in self.shapes and p.name != "source_mask"}
+
+
+def _solve(solver: str, described: bool) -> Callable[..., Any]:
+    def call(**arguments: Any) -> Any:
+        if described:
+            points = {name: arguments.pop(name) for name in POINTS}
+            arguments["cost"] = transport.pointcloud_cost(**points)
+        return transport.solve(**{"solver": solver} | arguments)
+
+    return call
+
+
+def _dense(**arguments: Any) -> Tensor:
+    return transport.pointcloud_cost(**arguments).dense()
+
+
+FEATURES = {"visual": "B C H W", "audio": "B C"}
+CAPTIONS = {"foreground": "B K C", "background": "B C"}
+POINTS = {"source": "B N", "target": "B M", "source_positions": "N D", "target_positions": "M D"}
+TIGHT = {"tol": 1e-5, "max_iter": 300}
+
+
+def _losses() -> Iterator[Subject]:
+    every = FEATURES | CAPTIONS
+    none = {"reduction": "none"}
+    common: dict[str, Any] = {"none": none, "maps": True}
+    names = tuple(every)
+    for rule in ("visual-reference", "reference-reference"):
+        options = {"false_negatives": rule}
+        yield Subject(
+            "object_aware_contrastive_loss", every, options, rule, names, scaled=names, vectors=names, **common
+        )
+    yield Subject("ObjectAwareContrastiveLoss", every, {}, "", names, scaled=names, vectors=names, light=True, **common)
+    names = tuple(FEATURES)
+    for name in ("trimap_contrastive_loss", "TriMapContrastiveLoss"):
+        light = name[0] == "T"
+        yield Subject(name, FEATURES, {}, "", names, scaled=names, vectors=names, light=light, **common)
+    shapes = {"visual": FEATURES["visual"], **CAPTIONS}
+    for variant, options in {
+        "pointcloud": {},
+        "distribution": {"formulation": "distribution"},
+        "separate": {"target": "separate"},
+        "divergence, dense": {"value": "divergence", "solver": "dense"},
+    }.items():
+        names = tuple(shapes)
+        common |= {"samples": names, "scaled": names, "vectors": names}
+        yield Subject("object_region_isolation_loss", shapes, TIGHT | options, variant, **common)
+        if variant == "separate":
+            yield Subject("ObjectRegionIsolationLoss", shapes, TIGHT | options, variant, light=True, **common)
+    names = tuple(every)
+    options = {"trimap_weight": 0.5}
+    yield Subject("ObjectAwareObjective", every, options, scaled=names, vectors=names, maps=True, light=True)
+
+
+def _maps() -> Iterator[Subject]:
+    vectors = {"first": "...B C", "second": "...B C"}
+    yield Subject("cosine", vectors, samples=tuple(vectors), scaled=tuple(vectors), vectors=tuple(vectors))
+    for variant, letters in (("", "B C"), ("several", "B K C")):
+        shapes = {"features": "B C H W", "vectors": letters}
+        names = tuple(shapes)
+        yield Subject("similarity_map", shapes, {}, variant, names, scaled=names, vectors=names, maps=True)
+    shapes = {"features": "B C H W", "vectors": "G C"}
+    names = tuple(shapes)
+    yield Subject("cross_similarity_map", shapes, {}, "", ("features",), scaled=names, vectors=names, maps=True)
+    similarity_only: dict[str, Any] = {"shapes": {"similarity": "...B H W"}, "samples": ("similarity",), "maps": True}
+    for name in ("foreground_mask", "background_mask", "trimap_masks"):
+        yield Subject(name, **similarity_only)
+    yield Subject("mask_weights", options={"alpha": 0.3}, **similarity_only)
+    for variant, options in (("threshold", {"threshold": 0.2}), ("area", {"area": 0.3})):
+        yield Subject("hard_mask", options=options, variant=variant, smooth=False, **similarity_only)
+        yield Subject("straight_through_mask", options=options, variant=variant, **similarity_only)
+    shapes = {"features": "B C H W", "similarity": "B H W"}
+    yield Subject("masked_pool", shapes, {"alpha": 0.3}, "", tuple(shapes), vectors=("features",), maps=True)
+    names = tuple(FEATURES)
+    common: dict[str, Any] = {"samples": names, "scaled": ("audio",), "vectors": names, "smooth": False, "maps": True}
+    yield Subject("identify_objects", FEATURES, {"num_sources": 2}, "known", **common)
+    yield Subject("identify_objects", FEATURES, {}, "unknown", **common | {"meta": False})
+
+
+def _transport() -> Iterator[Subject]:
+    matrix = {"cost": "...B N M", "a": "...B N", "b": "...B M"}
+    described = POINTS | {"a": "...B N", "b": "...B M"}
+    common: dict[str, Any] = {"name": "solve", "options": TIGHT | {"epsilon": 0.5}}
+    for solver in transport.SOLVERS:
+        # What KeOps takes for each of its many small calls would be most of the time of all classes.
+        options: dict[str, Any] = {"meta": solver in ("auto", "dense"), "light": solver == "geomloss-keops"}
+        if solver == "exact":
+            options["options"] = {"epsilon": 0.0}
+        if solver != "geomloss-keops":
+            yield Subject(
+                **common | options, shapes=matrix, variant=solver, samples=tuple(matrix), call=_solve(solver, False)
+            )
+        names = ("source", "target", "a", "b")
+        yield Subject(
+            **common | options,
+            shapes=described,
+            variant=f"{solver}, described",
+            samples=names,
+            call=_solve(solver, True),
+        )
+    yield Subject("pointcloud_cost", POINTS, samples=("source", "target"), call=_dense)
+    yield Subject("gather_rows", {"rows": "B C"}, samples=("rows",))
+    yield Subject("sum_over_processes", {"value": "...B C"}, samples=("value",))
+
+
+SUBJECTS = (*_maps(), *_losses(), *_transport())
+
+#: Public names without tensor arguments, or whose arguments are results; they have tests of their own.
+OTHERS = {
+    "OCALoss": "another name",
+    "ORILoss": "another name",
+    "available": "tests/transport/test_solve.py",
+    "check_solver": "errors of options",
+    "grid_cost": "errors of options",
+    "grid_positions": "errors of options",
+    "lazy_grid_cost": "errors of options",
+    "process_count": "tests/test_distributed.py",
+    "warn_if_not_converged": "tests/transport/test_gradients.py",
+}
+
+
+def public_functions() -> set[str]:
+    """Names of all public functions and modules, from the packages themselves."""
+    exported = {name: getattr(module, name) for module in (sslosses, losses, transport) for name in module.__all__}
+    own = {name: value for name, value in vars(distributed).items() if name[0] != "_"}
+    own = {name: value for name, value in own.items() if getattr(value, "__module__", "") == distributed.__name__}
+    return {name for name, value in (exported | own).items() if inspect.isfunction(value) or _is_module(value)}
+
+
+def _is_module(value: object) -> bool:
+    return isinstance(value, type) and issubclass(value, nn.Module)
