@@ -19,7 +19,7 @@ from PIL import Image
 
 import sslosses.evaluate
 
-from ..inference.conftest import CONFIG, write_checkpoint
+from .conftest import CONFIG, write_checkpoint
 
 PROTOCOLS = "noprior,avgn"
 
