@@ -239,10 +239,10 @@ def measure_size(results: Results, height: int, width: int, options: Any) -> Non
         naive = row["times"][f"ORI, naive|{part}"]
         if len(few[0]) < options.batch and "median" in naive:
             scale = options.batch / len(few[0])
-            for figure in ("median", "processor"):
-                naive[figure] *= scale
-            for figure in ("quartiles", "range"):
-                naive[figure] = [scale * value for value in naive[figure]]
+            for metric in ("median", "processor"):
+                naive[metric] *= scale
+            for metric in ("quartiles", "range"):
+                naive[metric] = [scale * value for value in naive[metric]]
             naive["samples"] = len(few[0])
     results.put(key, row)
     print(key, {name: seconds(each.get("median")) for name, each in row["times"].items()}, flush=True)
@@ -271,7 +271,7 @@ def measure_step(results: Results, options: Any) -> None:
     torch.manual_seed(0)
     device, batch = options.device, options.step_batch
     model = Encoders().to(device)
-    optimiser = torch.optim.Adam(model.parameters(), lr=1e-4)
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-4)
     frames = torch.randn(batch, 3, 448, 224, device=device)
     spectrograms = torch.randn(batch, 1, 257, 200, device=device)
     foreground = torch.randn(batch, options.sources, 512, device=device)
@@ -280,9 +280,9 @@ def measure_step(results: Results, options: Any) -> None:
 
     def step(loss: Callable[[Tensor, Tensor], Tensor]) -> Callable[[], object]:
         def run() -> None:
-            optimiser.zero_grad(set_to_none=True)
+            optimizer.zero_grad(set_to_none=True)
             loss(*model(frames, spectrograms)).backward()
-            optimiser.step()
+            optimizer.step()
 
         return run
 

@@ -1,6 +1,6 @@
 """Scoring the 5,158 frames of VGG-SS from 14×14 maps: the library against a loop in NumPy, OpenCV and scikit-learn.
 
-Both compute all figures of a protocol for one source a frame. First both score a part of the frames, and the figures
+Both compute all metrics of a protocol for one source a frame. First both score a part of the frames, and the metrics
 have to agree; then they are timed in turns, the loop on ``--loop-frames`` of the frames, as its time a frame is
 constant. The loop is plain: OpenCV resizes, NumPy sorts, ``sklearn.metrics.average_precision_score`` scores. Memory is
 that of processes of their own, which score the frames once and eight times over.
@@ -151,16 +151,16 @@ def loop(protocol: str, maps: np.ndarray, frames: list[Boxes]) -> dict[str, floa
             rows.append(LOOPS[protocol](x, truth))
     columns = [np.array(column) for column in zip(*rows, strict=True)]
     cious, rates = columns[0], [np.mean(columns[0] >= t) for t in THRESHOLDS]
-    figures = {"AP50": np.mean(cious >= 0.5), "Precision@0.3": np.mean(cious > 0.3)}
-    figures |= {f"{kind}@{t}": np.mean(cious >= t) for kind in ("CIoU", "IoU") for t in (0.3, 0.5)}
-    figures |= {"AUC": auc(THRESHOLDS, rates), "mCIoU": cious.mean(), "CIoU": cious.mean(), "CountAcc": 1.0}
+    metrics = {"AP50": np.mean(cious >= 0.5), "Precision@0.3": np.mean(cious > 0.3)}
+    metrics |= {f"{kind}@{t}": np.mean(cious >= t) for kind in ("CIoU", "IoU") for t in (0.3, 0.5)}
+    metrics |= {"AUC": auc(THRESHOLDS, rates), "mCIoU": cious.mean(), "CIoU": cious.mean(), "CountAcc": 1.0}
     if len(columns) > 1:
-        figures |= {"AP": columns[1].mean(), "CAP": columns[1].mean()}
+        metrics |= {"AP": columns[1].mean(), "CAP": columns[1].mean()}
     if protocol == "avgn":
-        figures |= {"DetAP@0.3": detection_ap(cious, columns[2]), "DetF1@0.3": detection_f1(cious, columns[2])}
+        metrics |= {"DetAP@0.3": detection_ap(cious, columns[2]), "DetF1@0.3": detection_f1(cious, columns[2])}
     elif len(columns) > 2:
-        figures["IoU" if protocol == "tvsl" else "PIAP"] = columns[2].mean()
-    return {name: float(value) for name, value in figures.items()}
+        metrics["IoU" if protocol == "tvsl" else "PIAP"] = columns[2].mean()
+    return {name: float(value) for name, value in metrics.items()}
 
 
 def library(protocol: str, maps: torch.Tensor, frames: list[Boxes]) -> dict[str, float]:
@@ -201,12 +201,12 @@ def measure(protocol: str, maps: np.ndarray, frames: list[Boxes], options: argpa
     tensor = torch.from_numpy(maps).to(options.device)
     part = slice(0, min(options.check_frames, len(frames)))
     ours, theirs = library(protocol, tensor[part], frames[part]), loop(protocol, maps[part], frames[part])
-    figures = protocols.get(protocol).single_figures
+    metrics = protocols.get(protocol).single_metrics
     # Detection AP sorts by confidence: two that differ in float32's last digit may change places.
-    differences = {name: abs(ours[name] - theirs[name]) for name in figures}
+    differences = {name: abs(ours[name] - theirs[name]) for name in metrics}
     difference = max(differences.values())
     if any(value > (1e-3 if name.startswith("DetAP") else 1e-5) for name, value in differences.items()):
-        raise SystemExit(f"{protocol}: figures differ by {difference}: {ours} {theirs}")
+        raise SystemExit(f"{protocol}: metrics differ by {difference}: {ours} {theirs}")
     some = slice(0, min(options.loop_frames, len(frames)))
     work: dict[str, Callable[[], object]] = {
         "library": lambda: library(protocol, tensor, frames),
@@ -244,8 +244,8 @@ def table(results: Results) -> str:
             f"{once:.0f}, {more:.0f}",
         ]
 
-    columns = ("preset", "frames", "threads", "library, ms a frame", "loop", "× elapsed", "× processor time")
-    columns += ("largest difference of a figure", "peak MiB of 1 and 8 times the frames")
+    columns = ("protocol", "frames", "threads", "library, ms a frame", "loop", "× elapsed", "× processor time")
+    columns += ("largest difference of a metric", "peak MiB of 1 and 8 times the frames")
     rows = sorted(results.rows.values(), key=lambda row: (row["frames"], row["threads"]))
     return described(results.runs) + "\n" + markdown(columns, map(cells, rows))
 
@@ -255,7 +255,7 @@ def main(arguments: list[str] | None = None) -> None:
     metadata = os.environ.get("SSLOSSES_METADATA")
     known = Path(metadata) / "vggss.json" if metadata else None
     parser.add_argument("--annotations", type=Path, default=known, help="vggss.json; synthetic boxes without")
-    parser.add_argument("--presets", nargs="+", choices=LOOPS, default=list(LOOPS))
+    parser.add_argument("--protocols", nargs="+", choices=LOOPS, default=list(LOOPS))
     parser.add_argument("--frames", type=int, default=5158)
     parser.add_argument("--check-frames", type=int, default=300)
     parser.add_argument("--loop-frames", type=int, default=300)
@@ -282,7 +282,7 @@ def main(arguments: list[str] | None = None) -> None:
     else:
         maps, frames = inputs(options, options.frames)
         source = options.annotations.name if options.annotations else "synthetic"
-        for protocol in options.presets:
+        for protocol in options.protocols:
             key = f"{protocol} {source} {len(frames)} t{options.threads}"
             if key not in results.rows:
                 results.put(key, measure(protocol, maps, frames, options) | {"boxes": source})

@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from peers import Contestant, contestants
 from reference import graded, leaves
-from result_files import Row, reason, synchronise, timed
+from result_files import Row, reason, synchronize, timed
 from transport import MOST, TOL, Case, answered, both_of, forward_of, judged
 
 GROWTH = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32)
@@ -122,7 +122,7 @@ def findings(given: dict[str, Any], found: Path) -> None:
     for phase, run in (("forward", forward_of(answer_all)), ("both", both_of(answer_all, maps))):
         begin(phase)
         elapsed, _ = timed(run, device)
-        synchronise(device)
+        synchronize(device)
         write(**{f"first_{phase}": elapsed, f"peak_{phase}_mib": memory.peak()})
     signal.setitimer(signal.ITIMER_REAL, 0)
     write(status="ok")

@@ -112,6 +112,6 @@ def _solve(plan: Tensor, rest: Tensor) -> Tensor:
     """x with (diag(Pᵀ1) − Pᵀ diag(1/a) P) x = rest, of those the one whose sum is 0."""
     mass = 1 / plan.shape[-1]
     system = torch.diag_embed(plan.sum(-2)) - plan.mT @ plan / mass + mass * mass
-    centred = rest - rest.mean(-1, keepdim=True)
+    centered = rest - rest.mean(-1, keepdim=True)
     # One after the other: a batch of 195 × 195 fails in torch 2.13 on two threads, if nothing else has used MKL before.
-    return torch.stack([torch.linalg.solve(one, right) for one, right in zip(system, centred, strict=True)])
+    return torch.stack([torch.linalg.solve(one, right) for one, right in zip(system, centered, strict=True)])

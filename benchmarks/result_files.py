@@ -72,17 +72,17 @@ class Results:
         aside.replace(self.path)
 
 
-def synchronise(device: str) -> None:
+def synchronize(device: str) -> None:
     if device.startswith("cuda"):
         torch.cuda.synchronize()
 
 
 def timed(work: Callable[[], object], device: str) -> tuple[float, float]:
     """Elapsed seconds of a call, and processor seconds of all threads, which others on the machine do not lengthen."""
-    synchronise(device)
+    synchronize(device)
     elapsed, processor = time.perf_counter(), time.process_time()
     work()
-    synchronise(device)
+    synchronize(device)
     return time.perf_counter() - elapsed, time.process_time() - processor
 
 

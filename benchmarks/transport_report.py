@@ -39,7 +39,7 @@ Median of the rounds and their quartiles in brackets; wall time. "× fused" is h
 forward and backward, above what was in use before. "off": largest absolute error of ⟨P, C⟩ on the checked problems,
 against float64 after the same iterations and at the fixed point. The gradient's error is relative; an unrolled one is
 compared with the derivative through the same fixed float64 iterations, all others with the exact gradient at the fixed
-point. "above W₁" is the mean excess over the exact, unregularised distance.
+point. "above W₁" is the mean excess over the exact, unregularized distance.
 """
 
 
@@ -219,14 +219,14 @@ def _draw(rows: list[Row], axis: str, unit: str, path: Path) -> None:
     import matplotlib.pyplot as plt
 
     figure, axes = plt.subplots(figsize=(8.5, 5), layout="constrained")
-    colours = plt.get_cmap("tab20").colors
+    colors = plt.get_cmap("tab20").colors
     for i, name in enumerate(dict.fromkeys(row["contestant"] for row in rows)):
         own = sorted((row for row in rows if row["contestant"] == name), key=lambda row: row["epsilon"], reverse=True)
         if axis == "pixels":
             own.sort(key=lambda row: row["pixels"])
         # Cases differ in their number of problems: the time of one is comparable.
         times = [1e3 * row["both"]["median"] / row["problems"] for row in own]
-        axes.plot([row[axis] for row in own], times, "o-", color=colours[i % 20], markersize=4, label=name)
+        axes.plot([row[axis] for row in own], times, "o-", color=colors[i % 20], markersize=4, label=name)
     axes.set(xscale="log", yscale="log", xlabel=unit, ylabel="forward + backward, ms a problem")
     if axis == "pixels":
         sizes = sorted(_all(rows, "pixels"))

@@ -92,10 +92,10 @@ def scoring(protocol: str, frames: int) -> Case:
     generator = np.random.default_rng(0)
     boxes = metrics.synthetic_boxes(frames, generator)
     arrays = generator.normal(size=(frames, metrics.RESOLUTION, metrics.RESOLUTION)).astype(np.float32)
-    figures = metrics.protocols.get(protocol).single_figures
+    names = metrics.protocols.get(protocol).single_metrics
 
     def answer(found: Mapping[str, float]) -> list[Tensor]:
-        return [torch.tensor([found[name] for name in figures], dtype=torch.float64)]
+        return [torch.tensor([found[name] for name in names], dtype=torch.float64)]
 
     tensors = torch.from_numpy(arrays)
     return Case(

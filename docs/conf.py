@@ -24,7 +24,7 @@ extensions = [
 
 exclude_patterns = ["_build"]
 
-# A misspelt reference to an object of this library is an error; other packages' pages are not looked up.
+# A misspelled reference to an object of this library is an error; other packages' pages are not looked up.
 nitpicky = True
 nitpick_ignore_regex = [("py:.*", r"((torch|torchmetrics|collections|itertools|os|pathlib)\..*|Tensor)")]
 

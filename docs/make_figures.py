@@ -216,14 +216,14 @@ def draw_transport(maps: Tensor) -> Figure:
 
 
 def _spread(plan: Tensor) -> Tensor:
-    """Each entry over its neighbours, as single pixels of a sparse plan vanish in print."""
+    """Each entry over its neighbors, as single pixels of a sparse plan vanish in print."""
     return F.max_pool2d(plan[None], 3, stride=1, padding=1)[0]
 
 
 def _arrows(axis: Axes, plan: Tensor, below: Tensor, most: int = 60) -> None:
     """The ``most`` largest entries of a plan between pixels, as arrows."""
     width = below.shape[1]
-    axis.imshow(below, cmap="Greys", vmin=0, vmax=2 * float(below.max()))
+    axis.imshow(below, cmap="Grays", vmin=0, vmax=2 * float(below.max()))
     values, entries = plan.flatten().topk(most)
     start, end = entries // plan.shape[1], entries % plan.shape[1]
     x, y = start % width, start // width
@@ -272,7 +272,7 @@ def save(figure: Figure, path: Path) -> None:
     figure.savefig(pixels, format="png")
     plt.close(figure)
     picture = Image.open(pixels).convert("RGB")
-    if path.suffix == ".png":  # flat squares and letters: few colours, a quarter of the size
+    if path.suffix == ".png":  # flat squares and letters: few colors, a quarter of the size
         picture.quantize(256, dither=Image.Dither.NONE).save(path, optimize=True)
     else:
         picture.save(path, quality=88)

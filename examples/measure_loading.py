@@ -88,7 +88,7 @@ def main() -> None:
     parser.add_argument("--workers", type=int, nargs="+", default=[0, os.cpu_count() or 1])
     parser.add_argument("--batches", type=int, default=8)
     parser.add_argument("--subset", choices=("single", "duet", "trio"), default="duet")
-    parser.add_argument("--out", type=Path, help="JSON file for the figures")
+    parser.add_argument("--out", type=Path, help="JSON file for the metrics")
     options = parser.parse_args()
     config = Config.load(["vggsound"], {"subsets": [options.subset]})
     with tempfile.TemporaryDirectory() as place:

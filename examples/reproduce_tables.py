@@ -1,4 +1,4 @@
-"""The paper's tables with its figures and ours side by side: runs what is missing, resumes what was stopped.
+"""The paper's tables with its metrics and ours side by side: runs what is missing, resumes what was stopped.
 
 python examples/reproduce_tables.py --table 3 --quick                       composed data, minutes
 python examples/reproduce_tables.py --table 3 --seeds 0 1 2 3 4             composed data, in full

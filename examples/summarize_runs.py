@@ -1,4 +1,4 @@
-"""Several runs as one Markdown table: mean, spread and every run of each figure beside the best of the other rows.
+"""Several runs as one Markdown table: mean, spread and every run of each metric beside the best of the other rows.
 
 python examples/summarize_runs.py runs/composed-seed*
 """

@@ -17,7 +17,7 @@ from sslosses.losses import (
     trimap_contrastive_loss,
 )
 from sslosses.masks import (
-    TrimapMasks,
+    TriMapMasks,
     background_mask,
     foreground_mask,
     hard_mask,
@@ -41,8 +41,8 @@ __all__ = [
     "ObjectiveTerms",
     "RegionIsolationTerms",
     "TriMapContrastiveLoss",
+    "TriMapMasks",
     "TriMapTerms",
-    "TrimapMasks",
     "background_mask",
     "cosine",
     "cross_similarity_map",

@@ -16,7 +16,7 @@ ALPHA_BACKGROUND = 0.4
 OMEGA = 0.03
 
 
-class TrimapMasks(NamedTuple):
+class TriMapMasks(NamedTuple):
     """Shares of every pixel, each (..., H, W) in [0, 1], that sum to 1."""
 
     positive: Tensor
@@ -95,7 +95,7 @@ def trimap_masks(
     alpha_foreground: float = ALPHA_FOREGROUND,
     alpha_background: float = ALPHA_BACKGROUND,
     omega: float = OMEGA,
-) -> TrimapMasks:
+) -> TriMapMasks:
     r"""Positive, negative and ignored share of every pixel.
 
     .. math:: M^p = \sigma((S - \alpha_p)/\omega), \quad M^n = 1 - \sigma((S - \alpha_n)/\omega), \quad
@@ -108,7 +108,7 @@ def trimap_masks(
         omega: width of both steps, above 0.
 
     Returns:
-        :class:`TrimapMasks`, each (..., H, W) in [0, 1]; they sum to 1.
+        :class:`TriMapMasks`, each (..., H, W) in [0, 1]; they sum to 1.
 
     Raises:
         TypeError: if the input is no floating tensor or an option no number.
@@ -126,7 +126,7 @@ def trimap_masks(
     negative = background_mask(similarity, alpha=alpha_background, omega=omega)
     # 1 - positive - negative cancels to rounding noise below 0; the difference of two sigmoids does not.
     ignore = foreground_mask(similarity, alpha=alpha_background, omega=omega) - positive
-    return TrimapMasks(positive, negative, ignore)
+    return TriMapMasks(positive, negative, ignore)
 
 
 def hard_mask(similarity: Tensor, *, threshold: float | None = None, area: float | None = None) -> Tensor:

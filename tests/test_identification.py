@@ -129,7 +129,7 @@ def test_finds_the_objects_of_a_clean_scene() -> None:
 
 
 def test_a_chain_of_links_is_one_object() -> None:
-    """Neighbours at a cosine of 0.65, the ends at -0.05; lengths such that none claims the next."""
+    """Neighbors at a cosine of 0.65, the ends at -0.05; lengths such that none claims the next."""
     angles, lengths = torch.tensor([0.0, 60.0, 120.0]).double().deg2rad(), torch.tensor([2.0, 1.0, 0.6])
     chain = torch.stack([0.7**0.5 * angles.cos(), 0.7**0.5 * angles.sin(), 0.3**0.5 * torch.ones(3)]) * lengths
     visual = torch.zeros(4, 4).double()

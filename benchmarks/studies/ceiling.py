@@ -1,6 +1,6 @@
-"""The best that a map without plateaus can reach on VGG-SS, MUSIC-Solo and MUSIC-Duet, under presets that mark half.
+"""The best that a map without plateaus can reach on VGG-SS, MUSIC-Solo and MUSIC-Duet, under protocols that mark half.
 
-The map is the truth itself: every pixel of the boxes above every other one, hardly two pixels of one value. A preset
+The map is the truth itself: every pixel of the boxes above every other one, hardly two pixels of one value. A protocol
 that marks what is above the median then marks half of the frame, which few objects fill.
 
     python benchmarks/studies/ceiling.py --metadata DIR
@@ -56,8 +56,8 @@ def ceilings(
     result = metric.compute()
     area = f"{100 * torch.cat(areas).mean():.1f}"
     return [
-        (*((title, area) if i == 0 else ("", "")), figure, f"{100 * float(result[figure]):.1f}", published[figure])
-        for i, figure in enumerate(metric.figures)
+        (*((title, area) if i == 0 else ("", "")), metric, f"{100 * float(result[metric]):.1f}", published[metric])
+        for i, metric in enumerate(metric.metrics)
     ]
 
 
@@ -78,7 +78,7 @@ def main() -> None:
             variants[f"{each.title}, both boxes one truth"] = [(sum(sample, ()),) for sample in boxes]
         for title, samples in variants.items():
             lines += ceilings(title, samples, each.task, PUBLISHED[each.title])
-    columns = ("set", "mean area of a truth, %", "figure of `paper`, %", "best map without plateaus", "published")
+    columns = ("set", "mean area of a truth, %", "metric of `paper`, %", "best map without plateaus", "published")
     text = markdown(columns, lines)
     (options.output / "ceiling.md").write_text(text, encoding="utf-8")
     print(text)

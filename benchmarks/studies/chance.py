@@ -1,6 +1,6 @@
-"""Chance levels of every preset on VGG-SS, MUSIC-Solo and MUSIC-Duet: figures of maps that don't look at the frame.
+"""Chance levels of every protocol on VGG-SS, MUSIC-Solo and MUSIC-Duet: metrics of maps that don't look at the frame.
 
-A centred Gaussian, the whole frame, and random maps of 7×7 with a seed, scored like a model's maps; see
+A centered Gaussian, the whole frame, and random maps of 7×7 with a seed, scored like a model's maps; see
 ``sslosses.metrics.chance_levels``. The folder holds vggss.json, music_solo.json and music_duet.json, by default it is
 that of the environment variable SSLOSSES_METADATA.
 
@@ -27,8 +27,8 @@ from result_files import ROOT, Results, Row, environment, markdown
 from sslosses.annotations import Annotations, read_music_duet, read_music_solo, read_vggss
 from sslosses.metrics import chance_levels, protocols
 
-PREDICTIONS = ("centred Gaussian", "whole frame", "random maps")
-#: Why a preset isn't computed, or a figure of it isn't shown.
+PREDICTIONS = ("centered Gaussian", "whole frame", "random maps")
+#: Why a protocol isn't computed, or a metric of it isn't shown.
 UNION = "one entry a frame, against the union of both sources: it can't tell sources apart"
 COUNT = "the predictions are given the number of sources"
 CONFIDENCE = "the confidence of these predictions is no confidence"
@@ -53,14 +53,14 @@ def no_meaning(protocol: protocols.Protocol, task: str) -> str | None:
 
 
 def measure(metadata: Path, step: int, seed: int, done: Results) -> Iterator[tuple[str, Row]]:
-    """A row for every set and preset that there is none of yet."""
+    """A row for every set and protocol that there is none of yet."""
     for each in SETS:
         boxes = None
         for name in protocols.available():
             key = f"{each.title} {name}" + (f" every {step}" if step > 1 else "") + (f" seed {seed}" if seed else "")
             if key in done.rows:
                 continue
-            row: Row = {"set": each.title, "preset": name, "task": each.task, "seed": seed, "step": step}
+            row: Row = {"set": each.title, "protocol": name, "task": each.task, "seed": seed, "step": step}
             reason = no_meaning(protocols.get(name), each.task)
             if reason:
                 yield key, row | {"reason": reason}
@@ -68,14 +68,14 @@ def measure(metadata: Path, step: int, seed: int, done: Results) -> Iterator[tup
             if boxes is None:
                 boxes = [record.boxes for record in each.read(metadata / each.file)][::step]
             levels = chance_levels(boxes, name, task=each.task, seed=seed)
-            figures = protocols.get(name).figures(each.task)
+            metrics = protocols.get(name).metrics(each.task)
             yield (
                 key,
                 row
                 | {
                     "entries": int(levels[PREDICTIONS[0]]["entries"]),
                     "frames": len(boxes),
-                    "chance": {p: {f: float(levels[p][f]) for f in figures} for p in PREDICTIONS},
+                    "chance": {p: {f: float(levels[p][f]) for f in metrics} for p in PREDICTIONS},
                 },
             )
 
@@ -87,19 +87,19 @@ def tables(results: Results) -> str:
         rows = [row for row in results.rows.values() if row["set"] == each.title]
         for row in rows:
             if "reason" in row:
-                lines.append((f"`{row['preset']}`", f"no meaning: {row['reason']}", "–", "–", "–", ""))
+                lines.append((f"`{row['protocol']}`", f"no meaning: {row['reason']}", "–", "–", "–", ""))
                 continue
-            for i, figure in enumerate(row["chance"][PREDICTIONS[0]]):
-                reason = COUNT if figure == "CountAcc" else CONFIDENCE if figure.startswith("Det") else None
-                cells = ["–" if reason else f"{100 * row['chance'][p][figure]:.1f}" for p in PREDICTIONS]
-                note = f"{figure}, no meaning: {reason}" if reason else figure
+            for i, metric in enumerate(row["chance"][PREDICTIONS[0]]):
+                reason = COUNT if metric == "CountAcc" else CONFIDENCE if metric.startswith("Det") else None
+                cells = ["–" if reason else f"{100 * row['chance'][p][metric]:.1f}" for p in PREDICTIONS]
+                note = f"{metric}, no meaning: {reason}" if reason else metric
                 entries = f"{row['entries']:,}" if i == 0 else ""
-                lines.append((f"`{row['preset']}`" if i == 0 else "", note, *cells, entries))
+                lines.append((f"`{row['protocol']}`" if i == 0 else "", note, *cells, entries))
         if lines:
             parts.append(
                 f"**{each.title}**, {', '.join(sorted({frames_of(row) for row in rows if 'frames' in row}))}\n"
             )
-            parts.append(markdown(("preset", "figure, %", *PREDICTIONS, "entries"), lines))
+            parts.append(markdown(("protocol", "metric, %", *PREDICTIONS, "entries"), lines))
     return "\n".join(parts)
 
 

@@ -95,27 +95,27 @@ def draw(rows: list[dict[str, object]], path: Path) -> None:
     """Ratio to the exact distance on the left, residual of the constant maps on the right."""
     figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.6), layout="constrained")
     styles = {"14x7": "--", "14x14": "-"}
-    colours = dict(zip(REGIMES, ("tab:blue", "tab:orange", "tab:red"), strict=True))
+    colors = dict(zip(REGIMES, ("tab:blue", "tab:orange", "tab:red"), strict=True))
     for grid, style in styles.items():
-        for regime, colour in colours.items():
+        for regime, color in colors.items():
             part = [row for row in rows if row["grid"] == grid and row["regime"] == regime]
             epsilons = [row["epsilon"] for row in part]
             left.plot(
-                epsilons, [row["ratio_mean"] for row in part], style, color=colour, marker="o", markersize=4,
+                epsilons, [row["ratio_mean"] for row in part], style, color=color, marker="o", markersize=4,
                 label=f"{REGIMES[regime]}, {grid.replace('x', ' × ')}",
             )  # fmt: skip
             left.fill_between(
                 epsilons,
                 [row["ratio_min"] for row in part],
                 [row["ratio_max"] for row in part],
-                color=colour,
+                color=color,
                 alpha=0.12,
             )
         right.plot(
             epsilons, [row["residual_of_constant_maps"] for row in part], style, color="tab:green", marker="o",
             markersize=4, label=grid.replace("x", " × "),
         )  # fmt: skip
-    left.axhline(1, color="grey", linewidth=0.8)
+    left.axhline(1, color="gray", linewidth=0.8)
     left.set(
         xscale="log", xlabel="ε", ylabel="Sinkhorn distance / exact W₁", title="Random smooth maps (mean and range)"
     )

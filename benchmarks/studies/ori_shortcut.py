@@ -30,7 +30,7 @@ EPSILONS = (0.0, 0.01, 0.05, 0.1)
 SETTINGS: list[dict[str, Any]] = [
     {"formulation": "pointcloud", "epsilon": e, "solver": "dense" if e else "exact"} for e in EPSILONS
 ] + [
-    {"formulation": "distribution", "normalise": n, "epsilon": 0.0, "solver": "exact"}
+    {"formulation": "distribution", "normalize": n, "epsilon": 0.0, "solver": "exact"}
     for n in ("softmax", "relu", "shift")
 ]
 # (top, bottom, left, right) of each source's region on the 14 × 14 grid; the rest is background.
@@ -133,8 +133,8 @@ def draw(rows: list[dict[str, Any]], seed: int, path: Path) -> None:
         axis = figure.add_subplot(grid[len(names), column], **shared)
         shown = (DRAWN_SOURCES, case.name, "pointcloud")
         losses = [r["loss"] for r in rows if (r["sources"], r["maps"], r["formulation"]) == shown]
-        colours = ["black", "#9ecae1", "#4292c6", "#08519c"]
-        bars = axis.bar([f"{e:g}" for e in EPSILONS], losses, color=colours)
+        colors = ["black", "#9ecae1", "#4292c6", "#08519c"]
+        bars = axis.bar([f"{e:g}" for e in EPSILONS], losses, color=colors)
         axis.bar_label(bars, [f"{loss:.2f}" for loss in losses], fontsize=8, padding=1)
         axis.set(xlabel="ε")
         axis.tick_params(labelsize=8)

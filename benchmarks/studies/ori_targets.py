@@ -1,4 +1,4 @@
-"""Where ORI's two targets lead: free maps optimised under each from the same start, and what margin maps can reach.
+"""Where ORI's two targets lead: free maps optimized under each from the same start, and what margin maps can reach.
 
 The references are orthonormal and the features of all pixels are free, so the maps are free up to Σ S² ≤ 1 a pixel. A
 run takes Adam with a cosine-decayed rate and ends early where the loss is 0. Beside the collapse indicator, the spatial
@@ -88,12 +88,12 @@ def state(visual: Tensor) -> dict[str, Any]:
     }
 
 
-def optimise(start: Tensor, options: dict[str, Any], steps: int, rate: float) -> dict[str, Any]:
+def optimize(start: Tensor, options: dict[str, Any], steps: int, rate: float) -> dict[str, Any]:
     """Adam on the features until the loss is 0 or the steps are spent."""
     visual = start.clone().requires_grad_()
     loss = ORILoss(**options)
-    optimiser = torch.optim.Adam([visual], lr=rate)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
+    optimizer = torch.optim.Adam([visual], lr=rate)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
     curve: list[tuple[int, float, float]] = []
     step = 0
     while True:
@@ -104,9 +104,9 @@ def optimise(start: Tensor, options: dict[str, Any], steps: int, rate: float) ->
             curve.append((step, value.item(), spread))
         if done:
             return {"loss": value.item(), "steps": step, "curve": curve, **state(visual.detach())}
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         value.backward()
-        optimiser.step()
+        optimizer.step()
         schedule.step()
         step += 1
 
@@ -187,10 +187,10 @@ def draw(found: dict[str, dict[str, Any]], path: Path) -> None:
                 if column == index == 0:
                     axis.set_ylabel("\n".join(start.rsplit(" ", 1)), fontsize=15)
         axis = figure.add_subplot(grid[line, -1])
-        for target, colour in zip(TARGETS, ("#d62728", "#1f77b4", "#7fb2d9"), strict=True):
+        for target, color in zip(TARGETS, ("#d62728", "#1f77b4", "#7fb2d9"), strict=True):
             steps, _, spreads = zip(*ends[target]["curve"], strict=True)
-            axis.plot([s + 1 for s in steps], spreads, color=colour, label=target)
-            axis.plot(steps[-1] + 1, spreads[-1], "o", color=colour, markersize=4)
+            axis.plot([s + 1 for s in steps], spreads, color=color, label=target)
+            axis.plot(steps[-1] + 1, spreads[-1], "o", color=color, markersize=4)
         axis.set(xscale="log", ylim=(0, 0.45))
         axis.tick_params(labelsize=13, labelbottom=line == len(found) - 1)
         if line == 0:
@@ -204,7 +204,7 @@ def draw(found: dict[str, dict[str, Any]], path: Path) -> None:
 
 
 def main() -> None:
-    """Optimise, measure, print, write the numbers and the figure."""
+    """Optimize, measure, print, write the numbers and the figure."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--steps", type=int, default=400)
     parser.add_argument("--rate", type=float, default=0.03)
@@ -221,7 +221,7 @@ def main() -> None:
     for name, start in starts(arguments.seed).items():
         found[name] = {"start": state(start)}
         for target, options in TARGETS.items():
-            found[name][target] = end = optimise(start, options, arguments.steps, arguments.rate)
+            found[name][target] = end = optimize(start, options, arguments.steps, arguments.rate)
             shown = {key: [round(x, 3) for x in end[key]] for key in ("std", "w1", "overlap", "pixels")}
             print(f"{name}, {target}: loss {end['loss']:.4f} after {end['steps']} steps, {shown}", flush=True)
     settings = {key: getattr(arguments, key) for key in ("steps", "rate", "samples", "seed")} | {

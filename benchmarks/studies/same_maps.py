@@ -1,4 +1,4 @@
-"""One model's maps under every preset: why numbers of different papers can't be compared.
+"""One model's maps under every protocol: why numbers of different papers can't be compared.
 
 Draws and tabulates what the example's evaluation wrote:
 
@@ -28,42 +28,42 @@ mpl.use("Agg")
 import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 
-#: What readers take for one thing, and the figures that go by that name.
+#: What readers take for one thing, and the metrics that go by that name.
 FAMILIES = {
     "“AP”": r"C?AP|AP50",
     "“IoU”, “CIoU”": r"m?C?IoU|C?IoU@.*|Precision@.*",
     "“AUC”": r"AUC",
 }
-CHANCE = {"centred Gaussian": "^", "whole frame": "s", "random maps": "x"}
+CHANCE = {"centered Gaussian": "^", "whole frame": "s", "random maps": "x"}
 Results = Mapping[str, Mapping[str, Any]]
 
 
 def family(results: Results, pattern: str) -> list[tuple[str, str]]:
-    """(preset, figure) of a family, in the order of the presets."""
-    return [(p, f) for p, result in results.items() for f in result["figures"] if re.fullmatch(pattern, f)]
+    """(protocol, metric) of a family, in the order of the protocols."""
+    return [(p, f) for p, result in results.items() for f in result["metrics"] if re.fullmatch(pattern, f)]
 
 
 def table(results: Results) -> str:
-    """A line a preset: its figures of each family, the highest chance level in brackets."""
+    """A line a protocol: its metrics of each family, the highest chance level in brackets."""
     lines = []
-    for preset, result in results.items():
+    for protocol, result in results.items():
         cells = []
         for pattern in FAMILIES.values():
-            names = [f for p, f in family(results, pattern) if p == preset]
+            names = [f for p, f in family(results, pattern) if p == protocol]
             best = {f: max(level[f] for level in result["chance"].values()) for f in names}
-            cells.append("<br>".join(f"{f} **{100 * result['figures'][f]:.1f}** ({100 * best[f]:.1f})" for f in names))
-        lines.append((f"`{preset}`", *(cell or "–" for cell in cells)))
-    return markdown(("preset", *FAMILIES), lines)
+            cells.append("<br>".join(f"{f} **{100 * result['metrics'][f]:.1f}** ({100 * best[f]:.1f})" for f in names))
+        lines.append((f"`{protocol}`", *(cell or "–" for cell in cells)))
+    return markdown(("protocol", *FAMILIES), lines)
 
 
 def draw(axis: Axes, results: Results, pattern: str) -> None:
     rows = family(results, pattern)[::-1]
-    for height, (preset, figure) in enumerate(rows):
-        result = results[preset]
+    for height, (protocol, metric) in enumerate(rows):
+        result = results[protocol]
         for name, marker in CHANCE.items():
-            axis.plot(100 * result["chance"][name][figure], height, marker, color="tab:grey", markersize=5)
-        axis.plot(100 * result["figures"][figure], height, "o", color="tab:blue", markersize=8)
-    axis.set_yticks(range(len(rows)), [f"{preset}: {figure}" for preset, figure in rows])
+            axis.plot(100 * result["chance"][name][metric], height, marker, color="tab:gray", markersize=5)
+        axis.plot(100 * result["metrics"][metric], height, "o", color="tab:blue", markersize=8)
+    axis.set_yticks(range(len(rows)), [f"{protocol}: {metric}" for protocol, metric in rows])
     axis.set(xlim=(-3, 103), ylim=(-0.6, len(rows) - 0.4))
     axis.grid(alpha=0.3)
 
@@ -87,7 +87,7 @@ def main() -> None:
             axis.set_title(f"{name} of the same maps, {subset}s, %", fontsize=10)
     axes[0, 0].plot([], [], "o", color="tab:blue", markersize=8, label="model")
     for name, marker in CHANCE.items():
-        axes[0, 0].plot([], [], marker, color="tab:grey", markersize=5, label=name)
+        axes[0, 0].plot([], [], marker, color="tab:gray", markersize=5, label=name)
     figure.legend(loc="outside lower center", ncols=4)
     figure.savefig(options.figures / "same-maps.png", dpi=100, metadata={"Software": None})
     text = "\n".join(parts)

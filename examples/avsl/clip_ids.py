@@ -12,7 +12,7 @@ from pathlib import Path
 # eleven characters and may hold "_" and "-".
 _MUSIC = re.compile(r"([\w-]{11})_(\d{3,6})_(\d{5,8})", re.ASCII)
 _VGGSOUND = re.compile(r"([\w-]{11})_(\d{6})", re.ASCII)
-_CENTRE = 5.0  # VGGSound's clips last 10 s; the boxes of VGG-SS are drawn on the frame in the middle
+_CENTER = 5.0  # VGGSound's clips last 10 s; the boxes of VGG-SS are drawn on the frame in the middle
 _USUAL_RATES = (30.0, 25.0, 24.0, 15.0, 20.0, 12.0)
 
 
@@ -64,13 +64,13 @@ class ClipId:
         """The frame's time in the whole video, where the video's rate is not known: off by less than a second, and
         exact for most videos. :meth:`seconds_at` is exact."""
         if self.frame is None:
-            return self.second + _CENTRE
+            return self.second + _CENTER
         fitting = (self.frame / rate for rate in _USUAL_RATES if int(self.frame / rate) == self.second)
         return next(fitting, self.second + 0.5)
 
     def seconds_at(self, rate: float) -> float:
         """The frame's time in the whole video, for a video of ``rate`` frames a second."""
-        return self.second + _CENTRE if self.frame is None else self.frame / rate
+        return self.second + _CENTER if self.frame is None else self.frame / rate
 
     def fits(self, rate: float) -> bool:
         """Whether the frame lies in its second at ``rate``, give or take what rates like 29.97 add up to."""
@@ -91,7 +91,7 @@ def frame_rate(clips: Iterable[ClipId], rate: float) -> float:
 
 @dataclass(frozen=True)
 class Sound:
-    """A file, and the time in it around which the clip lies; ``None``: in its centre."""
+    """A file, and the time in it around which the clip lies; ``None``: in its center."""
 
     path: Path
     seconds: float | None = None

@@ -90,7 +90,7 @@ class Config:
     peak_threshold: float = 0.1
     background_threshold: float = 0.7
     merge_threshold: float = 0.6
-    # optimisation
+    # optimization
     seed: int = 0
     epochs: int = 100
     batch_size: int = 128

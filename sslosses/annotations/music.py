@@ -23,7 +23,7 @@ def read_music_solo(path: str | PathLike[str], on_invalid: str = "report") -> An
 
     Args:
         path: the file, usually ``music_solo.json``.
-        on_invalid: what to do with a box that has no area inside the frame. ``"report"``: keep it, it rasterises to an
+        on_invalid: what to do with a box that has no area inside the frame. ``"report"``: keep it, it rasterizes to an
             empty mask, as in the published code. ``"error"``: refuse the file. ``"drop"``: leave its clip out. The
             report names each such box in any case.
 

@@ -20,7 +20,7 @@ def read_vggss(path: str | PathLike[str], on_invalid: str = "report") -> Annotat
 
     Args:
         path: the file, usually ``vggss.json``.
-        on_invalid: what to do with a box that has no area inside the frame. ``"report"``: keep it, it rasterises to
+        on_invalid: what to do with a box that has no area inside the frame. ``"report"``: keep it, it rasterizes to
             nothing, as in the published code. ``"error"``: refuse the file. ``"drop"``: leave the box out, and the
             clip if no other box is left. The report names each such box and clip in any case.
 

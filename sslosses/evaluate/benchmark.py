@@ -38,14 +38,14 @@ class Benchmark:
         annotations: of all clips.
         records: of the clips to score.
         task: as for :class:`~sslosses.metrics.SoundLocalization`.
-        frames: as for :class:`~sslosses.metrics.SoundLocalization`.
+        layout: as for :class:`~sslosses.metrics.SoundLocalization`.
         annotators: whether the boxes of a source are several annotators' of the same object.
     """
 
     annotations: Annotations
     records: tuple[Record, ...]
     task: str
-    frames: str
+    layout: str
     annotators: bool = False
 
     @cached_property
@@ -62,7 +62,7 @@ class Benchmark:
         return [self._ids[name] for name in record.classes]
 
     def truth(self, record: Record, protocol: Protocol) -> Tensor:
-        """One truth a source, (S, T, T), as the protocol rasterises them."""
+        """One truth a source, (S, T, T), as the protocol rasterizes them."""
         add = self.task == "mixtures" and getattr(protocol, "add_boxes", False)
         function = rasterize_annotators if self.annotators else rasterize_sum if add else rasterize
         return torch.stack([function(boxes, protocol.size) for boxes in record.boxes])
@@ -75,15 +75,15 @@ class Benchmark:
         """
         sources = len(record.boxes)
         height, width = maps.shape[-2:]
-        if self.frames == "one":
+        if self.layout == "one":
             return None
-        fits = height == sources * width if self.frames == "stacked" else width == sources * height
-        form = f"(M, {sources}·h, h)" if self.frames == "stacked" else f"(M, h, {sources}·h)"
-        return None if fits else f"expected maps of {sources} {self.frames} frames, {form}, but got {tuple(maps.shape)}"
+        fits = height == sources * width if self.layout == "stacked" else width == sources * height
+        form = f"(M, {sources}·h, h)" if self.layout == "stacked" else f"(M, h, {sources}·h)"
+        return None if fits else f"expected maps of {sources} {self.layout} frames, {form}, but got {tuple(maps.shape)}"
 
 
 class Truths(Sequence[Tensor]):
-    """Truths of records, rasterised when they are asked for: those of a whole benchmark take much memory."""
+    """Truths of records, rasterized when they are asked for: those of a whole benchmark take much memory."""
 
     def __init__(self, benchmark: Benchmark, protocol: Protocol, tick: Callable[[int], None]) -> None:
         """``tick`` is told how many truths were taken."""
@@ -134,7 +134,7 @@ def read_benchmark(
         annotations,
         records,
         task="mixtures" if form.endswith("duet") else "single",
-        frames=layout if form == "vggsound-duet" else "one",
+        layout=layout if form == "vggsound-duet" else "one",
         annotators=form == "flickr",
     )
 

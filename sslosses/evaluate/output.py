@@ -15,8 +15,8 @@ from sslosses.evaluate.benchmark import Benchmark
 from sslosses.evaluate.scoring import Scores
 from sslosses.metrics import LocalizationResult
 
-PARTS = ("figures", "counts", "chance", "per_class", "per_size")
-Figures = Mapping[str, float]
+PARTS = ("metrics", "counts", "chance", "per_class", "per_size")
+Metrics = Mapping[str, float]
 
 
 def tables(results: Sequence[LocalizationResult], breakdown: bool) -> str:
@@ -44,17 +44,17 @@ def _table(result: LocalizationResult) -> str:
     rows = [[f"{result.protocol}, %", "maps", *result.chance]]
     rows += [
         [name, _percent(value), *(_percent(level[name]) for level in result.chance.values())]
-        for name, value in result.figures.items()
+        for name, value in result.metrics.items()
     ]
     return f"{_grid(rows)}\n{_counts(result)}\n"
 
 
-def _groups(result: LocalizationResult) -> list[tuple[str, Mapping[str, Figures]]]:
+def _groups(result: LocalizationResult) -> list[tuple[str, Mapping[str, Metrics]]]:
     groups = [("size", result.per_size), ("class", result.per_class)]
     return [(kind, parts) for kind, parts in groups if parts]
 
 
-def _breakdown(title: str, groups: Mapping[str, Figures]) -> str:
+def _breakdown(title: str, groups: Mapping[str, Metrics]) -> str:
     names = [name for name in next(iter(groups.values())) if name != "entries"]
     rows = [[title, *names, "entries"]]
     rows += [
@@ -85,12 +85,12 @@ def _percent(value: float) -> str:
 
 
 def as_json(scores: Scores, benchmark: Benchmark, missing: Sequence[str], **settings: Any) -> str:
-    """Everything that was measured, and on what; figures are fractions, null where there is none."""
+    """Everything that was measured, and on what; metrics are fractions, null where there is none."""
     report = benchmark.annotations.report
     content = {
         **settings,
         "task": benchmark.task,
-        "frames": benchmark.frames,
+        "layout": benchmark.layout,
         "clips": len(benchmark.records),
         "clips_without_map": list(missing),
         "annotation_report": {

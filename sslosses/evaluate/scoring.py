@@ -1,4 +1,4 @@
-"""Saved maps to figures of several protocols at once."""
+"""Saved maps to metrics of several protocols at once."""
 
 from __future__ import annotations
 
@@ -47,8 +47,8 @@ def score(
     Raises:
         CommandError: naming the clips whose maps can't be scored.
     """
-    metrics = [SoundLocalization(p, task=benchmark.task, frames=benchmark.frames) for p in protocols]
-    alone = SoundLocalization(protocols[0], task=benchmark.task, frames=benchmark.frames)
+    metrics = [SoundLocalization(p, task=benchmark.task, layout=benchmark.layout) for p in protocols]
+    alone = SoundLocalization(protocols[0], task=benchmark.task, layout=benchmark.layout)
     ranking: list[tuple[tuple[float, float], str]] = []
     problems: list[str] = []
     resolution = None
@@ -65,8 +65,8 @@ def score(
         for record, own in zip(records, maps, strict=True):
             alone.reset()
             _update(alone, benchmark, [record], [own])
-            figures = alone.compute()
-            ranking.append((_key([float(figures[name]) for name in alone.figures], alone.figures), record.clip))
+            values = alone.compute()
+            ranking.append((_key([float(values[name]) for name in alone.metrics], alone.metrics), record.clip))
         tick(len(records))
     if problems:
         shown = "\n  ".join(problems[:20])
@@ -84,7 +84,7 @@ def score(
                 resolution=resolution or (7, 7),
                 seed=seed,
                 task=benchmark.task,
-                frames=benchmark.frames,
+                layout=benchmark.layout,
             )
         results.append(metric.result(chance=levels, class_names=benchmark.class_names))
     return Scores(results, [(clip, key[0]) for key, clip in ranking], resolution)
@@ -137,7 +137,7 @@ def _update(metric: SoundLocalization, benchmark: Benchmark, records: Sequence[R
     except ValueError as error:
         if len(records) == 1:
             raise CommandError(f"{records[0].clip}: {metric.protocol.name}: {error}") from error
-        probe = SoundLocalization(metric.protocol, task=metric.task, frames=metric.frames)
+        probe = SoundLocalization(metric.protocol, task=metric.task, layout=metric.layout)
         for record, own in zip(records, maps, strict=True):
             _update(probe, benchmark, [record], [own])
         raise
@@ -146,12 +146,12 @@ def _update(metric: SoundLocalization, benchmark: Benchmark, records: Sequence[R
 def _resolution(maps: Tensor, record: Record, benchmark: Benchmark) -> tuple[int, int]:
     height, width = maps.shape[-2:]
     sources = len(record.boxes)
-    down, across = {"one": (1, 1), "stacked": (sources, 1), "side-by-side": (1, sources)}[benchmark.frames]
+    down, across = {"one": (1, 1), "stacked": (sources, 1), "side-by-side": (1, sources)}[benchmark.layout]
     return height // down, width // across
 
 
 def _key(values: list[float], names: Sequence[str]) -> tuple[float, float]:
-    """Of a clip: its AUC, and among clips of one AUC the mean of all figures."""
+    """Of a clip: its AUC, and among clips of one AUC the mean of all metrics."""
     auc = values[names.index("AUC") if "AUC" in names else 0]
     known = [0.0 if math.isnan(value) else value for value in values]
     return (-1.0 if math.isnan(auc) else auc), sum(known) / len(known)

@@ -20,7 +20,7 @@ from sslosses.metrics import Protocol
 
 log = logging.getLogger(__name__)
 
-_COLOURS = ("lime", "deepskyblue", "magenta", "orange")
+_COLORS = ("lime", "deepskyblue", "magenta", "orange")
 _GROUPS = ("best", "median", "worst")
 
 
@@ -44,7 +44,7 @@ def draw(
     """Draw a row each of the best, median and worst clips of a ranking.
 
     A clip has a picture for every map, or, where the sources are on frames of their own, one for every frame with the
-    sum of the maps. The outlines are the truths, a colour a source.
+    sum of the maps. The outlines are the truths, a color a source.
     """
     rows = _chosen(ranking, per_group)
     records = {record.clip: record for record in benchmark.records}
@@ -92,17 +92,17 @@ def _panels(
     frames: Path | None,
 ) -> list[_Panel]:
     size = protocol.size
-    truths = list(zip(_COLOURS * len(record.boxes), benchmark.truth(record, protocol), strict=False))
+    truths = list(zip(_COLORS * len(record.boxes), benchmark.truth(record, protocol), strict=False))
     maps = torch.zeros(0, 1, 1) if record.clip in missing else saved.load(record.clip)
     ids = record.frames if isinstance(record, MixtureRecord) else (record.clip,)
     pictures = [_picture(frames, clip, size) for clip in ids]
-    if benchmark.frames == "one":
+    if benchmark.layout == "one":
         heats: list[Tensor | None] = [_resized(heat, size, size) for heat in maps]
         return [(pictures[0], heat, truths) for heat in heats or [None]]
     sources = len(record.boxes)
     parts: Sequence[Tensor | None] = [None] * sources
     if len(maps):
-        stacked = benchmark.frames == "stacked"
+        stacked = benchmark.layout == "stacked"
         whole = _resized(maps.sum(0), *((sources * size, size) if stacked else (size, sources * size)))
         parts = whole.chunk(sources, 0 if stacked else 1)
     return [(pictures[j], parts[j], [truths[j]]) for j in range(sources)]
@@ -113,7 +113,7 @@ def _resized(heat: Tensor, height: int, width: int) -> Tensor:
 
 
 def _picture(folder: Path | None, clip: str, size: int) -> np.ndarray | None:
-    """The frame of a clip in grey, (size, size); None without a file that can be read: pictures are no figures."""
+    """The frame of a clip in gray, (size, size); None without a file that can be read: pictures are no figures."""
     if folder is None:
         return None
     image = require("PIL.Image", extra="examples", purpose="The picture sheet")
@@ -135,12 +135,12 @@ def _draw_panel(axis: Any, picture: np.ndarray | None, heat: Tensor | None, trut
         axis.text(size / 2, size / 2, "no map", ha="center", va="center", color="white")
     else:
         axis.imshow(heat.numpy(), cmap="turbo", alpha=1.0 if picture is None else 0.55)
-    for colour, truth in truths:
+    for color, truth in truths:
         if bool(truth.any()):
             # padded, so that an outline along the edge of the frame is closed; half covers one annotator too
             padded = F.pad(truth.float(), (1, 1, 1, 1)).numpy()
             pixels = np.arange(-1, size + 1)
-            for colour_, width in (("black", 2.6), (colour, 1.3)):
-                axis.contour(pixels, pixels, padded, levels=[0.25], colors=colour_, linewidths=width)
+            for color_, width in (("black", 2.6), (color, 1.3)):
+                axis.contour(pixels, pixels, padded, levels=[0.25], colors=color_, linewidths=width)
     axis.set_xlim(-0.5, size - 0.5)
     axis.set_ylim(size - 0.5, -0.5)

@@ -25,9 +25,9 @@ from sslosses.transport import ConvergenceWarning, check_solver, grid_positions,
 
 TARGETS = ("complement", "separate")
 FORMULATIONS = ("pointcloud", "distribution")
-VALUES = ("transport", "regularised", "divergence")
+KINDS = ("transport", "regularized", "divergence")
 GRADIENTS = ("exact", "envelope", "unrolled")
-NORMALISATIONS = ("softmax", "relu", "shift")
+NORMALIZATIONS = ("softmax", "relu", "shift")
 
 
 class RegionIsolationTerms(NamedTuple):
@@ -60,25 +60,25 @@ class _Options(NamedTuple):
     max_iter: int
     tol: float
     formulation: str
-    value: str
+    kind: str
     gradient: str
-    normalise: str
+    normalize: str
     value_weight: float
     position_weight: float
     reduction: str
     scaling: float | None
 
-    def check(self, start: bool = False) -> None:
+    def check(self, with_init: bool = False) -> None:
         check_number("margin", self.margin, above=0)
         check_number("temperature", self.temperature, above=0)
         check_number("epsilon", self.epsilon, least=0)
         check_count("max_iter", self.max_iter)
         check_number("tol", self.tol, above=0)
         check_option("formulation", self.formulation, FORMULATIONS)
-        check_option("value", self.value, VALUES)
+        check_option("kind", self.kind, KINDS)
         check_option("gradient", self.gradient, GRADIENTS)
-        check_option("normalise", self.normalise, NORMALISATIONS)
-        needed = {"formulation": "distribution", "normalise": "softmax"} if self.target == "separate" else {}
+        check_option("normalize", self.normalize, NORMALIZATIONS)
+        needed = {"formulation": "distribution", "normalize": "softmax"} if self.target == "separate" else {}
         for name, word in needed.items():
             if (given := getattr(self, name)) != word:
                 raise ValueError(
@@ -88,7 +88,9 @@ class _Options(NamedTuple):
         check_number("value_weight", self.value_weight, least=0)
         check_number("position_weight", self.position_weight, least=0)
         check_option("reduction", self.reduction, REDUCTIONS)
-        check_solver(self.solver, epsilon=self.epsilon, gradient=self.gradient, scaling=self.scaling, start=start)
+        check_solver(
+            self.solver, epsilon=self.epsilon, gradient=self.gradient, scaling=self.scaling, with_init=with_init
+        )
 
 
 def object_region_isolation_loss(
@@ -105,9 +107,9 @@ def object_region_isolation_loss(
     max_iter: int = 100,
     tol: float = 1e-3,
     formulation: str | None = None,
-    value: str | None = None,
+    kind: str | None = None,
     gradient: str = "exact",
-    normalise: str = "softmax",
+    normalize: str = "softmax",
     value_weight: float = 1.0,
     position_weight: float = 1.0,
     reduction: str = "mean",
@@ -128,12 +130,12 @@ def object_region_isolation_loss(
       .. math::
           C[x, y] = w_v |S_n(x) - (1 - S_m(y))| + w_s \|\mathrm{pos}(x) - \mathrm{pos}(y)\|_2
 
-      with positions = pixel centres / max(H, W). The distances of (n, m) and (m, n) are equal here: half are solved,
+      with positions = pixel centers / max(H, W). The distances of (n, m) and (m, n) are equal here: half are solved,
       all are counted.
-    - ``formulation="distribution"``: each map, made non-negative and normalised to mass 1, is a measure on the grid,
+    - ``formulation="distribution"``: each map, made non-negative and normalized to mass 1, is a measure on the grid,
       and :math:`C[x, y] = \|\mathrm{pos}(x) - \mathrm{pos}(y)\|_2`. All ordered pairs are solved.
 
-    As printed, constant maps S ≡ 1/2 satisfy every pair: alone the loss does not localise, it is a regulariser beside
+    As printed, constant maps S ≡ 1/2 satisfy every pair: alone the loss does not localize, it is a regularizer beside
     OCA. It does not see the audio.
 
     ``target="separate"``, this library's: every pair of maps at least a margin apart on the grid,
@@ -163,13 +165,13 @@ def object_region_isolation_loss(
         tol: L1 marginal error at which they stop.
         formulation: ``"pointcloud"`` or ``"distribution"``. None: ``"pointcloud"`` for ``"complement"``,
             ``"distribution"``, the only one, for ``"separate"``.
-        value: ``"transport"``, Cuturi's Sinkhorn distance ⟨P, C⟩; ``"regularised"``, the minimum itself;
+        kind: ``"transport"``, Cuturi's Sinkhorn distance ⟨P, C⟩; ``"regularized"``, the minimum itself;
             ``"divergence"``, the debiased Sinkhorn divergence. None: ``"transport"``, but ``"divergence"`` for
             ``"separate"`` with ε > 0, as the other two are above 0 between equal maps and reach the margin there if ε
             is large.
-        gradient: ``"exact"``, ``"envelope"`` (exact for ``value="regularised"``, an approximation otherwise) or
+        gradient: ``"exact"``, ``"envelope"`` (exact for ``kind="regularized"``, an approximation otherwise) or
             ``"unrolled"``; see :mod:`sslosses.transport`.
-        normalise: how ``"distribution"`` makes measures of maps: ``"softmax"`` over the pixels, ``"relu"`` or
+        normalize: how ``"distribution"`` makes measures of maps: ``"softmax"`` over the pixels, ``"relu"`` or
             ``"shift"`` (minus the least value), both divided by the sum, uniform where that is 0. ``"separate"`` takes
             ``"softmax"`` only.
         value_weight: w_v of ``"pointcloud"``, at least 0.
@@ -178,7 +180,7 @@ def object_region_isolation_loss(
             (B,), 0 for the others.
         scaling: ratio of ε-scaling, see :func:`sslosses.transport.solve`; it saves iterations for small ε.
         init: ``potentials`` of an earlier call to start from; what they were computed from may differ, not their shape.
-            The self problems of ``value="divergence"`` start afresh.
+            The self problems of ``kind="divergence"`` start afresh.
 
     Returns:
         :class:`RegionIsolationTerms`; float64 if an input is, else float32. With no pair in the batch the loss is a
@@ -206,7 +208,7 @@ def object_region_isolation_loss(
         tensor(0.2000)
         tensor(0.)
     """
-    formulation, value = _defaults(target, formulation, value, epsilon)
+    formulation, kind = _defaults(target, formulation, kind, epsilon)
     options = _Options(
         target,
         margin,
@@ -216,15 +218,15 @@ def object_region_isolation_loss(
         max_iter,
         tol,
         formulation,
-        value,
+        kind,
         gradient,
-        normalise,
+        normalize,
         value_weight,
         position_weight,
         reduction,
         scaling,
     )
-    options.check(start=init is not None)
+    options.check(with_init=init is not None)
     real = check_references(visual, foreground, background, source_mask)
     for name, given in (
         ("visual", visual),
@@ -249,7 +251,7 @@ def _defaults(target: str, formulation: str | None, value: str | None, epsilon: 
     check_option("target", target, TARGETS)
     check_number("epsilon", epsilon, least=0)
     separate = target == "separate"
-    # Without regularisation there is nothing to debias, and the two self problems would be solved for a 0.
+    # Without regularization there is nothing to debias, and the two self problems would be solved for a 0.
     best = "divergence" if separate and epsilon > 0 else "transport"
     default = "distribution" if separate else "pointcloud"
     return default if formulation is None else formulation, best if value is None else value
@@ -373,7 +375,7 @@ def _transport(
         weights, self_costs = (None, None), cost.self_costs()
     else:
         cost = lazy_grid_cost(height, width, dtype=source.dtype, device=source.device)
-        weights, self_costs = (_measure(source, options.normalise), _measure(target, options.normalise)), (cost, cost)
+        weights, self_costs = (_measure(source, options.normalize), _measure(target, options.normalize)), (cost, cost)
     result = solve(
         cost,
         *weights,
@@ -382,7 +384,7 @@ def _transport(
         max_iter=options.max_iter,
         tol=options.tol,
         gradient=options.gradient,
-        self_costs=self_costs if options.value == "divergence" else None,
+        self_costs=self_costs if options.kind == "divergence" else None,
         init=init,
         scaling=options.scaling,
     )
@@ -390,15 +392,15 @@ def _transport(
     for own in result.self_results or ():
         converged, errors = converged & own.converged, errors.maximum(own.marginal_error)
     f, g = result.potentials
-    value = result.value(kind=options.value, gradient=options.gradient)
+    value = result.value(kind=options.kind, gradient=options.gradient)
     return _Solved(value, converged, errors, (f.detach(), g.detach()))
 
 
-def _measure(values: Tensor, normalise: str) -> Tensor:
+def _measure(values: Tensor, normalize: str) -> Tensor:
     """Make values (P, N) non-negative with sum 1."""
-    if normalise == "softmax":
+    if normalize == "softmax":
         return values.softmax(-1)
-    values = values.relu() if normalise == "relu" else values - values.amin(-1, keepdim=True)
+    values = values.relu() if normalize == "relu" else values - values.amin(-1, keepdim=True)
     mass = values.sum(-1, keepdim=True)
     empty = mass == 0
     return (values / mass.masked_fill(empty, 1)).masked_fill(empty, 1 / values.shape[-1])
@@ -434,9 +436,9 @@ class ObjectRegionIsolationLoss(nn.Module):
         max_iter: int = 100,
         tol: float = 1e-3,
         formulation: str | None = None,
-        value: str | None = None,
+        kind: str | None = None,
         gradient: str = "exact",
-        normalise: str = "softmax",
+        normalize: str = "softmax",
         value_weight: float = 1.0,
         position_weight: float = 1.0,
         reduction: str = "mean",
@@ -448,7 +450,7 @@ class ObjectRegionIsolationLoss(nn.Module):
         check_flag("warm_start", warm_start)
         if warm_start and scaling is not None:
             raise ValueError("Expected `warm_start` or `scaling`, which makes its own start, but got both")
-        formulation, value = _defaults(target, formulation, value, epsilon)
+        formulation, kind = _defaults(target, formulation, kind, epsilon)
         _Options(
             target,
             margin,
@@ -458,14 +460,14 @@ class ObjectRegionIsolationLoss(nn.Module):
             max_iter,
             tol,
             formulation,
-            value,
+            kind,
             gradient,
-            normalise,
+            normalize,
             value_weight,
             position_weight,
             reduction,
             scaling,
-        ).check(start=warm_start)
+        ).check(with_init=warm_start)
         self.target = target
         self.margin = margin
         self.temperature = temperature
@@ -474,9 +476,9 @@ class ObjectRegionIsolationLoss(nn.Module):
         self.max_iter = max_iter
         self.tol = tol
         self.formulation = formulation
-        self.value = value
+        self.kind = kind
         self.gradient = gradient
-        self.normalise = normalise
+        self.normalize = normalize
         self.value_weight = value_weight
         self.position_weight = position_weight
         self.reduction = reduction
@@ -502,9 +504,9 @@ class ObjectRegionIsolationLoss(nn.Module):
             max_iter=self.max_iter,
             tol=self.tol,
             formulation=self.formulation,
-            value=self.value,
+            kind=self.kind,
             gradient=self.gradient,
-            normalise=self.normalise,
+            normalize=self.normalize,
             value_weight=self.value_weight,
             position_weight=self.position_weight,
             reduction=self.reduction,
@@ -537,8 +539,8 @@ class ObjectRegionIsolationLoss(nn.Module):
         return (
             f"target={self.target!r}, margin={self.margin}, temperature={self.temperature}, "
             f"solver={self.solver!r}, epsilon={self.epsilon}, max_iter={self.max_iter}, tol={self.tol}, "
-            f"formulation={self.formulation!r}, value={self.value!r}, gradient={self.gradient!r}, "
-            f"normalise={self.normalise!r}, value_weight={self.value_weight}, "
+            f"formulation={self.formulation!r}, kind={self.kind!r}, gradient={self.gradient!r}, "
+            f"normalize={self.normalize!r}, value_weight={self.value_weight}, "
             f"position_weight={self.position_weight}, reduction={self.reduction!r}, scaling={self.scaling}, "
             f"warm_start={self.warm_start}"
         )

@@ -1,4 +1,4 @@
-"""Chance levels: a protocol's figures for predictions that know nothing of the sample."""
+"""Chance levels: a protocol's metrics for predictions that know nothing of the sample."""
 
 from __future__ import annotations
 
@@ -34,26 +34,26 @@ def chance_levels(
     seed: int = 0,
     sigma: float = 0.25,
     task: str = "mixtures",
-    frames: str = "one",
+    layout: str = "one",
 ) -> dict[str, dict[str, Tensor]]:
-    """The figures that a protocol gives to predictions that do not look at the sample.
+    """The metrics that a protocol gives to predictions that do not look at the sample.
 
-    On the field's sets these are far from 0, so a figure says little without them beside it.
+    On the field's sets these are far from 0, so a metric says little without them beside it.
 
     Args:
         truths: the evaluation set's truths, as for :meth:`SoundLocalization.update`; they decide the number of sources.
-        protocol: name of a preset, or a protocol.
+        protocol: name of a protocol, or a protocol object.
         maps_per_sample: maps that each prediction has; None: as many as the sample has sources; one
             where the protocol has one entry a frame.
         resolution: height and width of the random maps, a frame.
         seed: seed of the random maps.
-        sigma: standard deviation of the Gaussian, in frame sides, 0.001 to 1000. A binarisation at the median sees
+        sigma: standard deviation of the Gaussian, in frame sides, 0.001 to 1000. A binarization at the median sees
             only the order of the pixels, so there it changes nothing.
         task: as for :class:`SoundLocalization`.
-        frames: as for :class:`SoundLocalization`.
+        layout: as for :class:`SoundLocalization`.
 
     Returns:
-        Results of :meth:`SoundLocalization.compute` for three predictions, ``"centred Gaussian"`` (the same one
+        Results of :meth:`SoundLocalization.compute` for three predictions, ``"centered Gaussian"`` (the same one
         in the middle of every frame, for every source), ``"whole frame"`` (every pixel marked, as binary map) and
         ``"random maps"`` (independent uniform values at ``resolution``).
 
@@ -67,9 +67,9 @@ def chance_levels(
         >>> truths = torch.zeros(10, 1, 32, 32, dtype=torch.bool)
         >>> truths[..., 8:24, 8:24] = True  # every object is in the middle, a quarter of the frame
         >>> levels = chance_levels(truths, protocols.paper.replace(size=32), task="single")
-        >>> for name, figures in levels.items():
-        ...     print(f"{name}: IoU@0.5 {figures['IoU@0.5']:.2f}, AP {figures['AP']:.2f}")
-        centred Gaussian: IoU@0.5 1.00, AP 0.51
+        >>> for name, metrics in levels.items():
+        ...     print(f"{name}: IoU@0.5 {metrics['IoU@0.5']:.2f}, AP {metrics['AP']:.2f}")
+        centered Gaussian: IoU@0.5 1.00, AP 0.51
         whole frame: IoU@0.5 0.00, AP 0.25
         random maps: IoU@0.5 0.00, AP 0.26
     """
@@ -82,8 +82,8 @@ def chance_levels(
         got = "an empty one" if isinstance(truths, Tensor | Sequence) else type(truths).__name__
         raise ValueError(f"Expected `truths` to be a tensor or a sequence of at least one sample, but got {got}")
     height, width = check_size("resolution", resolution)
-    plain = SoundLocalization(protocol, task=task, frames=frames)
-    whole = SoundLocalization(protocol, task=task, frames=frames, scorer=_WholeFrame)
+    plain = SoundLocalization(protocol, task=task, layout=layout)
+    whole = SoundLocalization(protocol, task=task, layout=layout, scorer=_WholeFrame)
     generator = torch.Generator().manual_seed(seed)
     size = plain.protocol.size
     offset = (torch.arange(size, dtype=torch.float64) + 0.5) / size - 0.5
@@ -94,7 +94,7 @@ def chance_levels(
         maps_per_sample = 1
 
     levels: dict[str, dict[str, Tensor]] = {}
-    for name, metric in (("centred Gaussian", plain), ("whole frame", whole), ("random maps", plain)):
+    for name, metric in (("centered Gaussian", plain), ("whole frame", whole), ("random maps", plain)):
         metric.reset()
         for chunk in _chunks(truths):
             maps = []
@@ -104,7 +104,7 @@ def chance_levels(
                 sources = len(truth)
                 device = truth.device if isinstance(truth, Tensor) else torch.device("cpu")
                 count = sources if maps_per_sample is None else maps_per_sample
-                down, across = {"one": (1, 1), "stacked": (sources, 1), "side-by-side": (1, sources)}[frames]
+                down, across = {"one": (1, 1), "stacked": (sources, 1), "side-by-side": (1, sources)}[layout]
                 if name == "random maps":
                     drawn = torch.rand(count, down * height, across * width, generator=generator)
                     maps.append(drawn.to(device))

@@ -1,4 +1,4 @@
-"""Sound localization figures of a protocol, as a torchmetrics metric."""
+"""Sound localization metrics of a protocol, as a torchmetrics metric."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torchmetrics import Metric
 
 from sslosses._checks import check_option
 from sslosses.metrics import protocols
-from sslosses.metrics._pipeline.samples import FRAMES, Samples, Truths, batches
+from sslosses.metrics._pipeline.samples import LAYOUTS, Samples, Truths, batches
 from sslosses.metrics._pipeline.scorer import Scorer
 from sslosses.metrics._pipeline.tables import (
     CLASS,
@@ -20,17 +20,17 @@ from sslosses.metrics._pipeline.tables import (
     by_size,
     counts_of,
     empty_truths_of,
-    figures_of,
+    metrics_of,
 )
 from sslosses.metrics.result import LocalizationResult
 
-#: Kinds of figures whose column of a table is computed only where one of them is wanted.
+#: Kinds of metrics whose column of a table is computed only where one of them is wanted.
 _ON_DEMAND = {"AP", "PIAP", "DetAP", "DetF1"}
 _PIXELS = 2**19  # evaluated at once: about 10 maps of 224², which stay in a processor's cache
 
 
 class LocalizationTables(Metric):
-    """The entries and samples of an evaluation; the figures are read from them by the metrics built on this class.
+    """The entries and samples of an evaluation; the metrics are read from them by the metrics built on this class.
 
     Memory grows by 56 bytes an entry and 40 a sample; what is evaluated at once is a fixed number of pixels.
     """
@@ -50,23 +50,23 @@ class LocalizationTables(Metric):
         protocol: str | protocols.Protocol = "paper",
         *,
         task: str = "mixtures",
-        frames: str = "one",
-        figures: tuple[str, ...] | None = None,
+        layout: str = "one",
+        metrics: tuple[str, ...] | None = None,
         scorer: type[Scorer] = Scorer,
         **kwargs: Any,
     ) -> None:
         """Check the options and start with no entry."""
         super().__init__(**kwargs)
-        check_option("frames", frames, FRAMES)
+        check_option("layout", layout, LAYOUTS)
         self.protocol = protocols.get(protocol)
-        self.figures = self.protocol.figures(task) if figures is None else figures
+        self.metrics = self.protocol.metrics(task) if metrics is None else metrics
         self.task = task
-        self.frames = frames
-        kinds = {protocols.parse_figure(figure)[0] for figure in self.figures}
-        self.scorer = scorer(self.protocol, task, frames, kinds)
+        self.layout = layout
+        kinds = {protocols.parse_metric(metric)[0] for metric in self.metrics}
+        self.scorer = scorer(self.protocol, task, layout, kinds)
         # Tables of other rules must not be mixed with these: not by merging or loading, nor by a MetricCollection,
         # which lets metrics whose states are equal after their first update share them from then on.
-        described = repr((self.protocol, task, frames, sorted(kinds & _ON_DEMAND), scorer.__qualname__))
+        described = repr((self.protocol, task, layout, sorted(kinds & _ON_DEMAND), scorer.__qualname__))
         digest = torch.tensor(list(hashlib.sha256(described.encode()).digest()), dtype=torch.uint8)
         self.add_state("rules", digest, dist_reduce_fx="max")
         self.add_state("entry_rows", [], dist_reduce_fx="cat")
@@ -96,7 +96,7 @@ class LocalizationTables(Metric):
             map_classes: class ids ≥ 0 of the maps, (B, M) or B rows of M_i, −1 where unknown; used by
                 ``assignment="optimal"``.
             source_classes: class ids of the sources, (B, S) or B rows of S_i, −1 where unknown; used by the same and
-                for figures by class.
+                for metrics by class.
             confidences: that each map's sound is there, (B, M) or B rows of M_i; None: the protocol's own.
             priors: a map of objects for each sample, (B, p, q), for protocols with a ``prior_weight``.
 
@@ -119,13 +119,13 @@ class LocalizationTables(Metric):
                 "priors": priors,
             },
             size=self.protocol.size,
-            frames=self.frames,
+            layout=self.layout,
             most_sources=1 if self.task == "single" else None,
         )
         parts = []
         for group in groups:
             sources = group.truths.shape[1]
-            canvases = max(1, group.maps.shape[1]) * (1 if self.frames == "one" else sources)
+            canvases = max(1, group.maps.shape[1]) * (1 if self.layout == "one" else sources)
             length = max(1, _PIXELS // (self.protocol.size**2 * max(canvases, sources)))
             parts += [self._rows(chunk) for chunk in group.chunks(length)]
         if parts:
@@ -192,7 +192,7 @@ class LocalizationTables(Metric):
         return isinstance(other, Tensor) and torch.equal(other.cpu(), self.rules.cpu())
 
     def _described(self) -> str:
-        return f"of protocol {self.protocol.name!r}, task {self.task!r} and frames {self.frames!r}"
+        return f"of protocol {self.protocol.name!r}, task {self.task!r} and layout {self.layout!r}"
 
     def set_dtype(self, dst_type: str | torch.dtype) -> Metric:  # noqa: ARG002
         """Leave the tables in float64: they hold counts and class ids, which other dtypes would round."""
@@ -210,21 +210,21 @@ class LocalizationTables(Metric):
 
 
 class SoundLocalization(LocalizationTables):
-    r"""Localization figures of a named protocol, accumulated over samples of any number of sources and maps.
+    r"""Localization metrics of a named protocol, accumulated over samples of any number of sources and maps.
 
-    Maps are resized to T×T, normalised, binarised and assigned to sources as the protocol says; an entry is a source
-    (or frame) with its map's cIoU and pixel average precision. The figures are means and success rates over entries,
+    Maps are resized to T×T, normalized, binarized and assigned to sources as the protocol says; an entry is a source
+    (or frame) with its map's cIoU and pixel average precision. The metrics are means and success rates over entries,
     see :class:`~sslosses.metrics.protocols.Protocol`.
 
     It keeps a row of numbers for each entry and sample, 96 bytes together, and evaluates a fixed number of pixels at
-    once; DDP synchronises by gathering the rows.
+    once; DDP synchronizes by gathering the rows.
 
     Args:
-        protocol: name of a preset (``protocols.available()`` lists them) or a
+        protocol: name of a protocol (``protocols.available()`` lists them) or a
             :class:`~sslosses.metrics.protocols.Protocol`.
-        task: ``"mixtures"`` or ``"single"``: which of the protocol's figures to report. ``"single"`` refuses samples of
+        task: ``"mixtures"`` or ``"single"``: which of the protocol's metrics to report. ``"single"`` refuses samples of
             several sources.
-        frames: where the sources are. ``"one"``: all in one frame, maps (h, w). ``"stacked"``: source j alone on frame
+        layout: where the sources are. ``"one"``: all in one frame, maps (h, w). ``"stacked"``: source j alone on frame
             j, frames stacked along the height, maps (S·h, w), as in NoPrior's mixtures. ``"side-by-side"``: the same
             along the width, maps (h, S·w), as in T-VSL's.
         kwargs: passed to :class:`torchmetrics.Metric`.
@@ -257,26 +257,26 @@ class SoundLocalization(LocalizationTables):
         protocol: str | protocols.Protocol = "paper",
         *,
         task: str = "mixtures",
-        frames: str = "one",
+        layout: str = "one",
         **kwargs: Any,
     ) -> None:
         """Check the options and start with no entry."""
-        super().__init__(protocol, task=task, frames=frames, **kwargs)
+        super().__init__(protocol, task=task, layout=layout, **kwargs)
 
     def compute(self) -> dict[str, Tensor]:
-        """Figures of all samples so far.
+        """Metrics of all samples so far.
 
         Returns:
-            0-d tensors. First the protocol's figures as fractions in [0, 1] (float64; NaN while there is no entry),
+            0-d tensors. First the protocol's metrics as fractions in [0, 1] (float64; NaN while there is no entry),
             then the counts (int64): ``entries``, ``samples``, ``samples_without_map``, ``empty_truths``.
         """
         entries, samples = self.tables()
-        return self._figures(self.figures, entries, samples) | counts_of(entries, samples)
+        return self._metrics(self.metrics, entries, samples) | counts_of(entries, samples)
 
     def result(
         self, *, chance: Mapping[str, Mapping[str, Tensor]] | None = None, class_names: Sequence[str] | None = None
     ) -> LocalizationResult:
-        """The figures as an object to print and export, with breakdowns by class and size.
+        """The metrics as an object to print and export, with breakdowns by class and size.
 
         Args:
             chance: what :func:`~sslosses.metrics.chance_levels` returned for the same truths, to stand beside.
@@ -286,41 +286,41 @@ class SoundLocalization(LocalizationTables):
             See :class:`~sslosses.metrics.LocalizationResult`.
 
         Raises:
-            ValueError: if a figure has no chance level, a class id no name, or two the same.
+            ValueError: if a metric has no chance level, a class id no name, or two the same.
         """
         with self.sync_context(dist_sync_fn=self.dist_sync_fn, should_sync=self._to_sync):
             entries, samples = self.tables()
         known = [int(c) for c in sorted(set(entries[:, CLASS].tolist())) if c >= 0]
         names = {c: str(c) for c in known} if class_names is None else _named(known, class_names)
         for prediction, levels in (chance or {}).items():
-            missing = [name for name in self.figures if name not in levels]
+            missing = [name for name in self.metrics if name not in levels]
             if missing:
                 raise ValueError(
-                    f"Expected `chance` to hold levels of {', '.join(self.figures)}, but {prediction!r} lacks "
+                    f"Expected `chance` to hold levels of {', '.join(self.metrics)}, but {prediction!r} lacks "
                     f"{', '.join(missing)}"
                 )
         return LocalizationResult(
             protocol=self.protocol.name,
             description=str(self.protocol),
             task=self.task,
-            figures=_numbers(self._figures(self.figures, entries, samples)),
+            metrics=_numbers(self._metrics(self.metrics, entries, samples)),
             counts={name: int(value) for name, value in counts_of(entries, samples).items()},
             empty_truths=empty_truths_of(samples),
             chance={
-                prediction: _numbers({name: levels[name] for name in self.figures})
+                prediction: _numbers({name: levels[name] for name in self.metrics})
                 for prediction, levels in (chance or {}).items()
             },
             per_class={name: self._part(entries[entries[:, CLASS] == c]) for c, name in names.items()},
             per_size={name: self._part(rows) for name, rows in by_size(entries).items() if len(rows)},
         )
 
-    def _figures(self, names: tuple[str, ...], entries: Tensor, samples: Tensor) -> dict[str, Tensor]:
-        return figures_of(names, entries, samples, self.protocol.average_positions)
+    def _metrics(self, names: tuple[str, ...], entries: Tensor, samples: Tensor) -> dict[str, Tensor]:
+        return metrics_of(names, entries, samples, self.protocol.average_positions)
 
     def _part(self, entries: Tensor) -> dict[str, float]:
         # PIAP and CountAcc belong to a sample, not to a source of it
-        names = tuple(name for name in self.figures if name not in ("PIAP", "CountAcc"))
-        return _numbers(self._figures(names, entries, entries)) | {"entries": len(entries)}
+        names = tuple(name for name in self.metrics if name not in ("PIAP", "CountAcc"))
+        return _numbers(self._metrics(names, entries, entries)) | {"entries": len(entries)}
 
     def plot(self, val: Any = None, ax: Any = None) -> Any:
         """Plot the figures, without the counts, with matplotlib.
@@ -337,8 +337,8 @@ class SoundLocalization(LocalizationTables):
         """
         results = self.compute() if val is None else val
         if isinstance(results, dict):
-            return self._plot({name: results[name] for name in self.figures}, ax)
-        return self._plot([{name: result[name] for name in self.figures} for result in results], ax)
+            return self._plot({name: results[name] for name in self.metrics}, ax)
+        return self._plot([{name: result[name] for name in self.metrics} for result in results], ax)
 
 
 def _named(known: Sequence[int], class_names: Sequence[str]) -> dict[int, str]:
@@ -356,5 +356,5 @@ def _named(known: Sequence[int], class_names: Sequence[str]) -> dict[int, str]:
     return names
 
 
-def _numbers(figures: Mapping[str, Tensor]) -> dict[str, float]:
-    return {name: float(value) for name, value in figures.items()}
+def _numbers(metrics: Mapping[str, Tensor]) -> dict[str, float]:
+    return {name: float(value) for name, value in metrics.items()}

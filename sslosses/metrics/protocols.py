@@ -1,15 +1,15 @@
 """Named evaluation protocols: what exactly CAP, CIoU or AUC stand for.
 
-Papers of this field print the same names for different computations, so a figure is only comparable with another one of
+Papers of this field print the same names for different computations, so a metric is only comparable with another one of
 the same protocol. Each preset is what the public evaluation code of a method computes: :data:`lvs` (Chen et al., CVPR
 2021), :data:`ez_vsl` (Mo and Morgado, ECCV 2022), :data:`avgn` (Mo and Tian, CVPR 2023), :data:`noprior` (Kim et al.,
-CVPR 2024), :data:`tvsl` (Mahmud et al., CVPR 2024). :data:`paper` is noprior's computation under the figure names of
+CVPR 2024), :data:`tvsl` (Mahmud et al., CVPR 2024). :data:`paper` is noprior's computation under the metric names of
 the object-aware losses' paper, whose code is not public and which says that it follows it. :data:`clean` is ours: every
 source counts once, whatever the order of the maps.
 
 A protocol starts from corners of boxes or from masks. How a code reads a file's boxes is not part of it: NoPrior's
 reader of MUSIC truncates x and width separately, ``int(224 x) + int(224 width)``, but corners on VGG-SS, as all others
-do, so :data:`noprior` does not carry that. It moves the far edges of most MUSIC boxes by a pixel, and figures by up to
+do, so :data:`noprior` does not carry that. It moves the far edges of most MUSIC boxes by a pixel, and metrics by up to
 0.4 points; who needs it passes such boxes.
 """
 
@@ -32,7 +32,7 @@ CANVASES = ("frame", "whole map")
 AVERAGE_PRECISIONS = ("binary", "continuous", "swapped")
 EMPTY_TRUTHS = ("count", "leave out")
 TASKS = ("mixtures", "single")
-FIGURES = (
+METRICS = (
     *("CAP", "AP", "CIoU@t", "IoU@t", "AP50", "Precision@t", "CIoU", "mCIoU", "IoU", "AUC", "PIAP", "CountAcc"),
     *("DetAP@t", "DetF1@t"),
 )
@@ -42,14 +42,14 @@ _KINDS = {"CAP": "AP", "AP": "AP", "CIoU": "CIoU", "mCIoU": "CIoU", "AP50": "suc
 
 @dataclass(frozen=True)
 class Protocol:
-    """An evaluation protocol: from raw heatmaps to named figures.
+    """An evaluation protocol: from raw heatmaps to named metrics.
 
     Args:
         name: the protocol's name.
-        mixture_figures: figures reported for samples of several sources, in the order of the result.
-        single_figures: figures reported for samples of one source.
+        mixture_metrics: metrics reported for samples of several sources, in the order of the result.
+        single_metrics: metrics reported for samples of one source.
         size: side T of a frame, at most 4096; truths are T×T, maps are resized to it.
-        upsampling: ``"bicubic"``: a = −0.75, half-pixel centres; ``"bilinear"``, the same centres; ``"bilinear, aligned
+        upsampling: ``"bicubic"``: a = −0.75, half-pixel centers; ``"bilinear"``, the same centers; ``"bilinear, aligned
             corners"``.
         normalization: before the binary map. ``"min-max"``; ``"fixed range, min-max"``: rescaled from [−1/τ, 1/τ] to
             [0, 1] first, which decides the confidences; ``"inverted min-max"``: 1 − x after it, for maps that are low
@@ -63,22 +63,22 @@ class Protocol:
             ``"optimal"``: the assignment of the largest total cIoU, among maps and sources of one class where known.
             ``"one per frame"``: the sum of the maps against the union of the sources in a frame. In all but "greedy",
             every source (or frame) is one entry, of 0 without a map.
-        canvas: ``"frame"``: each frame is normalised and scored for itself; ``"whole map"``: the map of several frames
+        canvas: ``"frame"``: each frame is normalized and scored for itself; ``"whole map"``: the map of several frames
             as one, where a source's truth is 0 outside its own frame.
         average_precision: of a CAP's or AP's entries. ``"binary"``: of the binary map; ``"continuous"``: of the
-            normalised map; ``"swapped"``: with the binary map as label and the truth as score.
+            normalized map; ``"swapped"``: with the binary map as label and the truth as score.
         empty_truths: ``"count"`` or ``"leave out"`` a source whose truth has no pixel.
         add_boxes: whether overlapping boxes of a source count 2, 3, … in mixtures, instead of once.
-        average_positions: whether figures are computed for each position j on its own, then averaged.
+        average_positions: whether metrics are computed for each position j on its own, then averaged.
         tau: τ of the fixed range; None without it.
-        prior_weight: share of the model's map when an object prior is given: both are min-max normalised, mixed and
-            normalised again; None: takes no prior.
+        prior_weight: share of the model's map when an object prior is given: both are min-max normalized, mixed and
+            normalized again; None: takes no prior.
 
-    The figures: ``"CAP"`` or ``"AP"``, mean pixel average precision over entries; ``"CIoU@t"`` or ``"IoU@t"``, share of
+    The metrics: ``"CAP"`` or ``"AP"``, mean pixel average precision over entries; ``"CIoU@t"`` or ``"IoU@t"``, share of
     entries with cIoU ≥ t, which is ``"AP50"`` at 0.5; ``"Precision@t"``, share with cIoU > t; ``"CIoU"`` or
     ``"mCIoU"``, mean cIoU; ``"IoU"``, mean IoU with smoothing 1e-4; ``"AUC"``, area under the share with cIoU ≥ t over
     t = 0, 0.05, …, 1; ``"PIAP"``, mean over samples with a map of the pixel average precision of their summed map,
-    binarised per canvas, against all sources together; ``"CountAcc"``, share of samples with as many maps as sources;
+    binarized per canvas, against all sources together; ``"CountAcc"``, share of samples with as many maps as sources;
     ``"DetAP@t"`` and ``"DetF1@t"``, detection over confidence at cIoU ≥ t, see
     :func:`~sslosses.metrics.functional.detection_average_precision`.
 
@@ -96,8 +96,8 @@ class Protocol:
     """
 
     name: str
-    mixture_figures: tuple[str, ...]
-    single_figures: tuple[str, ...]
+    mixture_metrics: tuple[str, ...]
+    single_metrics: tuple[str, ...]
     size: int = 224
     upsampling: str = "bicubic"
     normalization: str = "min-max"
@@ -137,12 +137,12 @@ class Protocol:
             check_number("prior_weight", self.prior_weight, least=0, most=1)
         if self.assignment == "greedy" and self.empty_truths == "leave out":
             raise ValueError("Expected `empty_truths` to be 'count' with assignment='greedy', but got 'leave out'")
-        for field in ("mixture_figures", "single_figures"):
-            figures = getattr(self, field)
-            if not isinstance(figures, tuple) or not figures or len(set(map(repr, figures))) != len(figures):
-                raise TypeError(f"Expected `{field}` to be a non-empty tuple of distinct names, but got {figures!r}")
-            for figure in figures:
-                parse_figure(figure)
+        for field in ("mixture_metrics", "single_metrics"):
+            metrics = getattr(self, field)
+            if not isinstance(metrics, tuple) or not metrics or len(set(map(repr, metrics))) != len(metrics):
+                raise TypeError(f"Expected `{field}` to be a non-empty tuple of distinct names, but got {metrics!r}")
+            for metric in metrics:
+                parse_metric(metric)
 
     def _check_optional(self, name: str, needed: bool, where: str, **bounds: float) -> None:
         value = getattr(self, name)
@@ -162,18 +162,18 @@ class Protocol:
         how += ["averaged over positions"] if self.average_positions else []
         how += [] if self.tau is None else [f"τ = {self.tau:g}"]
         how += [] if self.prior_weight is None else [f"object prior at {self.prior_weight:g}"]
-        mixtures, single = ", ".join(self.mixture_figures), ", ".join(self.single_figures)
+        mixtures, single = ", ".join(self.mixture_metrics), ", ".join(self.single_metrics)
         return f"{self.name}: {', '.join(how)}; mixtures: {mixtures}; single: {single}"
 
-    def figures(self, task: str) -> tuple[str, ...]:
-        """The figures reported for ``task``, ``"mixtures"`` or ``"single"``."""
+    def metrics(self, task: str) -> tuple[str, ...]:
+        """The metrics reported for ``task``, ``"mixtures"`` or ``"single"``."""
         check_option("task", task, TASKS)
-        return self.mixture_figures if task == "mixtures" else self.single_figures
+        return self.mixture_metrics if task == "mixtures" else self.single_metrics
 
     def replace(self, **changes: Any) -> Protocol:
         """Return a copy with some fields changed.
 
-        Unless a new ``name`` is among the changes, the copy is called "<name> (changed)": a figure of it is not
+        Unless a new ``name`` is among the changes, the copy is called "<name> (changed)": a metric of it is not
         comparable with one of the original.
 
         Raises:
@@ -188,34 +188,34 @@ class Protocol:
         return _replace(self, **{"name": name, **changes})
 
 
-def parse_figure(figure: str) -> tuple[str, float | None]:
-    """Kind of a figure (``"AP"``, ``"success"``, ``"precision"``, ``"CIoU"``, ``"IoU"``, ``"AUC"``, ``"PIAP"``,
+def parse_metric(metric: str) -> tuple[str, float | None]:
+    """Kind of a metric (``"AP"``, ``"success"``, ``"precision"``, ``"CIoU"``, ``"IoU"``, ``"AUC"``, ``"PIAP"``,
     ``"CountAcc"``, ``"DetAP"``, ``"DetF1"``), and its threshold if it has one.
 
     Raises:
-        ValueError: if there is no such figure; the message lists what there is.
+        ValueError: if there is no such metric; the message lists what there is.
     """
-    if isinstance(figure, str):
-        if figure in ("AUC", "PIAP", "CountAcc", "IoU", *_KINDS):
-            return _KINDS.get(figure, figure), 0.5 if figure == "AP50" else None
-        match = re.fullmatch(r"(C?IoU|Precision|DetAP|DetF1)@(\d*\.?\d+)", figure, re.ASCII)
+    if isinstance(metric, str):
+        if metric in ("AUC", "PIAP", "CountAcc", "IoU", *_KINDS):
+            return _KINDS.get(metric, metric), 0.5 if metric == "AP50" else None
+        match = re.fullmatch(r"(C?IoU|Precision|DetAP|DetF1)@(\d*\.?\d+)", metric, re.ASCII)
         if match is not None and 0 < float(match[2]) <= 1:
             kind = {"CIoU": "success", "IoU": "success", "Precision": "precision"}.get(match[1], match[1])
             return kind, float(match[2])
-    raise ValueError(f"Expected a figure to be one of {', '.join(FIGURES)} with 0 < t <= 1, but got {figure!r}")
+    raise ValueError(f"Expected a metric to be one of {', '.join(METRICS)} with 0 < t <= 1, but got {metric!r}")
 
 
 lvs = Protocol(
     "lvs",
-    mixture_figures=("CIoU@0.5", "AUC"),
-    single_figures=("CIoU@0.5", "AUC"),
+    mixture_metrics=("CIoU@0.5", "AUC"),
+    single_metrics=("CIoU@0.5", "AUC"),
     upsampling="bilinear",
     assignment="one per frame",
 )
 ez_vsl = Protocol(
     "ez-vsl",
-    mixture_figures=("AP50", "mCIoU", "AUC"),
-    single_figures=("AP50", "mCIoU", "AUC"),
+    mixture_metrics=("AP50", "mCIoU", "AUC"),
+    single_metrics=("AP50", "mCIoU", "AUC"),
     upsampling="bilinear, aligned corners",
     binarization="from upper median",
     assignment="one per frame",
@@ -223,8 +223,8 @@ ez_vsl = Protocol(
 )
 avgn = Protocol(
     "avgn",
-    mixture_figures=("Precision@0.1", "AP", "DetAP@0.3", "DetF1@0.3", "AUC"),
-    single_figures=("Precision@0.3", "AP", "DetAP@0.3", "DetF1@0.3", "AUC"),
+    mixture_metrics=("Precision@0.1", "AP", "DetAP@0.3", "DetF1@0.3", "AUC"),
+    single_metrics=("Precision@0.3", "AP", "DetAP@0.3", "DetF1@0.3", "AUC"),
     normalization="fixed range, min-max",
     binarization="from upper median",
     assignment="position",
@@ -235,13 +235,13 @@ avgn = Protocol(
 )
 noprior = Protocol(
     "noprior",
-    mixture_figures=("CAP", "CIoU@0.3", "CIoU@0.5", "AUC", "PIAP", "CountAcc"),
-    single_figures=("CAP", "CIoU@0.3", "CIoU@0.5", "AUC", "PIAP", "CountAcc"),
+    mixture_metrics=("CAP", "CIoU@0.3", "CIoU@0.5", "AUC", "PIAP", "CountAcc"),
+    single_metrics=("CAP", "CIoU@0.3", "CIoU@0.5", "AUC", "PIAP", "CountAcc"),
 )
 tvsl = Protocol(
     "tvsl",
-    mixture_figures=("CIoU", "IoU", "AUC", "AP"),
-    single_figures=("CIoU", "IoU", "AUC", "AP"),
+    mixture_metrics=("CIoU", "IoU", "AUC", "AP"),
+    single_metrics=("CIoU", "IoU", "AUC", "AP"),
     normalization="inverted min-max",
     binarization="from value",
     threshold=0.3,
@@ -249,11 +249,11 @@ tvsl = Protocol(
     canvas="whole map",
     average_precision="continuous",
 )
-paper = Protocol("paper", mixture_figures=("CAP", "CIoU@0.3", "AUC"), single_figures=("AP", "IoU@0.5", "AUC"))
+paper = Protocol("paper", mixture_metrics=("CAP", "CIoU@0.3", "AUC"), single_metrics=("AP", "IoU@0.5", "AUC"))
 clean = Protocol(
     "clean",
-    mixture_figures=("CAP", "CIoU@0.3", "CIoU@0.5", "mCIoU", "AUC", "CountAcc"),
-    single_figures=("AP", "CIoU@0.5", "mCIoU", "AUC"),
+    mixture_metrics=("CAP", "CIoU@0.3", "CIoU@0.5", "mCIoU", "AUC", "CountAcc"),
+    single_metrics=("AP", "CIoU@0.5", "mCIoU", "AUC"),
     upsampling="bilinear",
     binarization="from value",
     threshold=0.5,

@@ -1,4 +1,4 @@
-"""The result of an evaluation: figures with all that is needed to read them, as a row, JSON, Markdown or LaTeX."""
+"""The result of an evaluation: metrics with all that is needed to read them, as a row, JSON, Markdown or LaTeX."""
 
 from __future__ import annotations
 
@@ -7,24 +7,24 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-Figures = Mapping[str, float]
+Metrics = Mapping[str, float]
 
 
 @dataclass(frozen=True)
 class LocalizationResult:
-    """Figures of one protocol on one set, with counts, chance levels and breakdowns.
+    """Metrics of one protocol on one set, with counts, chance levels and breakdowns.
 
     Args:
-        protocol: the preset's name.
+        protocol: the protocol's name.
         description: the protocol in one line.
         task: ``"mixtures"`` or ``"single"``.
-        figures: the protocol's figures, fractions in [0, 1], NaN where there is nothing to average.
+        metrics: the protocol's metrics, fractions in [0, 1], NaN where there is nothing to average.
         counts: ``entries``, ``samples``, ``samples_without_map`` and ``empty_truths``.
         empty_truths: which truths have no pixel, as (sample, source) in the order of the updates; with several
             processes, one process after the other.
-        chance: the same figures for predictions that do not look at the sample, by name of the prediction.
-        per_class: figures by class, with the number of ``entries``.
-        per_size: figures by size of the object, with the number of ``entries``: "small" below 32² of 224² pixels,
+        chance: the same metrics for predictions that do not look at the sample, by name of the prediction.
+        per_class: metrics by class, with the number of ``entries``.
+        per_size: metrics by size of the object, with the number of ``entries``: "small" below 32² of 224² pixels,
             "medium" below 96², "large" below 144², "huge" from there, as in AVGN's code.
 
     Example:
@@ -44,16 +44,16 @@ class LocalizationResult:
     protocol: str
     description: str
     task: str
-    figures: Figures
+    metrics: Metrics
     counts: Mapping[str, int]
     empty_truths: tuple[tuple[int, int], ...] = ()
-    chance: Mapping[str, Figures] = field(default_factory=dict)
-    per_class: Mapping[str, Figures] = field(default_factory=dict)
-    per_size: Mapping[str, Figures] = field(default_factory=dict)
+    chance: Mapping[str, Metrics] = field(default_factory=dict)
+    per_class: Mapping[str, Metrics] = field(default_factory=dict)
+    per_size: Mapping[str, Metrics] = field(default_factory=dict)
 
     def __str__(self) -> str:
-        """One row, in percent, each figure beside the best of its chance levels where these are known."""
-        cells = [f"{name} {_percent(value)}{self._best_chance(name)}" for name, value in self.figures.items()]
+        """One row, in percent, each metric beside the best of its chance levels where these are known."""
+        cells = [f"{name} {_percent(value)}{self._best_chance(name)}" for name, value in self.metrics.items()]
         counts = [f"{value:,} {name.replace('_', ' ')}" for name, value in self.counts.items()]
         return f"{self.protocol} ({self.task}) | {' | '.join(cells)} | {', '.join(counts)}"
 
@@ -86,9 +86,9 @@ class LocalizationResult:
         return "\n".join([f"\\begin{{tabular}}{{l{'r' * (len(head) - 1)}}}", *body, "\\end{tabular}"])
 
     def _table(self) -> tuple[list[str], list[list[str]]]:
-        names = list(self.figures)
+        names = list(self.metrics)
         head = [f"{self.protocol}, {self.task}", *names, "entries"]
-        rows = [["result", *(_percent(self.figures[n]) for n in names), f"{self.counts['entries']:,}"]]
+        rows = [["result", *(_percent(self.metrics[n]) for n in names), f"{self.counts['entries']:,}"]]
         for prediction, levels in self.chance.items():
             rows.append([prediction, *(_percent(levels.get(n, float("nan"))) for n in names), ""])
         return head, rows

@@ -12,10 +12,10 @@ from sslosses.transport.costs import (
     lazy_grid_cost,
     pointcloud_cost,
 )
-from sslosses.transport.problem import MatrixFreeSolver, Problem, Solution, Solver, ValueGradient
+from sslosses.transport.problem import LazySolver, Problem, Solution, Solver, ValueGradient
 from sslosses.transport.result import (
     GRADIENTS,
-    VALUES,
+    KINDS,
     ConvergenceWarning,
     TransportResult,
     warn_if_not_converged,
@@ -24,11 +24,11 @@ from sslosses.transport.solve import SOLVERS, Availability, available, check_sol
 
 __all__ = [
     "GRADIENTS",
+    "KINDS",
     "SOLVERS",
-    "VALUES",
     "Availability",
     "ConvergenceWarning",
-    "MatrixFreeSolver",
+    "LazySolver",
     "MissingDependencyError",
     "PointcloudCost",
     "Problem",

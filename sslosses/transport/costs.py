@@ -13,7 +13,7 @@ from sslosses._checks import at_least_float32, check_count, check_floating, chec
 def grid_positions(
     height: int, width: int, *, dtype: torch.dtype = torch.float32, device: torch.device | str | None = None
 ) -> Tensor:
-    """Pixel centres of a ``height`` × ``width`` map in row-major order, divided by max(height, width).
+    """Pixel centers of a ``height`` × ``width`` map in row-major order, divided by max(height, width).
 
     Returns:
         (height·width, 2) tensor of (row, column) positions in (0, 1).

@@ -25,7 +25,7 @@ class Problem:
         cost: (P, N, M) tensor, or (1, N, M) if all problems share it, or a :class:`PointcloudCost` of that shape.
         a: (P, N) row marginals; entries may be 0.
         b: (P, M) column marginals; entries may be 0.
-        epsilon: ε in the units of the cost; 0 for the unregularised problem.
+        epsilon: ε in the units of the cost; 0 for the unregularized problem.
     """
 
     cost: Tensor | PointcloudCost
@@ -38,7 +38,7 @@ class Problem:
         """The cost as a (P or 1, N, M) tensor."""
         return self.cost if isinstance(self.cost, Tensor) else self.cost.dense()
 
-    def materialised(self) -> Problem:
+    def materialized(self) -> Problem:
         """The same problem with its cost as a tensor."""
         return replace(self, cost=self.matrix)
 
@@ -69,7 +69,7 @@ class Solution(NamedTuple):
         iterations: (P,) int64, updates of both potentials.
         marginal_error: (P,) Σ|P1 − a| + Σ|Pᵀ1 − b| of the plan that f and g stand for.
         plan: (P, N, M) if the potentials do not determine it (ε = 0), else None.
-        transport: (P,) ⟨P, C⟩ of that plan, if a :class:`MatrixFreeSolver` has it at hand, else None.
+        transport: (P,) ⟨P, C⟩ of that plan, if a :class:`LazySolver` has it at hand, else None.
     """
 
     f: Tensor
@@ -118,7 +118,7 @@ class ValueGradient(NamedTuple):
 
 
 @runtime_checkable
-class MatrixFreeSolver(Protocol):
+class LazySolver(Protocol):
     """A solver that also computes values and gradients of a :class:`PointcloudCost` without building its matrix."""
 
     def transport_value(self, problem: Problem, f: Tensor, g: Tensor) -> Tensor:

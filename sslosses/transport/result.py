@@ -10,10 +10,10 @@ from torch import Tensor
 
 from sslosses._checks import check_option, has_values
 from sslosses._torch import autocast_off
-from sslosses.transport.problem import MatrixFreeSolver, Potentials, Problem, Solution
+from sslosses.transport.problem import LazySolver, Potentials, Problem, Solution
 from sslosses.transport.value import plan, value_of
 
-VALUES = ("transport", "regularised", "divergence")
+KINDS = ("transport", "regularized", "divergence")
 GRADIENTS = ("exact", "envelope", "unrolled")
 
 
@@ -45,7 +45,7 @@ class TransportResult:
     max_iter: int
     tol: float
     self_results: tuple[TransportResult, TransportResult] | None = None
-    kernels: MatrixFreeSolver | None = None
+    kernels: LazySolver | None = None
 
     @property
     def potentials(self) -> Potentials:
@@ -87,17 +87,17 @@ class TransportResult:
         Args:
             kind:
                 - ``"transport"``: ⟨P, C⟩, Cuturi's Sinkhorn distance; at ε = 0 the Wasserstein distance.
-                - ``"regularised"``: ⟨f, a⟩ + ⟨g, b⟩ = ⟨P, C⟩ + ε KL(P | abᵀ).
-                - ``"divergence"``: regularised(a, b) − ½ regularised(a, a) − ½ regularised(b, b), 0 between equal
+                - ``"regularized"``: ⟨f, a⟩ + ⟨g, b⟩ = ⟨P, C⟩ + ε KL(P | abᵀ).
+                - ``"divergence"``: regularized(a, b) − ½ regularized(a, a) − ½ regularized(b, b), 0 between equal
                   measures; needs ``self_costs``.
             gradient:
                 - ``"exact"``: of the printed value at the fixed point, by the implicit function theorem.
-                - ``"envelope"``: P for the cost, f and g for a and b. That is the gradient of the regularised value:
+                - ``"envelope"``: P for the cost, f and g for a and b. That is the gradient of the regularized value:
                   biased for ``"transport"`` as it takes the plan for fixed, and exact for the other two kinds.
                 - ``"unrolled"``: through the iterations, if ``solve`` was called with it.
                 - None: what ``solve`` was called with.
 
-        Gradients with respect to a and b are centred, ⟨∂a, a⟩ = 0: those of the value after a normalisation to mass 1.
+        Gradients with respect to a and b are centered, ⟨∂a, a⟩ = 0: those of the value after a normalization to mass 1.
 
         Raises:
             ValueError: on an unknown option, on ``"unrolled"`` of a solve that was not, and on ``"divergence"`` without
@@ -106,11 +106,11 @@ class TransportResult:
         Example:
             >>> from sslosses.transport import grid_cost, solve
             >>> result = solve(grid_cost(2, 2), epsilon=0.05)
-            >>> result.value(), result.value("regularised")
+            >>> result.value(), result.value("regularized")
             (tensor(4.5906e-05), tensor(0.0693))
         """
         gradient = self.gradient if gradient is None else gradient
-        check_option("kind", kind, VALUES)
+        check_option("kind", kind, KINDS)
         check_option("gradient", gradient, GRADIENTS)
         if gradient == "unrolled" and self.gradient != "unrolled":
             raise ValueError(
@@ -123,8 +123,8 @@ class TransportResult:
                     'value(kind="divergence") needs the costs of a against a and of b against b. '
                     "Call solve(..., self_costs=(cost_aa, cost_bb))"
                 )
-            of_a, of_b = (result.value("regularised", gradient) for result in self.self_results)
-            return self.value("regularised", gradient) - 0.5 * of_a - 0.5 * of_b
+            of_a, of_b = (result.value("regularized", gradient) for result in self.self_results)
+            return self.value("regularized", gradient) - 0.5 * of_a - 0.5 * of_b
         with autocast_off(self.solution.f):
             value = value_of(self.problem, self.solution, kind, gradient, self.kernels)
         return value.reshape(self.batch_shape)

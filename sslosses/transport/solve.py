@@ -17,7 +17,7 @@ from sslosses import _optional
 from sslosses._checks import check_count, check_number, check_option, has_values
 from sslosses._torch import autocast_off
 from sslosses.transport.costs import PointcloudCost
-from sslosses.transport.problem import MatrixFreeSolver, Potentials, Problem, Solution, Solver, make_problem
+from sslosses.transport.problem import LazySolver, Potentials, Problem, Solution, Solver, make_problem
 from sslosses.transport.result import GRADIENTS, TransportResult
 from sslosses.transport.solvers.dense import DenseSolver
 
@@ -31,15 +31,15 @@ class _Entry(NamedTuple):
     unrolled: bool = False
     packages: tuple[tuple[str, str | None], ...] = ()  # (package, extra of ours that brings it)
     compiler: bool = False
-    starts: bool = True  # whether it can start from given potentials
+    supports_init: bool = True  # whether it can start from given potentials
 
 
 _ENTRIES: Mapping[str, _Entry] = {
     "dense": _Entry("dense", "DenseSolver", unrolled=True),
     "fused": _Entry("fused", "FusedSolver", packages=(("numba", "fused"),)),
     "pot": _Entry("pot", "PotSolver", packages=(("ot", None),)),
-    "pot-batch": _Entry("pot", "PotBatchSolver", packages=(("ot", None),), starts=False),
-    "exact": _Entry("exact", "ExactSolver", entropic=False, packages=(("ot", None),), starts=False),
+    "pot-batch": _Entry("pot", "PotBatchSolver", packages=(("ot", None),), supports_init=False),
+    "exact": _Entry("exact", "ExactSolver", entropic=False, packages=(("ot", None),), supports_init=False),
     "geomloss": _Entry("geomloss", "GeomlossSolver", packages=(("geomloss", None),)),
     "geomloss-keops": _Entry("keops", "GeomlossKeopsSolver", packages=(("pykeops", "keops"),), compiler=True),
 }
@@ -91,11 +91,16 @@ def available() -> dict[str, Availability]:
 
 
 def check_solver(
-    solver: str | Solver, *, epsilon: float, gradient: str = "exact", scaling: float | None = None, start: bool = False
+    solver: str | Solver,
+    *,
+    epsilon: float,
+    gradient: str = "exact",
+    scaling: float | None = None,
+    with_init: bool = False,
 ) -> str:
     """Raise unless ``solver`` can run here with these options of :func:`solve`; imports and solves nothing.
 
-    ``start`` is whether it is to start from given potentials.
+    ``with_init``: whether it is to start from given potentials.
 
     Returns:
         The name of the solver that will run. ``"auto"`` is ``"exact"`` for ε = 0; for ε > 0 it stays ``"auto"``, as the
@@ -121,7 +126,7 @@ def check_solver(
                 "Expected `scaling` to be below 1, and None for gradient='unrolled', but got "
                 f"{scaling:g} with gradient={gradient!r}"
             )
-    starts = True
+    supports_init = True
     if isinstance(solver, str):
         check_option("solver", solver, SOLVERS)
         if solver == "auto" and epsilon > 0:
@@ -129,7 +134,7 @@ def check_solver(
         name = "exact" if solver == "auto" else solver
         entry = _ENTRIES[name]
         entropic, unrolled, missing = entry.entropic, entry.unrolled, _missing(name, entry)
-        starts = entry.starts
+        supports_init = entry.supports_init
     elif isinstance(solver, Solver) and not isinstance(solver, type):
         name, entropic, unrolled, missing = solver.name, solver.entropic, solver.unrolled, None
     else:
@@ -141,7 +146,7 @@ def check_solver(
         raise ValueError(f"The solver {name!r} needs epsilon > 0, but got 0. Use solver='exact' for epsilon = 0")
     if not entropic and epsilon > 0:
         raise ValueError(
-            f"The solver {name!r} solves the unregularised problem only, but got epsilon = {epsilon:g}. "
+            f"The solver {name!r} solves the unregularized problem only, but got epsilon = {epsilon:g}. "
             "Set epsilon=0, or use solver='auto' or 'dense' for epsilon > 0"
         )
     if gradient == "unrolled" and not unrolled:
@@ -149,7 +154,7 @@ def check_solver(
             f"The iterations of the solver {name!r} can't be differentiated. "
             "Use solver='dense' with gradient='unrolled', or gradient='exact'"
         )
-    if (start or scaling is not None) and not starts:
+    if (with_init or scaling is not None) and not supports_init:
         raise ValueError(f"The solver {name!r} can't start from potentials. Use another one, such as 'dense'")
     if missing is not None:
         raise _optional.MissingDependencyError(missing)
@@ -179,7 +184,7 @@ def solve(
         cost: (..., N, M) floating tensor, or a :func:`pointcloud_cost`; N and M at least 1.
         a: (..., N) non-negative mass of the rows; None is 1/N each. Entries of 0 (padding) are allowed.
         b: (..., M) mass of the columns, with the same sum as ``a``; None is 1/M each.
-        epsilon: ε in the units of the cost; 0 is the unregularised problem. From 1e-3 of the largest cost on float32
+        epsilon: ε in the units of the cost; 0 is the unregularized problem. From 1e-3 of the largest cost on float32
             suffices.
         solver: a name of ``SOLVERS`` or an object with the protocol :class:`Solver`. ``"auto"`` never changes the
             problem: ``"exact"`` for ε = 0; for ε > 0 ``"fused"`` on a CPU with numba, else ``"dense"``, or
@@ -212,7 +217,7 @@ def solve(
         >>> result.status
         'All 1 problems converged within 1 iterations to a marginal error of at most 0 (tol 0.001).'
     """
-    name = check_solver(solver, epsilon=epsilon, gradient=gradient, scaling=scaling, start=init is not None)
+    name = check_solver(solver, epsilon=epsilon, gradient=gradient, scaling=scaling, with_init=init is not None)
     if scaling is not None and init is not None:
         raise ValueError("Expected `init` or `scaling`, which makes its own start, but got both")
     check_count("max_iter", max_iter)
@@ -225,7 +230,7 @@ def solve(
     chosen = _load(name) if isinstance(solver, str) else solver
     if not chosen.lazy:
         with autocast_off(problem.a):
-            problem = problem.materialised()
+            problem = problem.materialized()
     start = None if init is None else _start(init, problem, batch_shape)
     self_results = None
     if self_costs is not None:
@@ -261,7 +266,7 @@ def solve(
             solution = _not_a_number_unless_finite(problem, _balanced(problem, solution))
         else:
             solution = _nothing(problem)
-    kernels = chosen if isinstance(chosen, MatrixFreeSolver) else None
+    kernels = chosen if isinstance(chosen, LazySolver) else None
     return TransportResult(problem, solution, batch_shape, name, gradient, max_iter, float(tol), self_results, kernels)
 
 

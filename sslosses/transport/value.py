@@ -7,7 +7,7 @@ With P = exp((f ⊕ g − C)/ε)·abᵀ the transport value is V = ⟨P, C⟩. D
 
 Gradients with respect to a and b are defined up to a
 constant, since a mass that only one of them gains can't be transported; ours have ⟨∂a, a⟩ = ⟨∂b, b⟩ = 0, which is what
-differentiating through a normalisation (a softmax, a division by the sum) leaves in any case.
+differentiating through a normalization (a softmax, a division by the sum) leaves in any case.
 """
 
 from __future__ import annotations
@@ -20,21 +20,21 @@ from torch import Tensor
 from sslosses._torch import autocast_off
 from sslosses.transport.adjoint import adjoint_potentials
 from sslosses.transport.costs import PointcloudCost
-from sslosses.transport.problem import MatrixFreeSolver, Problem, Solution, log_weights
+from sslosses.transport.problem import LazySolver, Problem, Solution, log_weights
 
 Gradients = tuple[Tensor | None, ...]
 
 
 def value_of(
-    problem: Problem, solution: Solution, kind: str, gradient: str, kernels: MatrixFreeSolver | None = None
+    problem: Problem, solution: Solution, kind: str, gradient: str, kernels: LazySolver | None = None
 ) -> Tensor:
-    """``"transport"`` or ``"regularised"`` value of every problem, (P,); ``kernels`` spare the cost's matrix."""
+    """``"transport"`` or ``"regularized"`` value of every problem, (P,); ``kernels`` spare the cost's matrix."""
     if kernels is not None and isinstance(problem.cost, PointcloudCost):
         cost, f, g = problem.cost, solution.f.detach(), solution.g.detach()
-        return _MatrixFreeValue.apply(  # type: ignore[no-any-return, no-untyped-call]
+        return _LazyValue.apply(  # type: ignore[no-any-return, no-untyped-call]
             cost.source, cost.target, problem.a, problem.b, f, g, solution.transport, problem, kernels, kind, gradient
         )
-    function = transport_value if kind == "transport" else regularised_value
+    function = transport_value if kind == "transport" else regularized_value
     if isinstance(problem.cost, Tensor) or problem.a.shape[0] < 2:
         return function(problem, solution, gradient)
     # At use, as it makes older versions of torch import SymPy, for half a second.
@@ -67,8 +67,8 @@ def transport_value(problem: Problem, solution: Solution, gradient: str) -> Tens
     return _with_gradient((p * cost.detach()).sum((-2, -1)), problem, solution, p)
 
 
-def regularised_value(problem: Problem, solution: Solution, gradient: str) -> Tensor:
-    """⟨f, a⟩ + ⟨g, b⟩, (P,): the regularised optimum, whose gradient is P, f, g exactly (it is stationary in f, g)."""
+def regularized_value(problem: Problem, solution: Solution, gradient: str) -> Tensor:
+    """⟨f, a⟩ + ⟨g, b⟩, (P,): the regularized optimum, whose gradient is P, f, g exactly (it is stationary in f, g)."""
     value = (solution.f * problem.a).sum(-1) + (solution.g * problem.b).sum(-1)
     if gradient == "unrolled":
         return value
@@ -103,12 +103,12 @@ class _TransportValue(torch.autograd.Function):
                 lam = (given_a * (cost - mu.unsqueeze(-2))).sum(-1)
                 given_b = torch.softmax((log_weights(a) + f / epsilon).unsqueeze(-1) - cost / epsilon, dim=-2)
                 mu = (given_b * (cost - lam.unsqueeze(-1))).sum(-2)
-                grads[1] = grad_output[:, None] * _centred(lam, a)
-                grads[2] = grad_output[:, None] * _centred(mu, b)
+                grads[1] = grad_output[:, None] * _centered(lam, a)
+                grads[2] = grad_output[:, None] * _centered(mu, b)
         return (*grads, None, None, None)
 
 
-class _MatrixFreeValue(torch.autograd.Function):
+class _LazyValue(torch.autograd.Function):
     """Either value of a described cost, computed by its solver's kernels from the points."""
 
     @staticmethod
@@ -122,14 +122,14 @@ class _MatrixFreeValue(torch.autograd.Function):
         g: Tensor,
         transport: Tensor | None,
         problem: Problem,
-        kernels: MatrixFreeSolver,
+        kernels: LazySolver,
         kind: str,
         gradient: str,
     ) -> Tensor:
         ctx.save_for_backward(source, target, a, b, f, g)
         ctx.problem, ctx.kernels = problem.detach(), kernels
         ctx.exact = kind == "transport" and gradient == "exact"
-        if kind == "regularised":
+        if kind == "regularized":
             return (f * a).sum(-1) + (g * b).sum(-1)
         return kernels.transport_value(ctx.problem, f, g) if transport is None else transport.clone()
 
@@ -141,7 +141,7 @@ class _MatrixFreeValue(torch.autograd.Function):
         with autocast_off(a):
             found = ctx.kernels.value_gradient(ctx.problem, f, g, exact=ctx.exact)
             weight = grad_output.unsqueeze(-1)
-            of_a, of_b = (weight * _centred(mine, mass) for mine, mass in ((found.a, a), (found.b, b)))
+            of_a, of_b = (weight * _centered(mine, mass) for mine, mass in ((found.a, a), (found.b, b)))
         return (weight * found.source, weight * found.target, of_a, of_b, *[None] * 7)
 
 
@@ -171,7 +171,7 @@ class _WithGradient(torch.autograd.Function):
 
 def _with_gradient(value: Tensor, problem: Problem, solution: Solution, p: Tensor) -> Tensor:
     a, b = problem.a, problem.b
-    to_a, to_b = _centred(solution.f.detach(), a.detach()), _centred(solution.g.detach(), b.detach())
+    to_a, to_b = _centered(solution.f.detach(), a.detach()), _centered(solution.g.detach(), b.detach())
     return _WithGradient.apply(value, _batched(problem), a, b, p, to_a, to_b)  # type: ignore[no-any-return, no-untyped-call]
 
 
@@ -185,7 +185,7 @@ def _plan(cost: Tensor, a: Tensor, b: Tensor, f: Tensor, g: Tensor, epsilon: flo
     return (scores + log_weights(a).unsqueeze(-1) + log_weights(b).unsqueeze(-2)).exp()
 
 
-def _centred(gradient: Tensor, weights: Tensor) -> Tensor:
+def _centered(gradient: Tensor, weights: Tensor) -> Tensor:
     mean = (gradient * weights).sum(-1, keepdim=True) / weights.sum(-1, keepdim=True)
     return gradient - mean
 

@@ -15,8 +15,8 @@ def test_loop_and_library_agree(protocol):
     frames = metrics.synthetic_boxes(6, generator)
     maps = generator.normal(size=(6, 14, 14)).astype(np.float32)
     ours, theirs = metrics.library(protocol, torch.from_numpy(maps), frames), metrics.loop(protocol, maps, frames)
-    for figure in protocols.get(protocol).single_figures:
-        assert ours[figure] == pytest.approx(theirs[figure], abs=1e-5), figure
+    for metric in protocols.get(protocol).single_metrics:
+        assert ours[metric] == pytest.approx(theirs[metric], abs=1e-5), metric
 
 
 def test_a_run_goes_on(tmp_path):

@@ -25,12 +25,12 @@ def test_ceiling_of_an_object_is_twice_its_area():
     torch.testing.assert_close(metric.compute()["AP"], torch.tensor(0.5, dtype=torch.float64), atol=1e-4, rtol=0)
 
 
-def test_table_puts_figures_under_the_name_that_readers_take_them_for():
+def test_table_puts_metrics_under_the_name_that_readers_take_them_for():
     levels = {
-        "centred Gaussian": {"AP50": 0.2, "mCIoU": 0.1, "AUC": 0.0},
+        "centered Gaussian": {"AP50": 0.2, "mCIoU": 0.1, "AUC": 0.0},
         "whole frame": dict.fromkeys(("AP50", "mCIoU", "AUC"), 0.3),
     }
-    results = {"ez-vsl": {"figures": {"AP50": 0.5, "mCIoU": 0.4, "AUC": 0.25}, "chance": levels}}
+    results = {"ez-vsl": {"metrics": {"AP50": 0.5, "mCIoU": 0.4, "AUC": 0.25}, "chance": levels}}
     line = same_maps.table(results).splitlines()[-1]
     assert line == "| `ez-vsl` | AP50 **50.0** (30.0) | mCIoU **40.0** (30.0) | AUC **25.0** (30.0) |"
 

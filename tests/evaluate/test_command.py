@@ -67,7 +67,7 @@ def measured(tmp_path):
 
 
 def direct(protocol, task, frames, maps, truths):
-    metric = SoundLocalization(protocol, task=task, frames=frames)
+    metric = SoundLocalization(protocol, task=task, layout=frames)
     metric.update(maps, truths)
     return {name: value.item() for name, value in metric.compute().items()}
 
@@ -80,24 +80,24 @@ def test_numbers_are_those_of_the_metric(tmp_path, vggss, capsys):
     tensor = torch.stack([torch.from_numpy(maps[clip])[None] for clip in CLIPS])
     assert list(result["protocols"]) == ["paper", "noprior"]
     for name, found in result["protocols"].items():
-        assert {**found["figures"], **found["counts"]} == direct(name, "single", "one", tensor, truths)
+        assert {**found["metrics"], **found["counts"]} == direct(name, "single", "one", tensor, truths)
         assert found["definition"].startswith(f"{name}: 224×224")
         levels = chance_levels(truths, name, task="single", resolution=(6, 8), seed=3)
         assert list(found["chance"]) == list(levels)
-        for prediction, figures in found["chance"].items():
-            assert figures == {figure: levels[prediction][figure].item() for figure in figures}
+        for prediction, metrics in found["chance"].items():
+            assert metrics == {metric: levels[prediction][metric].item() for metric in metrics}
     assert (result["clips"], result["task"], result["resolution"]) == (5, "single", [6, 8])
     table = (tmp_path / "out" / "table.md").read_text()
     assert capsys.readouterr().out == table
-    assert f"| AP       | {100 * result['protocols']['paper']['figures']['AP']:.1f} |" in table
-    assert "centred Gaussian | whole frame | random maps |" in table
+    assert f"| AP       | {100 * result['protocols']['paper']['metrics']['AP']:.1f} |" in table
+    assert "centered Gaussian | whole frame | random maps |" in table
     assert "5 entries, 5 samples, 0 samples without map" in table
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
         *("metrics.json", "sheet.png", "table.md", "table.tex"),
     ]
     latex = (tmp_path / "out" / "table.tex").read_text()
     assert latex.count("\\begin{tabular}") == 2
-    assert f"result & {100 * result['protocols']['paper']['figures']['AP']:.1f} & " in latex
+    assert f"result & {100 * result['protocols']['paper']['metrics']['AP']:.1f} & " in latex
     assert "% noprior: 224×224, bicubic" in latex
     assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
 
@@ -151,7 +151,7 @@ def test_folder_of_arrays_and_subset(tmp_path, vggss):
     truths = [rasterize(read_vggss(vggss)[clip].boxes[0])[None] for clip in (CLIPS[1], CLIPS[3])]
     expected = direct("paper", "single", "one", [torch.from_numpy(maps[c]) for c in (CLIPS[1], CLIPS[3])], truths)
     found = result["protocols"]["paper"]
-    assert {**found["figures"], **found["counts"]} == expected
+    assert {**found["metrics"], **found["counts"]} == expected
     assert found["chance"] == {}
 
 
@@ -170,7 +170,7 @@ def test_missing_maps_can_be_allowed(tmp_path, vggss, capsys):
         "empty_truths": 0,
     }
     assert command(tmp_path, saved(tmp_path, {}), vggss, "vggss", "--allow-missing", "--no-chance") == 0
-    assert measured(tmp_path)["protocols"]["paper"]["figures"]["AP"] is None
+    assert measured(tmp_path)["protocols"]["paper"]["metrics"]["AP"] is None
     assert "| AP       |    – |" in capsys.readouterr().out
 
 
@@ -192,7 +192,7 @@ def test_music_duet_with_any_number_of_maps(tmp_path):
     truths = [torch.stack([rasterize(b) for b in record.boxes]) for record in read_music_duet(path)]
     found = measured(tmp_path)["protocols"]["noprior"]
     expected = direct("noprior", "mixtures", "one", [torch.from_numpy(m) for m in maps.values()], truths)
-    assert {**found["figures"], **found["counts"]} == expected
+    assert {**found["metrics"], **found["counts"]} == expected
     assert found["counts"]["entries"] == 7
 
 
@@ -207,7 +207,7 @@ def test_flickr(tmp_path):
     truths = [rasterize_annotators(record.boxes[0])[None] for record in read_flickr(folder)]
     found = measured(tmp_path)["protocols"]["paper"]
     expected = direct("paper", "single", "one", [torch.from_numpy(m)[None] for m in maps.values()], truths)
-    assert {**found["figures"], **found["counts"]} == expected
+    assert {**found["metrics"], **found["counts"]} == expected
 
 
 @pytest.mark.parametrize(("layout", "shape"), [("stacked", (2, 10, 5)), ("side-by-side", (2, 5, 10))])
@@ -221,8 +221,8 @@ def test_vggsound_duet(tmp_path, vggss, capsys, layout, shape):
     truths = torch.stack([torch.stack([rasterize(b) for b in record.boxes]) for record in mixtures])
     found = measured(tmp_path)["protocols"]["noprior"]
     tensor = torch.stack([torch.from_numpy(m) for m in maps.values()])
-    assert {**found["figures"], **found["counts"]} == direct("noprior", "mixtures", layout, tensor, truths)
-    levels = chance_levels(truths, "noprior", frames=layout, resolution=(5, 5), seed=1)
+    assert {**found["metrics"], **found["counts"]} == direct("noprior", "mixtures", layout, tensor, truths)
+    levels = chance_levels(truths, "noprior", layout=layout, resolution=(5, 5), seed=1)
     assert found["chance"]["random maps"]["CAP"] == levels["random maps"]["CAP"].item()
     # two maps of one frame each, where each map has to hold both frames
     wrong = saved(tmp_path, drawn([record.clip for record in mixtures], 2, 6, 6))

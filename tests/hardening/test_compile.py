@@ -1,4 +1,4 @@
-"""One graph for every batch size and every number of sources, and an exported localiser."""
+"""One graph for every batch size and every number of sources, and an exported localizer."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def test_no_recompiles_over_batch_and_sources(make: Callable[..., Any], batch: C
     assert counter.frame_count == 1
 
 
-class Localiser(nn.Module):
+class Localizer(nn.Module):
     def __init__(self, sources: int | None) -> None:
         super().__init__()
         self.sources = sources
@@ -54,17 +54,17 @@ class Localiser(nn.Module):
 
 
 @pytest.mark.parametrize("sources", [2, None])
-def test_the_localiser_exports_for_any_batch(sources: int | None, batch: Callable[..., Any]) -> None:
+def test_the_localizer_exports_for_any_batch(sources: int | None, batch: Callable[..., Any]) -> None:
     samples = torch.export.Dim("samples", min=1)
-    localiser = Localiser(sources)
-    program = torch.export.export(localiser, batch()[:2], dynamic_shapes=({0: samples}, {0: samples}))
+    localizer = Localizer(sources)
+    program = torch.export.export(localizer, batch()[:2], dynamic_shapes=({0: samples}, {0: samples}))
     file = io.BytesIO()
     torch.export.save(program, file)
     file.seek(0)
     loaded = torch.export.load(file).module()
     for count in (1, 2, 7):
         visual, audio = batch(count)[:2]
-        for mine, theirs in zip(loaded(visual, audio), localiser(visual, audio), strict=True):
+        for mine, theirs in zip(loaded(visual, audio), localizer(visual, audio), strict=True):
             if sources is None and mine.shape != theirs.shape:  # room for as many objects as iterations
                 assert mine.shape[1] == 3
                 assert not mine[:, theirs.shape[1] :].any()

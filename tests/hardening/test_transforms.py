@@ -150,7 +150,7 @@ def test_a_pixel_of_zeros_has_no_second_derivative_of_nan(name: str) -> None:
         {"solver": "dense"},
         {"target": "separate"},
         {"epsilon": 0.0},
-        {"value": "regularised"},
+        {"value": "regularized"},
         {"gradient": "envelope"},
     ],
     ids=str,

@@ -273,7 +273,7 @@ def test_trains_at_every_similarity(level: float, dtype: torch.dtype) -> None:
     assert visual.grad.abs().amax((1, 2, 3)).gt(1e-3).all()
 
 
-def test_audio_gets_a_gradient_at_initialisation() -> None:
+def test_audio_gets_a_gradient_at_initialization() -> None:
     """S_a = 0 exactly: the printed mask is 4e-10 everywhere, and the cosine of the pooled vector must still see it."""
     visual, audio, foreground, background = (t.float() for t in make(lift=0.0))
     visual[:, 0], audio[:, 1:] = 0, 0

@@ -46,7 +46,7 @@ def loop_sinkhorn(cost: list[list[float]], a: list[float], b: list[float], epsil
 
 
 def exact_distance(cost: list[list[float]], a: list[float], b: list[float], epsilon: float) -> float:
-    """The linear programme itself, by scipy."""
+    """The linear program itself, by scipy."""
     optimize = pytest.importorskip("scipy.optimize")
     n, m = len(a), len(b)
     sums = [[1.0 if z // m == x else 0.0 for z in range(n * m)] for x in range(n)]
@@ -54,10 +54,10 @@ def exact_distance(cost: list[list[float]], a: list[float], b: list[float], epsi
     return float(optimize.linprog([c for row in cost for c in row], A_eq=sums, b_eq=[*a, *b], method="highs").fun)
 
 
-def measure(values: list[float], normalise: str) -> list[float]:
-    if normalise == "softmax":
+def measure(values: list[float], normalize: str) -> list[float]:
+    if normalize == "softmax":
         values = [math.exp(v) for v in values]
-    elif normalise == "relu":
+    elif normalize == "relu":
         values = [max(v, 0.0) for v in values]
     else:
         values = [v - min(values) for v in values]
@@ -68,7 +68,7 @@ def loop(
     inputs: Batch,
     mask: Tensor | None = None,
     formulation: str = "pointcloud",
-    normalise: str = "softmax",
+    normalize: str = "softmax",
     weights: tuple[float, float] = (1.0, 1.0),
     epsilon: float = 0.1,
     distance: Any = loop_sinkhorn,
@@ -101,7 +101,7 @@ def loop(
                     uniform = [1 / len(pixels)] * len(pixels)
                     total += distance(cost, uniform, uniform, epsilon)
                 else:
-                    total += distance(away, measure(first, normalise), measure(second, normalise), epsilon)
+                    total += distance(away, measure(first, normalize), measure(second, normalize), epsilon)
         losses.append(total)
     return losses
 
@@ -120,20 +120,20 @@ def test_pointcloud_equals_the_loop(mask: Tensor | None, weights: tuple[float, f
 
 
 @pytest.mark.parametrize("mask", [None, MASK])
-@pytest.mark.parametrize("normalise", ["softmax", "relu", "shift"])
-def test_distribution_equals_the_loop(mask: Tensor | None, normalise: str) -> None:
+@pytest.mark.parametrize("normalize", ["softmax", "relu", "shift"])
+def test_distribution_equals_the_loop(mask: Tensor | None, normalize: str) -> None:
     inputs = make()
-    expected = torch.tensor(loop(inputs, mask, "distribution", normalise), dtype=torch.float64)
-    options = TIGHT | {"formulation": "distribution", "normalise": normalise}
+    expected = torch.tensor(loop(inputs, mask, "distribution", normalize), dtype=torch.float64)
+    options = TIGHT | {"formulation": "distribution", "normalize": normalize}
     terms = object_region_isolation_loss(*inputs, mask, **options, reduction="none")
     torch.testing.assert_close(terms.loss, expected, atol=1e-10, rtol=0)
-    if normalise != "shift":
+    if normalize != "shift":
         return
     assert not torch.allclose(terms.distances[0], terms.distances[0].T)
 
 
 @pytest.mark.parametrize("formulation", ["pointcloud", "distribution"])
-def test_exact_solver_equals_the_linear_programme(formulation: str) -> None:
+def test_exact_solver_equals_the_linear_program(formulation: str) -> None:
     inputs = make(2)
     expected = torch.tensor(loop(inputs, formulation=formulation, distance=exact_distance), dtype=torch.float64)
     options: dict[str, Any] = {"solver": "exact", "epsilon": 0, "formulation": formulation}
@@ -171,14 +171,14 @@ def test_constant_half_maps_cost_nothing() -> None:
 def test_values_differ_as_defined() -> None:
     inputs = make()
     values = {
-        value: float(object_region_isolation_loss(*inputs, **TIGHT, value=value).loss)
-        for value in ("transport", "regularised", "divergence")
+        value: float(object_region_isolation_loss(*inputs, **TIGHT, kind=value).loss)
+        for value in ("transport", "regularized", "divergence")
     }
     exact = float(object_region_isolation_loss(*inputs, solver="exact", epsilon=0).loss)
-    assert exact < values["transport"] < values["regularised"]
-    assert values["divergence"] < values["regularised"]
+    assert exact < values["transport"] < values["regularized"]
+    assert values["divergence"] < values["regularized"]
     divergence = float(
-        object_region_isolation_loss(*inputs, **TIGHT, value="divergence", formulation="distribution").loss
+        object_region_isolation_loss(*inputs, **TIGHT, kind="divergence", formulation="distribution").loss
     )
     assert divergence >= 0
 
@@ -200,13 +200,13 @@ def test_divergence_reports_self_problems_that_did_not_converge() -> None:
     batch = visual, foreground, torch.zeros_like(background)
     few: dict[str, Any] = {"position_weight": 0.0, "epsilon": 0.05, "max_iter": 2, "tol": 1e-9}
     assert bool(object_region_isolation_loss(*batch, **few).converged)
-    assert not bool(object_region_isolation_loss(*batch, value="divergence", **few).converged)
+    assert not bool(object_region_isolation_loss(*batch, kind="divergence", **few).converged)
     with pytest.warns(ConvergenceWarning, match="did not converge"):
-        ORILoss(value="divergence", **few)(*batch)
+        ORILoss(kind="divergence", **few)(*batch)
 
 
 @pytest.mark.parametrize("formulation", ["pointcloud", "distribution"])
-@pytest.mark.parametrize("value", ["transport", "regularised", "divergence"])
+@pytest.mark.parametrize("value", ["transport", "regularized", "divergence"])
 def test_exact_gradient_is_that_of_the_value(formulation: str, value: str) -> None:
     visual, foreground, background = make(2, 2, (2, 2), 4)
     inputs = tuple(t.requires_grad_() for t in (visual, foreground, background))
@@ -307,10 +307,10 @@ def test_constant_maps_give_finite_gradients(level: float, dtype: torch.dtype, f
     visual[:, 0] = 1
     visual = visual.to(dtype).requires_grad_()
     reference = torch.tensor([level, math.sqrt(1 - level**2), 0.0]).to(dtype)
-    for normalise in ("softmax", "relu", "shift"):
+    for normalize in ("softmax", "relu", "shift"):
         visual.grad = None
         with torch.autocast("cpu", dtype=dtype, enabled=dtype != torch.float32):
-            loss = ORILoss(formulation=formulation, normalise=normalise, epsilon=0.1, max_iter=500)(
+            loss = ORILoss(formulation=formulation, normalize=normalize, epsilon=0.1, max_iter=500)(
                 visual, reference.expand(2, 2, 3), reference.expand(2, 3)
             )
         assert loss.dtype == torch.float32
@@ -349,9 +349,9 @@ def test_module_is_the_function() -> None:
         "max_iter": 300,
         "tol": 1e-5,
         "formulation": "distribution",
-        "value": "regularised",
+        "value": "regularized",
         "gradient": "envelope",
-        "normalise": "relu",
+        "normalize": "relu",
         "value_weight": 0.5,
         "position_weight": 2.0,
         "reduction": "sum",
@@ -372,7 +372,7 @@ def test_module_is_the_function() -> None:
         ({"formulation": "points"}, ValueError),
         ({"value": "loss"}, ValueError),
         ({"gradient": "implicit"}, ValueError),
-        ({"normalise": "sigmoid"}, ValueError),
+        ({"normalize": "sigmoid"}, ValueError),
         ({"reduction": "avg"}, ValueError),
         ({"epsilon": -1.0}, ValueError),
         ({"max_iter": 0}, ValueError),

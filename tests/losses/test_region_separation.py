@@ -89,26 +89,26 @@ def test_tends_to_the_exact_distance(value: str) -> None:
 def test_defaults_of_the_target() -> None:
     inputs = make()
     loss = ORILoss(target="separate", max_iter=1000)
-    assert (loss.formulation, loss.value) == ("distribution", "divergence")
-    spelt = ORILoss(
+    assert (loss.formulation, loss.kind) == ("distribution", "divergence")
+    spelled = ORILoss(
         target="separate",
         margin=0.2,
         temperature=0.1,
         formulation="distribution",
-        value="divergence",
-        normalise="softmax",
+        kind="divergence",
+        normalize="softmax",
         max_iter=1000,
     )
-    assert torch.equal(loss(*inputs), spelt(*inputs))
-    assert ORILoss(target="separate", epsilon=0).value == "transport"
+    assert torch.equal(loss(*inputs), spelled(*inputs))
+    assert ORILoss(target="separate", epsilon=0).kind == "transport"
     paper = ORILoss(max_iter=1000)
-    assert (paper.target, paper.formulation, paper.value) == ("complement", "pointcloud", "transport")
+    assert (paper.target, paper.formulation, paper.kind) == ("complement", "pointcloud", "transport")
     expected = ORILoss(
         target="complement",
         margin=3.0,
         temperature=7.0,
         formulation="pointcloud",
-        value="transport",
+        kind="transport",
         max_iter=1000,
     )
     assert torch.equal(paper(*inputs), expected(*inputs))
@@ -126,13 +126,13 @@ def test_equal_maps_cost_the_margin_a_pair(options: dict[str, Any], sources: int
         torch.testing.assert_close(terms.distances, torch.zeros_like(terms.distances), atol=1e-9, rtol=0)
 
 
-@pytest.mark.parametrize("value", ["transport", "regularised"])
+@pytest.mark.parametrize("value", ["transport", "regularized"])
 def test_without_debiasing_constant_maps_reach_the_margin(value: str) -> None:
     """Why the divergence is the default: at a large ε the plan between equal maps is as long as the margin."""
     visual, foreground, background = make(1, size=(8, 8))
     inputs = torch.ones_like(visual), foreground, background
     options: dict[str, Any] = {"target": "separate", "epsilon": 0.2}
-    assert float(object_region_isolation_loss(*inputs, **options, value=value).loss) == 0
+    assert float(object_region_isolation_loss(*inputs, **options, kind=value).loss) == 0
     assert float(object_region_isolation_loss(*inputs, **options).loss) == pytest.approx(0.6)
 
 
@@ -215,7 +215,7 @@ def test_nothing_left_is_a_zero_with_its_graph(
         assert not gradient.any()
 
 
-@pytest.mark.parametrize("value", ["divergence", "transport", "regularised"])
+@pytest.mark.parametrize("value", ["divergence", "transport", "regularized"])
 def test_exact_gradient_is_that_of_the_value(value: str) -> None:
     inputs = tuple(t.requires_grad_() for t in make(1, 3, (1, 3), 3))
     mask = torch.tensor([[True, True, False]])
@@ -276,26 +276,26 @@ def test_equal_maps_are_a_maximum_that_any_difference_leaves(kind: str) -> None:
 
     noise = torch.randn(2, *foreground.shape, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
     moved = visual.detach() + 1e-3 * torch.randn(visual.shape, generator=torch.Generator().manual_seed(3)).double()
-    loss = optimise(
+    loss = optimize(
         moved, foreground + 1e-3 * noise[0], background, target="separate", epsilon=0.1, steps=60, rate=0.05
     )[0]
     assert start.item() == pytest.approx(0.6, abs=1e-9)
     assert loss < 0.01
 
 
-def optimise(
+def optimize(
     visual: Tensor, foreground: Tensor, background: Tensor, *, target: str, steps: int, rate: float, **options: Any
 ) -> tuple[float, Tensor, Tensor]:
     """The last loss, the maps and their exact distances after Adam on free features."""
     visual = visual.clone().requires_grad_()
-    optimiser = torch.optim.Adam([visual], lr=rate)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
+    optimizer = torch.optim.Adam([visual], lr=rate)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
     loss = ORILoss(target=target, solver="dense", max_iter=1000, **options)
     for _ in range(steps):
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         value = loss(visual, foreground, background)
         value.backward()
-        optimiser.step()
+        optimizer.step()
         schedule.step()
     maps = similarity_map(visual.detach(), torch.cat([foreground, background[:, None]], 1))
     exact = object_region_isolation_loss(
@@ -314,7 +314,7 @@ def test_where_both_targets_lead() -> None:
     assert float(before.distances[pairs].max()) < 0.45
     spread = float(similarity_map(visual, references).flatten(2).std(-1).mean())
 
-    loss, maps, distances = optimise(
+    loss, maps, distances = optimize(
         *free, target="separate", steps=80, rate=0.05, margin=0.6, temperature=0.2, epsilon=0.1
     )
     assert loss < 0.15  # of 1.8
@@ -323,7 +323,7 @@ def test_where_both_targets_lead() -> None:
 
     # The divergence is 0 at constant maps; with ⟨P, C⟩ they keep what the plan's width costs.
     options = {"value": "divergence", "epsilon": 0.1}
-    loss, maps, distances = optimise(*free, target="complement", steps=200, rate=0.05, **options)
+    loss, maps, distances = optimize(*free, target="complement", steps=200, rate=0.05, **options)
     assert loss < 0.05
     collapsed = maps.flatten(2).std(-1)
     assert float(collapsed.max()) < 0.01 * spread
@@ -332,7 +332,7 @@ def test_where_both_targets_lead() -> None:
 
 def test_module_is_the_function_and_keeps_its_options() -> None:
     inputs = make()
-    options: dict[str, Any] = SEPARATE | {"solver": "dense", "epsilon": 0.2, "max_iter": 300, "value": "regularised"}
+    options: dict[str, Any] = SEPARATE | {"solver": "dense", "epsilon": 0.2, "max_iter": 300, "value": "regularized"}
     loss = ORILoss(**options)
     expected = object_region_isolation_loss(*inputs, MASK, **options).loss
     for each in (loss, copy.deepcopy(loss), pickle.loads(pickle.dumps(loss))):
@@ -353,7 +353,7 @@ def test_module_is_the_function_and_keeps_its_options() -> None:
         ({"margin": "0.2"}, TypeError, "`margin`"),
         ({"temperature": 0.0}, ValueError, "`temperature`"),
         ({"target": "separate", "formulation": "pointcloud"}, ValueError, "`formulation` to be 'distribution' with"),
-        ({"target": "separate", "normalise": "relu"}, ValueError, "`normalise` to be 'softmax' with target='separate'"),
+        ({"target": "separate", "normalize": "relu"}, ValueError, "`normalize` to be 'softmax' with target='separate'"),
         ({"target": "separate", "epsilon": -1}, ValueError, "`epsilon`"),
         ({"target": "separate", "epsilon": "0"}, TypeError, "`epsilon`"),
     ],

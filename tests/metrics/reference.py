@@ -26,9 +26,9 @@ def tent(distance):
 def weights(n, size, kernel, aligned):
     table = np.zeros((size, n))
     for i in range(size):
-        centre = i * (n - 1) / (size - 1) if aligned else (i + 0.5) * n / size - 0.5
-        for tap in range(int(np.floor(centre)) - 1, int(np.floor(centre)) + 3):
-            table[i, min(max(tap, 0), n - 1)] += kernel(centre - tap)
+        center = i * (n - 1) / (size - 1) if aligned else (i + 0.5) * n / size - 0.5
+        for tap in range(int(np.floor(center)) - 1, int(np.floor(center)) + 3):
+            table[i, min(max(tap, 0), n - 1)] += kernel(center - tap)
     return table
 
 
@@ -157,15 +157,15 @@ def avgn(samples, frames, size, single, tau=0.03):
             b = x >= upper_median(x)
             rows.append((overlap(b, g), average_precision_score(b.ravel(), g.ravel()), confidence))
     t = 0.3 if single else 0.1
-    figures = {f"Precision@{t}": [], "AP": [], "DetAP@0.3": [], "DetF1@0.3": [], "AUC": []}
+    metrics = {f"Precision@{t}": [], "AP": [], "DetAP@0.3": [], "DetF1@0.3": [], "AUC": []}
     for rows in positions.values():
         cious, aps, confidences = (list(column) for column in zip(*rows, strict=True))
-        figures[f"Precision@{t}"].append(np.mean(np.array(cious) > t))
-        figures["AP"].append(np.mean(aps))
-        figures["DetAP@0.3"].append(detection_ap(cious, confidences, 0.3))
-        figures["DetF1@0.3"].append(detection_f1(cious, confidences, 0.3))
-        figures["AUC"].append(area_under(cious))
-    return {name: np.mean(values) for name, values in figures.items()} | {
+        metrics[f"Precision@{t}"].append(np.mean(np.array(cious) > t))
+        metrics["AP"].append(np.mean(aps))
+        metrics["DetAP@0.3"].append(detection_ap(cious, confidences, 0.3))
+        metrics["DetF1@0.3"].append(detection_f1(cious, confidences, 0.3))
+        metrics["AUC"].append(area_under(cious))
+    return {name: np.mean(values) for name, values in metrics.items()} | {
         "entries": sum(len(rows) for rows in positions.values())
     }
 
@@ -230,10 +230,10 @@ def clean(samples, frames, size, classes=None, threshold=0.5, area=None):
             if truths[s].any():
                 cious.append(0.0 if m is None else table[m, s][0])
                 aps.append(0.0 if m is None else table[m, s][1])
-    figures = {"CountAcc": np.mean(right), "entries": len(cious)}
+    metrics = {"CountAcc": np.mean(right), "entries": len(cious)}
     if not cious:
-        return figures
-    return figures | {
+        return metrics
+    return metrics | {
         "CAP": np.mean(aps),
         "AP": np.mean(aps),
         "CIoU@0.3": success(cious, 0.3),

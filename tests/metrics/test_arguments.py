@@ -19,7 +19,7 @@ from sslosses.metrics.functional import (
 )
 from sslosses.metrics.functional.resize import _weights
 
-DETECTION = {"mixture_figures": ("DetAP@0.3", "DetF1@0.3"), "normalization": "fixed range, min-max", "tau": 0.03}
+DETECTION = {"mixture_metrics": ("DetAP@0.3", "DetF1@0.3"), "normalization": "fixed range, min-max", "tau": 0.03}
 LEFT, RIGHT = [[0.0, 0.0, 0.5, 1.0]], [[0.5, 0.0, 1.0, 1.0]]
 
 
@@ -71,16 +71,16 @@ def test_confidences_of_another_number_of_maps(row: object) -> None:
     assert metric.tables()[0].numel() == 0
 
 
-@pytest.mark.parametrize("figure", ["CIoU@1.5", "CIoU@0", "nonsense", 3])
-def test_an_unknown_figure(figure: object) -> None:
-    with pytest.raises(ValueError, match="Expected a figure to be one of"):
-        protocols.parse_figure(figure)  # type: ignore[arg-type]
+@pytest.mark.parametrize("metric", ["CIoU@1.5", "CIoU@0", "nonsense", 3])
+def test_an_unknown_metric(metric: object) -> None:
+    with pytest.raises(ValueError, match="Expected a metric to be one of"):
+        protocols.parse_metric(metric)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("name", ["", 3])
 def test_a_protocol_without_a_name(name: object) -> None:
     with pytest.raises(TypeError, match="Expected `name` to be a non-empty string"):
-        Protocol(name, mixture_figures=("AUC",), single_figures=("AUC",))  # type: ignore[arg-type]
+        Protocol(name, mixture_metrics=("AUC",), single_metrics=("AUC",))  # type: ignore[arg-type]
 
 
 def test_no_source_and_no_pixel() -> None:
@@ -207,7 +207,7 @@ def test_options_are_given_by_name() -> None:
     assert resize_bilinear(maps=torch.rand(2, 2), size=(4, 4)).shape == (4, 4)
 
 
-def test_discrimination_resizes_with_half_pixel_centres() -> None:
+def test_discrimination_resizes_with_half_pixel_centers() -> None:
     maps = torch.tensor([[[0.0, 1.0, 0.0]]])  # 0, 1/4, 3/4, 3/4, 1/4, 0; with aligned corners 0, 0.4, 0.8, …
     sounding = torch.tensor([[[True, False, True, False, False, False]]])
     silent = torch.tensor([[[[False, True, False, False, False, False]]]])

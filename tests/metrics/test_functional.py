@@ -151,10 +151,10 @@ def cubic_reference(row, size):
     """Cubic convolution of one row, tap by tap, with the border repeated."""
     a, out = -0.75, []
     for i in range(size):
-        centre = (i + 0.5) * len(row) / size - 0.5
+        center = (i + 0.5) * len(row) / size - 0.5
         total = 0.0
-        for tap in range(int(np.floor(centre)) - 1, int(np.floor(centre)) + 3):
-            d = abs(centre - tap)
+        for tap in range(int(np.floor(center)) - 1, int(np.floor(center)) + 3):
+            d = abs(center - tap)
             w = (a + 2) * d**3 - (a + 3) * d**2 + 1 if d <= 1 else a * (d**3 - 5 * d**2 + 8 * d - 4)
             total += w * row[min(max(tap, 0), len(row) - 1)]
         out.append(total)
@@ -292,7 +292,7 @@ def test_detection_takes_every_other_level_of_many_entries():
     assert torch.isnan(detection_f1(torch.zeros(0), torch.zeros(0)))
 
 
-def test_binarisations_and_normalisation():
+def test_binarizations_and_normalization():
     maps = torch.tensor([[0.0, 1.0, 1.0, 4.0]])
     assert binarize_from_upper_median(maps).tolist() == [[False, True, True, True]]
     assert binarize_above_upper_median(maps).tolist() == [[False, False, False, True]]

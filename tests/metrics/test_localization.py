@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from sklearn.metrics import auc, average_precision_score
 
 from sslosses.annotations import rasterize, read_music_duet
-from sslosses.metrics import LocalizationFigure, SoundLocalization, chance_levels, protocols
+from sslosses.metrics import LocalizationMetric, SoundLocalization, chance_levels, protocols
 
 METADATA = os.environ.get("SSLOSSES_METADATA")
 
@@ -32,9 +32,9 @@ def cubic(distance):
 def cubic_weights(n, size):
     weights = np.zeros((size, n))
     for i in range(size):
-        centre = (i + 0.5) * n / size - 0.5
-        for tap in range(int(np.floor(centre)) - 1, int(np.floor(centre)) + 3):
-            weights[i, min(max(tap, 0), n - 1)] += cubic(centre - tap)
+        center = (i + 0.5) * n / size - 0.5
+        for tap in range(int(np.floor(center)) - 1, int(np.floor(center)) + 3):
+            weights[i, min(max(tap, 0), n - 1)] += cubic(center - tap)
     return weights
 
 
@@ -166,7 +166,7 @@ def tensors(samples, dtype=torch.float64):
 @given(cases())
 def test_noprior_equals_the_loop(case):
     frames, samples = case
-    metric = SoundLocalization(protocols.noprior.replace(size=SIZE), frames=frames)
+    metric = SoundLocalization(protocols.noprior.replace(size=SIZE), layout=frames)
     metric.update(*tensors(samples[:1]))
     metric.update(*tensors(samples[1:]))
     assert_equal(metric.compute(), reference(samples, frames, SIZE))
@@ -176,7 +176,7 @@ def test_noprior_equals_the_loop(case):
 @given(cases(most_sources=1))
 def test_paper_on_single_sources_equals_the_loop(case):
     frames, samples = case
-    metric = SoundLocalization(protocols.paper.replace(size=SIZE), task="single", frames=frames)
+    metric = SoundLocalization(protocols.paper.replace(size=SIZE), task="single", layout=frames)
     metric.update(*tensors(samples))
     result = metric.compute()
     assert list(result)[:3] == ["AP", "IoU@0.5", "AUC"]
@@ -337,7 +337,7 @@ def test_forward_reset_pickle_and_plot():
     figure, axes = metric.plot()
     assert "entries" not in str(axes.get_legend_handles_labels())
     metric.plot([first, second])
-    one = LocalizationFigure("AUC", SMALL)
+    one = LocalizationMetric("AUC", SMALL)
     one.update([RAMP], [half(slice(2, 4))])
     assert one.plot()[1].lines[0].get_ydata() == [pytest.approx(float(one.compute()))]
     matplotlib.pyplot.close("all")
@@ -437,10 +437,10 @@ def test_two_processes_agree_with_one(tmp_path):
 def test_chance_of_known_truths():
     truths = [half(slice(0, 2)), torch.cat([half(slice(0, 2)), half(slice(2, 4))])]
     levels = chance_levels(truths, protocols.noprior.replace(size=4))
-    assert list(levels) == ["centred Gaussian", "whole frame", "random maps"]
+    assert list(levels) == ["centered Gaussian", "whole frame", "random maps"]
     assert levels["whole frame"]["CAP"] == 0.5
     assert levels["whole frame"]["CIoU@0.5"] == 1
-    assert all(figures["entries"] == 3 for figures in levels.values())
+    assert all(metrics["entries"] == 3 for metrics in levels.values())
     assert levels["whole frame"]["CountAcc"] == 1
     more = chance_levels(truths, protocols.noprior.replace(size=4), maps_per_sample=2)
     assert more["random maps"]["entries"] == 4
@@ -450,10 +450,10 @@ def test_chance_of_known_truths():
 def test_chance_depends_on_the_seed_only_where_random():
     truths = torch.rand(6, 2, 8, 8, generator=torch.Generator().manual_seed(0)) > 0.6
     protocol = protocols.noprior.replace(size=8)
-    a, b, c = (chance_levels(truths, protocol, frames="stacked", seed=seed) for seed in (0, 0, 1))
+    a, b, c = (chance_levels(truths, protocol, layout="stacked", seed=seed) for seed in (0, 0, 1))
     assert a == b
     assert a["random maps"]["CAP"] != c["random maps"]["CAP"]
-    assert a["centred Gaussian"] == c["centred Gaussian"]
+    assert a["centered Gaussian"] == c["centered Gaussian"]
 
 
 def test_chance_gaussian_equals_the_loop():
@@ -463,4 +463,4 @@ def test_chance_gaussian_equals_the_loop():
     truths = [generator.integers(0, 2, (s, 8, 8)).astype(float) for s in (1, 2, 3)]
     levels = chance_levels([torch.tensor(g) for g in truths], protocols.noprior.replace(size=8))
     expected = reference([(np.stack([gaussian] * len(g)), g) for g in truths], "one", 8)
-    assert_equal(levels["centred Gaussian"], expected)
+    assert_equal(levels["centered Gaussian"], expected)

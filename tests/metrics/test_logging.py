@@ -1,4 +1,4 @@
-"""Figures in a Lightning module, as the page on evaluation shows it."""
+"""Metrics in a Lightning module, as the page on evaluation shows it."""
 
 import re
 from pathlib import Path
@@ -14,7 +14,7 @@ PAGE = Path(__file__).resolve().parents[2] / "docs" / "method" / "evaluation.md"
 
 
 @pytest.mark.filterwarnings("ignore")  # Lightning's, of workers and deprecated parts of torch
-def test_the_page_logs_the_figures_of_all_samples():
+def test_the_page_logs_the_metrics_of_all_samples():
     (code,) = re.findall(r"```python\n(import lightning\n.*?)^```", PAGE.read_text(encoding="utf-8"), re.S | re.M)
     scope: dict[str, type] = {}
     exec(code, scope)
@@ -25,8 +25,8 @@ def test_the_page_logs_the_figures_of_all_samples():
     trainer = lightning.Trainer(
         accelerator="cpu", devices=1, logger=False, enable_progress_bar=False, enable_model_summary=False
     )
-    (logged,) = trainer.validate(scope["Localiser"](), DataLoader(TensorDataset(maps, truths), 4), verbose=False)
-    figures = SoundLocalization("paper")(maps, truths)
+    (logged,) = trainer.validate(scope["Localizer"](), DataLoader(TensorDataset(maps, truths), 4), verbose=False)
+    metrics = SoundLocalization("paper")(maps, truths)
     assert logged.keys() == {"val/CAP", "val/CIoU", "val/AUC"}
-    for name, figure in (("CAP", "CAP"), ("AUC", "AUC"), ("CIoU", "CIoU@0.3")):
-        assert logged[f"val/{name}"] == pytest.approx(float(figures[figure]), abs=1e-6)
+    for name, metric in (("CAP", "CAP"), ("AUC", "AUC"), ("CIoU", "CIoU@0.3")):
+        assert logged[f"val/{name}"] == pytest.approx(float(metrics[metric]), abs=1e-6)

@@ -23,17 +23,17 @@ def test_unknown_preset_lists_those_available():
 
 
 def test_derived_protocol_is_checked_and_renamed():
-    derived = protocols.paper.replace(mixture_figures=("CIoU@0.25", "CIoU@1"), size=64)
+    derived = protocols.paper.replace(mixture_metrics=("CIoU@0.25", "CIoU@1"), size=64)
     assert derived.name == "paper (changed)"
     assert derived.replace(size=32).name == "paper (changed)"
     assert derived.replace(name="mine").name == "mine"
-    assert SoundLocalization(derived).figures == ("CIoU@0.25", "CIoU@1")
+    assert SoundLocalization(derived).metrics == ("CIoU@0.25", "CIoU@1")
     with pytest.raises(ValueError, match="'above upper median'"):
         protocols.paper.replace(binarization="at 0.5")
     with pytest.raises(ValueError, match="CAP, AP, CIoU@t"):
-        protocols.paper.replace(mixture_figures=("mAP",))
+        protocols.paper.replace(mixture_metrics=("mAP",))
     with pytest.raises(ValueError, match="0 < t <= 1"):
-        protocols.paper.replace(mixture_figures=("CIoU@30",))
+        protocols.paper.replace(mixture_metrics=("CIoU@30",))
     with pytest.raises(ValueError, match="`threshold` to be None"):
         protocols.paper.replace(threshold=0.3)
     with pytest.raises(TypeError, match="`threshold` to be a finite number"):
@@ -49,10 +49,10 @@ def test_derived_protocol_is_checked_and_renamed():
     with pytest.raises(TypeError, match=r"among name, .* got area"):
         protocols.clean.replace(area=0.3)
     with pytest.raises(TypeError, match="tuple of distinct"):
-        Protocol("mine", mixture_figures=["CAP"], single_figures=("AP",))
+        Protocol("mine", mixture_metrics=["CAP"], single_metrics=("AP",))
     with pytest.raises(ValueError, match="size"):
         protocols.paper.replace(size=0)
     with pytest.raises(ValueError, match="'mixtures', 'single'"):
         SoundLocalization(task="duet")
     with pytest.raises(ValueError, match="'one', 'stacked', 'side-by-side'"):
-        SoundLocalization(frames="two")
+        SoundLocalization(layout="two")

@@ -89,7 +89,7 @@ def test_preset_equals_its_loop(name):
     @given(generated)
     def check(case):
         frames, samples = case
-        metric = SoundLocalization(protocol, frames=frames)
+        metric = SoundLocalization(protocol, layout=frames)
         metric.update(*tensors(samples[:1]))
         metric.update(*tensors(samples[1:]))
         assert_equal(metric.compute(), expected(name, samples, frames, size))
@@ -106,7 +106,7 @@ def test_preset_on_single_sources_equals_its_loop(name):
     @given(generated)
     def check(case):
         frames, samples = case
-        metric = SoundLocalization(protocol, task="single", frames=frames)
+        metric = SoundLocalization(protocol, task="single", layout=frames)
         metric.update(*tensors(samples))
         assert_equal(metric.compute(), expected(name, samples, frames, size, single=True))
 
@@ -121,7 +121,7 @@ def test_clean_with_classes_equals_its_loop(case, data):
     classes = [
         tuple(data.draw(st.lists(ids, min_size=len(part), max_size=len(part))) for part in sample) for sample in samples
     ]
-    metric = SoundLocalization(protocols.clean.replace(size=SIZE, threshold=0.25), frames=frames)
+    metric = SoundLocalization(protocols.clean.replace(size=SIZE, threshold=0.25), layout=frames)
     metric.update(
         *tensors(samples), map_classes=[mine for mine, _ in classes], source_classes=[theirs for _, theirs in classes]
     )
@@ -133,7 +133,7 @@ def test_clean_with_classes_equals_its_loop(case, data):
 def test_clean_by_area_equals_its_loop(case):
     frames, samples = case
     metric = SoundLocalization(
-        protocols.clean.replace(size=SIZE, binarization="area fraction", threshold=0.3), frames=frames
+        protocols.clean.replace(size=SIZE, binarization="area fraction", threshold=0.3), layout=frames
     )
     metric.update(*tensors(samples))
     assert_equal(metric.compute(), reference.clean(samples, frames, SIZE, area=0.3))
@@ -162,7 +162,7 @@ def test_ez_vsl_on_several_frames_equals_its_loop(frames):
     for sources in (1, 2, 3):
         shape = (sources, 7 * sources, 7) if frames == "stacked" else (sources, 7, 7 * sources)
         samples.append((generator.normal(size=shape), (generator.random((sources, 32, 32)) < 0.4).astype(float)))
-    metric = SoundLocalization(protocols.ez_vsl.replace(size=32), frames=frames)
+    metric = SoundLocalization(protocols.ez_vsl.replace(size=32), layout=frames)
     metric.update(*tensors(samples))
     assert_equal(metric.compute(), reference.ez_vsl(samples, frames, 32))
 
@@ -206,7 +206,7 @@ def test_preset_on_real_boxes_equals_its_loop(name, kind):
         width = 7 * (len(sources) if frames == "side-by-side" else 1)
         maps = generator.normal(size=(len(sources), 7, width))
         samples.append((maps, np.stack([drawn(source) for source in sources])))
-    metric = SoundLocalization(name, task="single" if single else "mixtures", frames=frames)
+    metric = SoundLocalization(name, task="single" if single else "mixtures", layout=frames)
     metric.update([torch.tensor(m) for m, _ in samples], boxes)
     assert_equal(metric.compute(), expected(name, samples, frames, 224, single))
 

@@ -1,4 +1,4 @@
-"""Results, breakdowns, single figures, and all of it over two processes."""
+"""Results, breakdowns, single metrics, and all of it over two processes."""
 
 import json
 import subprocess
@@ -15,7 +15,7 @@ from sslosses.metrics import (
     PIAP,
     CIoU,
     CountingAccuracy,
-    LocalizationFigure,
+    LocalizationMetric,
     SoundLocalization,
     chance_levels,
     protocols,
@@ -45,12 +45,12 @@ def test_result_agrees_with_compute_and_its_parts_add_up(name):
     maps, boxes, classes, size = scenes()
     metric = metric_of(name, size)
     metric.update(maps, boxes, source_classes=classes)
-    figures, result = metric.compute(), metric.result(class_names=("cello", "flute", "horn"))
-    assert type(figures) is dict
-    assert all(isinstance(value, torch.Tensor) and value.ndim == 0 for value in figures.values())
-    merged = {**result.figures, **result.counts}
-    assert list(merged) == list(figures)
-    np.testing.assert_allclose(list(merged.values()), [float(v) for v in figures.values()])
+    metrics, result = metric.compute(), metric.result(class_names=("cello", "flute", "horn"))
+    assert type(metrics) is dict
+    assert all(isinstance(value, torch.Tensor) and value.ndim == 0 for value in metrics.values())
+    merged = {**result.metrics, **result.counts}
+    assert list(merged) == list(metrics)
+    np.testing.assert_allclose(list(merged.values()), [float(v) for v in metrics.values()])
     assert len(result.empty_truths) == result.counts["empty_truths"] > 0
     entries = metric.tables()[0]
     own = int((entries[:, 0] >= 0).sum())
@@ -60,7 +60,7 @@ def test_result_agrees_with_compute_and_its_parts_add_up(name):
         assert sum(part["entries"] for part in result.per_class.values()) == own
     if name == "clean":
         mean = sum(part["mCIoU"] * part["entries"] for part in result.per_size.values()) / own
-        assert mean == pytest.approx(result.figures["mCIoU"])
+        assert mean == pytest.approx(result.metrics["mCIoU"])
 
 
 def test_empty_truths_are_named_in_the_callers_order():
@@ -88,28 +88,28 @@ def test_row_json_markdown_and_latex():
     assert str(result).startswith("noprior (mixtures) | CAP ")
     assert "samples without map" in str(result)
     best = max(levels["CAP"] for levels in result.chance.values())
-    assert f"CAP {100 * result.figures['CAP']:.1f} (chance {100 * best:.1f}) |" in str(result)
+    assert f"CAP {100 * result.metrics['CAP']:.1f} (chance {100 * best:.1f}) |" in str(result)
     assert "chance" not in str(metric.result())
     loaded = json.loads(result.to_json())
     assert loaded["protocol"] == "noprior"
     assert "bicubic" in loaded["description"]
-    assert loaded["figures"]["CAP"] == result.figures["CAP"]
+    assert loaded["metrics"]["CAP"] == result.metrics["CAP"]
     assert loaded["empty_truths"] == [list(pair) for pair in result.empty_truths]
-    assert list(loaded["chance"]) == ["centred Gaussian", "whole frame", "random maps"]
+    assert list(loaded["chance"]) == ["centered Gaussian", "whole frame", "random maps"]
     lines = result.to_markdown().splitlines()
     assert len(lines) == 2 + 1 + 3
-    assert {line.count("|") for line in lines} == {len(result.figures) + 3}
+    assert {line.count("|") for line in lines} == {len(result.metrics) + 3}
     latex = result.to_latex()
     assert latex.count("\\\\\n") == 1 + 1 + 3
     assert r"\begin{tabular}{lrrrrrrr}" in latex
     empty = metric_of("noprior", size)
     empty.update(torch.zeros(1, 0, 2, 2), boxes[:1])
-    assert json.loads(empty.result().to_json())["figures"]["CAP"] is None
+    assert json.loads(empty.result().to_json())["metrics"]["CAP"] is None
     assert "CAP –" in str(empty.result())
 
 
 @pytest.mark.parametrize(
-    ("single", "name", "figure"),
+    ("single", "name", "metric"),
     [
         (CAP, "noprior", "CAP"),
         (CIoU, "noprior", "CIoU@0.3"),
@@ -118,17 +118,17 @@ def test_row_json_markdown_and_latex():
         (CountingAccuracy, "clean", "CountAcc"),
     ],
 )
-def test_each_figure_is_a_metric_of_its_own(single, name, figure):
+def test_each_one_is_a_metric_of_its_own(single, name, metric):
     maps, boxes, _, size = scenes()
     protocol = protocols.get(name).replace(size=size)
     whole, alone = SoundLocalization(protocol), single(protocol=protocol)
     whole.update(maps, boxes)
     alone.update(maps, boxes)
-    assert alone.compute() == whole.compute()[figure]
-    other = LocalizationFigure(figure, protocol)
+    assert alone.compute() == whole.compute()[metric]
+    other = LocalizationMetric(metric, protocol)
     assert other(maps, boxes) == alone.compute()
     with pytest.raises(ValueError, match="CAP, AP, CIoU@t"):
-        LocalizationFigure("mAP")
+        LocalizationMetric("mAP")
 
 
 def test_mean_and_threshold_of_ciou():
@@ -138,7 +138,7 @@ def test_mean_and_threshold_of_ciou():
     metric = metric_of("clean", size)
     metric.update(maps, boxes)
     assert mean.compute() == metric.compute()["mCIoU"]
-    assert [CIoU(t).figures for t in (0.25, 1, 1e-7)] == [("CIoU@0.25",), ("CIoU@1",), ("CIoU@0.0000001",)]
+    assert [CIoU(t).metrics for t in (0.25, 1, 1e-7)] == [("CIoU@0.25",), ("CIoU@1",), ("CIoU@0.0000001",)]
 
 
 def test_a_ciou_of_exactly_the_threshold_reaches_it():
@@ -172,11 +172,11 @@ def test_chance_levels_of_every_preset(name):
     _, boxes, _, size = scenes()
     protocol = protocols.get(name).replace(size=size)
     levels = chance_levels(boxes, protocol)
-    assert {len(figures) for figures in levels.values()} == {len(protocol.mixture_figures) + 4}
+    assert {len(metrics) for metrics in levels.values()} == {len(protocol.mixture_metrics) + 4}
     assert levels["random maps"] == chance_levels(boxes, protocol)["random maps"]
     if name == "tvsl":  # maps that are low where it sounds: the Gaussian still is in the middle of the frame
         middle = [[[(0.3, 0.3, 0.7, 0.7)]]]
-        assert chance_levels(middle, protocol)["centred Gaussian"]["CIoU"] > 0.2
+        assert chance_levels(middle, protocol)["centered Gaussian"]["CIoU"] > 0.2
 
 
 WORKER = """
@@ -194,9 +194,9 @@ for cut in (5, len(maps)):  # then the second process sees no sample
         metric = SoundLocalization(protocols.get(name).replace(size=56))
         if maps[mine]:
             metric.update(maps[mine], boxes[mine], source_classes=classes[mine])
-        figures = {k: float(v) for k, v in metric.compute().items()}
+        metrics = {k: float(v) for k, v in metric.compute().items()}
         result = metric.result()
-        assert figures == {**result.figures, **result.counts} or any(v != v for v in figures.values())
+        assert metrics == {**result.metrics, **result.counts} or any(v != v for v in metrics.values())
         results.append(result.to_dict())
         if maps[mine]:
             assert len(metric.tables()[1]) == len(maps[mine])  # its own samples again

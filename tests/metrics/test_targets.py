@@ -60,9 +60,9 @@ def test_boxes_and_masks_give_one_table(name, frames):
     # each source with another number of boxes, so that batches differ
     given = [[b[~b[:, 0].isnan()] for b in sample] for sample in found]
     protocol = protocols.get(name).replace(size=SIZE)
-    kinds = ("PIAP", "IoU", *protocol.mixture_figures)
-    protocol = protocol.replace(mixture_figures=tuple(dict.fromkeys(kinds)))
-    one, other = (SoundLocalization(protocol, frames=frames) for _ in range(2))
+    kinds = ("PIAP", "IoU", *protocol.mixture_metrics)
+    protocol = protocol.replace(mixture_metrics=tuple(dict.fromkeys(kinds)))
+    one, other = (SoundLocalization(protocol, layout=frames) for _ in range(2))
     one.update(maps, given)
     other.update(maps, drawn(found, protocol.add_boxes).maps)
     for mine, theirs in zip(one.tables(), other.tables(), strict=True):

@@ -201,7 +201,7 @@ def test_a_matrix_as_large_as_that_of_training():
 
 
 @KERNELS
-@pytest.mark.parametrize("kind", ["transport", "regularised"])
+@pytest.mark.parametrize("kind", ["transport", "regularized"])
 def test_the_envelope_gradient(rows, columns, kind):
     cost, a, b = make(rows, columns)
     gradients = []

@@ -70,7 +70,7 @@ def outcome(cost, a, b, solver, kind="transport", **options):
     return result, value.detach(), [torch.zeros(()) if g is None else g for g in grads]
 
 
-@pytest.mark.parametrize("kind", ["transport", "regularised"])
+@pytest.mark.parametrize("kind", ["transport", "regularized"])
 @pytest.mark.parametrize(("rows", "columns"), [(1, 1), (1, 5), (7, 8), (8, 7), (9, 17), (33, 20)])
 @pytest.mark.parametrize("zeros", [False, True])
 def test_every_update_is_the_dense_solvers(path, rows, columns, zeros, kind):

@@ -19,7 +19,7 @@ from sslosses.transport.adjoint import adjoint_potentials, solve_adjoint
 
 TIGHT = {"max_iter": 40_000, "tol": 1e-13}
 KEOPS = pytest.mark.skipif(not available()["geomloss-keops"], reason=str(available()["geomloss-keops"]))
-KINDS = ("transport", "regularised", "divergence")
+KINDS = ("transport", "regularized", "divergence")
 
 
 def rand(*shape, seed=0):
@@ -54,7 +54,7 @@ def test_exact_equals_autograd_through_sinkhorn(seed, rows, columns, epsilon):
     for kind, reference in zip(KINDS, expected, strict=False):
         truth = torch.autograd.grad(reference, inputs, retain_graph=True)
         values = [(result, "exact"), (recorded, "unrolled"), (recorded, "exact")]
-        if kind == "regularised":
+        if kind == "regularized":
             values.append((result, "envelope"))
         for each, gradient in values:
             value = each.value(kind, gradient)
@@ -76,7 +76,7 @@ def test_gradcheck(kind, epsilon):
     assert torch.autograd.gradcheck(value, [x.requires_grad_() for x in inputs])
 
 
-def test_gradcheck_of_shared_cost_and_mass_normalised_by_its_sum():
+def test_gradcheck_of_shared_cost_and_mass_normalized_by_its_sum():
     def value(cost, a, b):
         a, b = a / a.sum(-1, keepdim=True), b / b.sum(-1, keepdim=True)
         return solve(cost, a, b, epsilon=0.1, **TIGHT).value()
@@ -101,20 +101,20 @@ def test_envelope_is_the_plan_and_biased_for_the_transport_value():
     envelope, exact = (torch.autograd.grad(result.value(gradient=g), cost)[0] for g in ("envelope", "exact"))
     close(envelope, result.plan, 1e-15)
     assert (envelope - exact).abs().max() > 0.1 * exact.abs().max()
-    close(torch.autograd.grad(result.value("regularised"), cost)[0], result.plan, 1e-15)
+    close(torch.autograd.grad(result.value("regularized"), cost)[0], result.plan, 1e-15)
 
 
-def test_marginal_gradients_are_centred():
+def test_marginal_gradients_are_centered():
     a, b = (rand(5, seed=s).softmax(-1).requires_grad_() for s in (1, 2))
     cost = rand(5, 5)
     for result in (solve(cost, a, b, epsilon=0.1, **TIGHT), solve(cost, a, b, epsilon=0)):
-        for kind in ("transport", "regularised"):
+        for kind in ("transport", "regularized"):
             for mass, grad in zip((a, b), torch.autograd.grad(result.value(kind), (a, b)), strict=True):
                 close((mass * grad).sum(), torch.tensor(0.0, dtype=torch.float64), 1e-12)
                 assert grad.abs().max() > 1e-3
 
 
-@pytest.mark.parametrize("kind", ["transport", "regularised"])
+@pytest.mark.parametrize("kind", ["transport", "regularized"])
 def test_the_gradient_at_a_mass_of_zero_is_the_one_sided_derivative(kind):
     cost, b = rand(4, 3), rand(3, seed=1).softmax(-1)
 
@@ -206,7 +206,7 @@ def of_maps(source, target, formulation, solver, kind, **options):
 
 
 @KEOPS
-@pytest.mark.parametrize("kind", [("transport", "exact"), ("transport", "envelope"), ("regularised", "exact")])
+@pytest.mark.parametrize("kind", [("transport", "exact"), ("transport", "envelope"), ("regularized", "exact")])
 @pytest.mark.parametrize("formulation", ["pointcloud", "distribution"])
 def test_gradient_without_the_matrix_is_that_with_it(formulation, kind):
     # Eighths, so that some values are equal, where the cost has a corner, and some are 0.
@@ -299,7 +299,7 @@ def test_a_cost_of_nan_did_not_converge():
 def loss(cost, logits_a, logits_b):
     result = solve(cost, logits_a.softmax(-1), logits_b.softmax(-1), epsilon=0.1, max_iter=6, tol=1e-2)
     assert not warn_if_not_converged(result)
-    return result.value().sum() + result.value("regularised").sum()
+    return result.value().sum() + result.value("regularized").sum()
 
 
 @pytest.mark.parametrize("backend", ["aot_eager", pytest.param("inductor", marks=pytest.mark.slow)])
@@ -311,7 +311,7 @@ def test_compiled_equals_eager(backend):
     eager = solve(inputs[0], inputs[1].softmax(-1), inputs[2].softmax(-1), epsilon=0.1, max_iter=6, tol=1e-2)
     # Some problem freezes before the last iteration, and some does not: both ways are compared.
     assert len(set(eager.iterations.tolist())) > 1
-    value = eager.value().sum() + eager.value("regularised").sum()
+    value = eager.value().sum() + eager.value("regularized").sum()
     close(compiled, value, 1e-12)
     for ours, theirs in zip(torch.autograd.grad(compiled, inputs), torch.autograd.grad(value, inputs), strict=True):
         close(ours, theirs, 1e-12)

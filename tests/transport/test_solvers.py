@@ -25,7 +25,7 @@ from sslosses.transport import (
 ENTROPIC = ("dense", "fused", "pot", "pot-batch", "geomloss")
 KEOPS = pytest.mark.skipif(not available()["geomloss-keops"], reason=str(available()["geomloss-keops"]))
 TIGHT = {"max_iter": 40_000, "tol": 1e-12}
-VALUES = (("transport", "exact"), ("transport", "envelope"), ("regularised", "exact"))
+VALUES = (("transport", "exact"), ("transport", "envelope"), ("regularized", "exact"))
 
 
 def loop_sinkhorn(cost, a, b, epsilon):
@@ -90,7 +90,7 @@ def test_dense_equals_the_loop(problem):
         close(result.value()[p], (plan * each).sum(), 1e-9)
         reference = a[p][:, None] * b[p]
         divergence = torch.where(plan > 0, plan * (plan / reference).log(), 0).sum()
-        close(result.value("regularised")[p], (plan * each).sum() + epsilon * divergence, 1e-9)
+        close(result.value("regularized")[p], (plan * each).sum() + epsilon * divergence, 1e-9)
 
 
 def solved(cost, a, b, epsilon, solver, **options):
@@ -292,7 +292,7 @@ def test_on_the_line(seed, rows, columns):
     expected = line_distance(x.tolist(), a.tolist(), y.tolist(), b.tolist())
     exact = solve(cost, a, b, epsilon=0)
     assert exact.value().item() == pytest.approx(expected, abs=1e-10)
-    assert exact.value("regularised").item() == pytest.approx(expected, abs=1e-10)
+    assert exact.value("regularized").item() == pytest.approx(expected, abs=1e-10)
     # Sinkhorn's distance is above by at most ε KL(P*|abᵀ), which no plan takes above log 1/min(a).
     epsilon = 0.01
     result = solve(cost, a, b, epsilon=epsilon, max_iter=20_000, tol=1e-9)
@@ -319,7 +319,7 @@ def test_exact_is_optimal(problem):
     # Feasible duals of the same value prove it, for the points that have mass.
     nothing = (a == 0).unsqueeze(-1) & (b == 0).unsqueeze(-2)
     assert ((outer_sum(result.potentials) <= cost + 1e-9) | nothing).all()
-    close(result.value("regularised"), result.value(), 1e-10)
+    close(result.value("regularized"), result.value(), 1e-10)
 
 
 def test_equal_measures():
@@ -342,7 +342,7 @@ def test_divergence_is_not_negative(problem):
     result = solve(cost, a, b, epsilon=epsilon, self_costs=cost.self_costs(), max_iter=5000, tol=1e-11)
     assert (result.value("divergence") >= -1e-9).all()
     of_a, of_b = result.self_results
-    expected = result.value("regularised") - 0.5 * (of_a.value("regularised") + of_b.value("regularised"))
+    expected = result.value("regularized") - 0.5 * (of_a.value("regularized") + of_b.value("regularized"))
     close(result.value("divergence"), expected, 1e-15)
 
 
@@ -374,7 +374,7 @@ def test_empty_batch(solver):
     positions = grid_positions(2, 2)
     values = torch.rand(0, 4, requires_grad=True)
     result = solve(pointcloud_cost(values, values, positions, positions), epsilon=epsilon, solver=solver)
-    for kind in ("transport", "regularised"):
+    for kind in ("transport", "regularized"):
         value = result.value(kind)
         assert value.shape == (0,)
         value.sum().backward(retain_graph=True)

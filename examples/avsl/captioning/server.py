@@ -177,7 +177,7 @@ class _Server:
 
     def __init__(self, url: str, key: str, timeout: float, concurrency: int) -> None:
         self.url, self.load = url, 0
-        # Retries are ours: the client knows one server only, and doesn't honour a long Retry-After.
+        # Retries are ours: the client knows one server only, and doesn't honor a long Retry-After.
         self.client = AsyncOpenAI(base_url=url, api_key=key, timeout=timeout, max_retries=0)
         self.slots = asyncio.Semaphore(concurrency)
 

@@ -101,7 +101,7 @@ def evaluate(options: argparse.Namespace, console: Console) -> None:
     write_json(out / "metrics.json", content)
     for subset, timing in content.get("timing", {}).items():
         _show_timing(console, f"{dataset} {subset}", timing)
-    say(console, f"Tables, figures, pictures and maps are in {out}/")
+    say(console, f"Tables, metrics, pictures and maps are in {out}/")
 
 
 def _open_tests(options: argparse.Namespace, model: Localizer) -> tuple[ClipFolder, list[HeldOutScenes]]:
@@ -135,7 +135,7 @@ def _as_dict(
 ) -> dict[str, Any]:
     content: dict[str, Any] = {
         "scenes": len(test.test.scenes),
-        "frames": test.frames,
+        "layout": test.layout,
         "resolution": list(resolution(test, prediction)),
         "protocols": {name: result.to_dict() for name, result in results.items()},
     }
@@ -143,7 +143,7 @@ def _as_dict(
 
 
 def _page(title: str, results: Results, counts: dict[str, Any] | None) -> str:
-    """The tables of one set as Markdown, the figures by size below each."""
+    """The tables of one set as Markdown, the metrics by size below each."""
     parts = [f"## {title}\n"]
     if counts:
         parts.append(f"{_counted(counts)}\n")
@@ -152,9 +152,9 @@ def _page(title: str, results: Results, counts: dict[str, Any] | None) -> str:
         if result.per_size:
             names = [name for name in next(iter(result.per_size.values())) if name != "entries"]
             lines = [["size, %", *names, "entries"], ["---", *["---:"] * (len(names) + 1)]]
-            for size, figures in result.per_size.items():
-                values = [f"{100 * figures[name]:.1f}" if figures[name] == figures[name] else "–" for name in names]
-                lines.append([size, *values, f"{figures['entries']:,.0f}"])
+            for size, metrics in result.per_size.items():
+                values = [f"{100 * metrics[name]:.1f}" if metrics[name] == metrics[name] else "–" for name in names]
+                lines.append([size, *values, f"{metrics['entries']:,.0f}"])
             parts.append(pipe_table(lines))
     return "\n".join(parts)
 
@@ -167,8 +167,8 @@ def _counted(counts: dict[str, Any]) -> str:
 def _show(console: Console, title: str, results: Results, counts: dict[str, Any] | None) -> None:
     rows: dict[str, dict[str, float]] = {}
     for protocol, result in results.items():
-        for row, figures in {"model": result.figures, **result.chance}.items():
-            rows.setdefault(row, {}).update({f"{protocol} {n}": 100 * value for n, value in figures.items()})
+        for row, metrics in {"model": result.metrics, **result.chance}.items():
+            rows.setdefault(row, {}).update({f"{protocol} {n}": 100 * value for n, value in metrics.items()})
     console.print(rich_table(rows, title))
     for result in results.values():
         tallies = (f"{value:,} {name.replace('_', ' ')}" for name, value in result.counts.items())

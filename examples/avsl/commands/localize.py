@@ -1,4 +1,4 @@
-"""The command that localises what sounds in a user's own picture or video."""
+"""The command that localizes what sounds in a user's own picture or video."""
 
 from __future__ import annotations
 

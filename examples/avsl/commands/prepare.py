@@ -179,7 +179,7 @@ def _print_report(console: Console, counts: dict[SplitList, int], unusable: list
     incomplete = [each.name for each, count in counts.items() if each.test and count < len(each.lines)]
     if incomplete:
         console.print(
-            f"[bold]Incomplete: {', '.join(incomplete)}.[/] Figures on a part of a test set cannot be compared with "
+            f"[bold]Incomplete: {', '.join(incomplete)}.[/] Metrics on a part of a test set cannot be compared with "
             "published ones. State the share that you evaluate on."
         )
 

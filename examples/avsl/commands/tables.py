@@ -28,7 +28,7 @@ MOST_ROWS = 6  # that fit a sheet
 def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(
-        description="Run what the paper's tables need and write them with the paper's figures and ours side by side.",
+        description="Run what the paper's tables need and write them with the paper's metrics and ours side by side.",
         epilog="Options after -- go to every training run, e.g. -- --devices 2 --precision bf16-mixed.",
     )
     parser.add_argument(
@@ -163,6 +163,6 @@ def _note(table: Table, plan: Plan, options: argparse.Namespace) -> str:
     seeds = len(options.seeds)
     spread = f"mean ± 95 % confidence interval over {seeds} seeds" if seeds > 1 else "one seed: no spread is known"
     composed = (
-        " Composed data, so compare the order of the rows with the paper's, not the figures." if plan.base else ""
+        " Composed data, so compare the order of the rows with the paper's, not the metrics." if plan.base else ""
     )
     return f"In percent, {spread}.{composed} Made by `{command}`."

@@ -92,7 +92,7 @@ class TrainingScenes(L.LightningDataModule):
         rank, processes = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
         return SceneBatches(self._drawn, self.config.batch_size, self.config.seed, rank=rank, processes=processes)
 
-    def optimiser_steps(self) -> int:
+    def optimizer_steps(self) -> int:
         """Steps of all epochs.
 
         (Lightning's own estimate makes it set up the loader before the checkpoint's place in the epoch is read.)

@@ -23,7 +23,7 @@ from ..data.scenes import Example, Scenes
 from ..files import read_json
 from ..model.localizer import Localizer
 
-Figures = dict[str, float]
+Metrics = dict[str, float]
 
 
 class SilentObjects(NamedTuple):
@@ -47,7 +47,7 @@ class HeldOutScenes(NamedTuple):
         return "single" if len(self.test.boxes[0]) == 1 else "mixtures"
 
     @property
-    def frames(self) -> str:
+    def layout(self) -> str:
         """Where the sources of a mixture are."""
         return "one" if len(self.test.scenes[0]) == 1 else "side-by-side"
 
@@ -103,7 +103,7 @@ def predict(
 ) -> Prediction:
     """Maps of all test scenes.
 
-    A single source is localised by S_a itself. The sources of a mixture are taken apart by iterative object
+    A single source is localized by S_a itself. The sources of a mixture are taken apart by iterative object
     identification, their number ``known`` or found; maps then has as many slots as the most that were found, and at
     least as many as there are.
     """
@@ -137,7 +137,7 @@ def _padded(part: Prediction, slots: int) -> Prediction:
 
 
 @torch.no_grad()
-def collapse(model: Localizer, training: TrainingScenes, batches: int = 8) -> Figures:
+def collapse(model: Localizer, training: TrainingScenes, batches: int = 8) -> Metrics:
     """How far the reference maps of training scenes are from constant ones, which ORI alone would make of them."""
     was_training = model.training
     model.eval()
@@ -149,9 +149,9 @@ def collapse(model: Localizer, training: TrainingScenes, batches: int = 8) -> Fi
     return {"deviation of reference maps": 100 * float(torch.cat(parts).mean())}
 
 
-def score(held_out: HeldOutScenes, prediction: Prediction) -> Figures:
-    """The protocol's figures and, with silent objects known, the shares of pairs told apart; all in percent."""
-    metric = SoundLocalization("paper", task=held_out.task, frames=held_out.frames)
+def score(held_out: HeldOutScenes, prediction: Prediction) -> Metrics:
+    """The protocol's metrics and, with silent objects known, the shares of pairs told apart; all in percent."""
+    metric = SoundLocalization("paper", task=held_out.task, layout=held_out.layout)
     metric.update(prediction.maps, held_out.test.boxes, prediction.valid)
     return _percent(metric, held_out.subset) | _discrimination(held_out, prediction.sound)
 
@@ -162,20 +162,20 @@ def resolution(held_out: HeldOutScenes, prediction: Prediction) -> tuple[int, in
     return height, width // len(held_out.test.scenes[0])
 
 
-def chance(held_out: HeldOutScenes, resolution: tuple[int, int], seed: int = 0) -> dict[str, Figures]:
-    """The same figures for a centred Gaussian, the whole frame and random maps of ``resolution`` a frame."""
-    options = {"task": held_out.task, "frames": held_out.frames}
+def chance(held_out: HeldOutScenes, resolution: tuple[int, int], seed: int = 0) -> dict[str, Metrics]:
+    """The same metrics for a centered Gaussian, the whole frame and random maps of ``resolution`` a frame."""
+    options = {"task": held_out.task, "layout": held_out.layout}
     levels = chance_levels(held_out.test.boxes, "paper", resolution=resolution, seed=seed, **options)
     count, across = len(held_out.test.scenes), len(held_out.test.scenes[0])
     squared = (torch.arange(FRAME_SIZE) + 0.5).div(FRAME_SIZE).sub(0.5).square()
     gaussian = torch.exp(-(squared[:, None] + squared) / (2 * 0.25**2))
     height, width = resolution
     maps = {
-        "centred Gaussian": gaussian.repeat(1, across).expand(count, -1, -1),
+        "centered Gaussian": gaussian.repeat(1, across).expand(count, -1, -1),
         "whole frame": torch.ones(count, height, width * across),
         "random maps": torch.rand(count, height, width * across, generator=torch.Generator().manual_seed(seed)),
     }
-    names = SoundLocalization("paper", **options).figures
+    names = SoundLocalization("paper", **options).metrics
     return {
         row: {f"{held_out.subset} {n}": 100 * float(levels[row][n]) for n in names}
         | _discrimination(held_out, maps[row])
@@ -183,13 +183,13 @@ def chance(held_out: HeldOutScenes, resolution: tuple[int, int], seed: int = 0) 
     }
 
 
-def _percent(metric: SoundLocalization, subset: str) -> Figures:
+def _percent(metric: SoundLocalization, subset: str) -> Metrics:
     result = metric.compute()
-    figures = {f"{subset} {name}": 100 * float(result[name]) for name in metric.figures}
-    return figures | {f"{subset} without map": float(result["samples_without_map"])}
+    metrics = {f"{subset} {name}": 100 * float(result[name]) for name in metric.metrics}
+    return metrics | {f"{subset} without map": float(result["samples_without_map"])}
 
 
-def _discrimination(held_out: HeldOutScenes, sound: Tensor) -> Figures:
+def _discrimination(held_out: HeldOutScenes, sound: Tensor) -> Metrics:
     """Each source against the silent objects of its own frame."""
     if not held_out.silent:
         return {}

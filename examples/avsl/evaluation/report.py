@@ -1,4 +1,4 @@
-"""What a run leaves behind: a table, the figures as JSON, and a sheet of pictures."""
+"""What a run leaves behind: a table, the metrics as JSON, and a sheet of pictures."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from torch import Tensor
 from ..constants import FRAME_SIZE
 from ..data.folders import Box
 from ..files import write_json, write_text, written_aside
-from .predict import Figures, HeldOutScenes, Prediction
+from .predict import HeldOutScenes, Metrics, Prediction
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
@@ -23,8 +23,8 @@ from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
 
 
-def rich_table(rows: Mapping[str, Figures], title: str) -> Table:
-    """The table for a terminal, a line a figure; bold where the first column is ahead of all others."""
+def rich_table(rows: Mapping[str, Metrics], title: str) -> Table:
+    """The table for a terminal, a line a metric; bold where the first column is ahead of all others."""
     table = Table("%", title=escape(title))
     for row in rows:
         table.add_column(row, justify="right")
@@ -35,7 +35,7 @@ def rich_table(rows: Mapping[str, Figures], title: str) -> Table:
     return table
 
 
-def markdown_table(rows: Mapping[str, Figures]) -> str:
+def markdown_table(rows: Mapping[str, Metrics]) -> str:
     """The same table as Markdown."""
     lines = [["%", *rows], ["---", *("---:" for _ in rows)]]
     lines += [[name, *(f"{row[name]:.1f}" for row in rows.values())] for name in _common(rows)]
@@ -47,13 +47,13 @@ def pipe_table(lines: Sequence[Sequence[str]]) -> str:
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
-def _common(rows: Mapping[str, Figures]) -> list[str]:
-    """Names of the figures that every row has, in the first row's order."""
+def _common(rows: Mapping[str, Metrics]) -> list[str]:
+    """Names of the metrics that every row has, in the first row's order."""
     first, *others = rows.values()
     return [name for name in first if all(name in row for row in others)]
 
 
-def write_report(run: Path, rows: Mapping[str, Figures], seconds: Mapping[str, float]) -> None:
+def write_report(run: Path, rows: Mapping[str, Metrics], seconds: Mapping[str, float]) -> None:
     """``metrics.json`` and ``table.md``."""
     write_text(run / "table.md", markdown_table(rows))
     write_json(run / "metrics.json", {"percent": rows, "seconds": seconds})
@@ -111,7 +111,7 @@ def picture_of(held_out: HeldOutScenes, index: int) -> np.ndarray:
 
 
 def overlay(axis: Axes, picture: np.ndarray, heat: Tensor) -> None:
-    """Draw a map over a scene in grey."""
+    """Draw a map over a scene in gray."""
     smooth = F.interpolate(heat[None, None], size=picture.shape[:2], mode="bicubic")[0, 0].numpy()
     axis.imshow(picture.mean(axis=2), cmap="gray")
     axis.imshow(smooth, cmap="turbo", alpha=0.6)
@@ -129,9 +129,9 @@ def draw_boxes(axis: Axes, held_out: HeldOutScenes, index: int, *, silent: bool)
                 _box(axis, box, number, "red", "--")
 
 
-def _box(axis: Axes, box: Box, frame: int, colour: str, style: str) -> None:
+def _box(axis: Axes, box: Box, frame: int, color: str, style: str) -> None:
     """Draw fractional corners on the frame of that number."""
     left, top, right, bottom = (FRAME_SIZE * min(max(v, 0), 1) for v in box)
     corner, size = (left + FRAME_SIZE * frame, top), (right - left, bottom - top)
     if min(size) > 0:
-        axis.add_patch(Rectangle(corner, *size, fill=False, edgecolor=colour, linestyle=style, linewidth=1.5))
+        axis.add_patch(Rectangle(corner, *size, fill=False, edgecolor=color, linestyle=style, linewidth=1.5))

@@ -1,4 +1,4 @@
-"""A model's maps on a test set: figures by any protocol, and files that other tools score."""
+"""A model's maps on a test set: metrics by any protocol, and files that other tools score."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from .predict import HeldOutScenes, Prediction, resolution
 def score(
     held_out: HeldOutScenes, prediction: Prediction, protocol: Protocol, *, chance: bool = True, seed: int = 0
 ) -> LocalizationResult:
-    """Figures by ``protocol``, by class and size too, beside the chance levels at the maps' resolution.
+    """Metrics by ``protocol``, by class and size too, beside the chance levels at the maps' resolution.
 
     A protocol that inverts maps gets them negated, since ours are high where it sounds.
     """
-    boxes, options = held_out.test.boxes, {"task": held_out.task, "frames": held_out.frames}
+    boxes, options = held_out.test.boxes, {"task": held_out.task, "layout": held_out.layout}
     clips, scenes = held_out.test.clips, held_out.test.scenes
     names = sorted({name for clip in clips for name in clip.classes})
     classes = [[names.index(name) for clip in scene for name in clips[clip].classes] for scene in scenes]

@@ -1,4 +1,4 @@
-"""Heat over a picture: colours from blue to red, the more opaque the higher."""
+"""Heat over a picture: colors from blue to red, the more opaque the higher."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor
 STRONGEST = 0.7  # opacity of the highest heat
 _LEVELS = np.arange(256)
 _OPACITY = np.round(256 * STRONGEST * _LEVELS / 255).astype(np.uint16)
-_COLOURS = np.round(255 * matplotlib.colormaps["turbo"](_LEVELS)[:, :3]).astype(np.uint16)
+_COLORS = np.round(255 * matplotlib.colormaps["turbo"](_LEVELS)[:, :3]).astype(np.uint16)
 
 
 def scaled(heat: Tensor, low: float, high: float) -> Tensor:
@@ -24,4 +24,4 @@ def paint(picture: np.ndarray, heat: Tensor) -> np.ndarray:
     fine = F.interpolate(heat[None, None].float(), size=picture.shape[:2], mode="bicubic")[0, 0]
     level = fine.clamp(0, 1).mul(255).round().byte().numpy()
     opacity = _OPACITY[level][..., None]
-    return ((picture * (256 - opacity) + _COLOURS[level] * opacity) >> 8).astype(np.uint8)
+    return ((picture * (256 - opacity) + _COLORS[level] * opacity) >> 8).astype(np.uint8)

@@ -44,7 +44,7 @@ def as_waveform(samples: np.ndarray) -> Tensor:
 
 
 def read_sound(path: Path) -> np.ndarray:
-    """The centre 3 s of a sound as (48000,) int16, 16 kHz mono; a shorter one is repeated, as in training.
+    """The center 3 s of a sound as (48000,) int16, 16 kHz mono; a shorter one is repeated, as in training.
 
     Raises:
         FileNotFoundError: if there is no such file.

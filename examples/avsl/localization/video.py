@@ -84,7 +84,7 @@ def draw(path: Path, out: Path, watched: Watched) -> None:
             rate = _rate(stream)
             sink = target.add_stream("libx264", rate=rate, options={"crf": "18", "preset": "veryfast"})
             sink.width, sink.height = watched.width, watched.height
-            # halved colours need even sides
+            # halved colors need even sides
             sink.pix_fmt = "yuv444p" if watched.width % 2 or watched.height % 2 else "yuv420p"
             sink.codec_context.time_base = stream.time_base
             if _is_bt709(stream):
@@ -153,7 +153,7 @@ def _video_stream(container: av.container.InputContainer, path: Path) -> av.Vide
 
 
 def _is_bt709(stream: av.VideoStream) -> bool:
-    """Whether the colours are those of most videos in high definition; of others, a player guesses as before."""
+    """Whether the colors are those of most videos in high definition; of others, a player guesses as before."""
     return bool(stream.codec_context.colorspace == BT709)
 
 

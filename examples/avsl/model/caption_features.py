@@ -117,7 +117,7 @@ class CaptionTable(NamedTuple):
 
 
 class TextProjection(nn.Module):
-    """Centring and whitening of caption features: y = (x − mean) V / sqrt(λ + shrinkage · mean λ), (…, D) → (…, C).
+    """Centering and whitening of caption features: y = (x − mean) V / sqrt(λ + shrinkage · mean λ), (…, D) → (…, C).
 
     Captions of one dataset differ little (pairwise cosine 0.8 to 0.9), so that τ would exclude nearly every negative;
     mean and covariance are those of the training captions. V holds the C leading eigenvectors.

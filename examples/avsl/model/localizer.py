@@ -27,7 +27,7 @@ from .encoders import build_encoders, parameter_groups
 
 
 class Localizer(L.LightningModule):
-    """Localises what sounds. Captions are needed for training only.
+    """Localizes what sounds. Captions are needed for training only.
 
     Args:
         config: fields of :class:`~avsl.config.Config` as a plain dict, kept in the checkpoint.
@@ -113,7 +113,7 @@ class Localizer(L.LightningModule):
         if c.schedule == "constant":
             return optimizer
         schedule = torch.optim.lr_scheduler.OneCycleLR(
-            optimizer, [g["lr"] for g in groups], total_steps=self.trainer.datamodule.optimiser_steps()
+            optimizer, [g["lr"] for g in groups], total_steps=self.trainer.datamodule.optimizer_steps()
         )
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 

@@ -22,7 +22,7 @@ class Line(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class SplitList:
-    """A list of the training folder. ``test``: figures on a part of it are not comparable."""
+    """A list of the training folder. ``test``: metrics on a part of it are not comparable."""
 
     name: str
     lines: tuple[Line, ...]

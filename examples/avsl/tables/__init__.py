@@ -1,1 +1,1 @@
-"""The paper's tables: which runs they need, the paper's figures, and ours beside them."""
+"""The paper's tables: which runs they need, the paper's metrics, and ours beside them."""

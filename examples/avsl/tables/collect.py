@@ -10,18 +10,18 @@ from .runs import Run
 from .specification import Row, Table, TestSet
 from .statistics import Estimate
 
-#: Figures beside the paper's, where the data allow them: pairs with the higher map on the sounding object.
+#: Metrics beside the paper's, where the data allow them: pairs with the higher map on the sounding object.
 BESIDE = ("> silent", "> twin")
 #: Of a run rather than of a set: see ``evaluation.collapse``.
 COLLAPSE = "deviation of reference maps"
-LEVELS = ("untrained", "centred Gaussian", "whole frame", "random maps")
+LEVELS = ("untrained", "centered Gaussian", "whole frame", "random maps")
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One figure of one row on one set: the paper's, and ours by seed."""
+    """One metric of one row on one set: the paper's, and ours by seed."""
 
-    figure: str
+    metric: str
     paper: float | None
     values: dict[int, float]
 
@@ -36,7 +36,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class Line:
-    """One row of the finished table: a cell for each figure of each set."""
+    """One row of the finished table: a cell for each metric of each set."""
 
     name: str
     cells: dict[str, tuple[Cell, ...]]
@@ -53,13 +53,13 @@ class Result:
     levels: tuple[Line, ...]
 
     def differences(self, test_set: TestSet) -> list[tuple[str, list[tuple[str, Estimate | None]]]]:
-        """Each row minus the first, seed by seed: name, and for every figure the mean difference."""
+        """Each row minus the first, seed by seed: name, and for every metric the mean difference."""
         first, *rest = (line for line in self.lines if any(c.values for c in line.cells[test_set.name]))
         return [
             (
                 line.name,
                 [
-                    (cell.figure, cell.minus(base))
+                    (cell.metric, cell.minus(base))
                     for cell, base in zip(line.cells[test_set.name], first.cells[test_set.name], strict=True)
                 ],
             )
@@ -71,13 +71,13 @@ class Result:
         of = {line.name: line.cells[test_set.name] for line in self.lines}
         found = []
         for contrast in self.table.contrasts:
-            figures = []
+            metrics = []
             for i, cell in enumerate(self.lines[0].cells[test_set.name]):
                 pairs = [(of[with_it][i].values, of[without][i].values) for with_it, without in contrast.pairs]
                 seeds = set.intersection(*(set(values) for pair in pairs for values in pair))
                 means = [sum(a[seed] - b[seed] for a, b in pairs) / len(pairs) for seed in sorted(seeds)]
-                figures.append((cell.figure, Estimate.of(means)))
-            found.append((contrast.name, figures))
+                metrics.append((cell.metric, Estimate.of(means)))
+            found.append((contrast.name, metrics))
         return found
 
 
@@ -104,9 +104,9 @@ def collect(table: Table, sets: Sequence[TestSet], runs: dict[tuple[Row, TestSet
 
 
 def _cells(test_set: TestSet, paper: Sequence[float | None], found: dict[int, dict[str, float]]) -> tuple[Cell, ...]:
-    printed = dict(zip(test_set.figures, paper, strict=True))
+    printed = dict(zip(test_set.metrics, paper, strict=True))
     cells = []
-    for name in (*test_set.figures, *BESIDE, COLLAPSE):
+    for name in (*test_set.metrics, *BESIDE, COLLAPSE):
         key = name if name == COLLAPSE else f"{test_set.subset} {name}"
         cells.append(Cell(name, printed.get(name), {seed: f[key] for seed, f in found.items() if key in f}))
     return tuple(cells)

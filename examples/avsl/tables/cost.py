@@ -33,15 +33,15 @@ def measure_cost(model: Localizer, training: TrainingScenes, held_out: HeldOutSc
         for batch in itertools.islice(training.train_dataloader(), 4)
     ]
     model.train()
-    optimiser = torch.optim.Adam([p for p in model.parameters() if p.requires_grad], config.rate)
+    optimizer = torch.optim.Adam([p for p in model.parameters() if p.requires_grad], config.rate)
     if cuda:
         torch.cuda.reset_peak_memory_stats(model.device)
     seconds = []
     for step in range(WARM_UP + STEPS):
         start = time.perf_counter()
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         model.loss(batches[step % len(batches)]).total.backward()
-        optimiser.step()
+        optimizer.step()
         if cuda:
             torch.cuda.synchronize(model.device)
         seconds.append(time.perf_counter() - start)

@@ -80,7 +80,7 @@ class Run:
 
     @property
     def complete(self) -> bool:
-        """Whether its figures are there."""
+        """Whether its metrics are there."""
         return self.metrics.is_file()
 
     @property

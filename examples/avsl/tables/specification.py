@@ -8,7 +8,7 @@ from typing import Any
 from ..config import CONFIGS
 from ..yaml_files import read_yaml
 
-Figures = tuple[float | None, ...]
+Metrics = tuple[float | None, ...]
 SINGLE, MIXTURES = ("AP", "IoU@0.5", "AUC"), ("CAP", "CIoU@0.3", "AUC")
 
 
@@ -25,8 +25,8 @@ class TestSet:
     subsets: tuple[str, ...]
 
     @property
-    def figures(self) -> tuple[str, ...]:
-        """Names of the paper's figures."""
+    def metrics(self) -> tuple[str, ...]:
+        """Names of the paper's metrics."""
         return SINGLE if self.subset in ("solo", "single") else MIXTURES
 
 
@@ -44,7 +44,7 @@ SETS = {
 
 @dataclass(frozen=True)
 class Row:
-    """A method: its configuration where it is ours to run, and the paper's figures for each of the table's sets.
+    """A method: its configuration where it is ours to run, and the paper's metrics for each of the table's sets.
 
     ``data`` says on what it is run: "real" (it needs pretrained weights, which composed data are not for), "composed",
     or "any".
@@ -52,7 +52,7 @@ class Row:
 
     name: str
     config: str | None
-    paper: tuple[Figures, ...]
+    paper: tuple[Metrics, ...]
     data: str = "any"
 
 
@@ -74,7 +74,7 @@ class Table:
         sets: the paper's test sets.
         also: sets that the paper does not report, on which the rows are told apart too.
         rows: to be run.
-        others: the paper's figures for other methods.
+        others: the paper's metrics for other methods.
         axis: what the rows vary, if they can be plotted along it.
         contrasts: what is told about pairs of rows.
     """
@@ -88,10 +88,10 @@ class Table:
     axis: str | None
     contrasts: tuple[Contrast, ...]
 
-    def paper(self, row: Row, test_set: TestSet) -> Figures:
-        """The paper's figures of ``row``; None where it has none."""
+    def paper(self, row: Row, test_set: TestSet) -> Metrics:
+        """The paper's metrics of ``row``; None where it has none."""
         if test_set not in self.sets or not row.paper:
-            return (None,) * len(test_set.figures)
+            return (None,) * len(test_set.metrics)
         return row.paper[self.sets.index(test_set)]
 
 
@@ -122,5 +122,5 @@ def read_table(number: int) -> Table:
 
 
 def _row(values: dict[str, Any]) -> Row:
-    paper = tuple(tuple(figures) for figures in values.get("paper", ()))
+    paper = tuple(tuple(metrics) for metrics in values.get("paper", ()))
     return Row(values["name"], values.get("config"), paper, values.get("data", "any"))

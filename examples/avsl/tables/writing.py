@@ -39,7 +39,7 @@ def markdown(result: Result, note: str) -> str:
         most = max(len(c.values) for line in result.lines for c in line.cells[s.name])
         differences = result.differences(s) if most > 1 else []
         if differences:
-            names = [c.figure for c in result.lines[0].cells[s.name] if c.values]
+            names = [c.metric for c in result.lines[0].cells[s.name] if c.values]
             title = f"Difference from “{result.lines[0].name}”, seed by seed (bold: the interval leaves out 0):"
             parts.append(_differences(title, names, differences))
             if result.table.contrasts:
@@ -49,22 +49,22 @@ def markdown(result: Result, note: str) -> str:
 
 
 def _differences(
-    title: str, figures: Sequence[str], rows: Sequence[tuple[str, Sequence[tuple[str, Estimate | None]]]]
+    title: str, metrics: Sequence[str], rows: Sequence[tuple[str, Sequence[tuple[str, Estimate | None]]]]
 ) -> str:
-    lines = [[name, *(_difference(dict(cells).get(figure)) for figure in figures)] for name, cells in rows]
-    return f"\n{title}\n\n{_pipes([['points', *figures], *lines])}"
+    lines = [[name, *(_difference(dict(cells).get(metric)) for metric in metrics)] for name, cells in rows]
+    return f"\n{title}\n\n{_pipes([['points', *metrics], *lines])}"
 
 
 def _grid(result: Result, test_set: TestSet) -> tuple[list[str], list[list[str]]]:
     lines = (*result.lines, *result.others, *result.levels)
     cells = [line.cells[test_set.name] for line in lines]
-    figures = [c.figure for c in cells[0]]
+    metrics = [c.metric for c in cells[0]]
     columns = []
-    for i, figure in enumerate(figures):
+    for i, metric in enumerate(metrics):
         if any(row[i].paper is not None for row in cells):
-            columns.append((f"{figure}, paper", [_number(row[i].paper) for row in cells]))
+            columns.append((f"{metric}, paper", [_number(row[i].paper) for row in cells]))
         if any(row[i].values for row in cells):
-            columns.append((figure, ["" if row[i].ours is None else str(row[i].ours) for row in cells]))
+            columns.append((metric, ["" if row[i].ours is None else str(row[i].ours) for row in cells]))
     header = [result.table.axis or "", *(name for name, _ in columns)]
     most = max(len(c.values) for row in cells for c in row)
     rows = [[_named(line, test_set, most), *(column[i] for _, column in columns)] for i, line in enumerate(lines)]
@@ -95,15 +95,15 @@ def _pipes(rows: Sequence[Sequence[str]]) -> str:
 
 
 def as_csv(result: Result) -> str:
-    """One line a figure, with the value of every seed."""
+    """One line a metric, with the value of every seed."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(["table", "set", "row", "figure", "paper", "mean", "ci95", "seeds", "values"])
+    writer.writerow(["table", "set", "row", "metric", "paper", "mean", "ci95", "seeds", "values"])
     for line in (*result.lines, *result.others, *result.levels):
         for s in result.sets:
             for cell in line.cells[s.name]:
                 if cell.paper is not None or cell.values:
-                    writer.writerow([result.table.number, s.name, line.name, cell.figure, *_columns(cell)])
+                    writer.writerow([result.table.number, s.name, line.name, cell.metric, *_columns(cell)])
     return out.getvalue()
 
 
@@ -145,12 +145,12 @@ def latex(result: Result, note: str) -> str:
 
 
 def plot(result: Result, path: Path) -> None:
-    """A panel for each set: our figures over the rows with their intervals, the paper's dashed, chance dotted."""
+    """A panel for each set: our metrics over the rows with their intervals, the paper's dashed, chance dotted."""
     figure, axes = plt.subplots(
         1, len(result.sets), figsize=(5.2 * len(result.sets), 4), squeeze=False, layout="constrained"
     )
     for axis, s in zip(axes[0], result.sets, strict=True):
-        for i, name in enumerate(s.figures):
+        for i, name in enumerate(s.metrics):
             _curve(axis, [line.cells[s.name][i] for line in result.lines], f"C{i}", name)
             chance = _best([line.cells[s.name][i] for line in result.levels[1:]])
             if chance is not None:
@@ -166,18 +166,16 @@ def plot(result: Result, path: Path) -> None:
     plt.close(figure)
 
 
-def _curve(axis: plt.Axes, cells: Sequence[Cell], colour: str, name: str) -> None:
+def _curve(axis: plt.Axes, cells: Sequence[Cell], color: str, name: str) -> None:
     ours = [(i, c.ours) for i, c in enumerate(cells) if c.ours is not None]
     if ours:
         heights = [0.0 if math.isnan(e.half_width) else e.half_width for _, e in ours]
         axis.errorbar(
-            [i for i, _ in ours], [e.mean for _, e in ours], heights, color=colour, marker="o", capsize=3, label=name
+            [i for i, _ in ours], [e.mean for _, e in ours], heights, color=color, marker="o", capsize=3, label=name
         )
     paper = [(i, c.paper) for i, c in enumerate(cells) if c.paper is not None]
     if paper:
-        axis.plot(
-            *zip(*paper, strict=True), color=colour, linestyle="--", marker="x", alpha=0.5, label=f"{name}, paper"
-        )
+        axis.plot(*zip(*paper, strict=True), color=color, linestyle="--", marker="x", alpha=0.5, label=f"{name}, paper")
 
 
 def _best(cells: Sequence[Cell]) -> float | None:

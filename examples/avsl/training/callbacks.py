@@ -36,7 +36,7 @@ class KeepLast(Checkpoint):
                 logger.save()
         if trainer.is_global_zero:
             with written_aside(self.path) as aside:
-                trainer.save_checkpoint(aside, weights_only=False)  # with the optimiser
+                trainer.save_checkpoint(aside, weights_only=False)  # with the optimizer
         else:
             trainer.save_checkpoint(self.path, weights_only=False)  # takes part and writes nothing
 

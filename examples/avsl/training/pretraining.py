@@ -90,8 +90,8 @@ def pretrain(
     """
     device = next(encoder.parameters()).device
     targets = F.normalize(features.to(device), dim=1)
-    optimiser = torch.optim.AdamW(encoder.parameters(), lr=rate, weight_decay=0.02)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, rate, total_steps=steps)
+    optimizer = torch.optim.AdamW(encoder.parameters(), lr=rate, weight_decay=0.02)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rate, total_steps=steps)
     losses = []
     encoder.train()
     for _ in tqdm(range(steps), desc="pretraining on crops", unit="step"):
@@ -102,9 +102,9 @@ def pretrain(
         # Mean of unit vectors, not unit vector of the mean: every pixel has to point to the caption, as maps need it.
         pooled = F.normalize(encoder(frames), dim=1).mean((2, 3))
         loss = F.cross_entropy(pooled @ targets.T / TEMPERATURE, labels[chosen].to(device))
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         loss.backward()
-        optimiser.step()
+        optimizer.step()
         schedule.step()
         losses.append(loss.item())
     return losses

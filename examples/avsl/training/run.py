@@ -29,7 +29,7 @@ from ..data.loading import TrainingScenes
 from ..data.music import MusicFolder
 from ..data.quality import with_quality
 from ..data.vggsound import VggsoundFolder
-from ..evaluation.predict import Figures, HeldOutScenes, chance, collapse, load_held_out, predict, resolution, score
+from ..evaluation.predict import HeldOutScenes, Metrics, chance, collapse, load_held_out, predict, resolution, score
 from ..evaluation.report import draw_sheet, rich_table, write_report
 from ..files import read_json, write_json, write_text, written_aside
 from ..model.caption_features import CaptionTable, encode_captions
@@ -90,7 +90,7 @@ def main(arguments: Sequence[str] | None = None, dataset: str = "music") -> int:
     return exit_status(job)
 
 
-def run(options: argparse.Namespace, console: Console) -> dict[str, Figures]:
+def run(options: argparse.Namespace, console: Console) -> dict[str, Metrics]:
     """All steps; returns the rows of the printed table, or nothing in processes that only help training."""
     clock = _Clock()
     config = Config.load(options.config, given_options(options))
@@ -99,7 +99,7 @@ def run(options: argparse.Namespace, console: Console) -> dict[str, Figures]:
     directory = options.runs / (options.name or _default_name(options, config))
     with _claimed(directory, config, folder.root):
         if (directory / "metrics.json").is_file():
-            rows: dict[str, Figures] = read_json(directory / "metrics.json", "percent")
+            rows: dict[str, Metrics] = read_json(directory / "metrics.json", "percent")
             note = "complete; delete it or choose another --name to run again"
             console.print(rich_table(rows, f"{directory} ({note})"))
             return rows
@@ -108,7 +108,7 @@ def run(options: argparse.Namespace, console: Console) -> dict[str, Figures]:
         tests = [load_held_out(folder, subset, config.image_size) for subset in config.subsets]
         if rank_zero_only.rank == 0:
             model.to("cuda" if torch.cuda.is_available() and config.accelerator != "cpu" else "cpu")
-            untrained = _untrained_figures(directory / "untrained.json", model, tests, config)
+            untrained = _untrained_metrics(directory / "untrained.json", model, tests, config)
         _fit(model, training, directory, config)
         clock.lap("training")
         if rank_zero_only.rank != 0:
@@ -271,13 +271,13 @@ def _fit(model: Localizer, data: TrainingScenes, directory: Path, config: Config
     model.to(trainer.strategy.root_device)
 
 
-def _merge(parts: Sequence[Figures]) -> Figures:
+def _merge(parts: Sequence[Metrics]) -> Metrics:
     return {name: value for part in parts for name, value in part.items()}
 
 
-def _untrained_figures(path: Path, model: Localizer, tests: Sequence[HeldOutScenes], config: Config) -> Figures:
-    """Figures before training, kept so that a resumed run need not compute them again."""
+def _untrained_metrics(path: Path, model: Localizer, tests: Sequence[HeldOutScenes], config: Config) -> Metrics:
+    """Metrics before training, kept so that a resumed run need not compute them again."""
     if not path.is_file():
         write_json(path, _merge([score(test, predict(model, test, workers=config.workers)) for test in tests]))
-    figures: Figures = read_json(path)
-    return figures
+    metrics: Metrics = read_json(path)
+    return metrics

@@ -17,7 +17,7 @@ from sslosses.metrics._pipeline.targets import Boxes as BoxTargets
 from sslosses.metrics._pipeline.targets import Masks, boxes_of
 from sslosses.metrics.functional._inputs import check_maps, check_values
 
-FRAMES = ("one", "stacked", "side-by-side")
+LAYOUTS = ("one", "stacked", "side-by-side")
 MOST_SOURCES = 53  # which of them have an empty truth is kept as the bits of a float64
 _MOST_CLASS = 2**53  # class ids are kept as float64
 #: The boxes of a source: rows xmin, ymin, xmax, ymax as fractions of the frame.
@@ -63,7 +63,7 @@ def batches(
     extras: dict[str, Any],
     *,
     size: int,
-    frames: str,
+    layout: str,
     most_sources: int | None,
 ) -> list[Samples]:
     """Check the arguments of an update and bring them into as few batches as their shapes allow."""
@@ -96,7 +96,7 @@ def batches(
         groups = [_batch(torch.arange(len(maps)), maps, valid, truths, False, extras)] if len(maps) else []
     else:
         groups = _grouped(maps, truths, valid, extras)
-    return [_checked(group, size, frames, most_sources) for group in groups]
+    return [_checked(group, size, layout, most_sources) for group in groups]
 
 
 def _grouped(
@@ -235,7 +235,7 @@ def _row(name: str, given: Any, dtype: torch.dtype) -> Tensor:
     return row.to(dtype)
 
 
-def _checked(group: Samples, size: int, frames: str, most_sources: int | None) -> Samples:
+def _checked(group: Samples, size: int, layout: str, most_sources: int | None) -> Samples:
     (maps,) = at_least_float32(group.maps)
     valid, truths = group.valid, group.truths
     frame = truths.shape[-2:] == (size, size) or group.boxed
@@ -250,11 +250,11 @@ def _checked(group: Samples, size: int, frames: str, most_sources: int | None) -
         raise ValueError(f"Expected at most {most_sources} source(s) a sample for this task, but got {sources}")
     if sources > MOST_SOURCES:
         raise ValueError(f"Expected at most {MOST_SOURCES} sources a sample, but got {sources}")
-    axis = {"stacked": -2, "side-by-side": -1}.get(frames)
+    axis = {"stacked": -2, "side-by-side": -1}.get(layout)
     if maps.shape[1] and (0 in maps.shape[-2:] or (axis and maps.shape[axis] % sources)):
-        layout = {"one": "(M, h, w)", "stacked": f"(M, {sources}·h, w)", "side-by-side": f"(M, h, {sources}·w)"}[frames]
+        shape = {"one": "(M, h, w)", "stacked": f"(M, {sources}·h, w)", "side-by-side": f"(M, h, {sources}·w)"}[layout]
         raise ValueError(
-            f"Expected the maps of a sample of {sources} source(s) to have shape {layout} with frames={frames!r}, "
+            f"Expected the maps of a sample of {sources} source(s) to have shape {shape} with layout={layout!r}, "
             f"but got {tuple(maps.shape[1:])}"
         )
     for name, values in (("maps", maps[valid]), ("priors", group.priors), ("confidences", group.confidences)):

@@ -42,7 +42,7 @@ class Scores(NamedTuple):
 class Canvases(NamedTuple):
     """Maps on the evaluation frames: F canvases a map, one for all sources or one for each."""
 
-    scores: Tensor  # (B, M, F, H, W), in the order of the pixels; normalised where the protocol needs the values
+    scores: Tensor  # (B, M, F, H, W), in the order of the pixels; normalized where the protocol needs the values
     binary: Tensor  # (B, M, F, H, W), of 0 and 1, dtype of the scores
     confidence: Tensor  # (B, M, F)
 
@@ -50,9 +50,9 @@ class Canvases(NamedTuple):
 class Scorer:
     """The steps from maps to scores; a subclass may replace what a map becomes."""
 
-    def __init__(self, protocol: Protocol, task: str, frames: str, kinds: set[str]) -> None:
-        """Keep the rules; ``kinds`` are those of the figures wanted, see ``parse_figure``."""
-        self.protocol, self.frames, self.kinds = protocol, frames, kinds
+    def __init__(self, protocol: Protocol, task: str, layout: str, kinds: set[str]) -> None:
+        """Keep the rules; ``kinds`` are those of the metrics wanted, see ``parse_metric``."""
+        self.protocol, self.layout, self.kinds = protocol, layout, kinds
         self.add_boxes = protocol.add_boxes and task == "mixtures"
 
     def score(self, samples: Samples) -> Scores:
@@ -62,14 +62,14 @@ class Scorer:
         maps, valid = samples.maps, samples.valid
         if self.protocol.assignment == "one per frame":
             maps, valid = maps.sum(1, keepdim=True), valid.any(1, keepdim=True)
-            if self.frames == "one" and targets.sources > 1:
+            if self.layout == "one" and targets.sources > 1:
                 targets = targets.union()
         area = targets.total.double() / self.protocol.size**2
         if samples.maps.shape[1] == 0:
             none = torch.zeros_like(area)
             return Scores(none, none, none, none, area, empty, none[:, 0])
-        if self.frames != "one" and self.protocol.canvas == "whole map":
-            targets = targets.spread(-2 if self.frames == "stacked" else -1)
+        if self.layout != "one" and self.protocol.canvas == "whole map":
+            targets = targets.spread(-2 if self.layout == "stacked" else -1)
         canvases = self.canvases(maps, targets.sources, samples.priors)
         owner, sums = self._assign(samples, canvases, targets, valid)
         picked = owner.clamp(min=0)
@@ -90,7 +90,7 @@ class Scorer:
         return Scores(ciou, precision, iou, torch.where(has, confidence, 0), area, empty, summed)
 
     def canvases(self, maps: Tensor, sources: int, priors: Tensor | None) -> Canvases:
-        """Maps resized as a whole, split into canvases, normalised and binarised."""
+        """Maps resized as a whole, split into canvases, normalized and binarized."""
         rules = self.protocol
         split = self._split(self._resize(maps, sources), sources)
         confidence = torch.zeros(split.shape[:3], device=split.device)
@@ -126,15 +126,15 @@ class Scorer:
         size = self.protocol.size
         wanted = {"one": (size, size), "stacked": (sources * size, size), "side-by-side": (size, sources * size)}
         if self.protocol.upsampling == "bicubic":
-            return resize_bicubic(maps, wanted[self.frames])
+            return resize_bicubic(maps, wanted[self.layout])
         aligned = self.protocol.upsampling == "bilinear, aligned corners"
-        return resize_bilinear(maps, wanted[self.frames], align_corners=aligned)
+        return resize_bilinear(maps, wanted[self.layout], align_corners=aligned)
 
     def _split(self, resized: Tensor, sources: int) -> Tensor:
         size = self.protocol.size
-        if self.frames == "one" or self.protocol.canvas == "whole map":
+        if self.layout == "one" or self.protocol.canvas == "whole map":
             return resized.unsqueeze(2)
-        if self.frames == "stacked":
+        if self.layout == "stacked":
             return resized.reshape(*resized.shape[:2], sources, size, size)
         return resized.reshape(*resized.shape[:2], size, sources, size).transpose(2, 3)
 
@@ -178,7 +178,7 @@ class Scorer:
         return swapped_average_precision(_pick(canvases.binary, picked), targets.maps).double()
 
     def _summed(self, samples: Samples, canvases: Canvases, targets: Masks | Boxes) -> Tensor:
-        """Pixel AP of the summed map, binarised per canvas, against all sources together, (B,)."""
+        """Pixel AP of the summed map, binarized per canvas, against all sources together, (B,)."""
         sources = targets.sources
         if samples.maps.shape[1] > 1:
             canvases = self.canvases(samples.maps.sum(1, keepdim=True), sources, samples.priors)

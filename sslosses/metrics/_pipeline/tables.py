@@ -1,4 +1,4 @@
-"""Figures out of the tables that a metric keeps: a row an entry, a row a sample."""
+"""Metrics out of the tables that a metric keeps: a row an entry, a row a sample."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from sslosses.metrics.functional import (
     detection_average_precision,
     detection_f1,
 )
-from sslosses.metrics.protocols import parse_figure
+from sslosses.metrics.protocols import parse_metric
 
 #: Columns of the entries' table; the source is -1 for a map beyond the number of sources, the class -1 if unknown.
 SOURCE, CIOU, PRECISION, IOU, CONFIDENCE, AREA, CLASS = range(7)
@@ -21,18 +21,18 @@ ENTRIES, FOUND, SOURCES, SUMMED, EMPTY = range(5)
 SIZES = {"small": 32**2 / 224**2, "medium": 96**2 / 224**2, "large": 144**2 / 224**2, "huge": float("inf")}
 
 
-def figures_of(names: tuple[str, ...], entries: Tensor, samples: Tensor, average_positions: bool) -> dict[str, Tensor]:
-    """The named figures as 0-d float64 tensors, NaN where there is nothing to average."""
+def metrics_of(names: tuple[str, ...], entries: Tensor, samples: Tensor, average_positions: bool) -> dict[str, Tensor]:
+    """The named metrics as 0-d float64 tensors, NaN where there is nothing to average."""
     if average_positions:
         positions = sorted({p for p in entries[:, SOURCE].tolist() if p >= 0})
         parts = [entries[entries[:, SOURCE] == p] for p in positions] or [entries]
     else:
         parts = [entries]
-    return {name: torch.stack([_figure(name, part, samples) for part in parts]).mean() for name in names}
+    return {name: torch.stack([_metric(name, part, samples) for part in parts]).mean() for name in names}
 
 
-def _figure(name: str, entries: Tensor, samples: Tensor) -> Tensor:
-    kind, threshold = parse_figure(name)
+def _metric(name: str, entries: Tensor, samples: Tensor) -> Tensor:
+    kind, threshold = parse_metric(name)
     ciou = entries[:, CIOU]
     if kind in ("AP", "CIoU", "IoU"):
         return entries[:, {"AP": PRECISION, "CIoU": CIOU, "IoU": IOU}[kind]].mean()
@@ -53,7 +53,7 @@ def _figure(name: str, entries: Tensor, samples: Tensor) -> Tensor:
 
 
 def counts_of(entries: Tensor, samples: Tensor) -> dict[str, Tensor]:
-    """What the figures are over, as 0-d int64 tensors."""
+    """What the metrics are over, as 0-d int64 tensors."""
     empty = torch.zeros(len(samples), dtype=torch.int64, device=samples.device)
     for j in range(int(samples[:, SOURCES].max()) if len(samples) else 0):
         empty += (samples[:, EMPTY].long() >> j) & 1

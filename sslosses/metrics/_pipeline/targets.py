@@ -1,4 +1,4 @@
-"""Truths on their canvases: the sums over pixels that figures are made of, and masks where a figure needs them."""
+"""Truths on their canvases: the sums over pixels that metrics are made of, and masks where a metric needs them."""
 
 from __future__ import annotations
 

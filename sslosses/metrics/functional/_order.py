@@ -1,4 +1,4 @@
-"""Sorting and order statistics of many rows: NumPy's vectorised sort on the CPU, torch's elsewhere."""
+"""Sorting and order statistics of many rows: NumPy's vectorized sort on the CPU, torch's elsewhere."""
 
 from __future__ import annotations
 

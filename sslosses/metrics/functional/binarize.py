@@ -1,4 +1,4 @@
-"""Normalisation and binarisation of maps: by their extremes or a fixed range; at the median, a value or an area."""
+"""Normalization and binarization of maps: by their extremes or a fixed range; at the median, a value or an area."""
 
 from __future__ import annotations
 
@@ -111,7 +111,7 @@ def level_above_upper_median(maps: Tensor) -> Tensor:
 
 
 def binarize_above_upper_median(maps: Tensor) -> Tensor:
-    """Min-max normalise each map, then mark the pixels above its upper median, and those at its maximum.
+    """Min-max normalize each map, then mark the pixels above its upper median, and those at its maximum.
 
     At most half of the pixels are marked, fewer with ties at the median, unless more than half are at the maximum. None
     is in a constant map.
@@ -141,7 +141,7 @@ def binarize_above_upper_median(maps: Tensor) -> Tensor:
 
 
 def binarize_from_upper_median(maps: Tensor) -> Tensor:
-    """Min-max normalise each map, then mark the pixels from its upper median upwards.
+    """Min-max normalize each map, then mark the pixels from its upper median upwards.
 
     At least half of the pixels are marked, more with ties at the median, all in a constant map.
 
@@ -170,7 +170,7 @@ def binarize_from_upper_median(maps: Tensor) -> Tensor:
 
 
 def binarize_from_value(maps: Tensor, value: float) -> Tensor:
-    """Min-max normalise each map, then mark the pixels of at least ``value``.
+    """Min-max normalize each map, then mark the pixels of at least ``value``.
 
     Args:
         maps: (..., H, W), floating, finite.

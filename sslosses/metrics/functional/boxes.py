@@ -10,7 +10,7 @@ from sslosses.metrics.functional._inputs import check_side, check_values
 
 
 def boxes_to_truths(boxes: Tensor, size: int = 224, *, add: bool = False) -> Tensor:
-    """Rasterise the boxes of many sources, the truncating way of all published codes of this field.
+    """Rasterize the boxes of many sources, the truncating way of all published codes of this field.
 
     Each corner v becomes ``int(size * v)``, truncated and clipped to the frame, and the pixels ``[ymin:ymax,
     xmin:xmax]`` are set. A box that is empty or inverted after that sets none, and so does a row of NaN, which pads.

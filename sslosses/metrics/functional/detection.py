@@ -1,4 +1,4 @@
-"""Detection figures over confidence: a localization counts only where the model says that something sounds."""
+"""Detection metrics over confidence: a localization counts only where the model says that something sounds."""
 
 from __future__ import annotations
 

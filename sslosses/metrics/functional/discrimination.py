@@ -34,7 +34,7 @@ def silent_object_discrimination(
               [\bar m_i(\text{sounding}_i) > \bar m_i(\text{silent}_{ij})] + \tfrac12 [\ldots = \ldots]
 
     A map that knows nothing of sound, so prefers either object as often, scores 0.5. So does a constant map. Maps are
-    resized to the masks bilinearly with half-pixel centres. A pair with an empty mask is left out.
+    resized to the masks bilinearly with half-pixel centers. A pair with an empty mask is left out.
 
     Args:
         maps: the map of one sounding source a row, (B, h, w), floating, finite.

@@ -12,7 +12,7 @@ from sslosses.metrics.functional._inputs import check_maps, check_size, extremes
 
 
 def resize_bicubic(maps: Tensor, size: tuple[int, int]) -> Tensor:
-    """Resize maps by cubic convolution with a = −0.75 and half-pixel centres, as OpenCV's ``INTER_CUBIC`` does.
+    """Resize maps by cubic convolution with a = −0.75 and half-pixel centers, as OpenCV's ``INTER_CUBIC`` does.
 
     There is no anti-aliasing, and values can overshoot the range of the map. At the map's own size it is the identity,
     and a constant map stays exactly constant.
@@ -39,14 +39,14 @@ def resize_bicubic(maps: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def resize_bilinear(maps: Tensor, size: tuple[int, int], *, align_corners: bool = False) -> Tensor:
-    """Resize maps bilinearly, with half-pixel centres as OpenCV's ``INTER_LINEAR`` does, or with aligned corners.
+    """Resize maps bilinearly, with half-pixel centers as OpenCV's ``INTER_LINEAR`` does, or with aligned corners.
 
     There is no anti-aliasing. At the map's own size it is the identity, and a constant map stays exactly constant.
 
     Args:
         maps: (..., h, w), floating, finite.
         size: height and width wanted.
-        align_corners: whether the centres of the corner pixels stay in place, instead of the corners of the frame.
+        align_corners: whether the centers of the corner pixels stay in place, instead of the corners of the frame.
 
     Returns:
         ``(..., *size)``; half precision is computed and returned in float32.
@@ -89,16 +89,16 @@ def _weights(old: int, new: int, cubic: bool, align_corners: bool) -> Tensor:
     """Weights of the old pixels in each new one along an axis, (new, old), float64."""
     index = torch.arange(new, dtype=torch.float64)
     if align_corners:
-        centre = index * ((old - 1) / (new - 1) if new > 1 else 0.0)
+        center = index * ((old - 1) / (new - 1) if new > 1 else 0.0)
     else:
-        centre = (index + 0.5) * (old / new) - 0.5
+        center = (index + 0.5) * (old / new) - 0.5
         if not cubic:
-            centre = centre.clamp(min=0)
-    first = centre.floor()
+            center = center.clamp(min=0)
+    first = center.floor()
     weights = torch.zeros(new, old, dtype=torch.float64)
     for step in range(-1, 3) if cubic else range(2):
         tap = first + step
-        share = _cubic((centre - tap).abs()) if cubic else 1 - (centre - tap).abs()
+        share = _cubic((center - tap).abs()) if cubic else 1 - (center - tap).abs()
         # taps beyond the border repeat the border pixel
         weights.scatter_add_(1, tap.clamp(0, old - 1).long()[:, None], share[:, None])
     return weights

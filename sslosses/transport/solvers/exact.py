@@ -1,4 +1,4 @@
-"""POT's network simplex: the unregularised problem, ε = 0."""
+"""POT's network simplex: the unregularized problem, ε = 0."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """POT's log-domain Sinkhorn, one problem after the other or as a batch.
 
-POT minimises ⟨P, C⟩ + ε Σ P log P, without the reference measure abᵀ of our KL: its plan is ours, its value is not, and
+POT minimizes ⟨P, C⟩ + ε Σ P log P, without the reference measure abᵀ of our KL: its plan is ours, its value is not, and
 its dual variables are P = exp(u ⊕ v − C/ε), so u = f/ε + log a and v = g/ε + log b. We take nothing but u or v,
 −∞ where a marginal is 0, and finish with one half-step of our own.
 """

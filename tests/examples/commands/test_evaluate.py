@@ -1,4 +1,4 @@
-"""The command that evaluates: its figures are those of the maps that it leaves."""
+"""The command that evaluates: its metrics are those of the maps that it leaves."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def score_maps(maps: Path, annotations: Path, form: str, protocol: str, out: Pat
 def agree(ours: dict[str, Any], theirs: dict[str, Any]) -> None:
     assert ours.keys() == theirs.keys()
     for name, result in theirs.items():
-        assert ours[name]["figures"] == pytest.approx(result["figures"], abs=1e-6), name
+        assert ours[name]["metrics"] == pytest.approx(result["metrics"], abs=1e-6), name
         assert ours[name]["counts"] == result["counts"], name
         assert ours[name]["description"] == result["definition"]
         assert ours[name]["chance"] == {row: pytest.approx(levels) for row, levels in result["chance"].items()}
@@ -67,9 +67,9 @@ def test_music(run: Path, duets: Path, tmp_path: Path, sources: str, capsys: pyt
         result = found["protocols"]["noprior"]
         assert any("noprior AUC" in row and _cell(result, "AUC") in row for row in printed.splitlines())
         assert sum(part["entries"] for part in result["per_size"].values()) == 3 * (1 if subset == "solo" else 2)
-        assert (found["scenes"], found["frames"], found["resolution"]) == (3, "one", [8, 8])
+        assert (found["scenes"], found["layout"], found["resolution"]) == (3, "one", [8, 8])
     assert set(content["subsets"]["duet"]["protocols"]["noprior"]["per_class"]) == {"cello", "flute"}
-    # maps without figures of counting are of one source, or of a known number
+    # maps without metrics of counting are of one source, or of a known number
     counted = {subset: found.get("counting") for subset, found in content["subsets"].items()}
     maps = np.load(out / "maps" / "music-duet.npz")
     numbers = [len(maps[name]) for name in maps.files]
@@ -78,7 +78,7 @@ def test_music(run: Path, duets: Path, tmp_path: Path, sources: str, capsys: pyt
         assert max(numbers) <= 2
     else:
         assert max(numbers) > 2
-        accuracy = content["subsets"]["duet"]["protocols"]["noprior"]["figures"]["CountAcc"]
+        accuracy = content["subsets"]["duet"]["protocols"]["noprior"]["metrics"]["CountAcc"]
         found = {str(n): numbers.count(n) for n in sorted(set(numbers))}
         assert counted == {"solo": None, "duet": {"accuracy": pytest.approx(accuracy), "found": found}}
         assert f"Right number of sources: {100 * accuracy:.1f} %" in printed
@@ -100,7 +100,7 @@ def test_thresholds_of_the_identification(run: Path, duets: Path, tmp_path: Path
 
 
 def _cell(result: dict[str, Any], name: str) -> str:
-    return f"{100 * result['figures'][name]:.1f}"
+    return f"{100 * result['metrics'][name]:.1f}"
 
 
 @pytest.mark.usefixtures("no_sheet")
@@ -110,7 +110,7 @@ def test_vggsound(run: Path, vggsound: Path, tmp_path: Path, sources: str) -> No
     line = [str(run), "--dataset", "vggsound", "--data-root", str(vggsound), "--protocol", PROTOCOLS, "--no-chance"]
     assert main([*line, "--sources", sources, "--out", str(out)]) == 0
     subsets, lists = metrics(out)["subsets"], vggsound / "metadata"
-    assert {s: (f["scenes"], f["frames"], f["resolution"]) for s, f in subsets.items()} == {
+    assert {s: (f["scenes"], f["layout"], f["resolution"]) for s, f in subsets.items()} == {
         "single": (3, "one", [8, 8]),
         "duet": (3, "side-by-side", [8, 8]),
         "trio": (1, "side-by-side", [8, 8]),
@@ -222,7 +222,7 @@ def test_time_and_memory(
 
 
 def test_data_that_are_gone(run: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """Other scenes in their place would give figures of something else."""
+    """Other scenes in their place would give metrics of something else."""
     (run / "config.yaml").write_text(yaml.safe_dump(CONFIG.as_dict() | {"data": str(tmp_path / "MUSIC")}))
     assert main([str(run), "--data", str(tmp_path / "data"), "--out", str(tmp_path / "out")]) == 2
     assert f"Expected `data_root`, since the data of this run, {tmp_path / 'MUSIC'}, are not there" in caplog.text

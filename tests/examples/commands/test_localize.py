@@ -1,4 +1,4 @@
-"""The command that localises in a user's own pictures and videos."""
+"""The command that localizes in a user's own pictures and videos."""
 
 from __future__ import annotations
 

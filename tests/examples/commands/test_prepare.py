@@ -86,7 +86,7 @@ def test_music(source: Path, tmp_path: Path, media: Media, capsys: pytest.Captur
     assert report["reasons"] == {"no video": 2, "silent": 1, "too short": 1}
     assert report["missing_videos"] == [LOST]
     assert report["unusable"][names(DUET, 300)[0]]["reason"] == "too short"
-    assert "Incomplete: music_solo_test.csv. Figures on a part" in shown
+    assert "Incomplete: music_solo_test.csv. Metrics on a part" in shown
     assert "33.3" in shown
     assert f"python examples/generate_captions.py --model NAME --data-root {out}" in shown
     assert f"python examples/train_music.py --data-root {out}" in shown

@@ -17,21 +17,21 @@ from avsl.tables.specification import SETS, numbers, read_table
 from avsl.tables.statistics import Estimate
 from PIL import Image
 
-FIGURES = {"solo": ("AP", "IoU@0.5", "AUC"), "duet": ("CAP", "CIoU@0.3", "AUC")}
+METRICS = {"solo": ("AP", "IoU@0.5", "AUC"), "duet": ("CAP", "CIoU@0.3", "AUC")}
 
 
 @pytest.mark.parametrize("number", numbers())
 def test_every_row_is_a_configuration(number: int) -> None:
     table = read_table(number)
     for row in (*table.rows, *table.others):
-        assert all(len(figures) == 3 for figures in row.paper)
+        assert all(len(metrics) == 3 for metrics in row.paper)
         assert len(row.paper) in (0, len(table.sets))
         if row.config:
             Config.load(["composed", row.config], {})
     assert {name for c in table.contrasts for pair in c.pairs for name in pair} <= {row.name for row in table.rows}
 
 
-def test_figures_as_printed() -> None:
+def test_metrics_as_printed() -> None:
     losses = read_table(3)
     assert [losses.paper(row, SETS["VGGSound-Duet"]) for row in losses.rows[:4]] == [
         (28.8, 31.4, 26.2),
@@ -107,7 +107,7 @@ def test_a_users_folders(tmp_path: Path) -> None:
 
 def finish(run: Run, value: float) -> None:
     run.folder.mkdir(parents=True, exist_ok=True)
-    row = {f"{s} {f}": value for s, figures in FIGURES.items() for f in (*figures, "> silent", "> twin")}
+    row = {f"{s} {f}": value for s, metrics in METRICS.items() for f in (*metrics, "> silent", "> twin")}
     trained = row | {"deviation of reference maps": 5.0}
     rows = {"trained": trained} | {level: dict.fromkeys(row, 20.0) for level in LEVELS}
     (run.folder / "metrics.json").write_text(json.dumps({"percent": rows, "seconds": {"training": 1.0}}))
@@ -131,13 +131,13 @@ def test_what_is_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
     assert text in capsys.readouterr().out + "\n"
     half = 4.302652729911275 * 2 / math.sqrt(3)  # of 30, 32, 34
     assert f"| neither (tri-map) | 32.0 ± {half:.1f} |" in text
-    assert "| centred Gaussian | 20.0 ± 0.0 |" in text
+    assert "| centered Gaussian | 20.0 ± 0.0 |" in text
     # each row is the first plus a constant, but for OCA, whose distance grows with the seed
     assert "| ORI (and tri-map) | **+1.0 ± 0.0** |" in text
     assert "| OCA | **+2.5 ± 1.2** |" in text
     assert "| ORI (beside tri-map, OCA, both) | **+0.8 ± 0.4** |" in text  # 1, 1 − seed / 2 and 1
     with (tmp_path / "out" / "table3.csv").open() as lines:
-        rows = {(r["row"], r["figure"]): r for r in csv.DictReader(lines)}
+        rows = {(r["row"], r["metric"]): r for r in csv.DictReader(lines)}
     first = rows["neither (tri-map)", "CAP"]
     assert (first["set"], float(first["mean"]), first["seeds"]) == ("MUSIC-Duet", 32.0, "3")
     assert first["values"] == "0:30.000 1:32.000 2:34.000"

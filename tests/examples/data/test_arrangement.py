@@ -19,7 +19,7 @@ def twins(scene: Scene) -> list[tuple[SceneObject, SceneObject]]:
 
 
 def geometry(objects: list[SceneObject]) -> np.ndarray:
-    """Area and centre of every box."""
+    """Area and center of every box."""
     x, y, w, h = np.array([o.box for o in objects]).T
     return np.stack([w * h, x + w / 2, y + h / 2], axis=1)
 

@@ -1,4 +1,4 @@
-"""Drawn pictures, synthesised sounds and captions of scenes."""
+"""Drawn pictures, synthesized sounds and captions of scenes."""
 
 from __future__ import annotations
 
@@ -64,9 +64,9 @@ def test_training_and_test_hues_lie_in_disjoint_bins(held_out: bool) -> None:
     palette = Palette(np.random.default_rng(0), held_out)
     places = []
     for _ in range(400):
-        red, green, blue = palette.colour((0.0, 1.0), (1.0, 1.0), (1.0, 1.0))
+        red, green, blue = palette.color((0.0, 1.0), (1.0, 1.0), (1.0, 1.0))
         places.append(32 * colorsys.rgb_to_hsv(red / 255, green / 255, blue / 255)[0])
-    places = np.array([p for p in places if 0.05 < p % 1 < 0.95])  # 8-bit colours blur the bins' edges
+    places = np.array([p for p in places if 0.05 < p % 1 < 0.95])  # 8-bit colors blur the bins' edges
     assert set(places.astype(int)) == set(range(int(held_out), 32, 2))
 
 

@@ -22,8 +22,8 @@ def stamp(path: Path, text: str | None, *, size: int = 100, mode: str = "RGBA", 
     path.parent.mkdir(parents=True, exist_ok=True)
     y, x = np.mgrid[:size, :size] - (size - 1) / 2
     alpha = np.where(np.hypot(x, y) <= size / 2, 255, 0).astype(np.uint8)
-    colour = np.full((size, size, 3), (200, 60, 30), dtype=np.uint8)
-    pixels = np.pad(np.dstack([colour, alpha]), ((5, 5), (9, 9), (0, 0)))
+    color = np.full((size, size, 3), (200, 60, 30), dtype=np.uint8)
+    pixels = np.pad(np.dstack([color, alpha]), ((5, 5), (9, 9), (0, 0)))
     Image.fromarray(pixels, "RGBA").convert(mode).save(path)
     if text is not None:
         path.with_suffix(".txt").write_text(text, encoding="utf-8")

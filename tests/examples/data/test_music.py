@@ -148,7 +148,7 @@ def test_a_short_sound_is_repeated(music: Path) -> None:
     assert torch.equal(waveform, torch.from_numpy(np.tile(samples, 3)[:48_000]).float())
 
 
-def test_the_centre_of_a_long_sound_in_stereo(music: Path) -> None:
+def test_the_center_of_a_long_sound_in_stereo(music: Path) -> None:
     samples = np.arange(50_000).astype(np.int16)
     soundfile.write(music / "audio" / "a.wav", np.stack([samples, samples], axis=1), 16_000)
     waveform = scenes(music)[0].waveform * 32768

@@ -1,4 +1,4 @@
-"""Figures of known maps, and the files of a report."""
+"""Metrics of known maps, and the files of a report."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ def perfect(test: HeldOutScenes) -> Prediction:
 
 def test_loading(held_out: dict[str, HeldOutScenes]) -> None:
     solo, duet = held_out["solo"], held_out["duet"]
-    assert (solo.task, solo.sources, solo.frames) == ("single", 1, "one")
-    assert (duet.task, duet.sources, duet.frames) == ("mixtures", 2, "one")
+    assert (solo.task, solo.sources, solo.layout) == ("single", 1, "one")
+    assert (duet.task, duet.sources, duet.layout) == ("mixtures", 2, "one")
     (left,), (first, right) = masks(solo.test.boxes[0]), masks(duet.test.boxes[0])
     assert left[:, :84].all()
     assert not left[:, 84:].any()
@@ -53,7 +53,7 @@ def test_boxes_of_silent_objects_are_not_needed(music: Path) -> None:
 
 
 def test_perfect_maps(held_out: dict[str, HeldOutScenes]) -> None:
-    """The boxes are less than half of the frame, so upper-median binarisation gives them back."""
+    """The boxes are less than half of the frame, so upper-median binarization gives them back."""
     assert score(held_out["solo"], perfect(held_out["solo"])) == {
         "solo AP": 100,
         "solo IoU@0.5": 100,
@@ -62,25 +62,25 @@ def test_perfect_maps(held_out: dict[str, HeldOutScenes]) -> None:
         "solo > silent": 100,
         "solo > twin": 100,
     }
-    figures = score(held_out["duet"], perfect(held_out["duet"]))
-    assert [figures[f"duet {name}"] for name in ("CAP", "CIoU@0.3", "AUC")] == [100, 100, 100]
+    metrics = score(held_out["duet"], perfect(held_out["duet"]))
+    assert [metrics[f"duet {name}"] for name in ("CAP", "CIoU@0.3", "AUC")] == [100, 100, 100]
 
 
 def test_maps_on_the_silent_side(held_out: dict[str, HeldOutScenes]) -> None:
     solo = held_out["solo"]
     wrong = perfect(solo)
     wrong = wrong._replace(sound=wrong.sound.flip(2), maps=wrong.maps.flip(3))
-    figures = score(solo, wrong)
-    assert [figures[f"solo {name}"] for name in ("IoU@0.5", "> silent", "> twin")] == [0, 25, 0]  # the chair ties
-    assert figures["solo AP"] <= 50
+    metrics = score(solo, wrong)
+    assert [metrics[f"solo {name}"] for name in ("IoU@0.5", "> silent", "> twin")] == [0, 25, 0]  # the chair ties
+    assert metrics["solo AP"] <= 50
 
 
 def test_twins_are_counted_apart(held_out: dict[str, HeldOutScenes]) -> None:
     solo = held_out["solo"]
     prediction = perfect(solo)
     on_the_chair = prediction._replace(sound=prediction.sound + 2 * masks([[solo.silent[0].boxes[1]]])[0])
-    figures = score(solo, on_the_chair)
-    assert (figures["solo > silent"], figures["solo > twin"]) == (50, 100)
+    metrics = score(solo, on_the_chair)
+    assert (metrics["solo > silent"], metrics["solo > twin"]) == (50, 100)
 
 
 def test_mixed_up_and_missing_maps(held_out: dict[str, HeldOutScenes]) -> None:
@@ -113,16 +113,16 @@ def test_perfect_maps_of_frames_side_by_side(side_by_side: HeldOutScenes) -> Non
     second = torch.stack([torch.cat([right, nothing], 1), torch.cat([nothing, left], 1)])
     maps = torch.stack([first, second])
     perfect_ = Prediction(maps.amax(1), maps, torch.ones(2, 2, dtype=torch.bool))
-    figures = score(side_by_side, perfect_)
-    assert (side_by_side.task, side_by_side.frames) == ("mixtures", "side-by-side")
-    assert [figures[f"duet {n}"] for n in ("CAP", "CIoU@0.3", "AUC", "> silent", "> twin")] == [100] * 5
+    metrics = score(side_by_side, perfect_)
+    assert (side_by_side.task, side_by_side.layout) == ("mixtures", "side-by-side")
+    assert [metrics[f"duet {n}"] for n in ("CAP", "CIoU@0.3", "AUC", "> silent", "> twin")] == [100] * 5
     mirrored = perfect_._replace(sound=perfect_.sound.flip(2), maps=maps.flip(3))
     assert [score(side_by_side, mirrored)[f"duet {n}"] for n in ("> silent", "> twin")] == [100, 100]
     exchanged = perfect_._replace(sound=perfect_.sound.flip(0), maps=maps.flip(0))
     wrong = score(side_by_side, exchanged)
     assert [wrong[f"duet {n}"] for n in ("CIoU@0.3", "> silent", "> twin")] == [0, 0, 0]
     levels = chance(side_by_side, (7, 7))
-    assert levels["whole frame"]["duet > silent"] == levels["centred Gaussian"]["duet > twin"] == 50
+    assert levels["whole frame"]["duet > silent"] == levels["centered Gaussian"]["duet > twin"] == 50
 
 
 def test_a_sheet_of_frames_side_by_side(side_by_side: HeldOutScenes, tmp_path: Path) -> None:
@@ -136,14 +136,14 @@ def test_a_sheet_of_frames_side_by_side(side_by_side: HeldOutScenes, tmp_path: P
 def test_perfect_maps_are_ahead_of_chance(held_out: dict[str, HeldOutScenes], subset: str) -> None:
     test = held_out[subset]
     levels = chance(test, (7, 7))
-    assert set(levels) == {"centred Gaussian", "whole frame", "random maps"}
-    figures = score(test, perfect(test))
+    assert set(levels) == {"centered Gaussian", "whole frame", "random maps"}
+    metrics = score(test, perfect(test))
     for row in levels.values():
-        assert set(row) == {name for name in figures if "without" not in name}
+        assert set(row) == {name for name in metrics if "without" not in name}
         for name in row:
             if ">" not in name:
-                assert figures[name] >= row[name], name
-        assert sum(figures[n] - row[n] for n in row if ">" not in n) > 50
+                assert metrics[name] >= row[name], name
+        assert sum(metrics[n] - row[n] for n in row if ">" not in n) > 50
     assert levels["whole frame"][f"{subset} > silent"] == 50
     assert chance(test, (7, 7)) == levels
     assert chance(test, (7, 7), seed=1)["random maps"] != levels["random maps"]

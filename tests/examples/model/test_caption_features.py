@@ -1,4 +1,4 @@
-"""Caption features: encoded once, then centred and whitened."""
+"""Caption features: encoded once, then centered and whitened."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def crowded(count: int = 200, size: int = 12) -> torch.Tensor:
     return torch.randn(count, size, generator=generator) @ mixing + 20
 
 
-def test_whitening_centres_and_decorrelates() -> None:
+def test_whitening_centers_and_decorrelates() -> None:
     features = crowded()
     for out in (12, 5):
         projection = TextProjection(12, out)

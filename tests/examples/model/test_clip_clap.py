@@ -27,7 +27,7 @@ def waveforms(count: int = 3) -> torch.Tensor:
     return noise
 
 
-def normalised(images: torch.Tensor) -> torch.Tensor:
+def normalized(images: torch.Tensor) -> torch.Tensor:
     mean, std = (torch.tensor(v).view(3, 1, 1) for v in (OPENAI_CLIP_MEAN, OPENAI_CLIP_STD))
     return (images / 255 - mean) / std
 
@@ -40,8 +40,8 @@ def test_features_are_values_of_the_last_block(clip: str, height: int, width: in
     model = CLIPVisionModel.from_pretrained(clip)
     images = frames(height, width)
     with torch.no_grad():
-        ours = ClipVisualEncoder(clip, 5).tower(normalised(images))
-        passed = model(normalised(images), output_hidden_states=True, interpolate_pos_encoding=True)
+        ours = ClipVisualEncoder(clip, 5).tower(normalized(images))
+        passed = model(normalized(images), output_hidden_states=True, interpolate_pos_encoding=True)
         last = model.encoder.layers[-1]
         for row, column in ((0, 0), (height // 8 - 1, width // 8 - 1), (1, 0)):
             token = passed.hidden_states[-2][:, 1 + row * (width // 8) + column]
@@ -58,18 +58,18 @@ def test_positions_of_a_wide_mixture(clip: str) -> None:
         features = encoder(plain)[0]
     assert features.shape == (5, 4, 8)
     assert (features[:, :, 0] - features[:, :, -1]).abs().max() > 1e-4
-    neighbours, ends = (
+    neighbors, ends = (
         (features[:, :, 1:] - features[:, :, :-1]).norm(),
         (features[:, :, 4:] - features[:, :, :4]).norm(),
     )
-    assert neighbours / 7**0.5 < ends / 4**0.5
+    assert neighbors / 7**0.5 < ends / 4**0.5
 
 
-def test_pixels_are_normalised_as_for_clip(clip: str) -> None:
+def test_pixels_are_normalized_as_for_clip(clip: str) -> None:
     encoder, seen = ClipVisualEncoder(clip, 5), []
     encoder.tower.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
     encoder(frames(32, 32))
-    torch.testing.assert_close(seen[0], normalised(frames(32, 32)))
+    torch.testing.assert_close(seen[0], normalized(frames(32, 32)))
 
 
 def test_a_vision_tower_of_its_own(clip: str, tmp_path: Path) -> None:

@@ -62,7 +62,7 @@ def test_from_scratch(channels: int) -> None:
     assert trunk(torch.zeros(1, channels, 64, 64)).last_hidden_state.shape == (1, 16, 4, 4)
 
 
-def test_pixels_are_normalised_as_for_imagenet() -> None:
+def test_pixels_are_normalized_as_for_imagenet() -> None:
     encoder = VisualEncoder(build_trunk(None, 3, (4,), (1,)), 2).eval()
     seen = []
     encoder.trunk.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
@@ -98,7 +98,7 @@ def test_crops() -> None:
     assert not torch.equal(other, again)
 
 
-def test_pretraining_tells_two_colours_apart() -> None:
+def test_pretraining_tells_two_colors_apart() -> None:
     torch.manual_seed(0)
     labels = torch.arange(64) % 2
     images = torch.randint(0, 60, (64, 3, 32, 32), dtype=torch.uint8)

@@ -117,7 +117,7 @@ def test_public_lists(tmp_path: Path) -> None:
 
 
 @needs_metadata
-def test_classes_are_spelt_as_in_the_public_test_list(tmp_path: Path) -> None:
+def test_classes_are_spelled_as_in_the_public_test_list(tmp_path: Path) -> None:
     records = read_vggss(Path(METADATA or "", "vggss.json"))
     rows = [f'{each.clip[:11]},{int(each.clip[12:])},"{each.classes[0]}",train' for each in records]
     (tmp_path / "vggsound.csv").write_text("\n".join(rows))

@@ -61,8 +61,8 @@ def test_trains_evaluates_and_goes_on(
     saved, again = (torch.load(run / "checkpoints" / "last.ckpt", weights_only=True) for run in runs)
     assert saved["epoch"] == again["epoch"] == 1
     torch.testing.assert_close(again["state_dict"], saved["state_dict"], rtol=1e-4, atol=1e-5)
-    figures = [json.loads((run / "metrics.json").read_text())["percent"] for run in runs]
-    assert figures[0]["untrained"] == pytest.approx(figures[1]["untrained"], abs=1e-3)
+    metrics = [json.loads((run / "metrics.json").read_text())["percent"] for run in runs]
+    assert metrics[0]["untrained"] == pytest.approx(metrics[1]["untrained"], abs=1e-3)
 
     vision = transformers.CLIPVisionModel.from_pretrained(clip)
     kept = saved["state_dict"]["visual.tower.value.weight"]

@@ -115,4 +115,4 @@ def test_the_command_with_two_processes(tmp_path: Path, launcher: str) -> None:
     assert {"single AP", "duet CAP"} <= set(rows["trained"])
     state = torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)
     assert state["global_step"] == 2 * (16 // 8 + 16 // 8)  # two epochs, two pools, eight scenes a step
-    assert done.stdout.count("centred") == 1  # one process reports
+    assert done.stdout.count("centered") == 1  # one process reports

@@ -94,20 +94,20 @@ def test_files(whole: Path) -> None:
     assert all(math.isfinite(v) for row in losses(whole).values() for v in row.values())
 
 
-def test_figures(whole: Path) -> None:
+def test_metrics(whole: Path) -> None:
     rows = json.loads((whole / "metrics.json").read_text())["percent"]
-    assert list(rows) == ["trained", "untrained", "centred Gaussian", "whole frame", "random maps"]
+    assert list(rows) == ["trained", "untrained", "centered Gaussian", "whole frame", "random maps"]
     wanted = {"solo AP", "solo IoU@0.5", "solo AUC", "duet CAP", "duet CIoU@0.3", "duet AUC", "solo > twin"}
     for row in rows.values():
         assert wanted <= set(row)
         assert all(0 <= value <= 100 for value in row.values())
     assert rows["trained"] != rows["untrained"]
     lines = (whole / "table.md").read_text().splitlines()
-    assert lines[0] == "| % | trained | untrained | centred Gaussian | whole frame | random maps |"
+    assert lines[0] == "| % | trained | untrained | centered Gaussian | whole frame | random maps |"
     assert f"| solo AP | {rows['trained']['solo AP']:.1f} |" in "\n".join(lines)
 
 
-def test_the_checkpoint_gives_the_printed_figures(whole: Path) -> None:
+def test_the_checkpoint_gives_the_printed_metrics(whole: Path) -> None:
     read = checkpoint(whole)
     model = Localizer(**read["hyper_parameters"])
     model.load_state_dict(read["state_dict"])
@@ -192,7 +192,7 @@ def start_and_stop(line: list[str], log: Path, ready: Callable[[], bool], how: s
 
 @pytest.mark.usefixtures("interruptible")
 def test_goes_on_where_it_was_stopped(whole: Path, tmp_path: Path) -> None:
-    """Ctrl-C after one epoch, killed after another, then finished: the same losses, weights and figures."""
+    """Ctrl-C after one epoch, killed after another, then finished: the same losses, weights and metrics."""
     place, run = whole.parents[1], whole.parent / "stopped"
     line, log, last = arguments(place, "stopped"), tmp_path / "log", run / "checkpoints" / "last.ckpt"
 
@@ -219,9 +219,9 @@ def test_goes_on_where_it_was_stopped(whole: Path, tmp_path: Path) -> None:
     ours, theirs = checkpoint(run), checkpoint(whole)
     assert (ours["epoch"], ours["global_step"]) == (theirs["epoch"], theirs["global_step"])
     torch.testing.assert_close(ours["state_dict"], theirs["state_dict"], rtol=1e-3, atol=1e-4)
-    figures, wanted = (json.loads((path / "metrics.json").read_text())["percent"] for path in (run, whole))
-    assert figures["untrained"] == pytest.approx(wanted["untrained"], abs=1e-3)
-    assert figures["trained"].keys() == wanted["trained"].keys()
+    metrics, wanted = (json.loads((path / "metrics.json").read_text())["percent"] for path in (run, whole))
+    assert metrics["untrained"] == pytest.approx(wanted["untrained"], abs=1e-3)
+    assert metrics["trained"].keys() == wanted["trained"].keys()
 
 
 @pytest.mark.usefixtures("interruptible")
@@ -253,8 +253,8 @@ def test_stopped_after_training_and_moved(whole: Path, tmp_path: Path) -> None:
     assert main(arguments(whole.parents[1], "moved", "--runs", str(tmp_path))) == 0
     assert [p.name for p in (run / "checkpoints").iterdir()] == ["last.ckpt"]
     assert checkpoint(run)["global_step"] == checkpoint(whole)["global_step"]
-    figures, wanted = (json.loads((path / "metrics.json").read_text())["percent"] for path in (run, whole))
-    assert figures["trained"] == pytest.approx(wanted["trained"], abs=1e-3)
+    metrics, wanted = (json.loads((path / "metrics.json").read_text())["percent"] for path in (run, whole))
+    assert metrics["trained"] == pytest.approx(wanted["trained"], abs=1e-3)
 
 
 @pytest.fixture

@@ -56,7 +56,7 @@ def tensors(result: Any) -> dict[str, Tensor]:
         f, g = result.potentials
         return {
             "value": result.value(),
-            "regularised": result.value("regularised"),
+            "regularized": result.value("regularized"),
             "f": f,
             "g": g,
             "plan": result.plan,

@@ -114,9 +114,9 @@ FILES: dict[str, tuple[Reader, str, bytes]] = {
         b'{"percent": {"trained": {"solo AP": 61.5}}}',
     ),
     "picture (PNG)": (read_picture, "a.png", _picture()),
-    "picture (JPEG) to localise": (read_upright, "a.jpg", _jpeg()),
+    "picture (JPEG) to localize": (read_upright, "a.jpg", _jpeg()),
     "sound of a clip (WAV)": (lambda p: _read_waveform(Sound(p)), "a.wav", _wav()),
-    "sound to localise": (read_sound, "b.wav", _wav()),
+    "sound to localize": (read_sound, "b.wav", _wav()),
 }
 
 

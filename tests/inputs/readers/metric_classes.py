@@ -1,4 +1,4 @@
-"""Metrics: the pure functions, SoundLocalization and the metrics of one figure, protocols, results, chance levels."""
+"""Metrics: the pure functions, SoundLocalization and the metrics of one metric, protocols, results, chance levels."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from sslosses.metrics import (
     PIAP,
     CIoU,
     CountingAccuracy,
-    LocalizationFigure,
+    LocalizationMetric,
     SilentObjectDiscrimination,
     SoundLocalization,
     chance_levels,
@@ -346,7 +346,7 @@ def metric(name: str = "paper", **options: Any) -> SoundLocalization:
     return SoundLocalization(protocols.get(name).replace(size=16), **options)
 
 
-def figures(
+def scores(
     maps: Any = MAPS, truths: Any = TRUTHS, *more: Any, of: Metric | None = None, **extras: Any
 ) -> dict[str, float]:
     of = of or metric()
@@ -372,28 +372,33 @@ def _equal(expected: dict[str, float]) -> Callable[[dict[str, float]], bool]:
 
 def _localization() -> Iterator[InputClass]:
     name = "SoundLocalization"
-    plain = figures()
-    for preset in protocols.available():
+    plain = scores()
+    for protocol in protocols.available():
         half = MAPS.sub(0.5).mul(1.2e5).clamp(-65000, 65000).half()
         yield _calls(
             name,
-            f"{preset}: float16 maps near their largest value",
+            f"{protocol}: float16 maps near their largest value",
             None,
-            lambda p=preset, h=half: figures(h, of=metric(p)),
-            check=_equal(figures(half.float(), of=metric(preset))),
+            lambda p=protocol, h=half: scores(h, of=metric(p)),
+            check=_equal(scores(half.float(), of=metric(protocol))),
         )
         yield _calls(
             name,
-            f"{preset}: one pixel, 112×112, empty truths, a frame of one pixel",
+            f"{protocol}: one pixel, 112×112, empty truths, a frame of one pixel",
             None,
-            lambda p=preset: figures(MAPS[..., :1, :1], of=metric(p)),
-            lambda p=preset: figures(torch.rand(1, 2, 112, 112), TRUTHS[:1], of=metric(p)),
-            lambda p=preset: figures(MAPS, TRUTHS & False, of=metric(p)),
-            lambda p=preset: figures(MAPS, TRUTHS[..., :1, :1], of=SoundLocalization(protocols.get(p).replace(size=1))),
+            lambda p=protocol: scores(MAPS[..., :1, :1], of=metric(p)),
+            lambda p=protocol: scores(torch.rand(1, 2, 112, 112), TRUTHS[:1], of=metric(p)),
+            lambda p=protocol: scores(MAPS, TRUTHS & False, of=metric(p)),
+            lambda p=protocol: scores(
+                MAPS, TRUTHS[..., :1, :1], of=SoundLocalization(protocols.get(p).replace(size=1))
+            ),
             check=lambda r: r["samples"] > 0,
         )
         yield _calls(
-            name, f"{preset}: ±1e38", "`maps` to be within", lambda p=preset: figures((MAPS - 0.5) * 2e38, of=metric(p))
+            name,
+            f"{protocol}: ±1e38",
+            "`maps` to be within",
+            lambda p=protocol: scores((MAPS - 0.5) * 2e38, of=metric(p)),
         )
     views = (
         MAPS.permute(0, 1, 3, 2).contiguous().permute(0, 1, 3, 2),
@@ -405,7 +410,7 @@ def _localization() -> Iterator[InputClass]:
         name,
         "maps non-contiguous, float64, with a gradient, in a list",
         None,
-        *(lambda v=v: figures(v) for v in views),
+        *(lambda v=v: scores(v) for v in views),
         check=_equal(plain),
     )
     dtypes = (
@@ -422,39 +427,39 @@ def _localization() -> Iterator[InputClass]:
         name,
         "truths of every real dtype, in a list",
         None,
-        *(lambda d=d: figures(truths=TRUTHS.to(d)) for d in dtypes),
-        lambda: figures(truths=list(TRUTHS)),
+        *(lambda d=d: scores(truths=TRUTHS.to(d)) for d in dtypes),
+        lambda: scores(truths=list(TRUTHS)),
         check=_equal(plain),
     )
     yield _calls(
         name,
         "scaled by 1e30, shifted",
         None,
-        lambda: figures(MAPS * 1e30),
-        lambda: figures(MAPS.double() - 7),
+        lambda: scores(MAPS * 1e30),
+        lambda: scores(MAPS.double() - 7),
         check=_equal(plain),
     )
     yield _calls(
         name,
         "expanded maps",
         None,
-        lambda: figures(MAPS[:1].expand(5, -1, -1, -1)),
-        check=_equal(figures(MAPS[:1].repeat(5, 1, 1, 1))),
+        lambda: scores(MAPS[:1].expand(5, -1, -1, -1)),
+        check=_equal(scores(MAPS[:1].repeat(5, 1, 1, 1))),
     )
     big = torch.rand(1024, 2, 7, 7, generator=_GENERATOR)
     yield _calls(
         name,
         "1,024 samples at once",
         None,
-        lambda: figures(big, TRUTHS[:1].expand(1024, -1, -1, -1)),
+        lambda: scores(big, TRUTHS[:1].expand(1024, -1, -1, -1)),
         check=lambda r: r["samples"] == 1024,
     )
     yield _calls(
         name,
         "no sample, as tensors and lists",
         None,
-        lambda: figures(MAPS[:0], TRUTHS[:0]),
-        lambda: figures([], []),
+        lambda: scores(MAPS[:0], TRUTHS[:0]),
+        lambda: scores([], []),
         check=lambda r: r["samples"] == 0 and r["AUC"] != r["AUC"],
     )
     many = torch.rand(1, 53, 7, 7, generator=_GENERATOR)
@@ -462,30 +467,30 @@ def _localization() -> Iterator[InputClass]:
         name,
         "53 sources with empty truths",
         None,
-        lambda: figures(many, torch.zeros(1, 53, 16, 16)),
+        lambda: scores(many, torch.zeros(1, 53, 16, 16)),
         check=lambda r: r["empty_truths"] == 53,
     )
     yield _calls(
         name,
         "more than 53 sources",
         "at most 53 sources",
-        lambda: figures(torch.rand(1, 54, 7, 7), torch.zeros(1, 54, 16, 16)),
+        lambda: scores(torch.rand(1, 54, 7, 7), torch.zeros(1, 54, 16, 16)),
     )
     masked = torch.cat([MAPS, MAPS * NAN], 1)
     yield _calls(
         name,
         "NaN in maps that are masked out",
         None,
-        lambda: figures(masked, TRUTHS, torch.tensor([[True, True, False, False]] * 5)),
+        lambda: scores(masked, TRUTHS, torch.tensor([[True, True, False, False]] * 5)),
         check=_equal(plain),
     )
     yield _calls(
         name,
         "NaN, infinite maps",
         "`maps` to be finite",
-        lambda: figures(MAPS * NAN),
-        lambda: figures(MAPS * INF),
-        lambda: figures([m * NAN for m in MAPS]),
+        lambda: scores(MAPS * NAN),
+        lambda: scores(MAPS * INF),
+        lambda: scores([m * NAN for m in MAPS]),
     )
     kinds = (
         None,
@@ -504,7 +509,7 @@ def _localization() -> Iterator[InputClass]:
         name,
         "maps that are no tensors, integers, complex, float8, sparse, meta",
         "Expected `maps",
-        *(lambda v=v: figures(v) for v in kinds),
+        *(lambda v=v: scores(v) for v in kinds),
     )
     others = (
         None,
@@ -520,23 +525,23 @@ def _localization() -> Iterator[InputClass]:
         name,
         "truths that are no tensors, complex, float8, meta",
         "Expected `truths",
-        *(lambda v=v: figures(truths=v) for v in others),
+        *(lambda v=v: scores(truths=v) for v in others),
     )
     yield _calls(
         name,
         "truths of NaN, negative, above 1",
         r"`truths` to hold values in \[0, 1\]",
-        *(lambda v=v: figures(truths=TRUTHS * v) for v in (NAN, -1.0, 2.0)),
+        *(lambda v=v: scores(truths=TRUTHS * v) for v in (NAN, -1.0, 2.0)),
     )
     yield _calls(
         name,
         "other numbers of samples, sources, pixels",
         "Expected",
-        lambda: figures(MAPS[:2]),
-        lambda: figures(truths=TRUTHS[..., :8]),
-        lambda: figures(truths=TRUTHS[:, :0]),
-        lambda: figures(MAPS[..., :0]),
-        lambda: figures(of=metric(task="single")),
+        lambda: scores(MAPS[:2]),
+        lambda: scores(truths=TRUTHS[..., :8]),
+        lambda: scores(truths=TRUTHS[:, :0]),
+        lambda: scores(MAPS[..., :0]),
+        lambda: scores(of=metric(task="single")),
     )
     rows: tuple[Any, ...] = (
         [(NAN, 0, 1, 1)],
@@ -554,22 +559,22 @@ def _localization() -> Iterator[InputClass]:
         name,
         "boxes of NaN, huge integers, text, other lengths, meta",
         r"Expected `truths\[0\]` to hold for each source rows of 4",
-        *(lambda r=r: figures(truths=[[r, r]] * 5) for r in rows),
+        *(lambda r=r: scores(truths=[[r, r]] * 5) for r in rows),
     )
     yield _calls(
         name,
         "boxes in pixels, of 1e300",
         r"Expected `truths\[0\]` to hold boxes as fractions of the frame",
-        lambda: figures(truths=[[[(10, 20, 100, 120)]] * 2] * 5),
-        lambda: figures(truths=[[[(-1e300, -1e300, 1e300, 10**300)]] * 2] * 5),
+        lambda: scores(truths=[[[(10, 20, 100, 120)]] * 2] * 5),
+        lambda: scores(truths=[[[(-1e300, -1e300, 1e300, 10**300)]] * 2] * 5),
     )
     yield _calls(
         name,
         "boxes from -1e300, as tensors, NumPy arrays; no box",
         None,
-        lambda: figures(truths=[[[(-1e300, -1e300, 1.5, 2)]] * 2] * 5),
-        lambda: figures(truths=[[torch.rand(2, 4), torch.rand(1, 4).numpy()]] * 5),
-        lambda: figures(truths=[[[], []]] * 5),
+        lambda: scores(truths=[[[(-1e300, -1e300, 1.5, 2)]] * 2] * 5),
+        lambda: scores(truths=[[torch.rand(2, 4), torch.rand(1, 4).numpy()]] * 5),
+        lambda: scores(truths=[[[], []]] * 5),
         check=lambda r: r["entries"] == 10,
     )
     bad = (
@@ -587,14 +592,14 @@ def _localization() -> Iterator[InputClass]:
         name,
         "class ids that are no integers, too large, missing",
         "Expected `source_classes",
-        *(lambda v=v: figures(source_classes=v) for v in bad),
+        *(lambda v=v: scores(source_classes=v) for v in bad),
     )
     yield _calls(
         name,
         "confidences of NaN, text, meta",
         "Expected `confidences",
         *(
-            lambda v=v: figures(confidences=v)
+            lambda v=v: scores(confidences=v)
             for v in ([[NAN, 1]] * 5, [["a", "b"]] * 5, torch.rand(5, 2, device="meta"), 3)
         ),
     )
@@ -610,19 +615,19 @@ def _localization() -> Iterator[InputClass]:
         name,
         "object priors of NaN, no pixel, several sizes, None, meta",
         "Expected `(priors|maps)",
-        *(lambda v=v: figures(priors=v, of=metric("ez-vsl")) for v in priors),
+        *(lambda v=v: scores(priors=v, of=metric("ez-vsl")) for v in priors),
     )
     yield _calls(
         name,
         "`valid` of another dtype, a list, with maps in a list",
         "Expected `valid`",
-        *(lambda v=v: figures(MAPS, TRUTHS, v) for v in (torch.ones(5, 2), [[True, True]] * 5)),
-        lambda: figures(list(MAPS), TRUTHS, torch.ones(5, 2).bool()),
+        *(lambda v=v: scores(MAPS, TRUTHS, v) for v in (torch.ones(5, 2), [[True, True]] * 5)),
+        lambda: scores(list(MAPS), TRUTHS, torch.ones(5, 2).bool()),
     )
 
 
 def _life() -> Iterator[InputClass]:
-    whole = figures()
+    whole = scores()
     makers: dict[str, tuple[Callable[[], Metric], Callable[[Metric], None]]] = {
         "SoundLocalization": (metric, lambda m: [m.update(MAPS[i : i + 1], TRUTHS[i : i + 1]) for i in range(5)]),
         "SilentObjectDiscrimination": (
@@ -684,7 +689,7 @@ def _life() -> Iterator[InputClass]:
 
     def threads() -> list[dict[str, float]]:
         found: list[dict[str, float]] = []
-        workers = [threading.Thread(target=lambda: found.append(figures())) for _ in range(4)]
+        workers = [threading.Thread(target=lambda: found.append(scores())) for _ in range(4)]
         for worker in workers:
             worker.start()
         for worker in workers:
@@ -702,7 +707,7 @@ def _life() -> Iterator[InputClass]:
     def deterministic() -> dict[str, float]:
         torch.use_deterministic_algorithms(True)
         try:
-            return figures()
+            return scores()
         finally:
             torch.use_deterministic_algorithms(False)
 
@@ -718,7 +723,7 @@ def _life() -> Iterator[InputClass]:
         found = {}
         for one in (AUC(PAPER), CAP(PAPER), CIoU(0.3, PAPER)):
             one.update(MAPS[:1], TRUTHS[:1] & False)
-            found[type(one).__name__] = figures(of=one)["value"]
+            found[type(one).__name__] = scores(of=one)["value"]
         return found
 
     yield _calls(
@@ -729,7 +734,7 @@ def _life() -> Iterator[InputClass]:
         source, target = metric("lvs"), metric()
         source.persistent(True)
         target.persistent(True)
-        figures(of=source)
+        scores(of=source)
         target.merge_state(source) if how == "merge" else target.load_state_dict(source.state_dict())
 
     yield _calls(
@@ -753,7 +758,7 @@ def _life() -> Iterator[InputClass]:
     )
     yield _calls(
         "LocalizationResult",
-        "chance levels without a figure",
+        "chance levels without a metric",
         "`chance`",
         lambda: metric().result(chance={"x": {"AUC": torch.tensor(1.0)}}),
     )
@@ -775,13 +780,13 @@ def _options() -> Iterator[InputClass]:
         {"threshold": NAN},
         {"name": ""},
         {"bogus": 1},
-        {"mixture_figures": ()},
-        {"mixture_figures": ["AUC"]},
-        {"mixture_figures": ("CIoU@2",)},
-        {"mixture_figures": ("CIoU@1e400",)},
-        {"mixture_figures": ("CIoU@٠.٣",)},
-        {"mixture_figures": (["a"],)},
-        {"mixture_figures": ("AUC", "AUC")},
+        {"mixture_metrics": ()},
+        {"mixture_metrics": ["AUC"]},
+        {"mixture_metrics": ("CIoU@2",)},
+        {"mixture_metrics": ("CIoU@1e400",)},
+        {"mixture_metrics": ("CIoU@٠.٣",)},
+        {"mixture_metrics": (["a"],)},
+        {"mixture_metrics": ("AUC", "AUC")},
     )
     yield _calls(
         "Protocol", "wrong values of every field", "Expected", *(lambda c=c: PAPER.replace(**c) for c in changes)
@@ -803,17 +808,17 @@ def _options() -> Iterator[InputClass]:
         *(lambda v=v: protocols.get(v) for v in (None, 3, "../paper", "", "PAPER")),
     )
     yield _calls(
-        "LocalizationFigure",
-        "unknown figures",
-        "Expected a figure to be one of",
-        *(lambda v=v: LocalizationFigure(v) for v in ("", "CIoU@", "CIoU@0", "AUC\n", None, 3)),
+        "LocalizationMetric",
+        "unknown metrics",
+        "Expected a metric to be one of",
+        *(lambda v=v: LocalizationMetric(v) for v in ("", "CIoU@", "CIoU@0", "AUC\n", None, 3)),
     )
     yield _calls(
         "SoundLocalization",
         "unknown tasks and places of the frames",
         "Expected `(task|frames)`",
         lambda: metric(task="x"),
-        lambda: metric(frames="x"),
+        lambda: metric(layout="x"),
         lambda: metric(task=None),
     )
     name = "chance_levels"
@@ -850,7 +855,7 @@ def _options() -> Iterator[InputClass]:
         {"sigma": 1e300},
         {"sigma": NAN},
         {"maps_per_sample": 0},
-        {"frames": "x"},
+        {"layout": "x"},
     )
     yield _calls(
         name,

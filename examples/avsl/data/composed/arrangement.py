@@ -85,7 +85,7 @@ def sample_scene(rng: np.random.Generator, vocabulary: Vocabulary, sources: int)
 def _slots(rng: np.random.Generator, tall: Sequence[bool]) -> tuple[list[Box], list[bool]]:
     """Rectangles that tile the frame, and whether each is taller than wide.
 
-    Upper-median binarisation marks half of the frame, so cIoU can only tell maps apart where boxes are large.
+    Upper-median binarization marks half of the frame, so cIoU can only tell maps apart where boxes are large.
     """
     if len(tall) == 1 or all(t == tall[0] for t in tall):
         parts = 2 if len(tall) == 1 else 3

@@ -1,4 +1,4 @@
-"""Where pictures and sounds of a scene's objects come from: drawn and synthesised ones."""
+"""Where pictures and sounds of a scene's objects come from: drawn and synthesized ones."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Source(Protocol):
 
 
 class DrawnSource:
-    """Instruments of MUSIC as drawings, with synthesised timbres."""
+    """Instruments of MUSIC as drawings, with synthesized timbres."""
 
     vocabulary = Vocabulary(
         sounding={name: aspect for name, (_, aspect) in drawing.INSTRUMENTS.items()},

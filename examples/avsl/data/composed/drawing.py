@@ -10,14 +10,14 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import ImageDraw
 
-Colour = tuple[int, int, int]
+Color = tuple[int, int, int]
 Point = tuple[float, float]
 Box = tuple[float, float, float, float]
 
 
 @dataclass(frozen=True)
 class Palette:
-    """Colours for one scene. Training and test scenes draw hues from interleaved, disjoint bins."""
+    """Colors for one scene. Training and test scenes draw hues from interleaved, disjoint bins."""
 
     rng: np.random.Generator
     held_out: bool
@@ -27,25 +27,25 @@ class Palette:
         position = 2 * int(self.rng.integers(self.bins // 2)) + int(self.held_out)
         return low + (high - low) * (position + float(self.rng.random())) / self.bins
 
-    def colour(self, hue: tuple[float, float], saturation: tuple[float, float], value: tuple[float, float]) -> Colour:
-        """A colour with its hue from a bin of this split, as 8-bit RGB."""
+    def color(self, hue: tuple[float, float], saturation: tuple[float, float], value: tuple[float, float]) -> Color:
+        """A color with its hue from a bin of this split, as 8-bit RGB."""
         rgb = colorsys.hsv_to_rgb(self._bin(*hue) % 1.0, self.rng.uniform(*saturation), self.rng.uniform(*value))
         return tuple(round(255 * v) for v in rgb)  # type: ignore[return-value]
 
-    def wood(self) -> Colour:
-        return self.colour((0.02, 0.10), (0.55, 0.9), (0.4, 0.85))
+    def wood(self) -> Color:
+        return self.color((0.02, 0.10), (0.55, 0.9), (0.4, 0.85))
 
-    def brass(self) -> Colour:
-        return self.colour((0.11, 0.16), (0.55, 0.9), (0.75, 1.0))
+    def brass(self) -> Color:
+        return self.color((0.11, 0.16), (0.55, 0.9), (0.75, 1.0))
 
-    def cloth(self) -> Colour:
-        return self.colour((0.0, 1.0), (0.3, 0.9), (0.25, 0.9))
+    def cloth(self) -> Color:
+        return self.color((0.0, 1.0), (0.3, 0.9), (0.25, 0.9))
 
-    def wall(self) -> Colour:
-        return self.colour((0.0, 1.0), (0.05, 0.35), (0.6, 0.95))
+    def wall(self) -> Color:
+        return self.color((0.0, 1.0), (0.05, 0.35), (0.6, 0.95))
 
-    def skin(self) -> Colour:
-        return self.colour((0.03, 0.09), (0.25, 0.6), (0.45, 0.95))
+    def skin(self) -> Color:
+        return self.color((0.03, 0.09), (0.25, 0.6), (0.45, 0.95))
 
 
 class Pen:
@@ -60,24 +60,24 @@ class Pen:
         left, top, right, bottom = self.box
         return left + x * (right - left), top + point[1] * (bottom - top)
 
-    def polygon(self, points: Sequence[Point], fill: Colour) -> None:
+    def polygon(self, points: Sequence[Point], fill: Color) -> None:
         self.draw.polygon([self.at(p) for p in points], fill=fill, outline=shade(fill, 0.5))
 
-    def line(self, points: Sequence[Point], fill: Colour, width: float) -> None:
+    def line(self, points: Sequence[Point], fill: Color, width: float) -> None:
         self.draw.line([self.at(p) for p in points], fill=fill, width=max(1, round(width * self.unit)), joint="curve")
 
-    def ellipse(self, centre: Point, rx: float, ry: float, fill: Colour, outline: float = 0.5) -> None:
-        (x0, y0), (x1, y1) = self.at((centre[0] - rx, centre[1] - ry)), self.at((centre[0] + rx, centre[1] + ry))
+    def ellipse(self, center: Point, rx: float, ry: float, fill: Color, outline: float = 0.5) -> None:
+        (x0, y0), (x1, y1) = self.at((center[0] - rx, center[1] - ry)), self.at((center[0] + rx, center[1] + ry))
         self.draw.ellipse((min(x0, x1), y0, max(x0, x1), y1), fill=fill, outline=shade(fill, outline))
 
-    def arc(self, centre: Point, radius: float, start: float, end: float, fill: Colour, width: float) -> None:
+    def arc(self, center: Point, radius: float, start: float, end: float, fill: Color, width: float) -> None:
         angles = np.radians(np.linspace(start, end, 9))
-        self.line([(centre[0] + radius * math.cos(a), centre[1] + radius * math.sin(a)) for a in angles], fill, width)
+        self.line([(center[0] + radius * math.cos(a), center[1] + radius * math.sin(a)) for a in angles], fill, width)
 
 
-def shade(colour: Colour, factor: float) -> Colour:
-    """The colour made darker (factor < 1) or lighter."""
-    return tuple(min(255, round(v * factor)) for v in colour)  # type: ignore[return-value]
+def shade(color: Color, factor: float) -> Color:
+    """The color made darker (factor < 1) or lighter."""
+    return tuple(min(255, round(v * factor)) for v in color)  # type: ignore[return-value]
 
 
 def accordion(pen: Pen, palette: Palette) -> None:
@@ -211,11 +211,11 @@ def chair(pen: Pen, palette: Palette) -> None:
 def lamp(pen: Pen, palette: Palette) -> None:
     pen.line([(0.5, 0.3), (0.5, 0.95)], (60, 60, 60), 0.06)
     pen.ellipse((0.5, 0.96), 0.3, 0.04, (60, 60, 60))
-    pen.polygon([(0.3, 0.0), (0.7, 0.0), (1.0, 0.36), (0.0, 0.36)], palette.colour((0.1, 0.2), (0.2, 0.5), (0.9, 1.0)))
+    pen.polygon([(0.3, 0.0), (0.7, 0.0), (1.0, 0.36), (0.0, 0.36)], palette.color((0.1, 0.2), (0.2, 0.5), (0.9, 1.0)))
 
 
 def plant(pen: Pen, palette: Palette) -> None:
-    leaf = palette.colour((0.25, 0.4), (0.5, 0.9), (0.35, 0.7))
+    leaf = palette.color((0.25, 0.4), (0.5, 0.9), (0.35, 0.7))
     for i, x in enumerate((0.08, 0.28, 0.5, 0.72, 0.92)):
         pen.polygon([(0.46, 0.7), (x - 0.08, 0.28), (x, 0.04 * (i % 2)), (x + 0.1, 0.3), (0.54, 0.7)], leaf)
     pen.polygon([(0.22, 0.66), (0.78, 0.66), (0.68, 1.0), (0.32, 1.0)], palette.wood())
@@ -230,7 +230,7 @@ def table(pen: Pen, palette: Palette) -> None:
 
 def window(pen: Pen, palette: Palette) -> None:
     pen.polygon([(0, 0), (1, 0), (1, 1), (0, 1)], (245, 245, 245))
-    sky = palette.colour((0.5, 0.62), (0.2, 0.6), (0.8, 1.0))
+    sky = palette.color((0.5, 0.62), (0.2, 0.6), (0.8, 1.0))
     for x in (0.08, 0.54):
         for y in (0.08, 0.54):
             pen.polygon([(x, y), (x + 0.38, y), (x + 0.38, y + 0.38), (x, y + 0.38)], sky)
@@ -280,5 +280,5 @@ def sound_waves(pen: Pen) -> None:
     """Bold arcs over both sides of the box, visible on any background, for pictures that have no player."""
     for x, start in ((0.1, 130), (0.9, -50)):
         for radius in (0.1, 0.2, 0.3):
-            for colour, width in (((20, 20, 20), 0.07), ((255, 255, 255), 0.035)):
-                pen.arc((x, 0.5), radius, start, start + 100, colour, width)
+            for color, width in (((20, 20, 20), 0.07), ((255, 255, 255), 0.035)):
+                pen.arc((x, 0.5), radius, start, start + 100, color, width)

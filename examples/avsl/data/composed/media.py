@@ -29,7 +29,7 @@ class MediaSource:
 
     An object sounds if its picture has a sound beside it; pictures without one are silent objects. A sounding object
     is told from its silent twin by waves drawn at its sides. There is one picture and one recording a class, so
-    training and test scenes share them and differ in composition, colours, mirroring, and the section of the sound.
+    training and test scenes share them and differ in composition, colors, mirroring, and the section of the sound.
 
     Raises:
         FileNotFoundError: if ``root`` holds fewer than 7 sounding or no silent objects; the text says what was sought.

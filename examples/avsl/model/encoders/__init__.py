@@ -43,7 +43,7 @@ def build_encoders(config: Config, architectures: dict[str, Any] | None = None) 
 
 
 def parameter_groups(visual: nn.Module, audio: nn.Module, config: Config) -> list[dict[str, Any]]:
-    """What the optimiser trains, with its rates: whole ResNets; of CLIP and CLAP the heads and, unless frozen, the
+    """What the optimizer trains, with its rates: whole ResNets; of CLIP and CLAP the heads and, unless frozen, the
     towers at ``tower_rate``."""
     c = config
     if c.backbone != "clip-clap":

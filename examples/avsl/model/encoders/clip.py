@@ -14,12 +14,12 @@ MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.2757
 
 
 class DenseClip(nn.Module):
-    """Normalised pixels (B, 3, H, W) → features (B, D, H/p, W/p) of the patches.
+    """Normalized pixels (B, 3, H, W) → features (B, D, H/p, W/p) of the patches.
 
     CLIP learns from its class token alone, so the patch tokens that leave the last block carry what serves this token,
     gathered from everywhere, and not what is at their place. As in MaskCLIP, the last block's attention is left out:
     each patch keeps its own value, through the output projection. Its residual and MLP, the sources of noise that
-    ClearCLIP names, are left out too. CLIP's last normalisation follows; its projection into the joint space doesn't,
+    ClearCLIP names, are left out too. CLIP's last normalization follows; its projection into the joint space doesn't,
     as the head learns another space.
     """
 

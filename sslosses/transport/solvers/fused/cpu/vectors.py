@@ -101,7 +101,7 @@ class Rows(NamedTuple):
             self.builder.store(vector, place, align=self._size)
 
     def folded(self, variables: list[Any], operation: Callable[[Any, Any], Any]) -> list[Any]:
-        """All lanes of each row's variable made one number: neighbours meet, two vectors become one."""
+        """All lanes of each row's variable made one number: neighbors meet, two vectors become one."""
         builder, vectors = self.builder, [self.builder.load(each) for each in variables]
         lanes = ir.VectorType(ir.IntType(32), self.kind.count)
         even, odd = (ir.Constant(lanes, list(range(first, 2 * lanes.count, 2))) for first in (0, 1))
