@@ -122,39 +122,3 @@ def check_flag(name: str, value: Any) -> None:
     """Raise unless ``value`` is True or False."""
     if not isinstance(value, bool):
         raise TypeError(f"Expected `{name}` to be True or False, but got {value!r}")
-
-
-def has_values(tensor: Tensor) -> bool:
-    """Whether Python may ask for values of ``tensor``: not while compiling, nor of a meta tensor, which has none."""
-    return not (torch.compiler.is_compiling() or tensor.is_meta)
-
-
-def check_no_transform(name: str, value: Tensor, *, differentiable: bool) -> None:
-    """Raise if ``value`` is one of ``torch.vmap``, or of another ``torch.func`` transform unless ``differentiable``."""
-    functorch = torch._C._functorch
-    while not torch.compiler.is_compiling() and functorch.is_functorch_wrapped_tensor(value):
-        if functorch.is_batchedtensor(value):
-            raise ValueError(
-                f"Expected `{name}` to be an ordinary tensor, but got one of torch.vmap, which can't follow iterations "
-                "that end by their values. Use the batch dimensions instead"
-            )
-        if not differentiable:
-            raise ValueError(
-                f"Expected `{name}` to be an ordinary tensor, but got one of torch.func.grad or another transform. Use "
-                "torch.autograd.grad, or solver='dense' with gradient='unrolled'"
-            )
-        value = functorch.get_unwrapped(value)
-    if torch.compiler.is_compiling() or differentiable:
-        return
-    if torch.autograd.forward_ad.unpack_dual(value).tangent is not None:  # type: ignore[no-untyped-call]
-        raise ValueError(
-            f"Expected `{name}` to be an ordinary tensor, but got one of forward-mode differentiation. Use backward, "
-            "or solver='dense' with gradient='unrolled'"
-        )
-
-
-def at_least_float32(*tensors: Tensor) -> tuple[Tensor, ...]:
-    """Cast all tensors to one dtype: float64 if any of them is, else float32."""
-    wide = any(t.dtype == torch.float64 for t in tensors)
-    dtype = torch.float64 if wide else torch.float32
-    return tuple(t.to(dtype) for t in tensors)

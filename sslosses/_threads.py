@@ -19,7 +19,7 @@ from typing import Any
 import torch
 
 
-def each_on_threads(do: Callable[[int], None], count: int) -> None:
+def parallel_for(do: Callable[[int], None], count: int) -> None:
     """Call ``do(0)`` … ``do(count - 1)``, each once, on as many threads as torch uses."""
     taken = itertools.count()
 

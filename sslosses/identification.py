@@ -7,17 +7,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from sslosses._checks import (
-    at_least_float32,
-    check_count,
-    check_dense,
-    check_floating,
-    check_no_transform,
-    check_number,
-    check_shapes,
-    has_values,
-)
-from sslosses._torch import autocast_off
+from sslosses._checks import check_count, check_dense, check_floating, check_number, check_shapes
+from sslosses._torch import at_least_float32, autocast_off, check_no_transform, has_values
 from sslosses.masks import ALPHA_BACKGROUND, OMEGA, background_mask
 from sslosses.similarity import similarity_map, unit
 

@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from sslosses._checks import at_least_float32, check_dimensions, check_flag, check_floating, check_number, check_shapes
-from sslosses._torch import autocast_off
+from sslosses._checks import check_dimensions, check_flag, check_floating, check_number, check_shapes
+from sslosses._torch import at_least_float32, autocast_off
 
 ALPHA_FOREGROUND = 0.65
 ALPHA_BACKGROUND = 0.4

@@ -7,8 +7,8 @@ import math
 import torch
 from torch import Tensor
 
-from sslosses._checks import at_least_float32, check_dimensions, check_floating, check_shapes
-from sslosses._torch import autocast_off
+from sslosses._checks import check_dimensions, check_floating, check_shapes
+from sslosses._torch import at_least_float32, autocast_off
 
 
 def unit(value: Tensor, dim: int) -> Tensor:

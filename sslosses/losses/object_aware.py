@@ -8,15 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sslosses._checks import (
-    at_least_float32,
-    check_flag,
-    check_floating,
-    check_number,
-    check_option,
-    check_shapes,
-)
-from sslosses._torch import autocast_off
+from sslosses._checks import check_flag, check_floating, check_number, check_option, check_shapes
+from sslosses._torch import at_least_float32, autocast_off
 from sslosses.distributed import gather_rows
 from sslosses.losses._inputs import check_references, finite_samples
 from sslosses.losses._reduction import REDUCTIONS, reduce_samples

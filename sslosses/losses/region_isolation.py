@@ -8,16 +8,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from sslosses._checks import (
-    at_least_float32,
-    check_count,
-    check_flag,
-    check_no_transform,
-    check_number,
-    check_option,
-    has_values,
-)
-from sslosses._torch import autocast_off
+from sslosses._checks import check_count, check_flag, check_number, check_option
+from sslosses._torch import at_least_float32, autocast_off, check_no_transform, has_values
 from sslosses.losses._inputs import check_references
 from sslosses.losses._reduction import REDUCTIONS, reduce_samples
 from sslosses.similarity import similarity_map

@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from sslosses._checks import at_least_float32, check_count, check_floating, check_number, check_shapes
+from sslosses._checks import check_count, check_floating, check_number, check_shapes
+from sslosses._torch import at_least_float32
 
 
 def grid_positions(

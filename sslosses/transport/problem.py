@@ -11,7 +11,8 @@ from typing import NamedTuple, Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-from sslosses._checks import at_least_float32, check_floating, check_no_transform, has_values
+from sslosses._checks import check_floating
+from sslosses._torch import at_least_float32, check_no_transform, has_values
 from sslosses.transport.costs import PointcloudCost
 
 Potentials = tuple[Tensor, Tensor]

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from sslosses._checks import check_option, has_values
-from sslosses._torch import autocast_off
+from sslosses._checks import check_option
+from sslosses._torch import autocast_off, has_values
 from sslosses.transport.problem import LazySolver, Potentials, Problem, Solution
 from sslosses.transport.value import plan, value_of
 

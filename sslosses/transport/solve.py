@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from sslosses import _optional
-from sslosses._checks import check_count, check_number, check_option, has_values
-from sslosses._torch import autocast_off
+from sslosses._checks import check_count, check_number, check_option
+from sslosses._torch import autocast_off, has_values
 from sslosses.transport.costs import PointcloudCost
 from sslosses.transport.problem import LazySolver, Potentials, Problem, Solution, Solver, make_problem
 from sslosses.transport.result import GRADIENTS, TransportResult

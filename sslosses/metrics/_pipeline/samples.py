@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from sslosses._checks import at_least_float32, check_floating, check_mask, check_shapes
+from sslosses._checks import check_floating, check_mask, check_shapes
+from sslosses._torch import at_least_float32
 from sslosses.metrics._pipeline.targets import Boxes as BoxTargets
 from sslosses.metrics._pipeline.targets import Masks, boxes_of
 from sslosses.metrics.functional._inputs import check_maps, check_values

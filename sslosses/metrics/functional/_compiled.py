@@ -9,7 +9,7 @@ import torch
 from numba import njit
 from torch import Tensor
 
-from sslosses._threads import each_on_threads
+from sslosses._threads import parallel_for
 
 _BITS = 11
 _DIGITS = 3  # of 11 bits each, more than the 32 of a key
@@ -88,5 +88,5 @@ def average_precision_of_rows(scores: Tensor, positive: Tensor) -> Tensor:
         space, counts = np.empty((2, bits.shape[1]), np.uint32), np.empty((_DIGITS, 1 << _BITS), np.int32)
         out[row] = _precision(bits[row], labels[row], space, counts)
 
-    each_on_threads(do, len(bits))
+    parallel_for(do, len(bits))
     return torch.from_numpy(out)

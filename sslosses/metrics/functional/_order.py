@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sslosses._threads import each_on_threads
+from sslosses._threads import parallel_for
 
 
 def sort_rows(values: Tensor) -> Tensor:
@@ -42,7 +42,7 @@ def kth_smallest(values: Tensor, k: int) -> Tensor:
     def do(i: int) -> None:
         found[i] = _kth(rows[i], k)
 
-    each_on_threads(do, len(rows))
+    parallel_for(do, len(rows))
     return torch.from_numpy(found).to(values.dtype).view(values.shape[:-1])
 
 

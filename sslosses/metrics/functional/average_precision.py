@@ -5,8 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from sslosses._checks import at_least_float32, check_floating
+from sslosses._checks import check_floating
 from sslosses._optional import is_installed
+from sslosses._torch import at_least_float32
 from sslosses.metrics.functional._inputs import check_binary, check_no_nan, check_pair
 from sslosses.metrics.functional._order import ordered_keys, sort_rows, true_places
 from sslosses.metrics.functional.ciou import ratio_or_zero

@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from sslosses._checks import at_least_float32, check_floating, check_number
+from sslosses._checks import check_floating, check_number
+from sslosses._torch import at_least_float32
 from sslosses.metrics.functional._inputs import check_maps, check_no_nan, check_values, extremes
 from sslosses.metrics.functional._order import kth_smallest
 

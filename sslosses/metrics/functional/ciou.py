@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from sslosses._checks import at_least_float32, check_number
+from sslosses._checks import check_number
+from sslosses._torch import at_least_float32
 from sslosses.metrics.functional._inputs import check_binary, check_fractions, check_pair
 
 

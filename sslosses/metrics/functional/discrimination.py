@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from sslosses._checks import at_least_float32, check_floating, check_mask, check_shapes
+from sslosses._checks import check_floating, check_mask, check_shapes
+from sslosses._torch import at_least_float32
 from sslosses.metrics.functional._inputs import check_values, extremes
 
 

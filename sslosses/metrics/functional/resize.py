@@ -7,7 +7,7 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from sslosses._checks import at_least_float32
+from sslosses._torch import at_least_float32
 from sslosses.metrics.functional._inputs import check_maps, check_size, extremes
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from sslosses._threads import each_on_threads
+from sslosses._threads import parallel_for
 from sslosses.transport.solvers.fused.cpu import entry
 from sslosses.transport.solvers.fused.cpu.rows import LEAST, MOST
 from sslosses.transport.solvers.fused.cpu.sinkhorn import SAFE
@@ -65,7 +65,7 @@ class Passes:
             returned[i], _ = kernel(*where, *arguments, *(each[i] for each in adding), *room)
             self._rooms.append(room)
 
-        each_on_threads(do, len(self._ranges))
+        parallel_for(do, len(self._ranges))
         return returned, [each.sum(0, dtype=np.float64) for each in adding]
 
     def over_columns(self, kernel: Callable[..., Any], which: Any, *arguments: Any) -> None:
@@ -75,7 +75,7 @@ class Passes:
         def do(i: int) -> None:
             kernel(self.cost, self.p, parts[i], self.rows, *arguments, self.room(self.height))
 
-        each_on_threads(do, len(parts))
+        parallel_for(do, len(parts))
 
 
 @np.errstate(all="ignore")  # as in the kernels, what is not a number is not news
