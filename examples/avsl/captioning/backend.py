@@ -6,7 +6,7 @@ from collections.abc import Callable, Generator
 from dataclasses import dataclass, replace
 from typing import Protocol
 
-from .frames import Clip
+from .frames import ClipToCaption
 from .prompt import build_prompt
 
 
@@ -14,7 +14,7 @@ from .prompt import build_prompt
 class Question:
     """A question about one clip, asked for the ``attempt``-th time (from 0)."""
 
-    clip: Clip
+    clip: ClipToCaption
     attempt: int = 0
     complaint: str = ""
 

@@ -19,7 +19,7 @@ LISTS = ("music_solo_train.txt", "music_duet_train.txt", "vggsound_train.csv")
 
 
 @dataclass(frozen=True)
-class Clip:
+class ClipToCaption:
     """A training clip: its id, what sounds in it, and its frame."""
 
     name: str
@@ -27,7 +27,7 @@ class Clip:
     frame: Path
 
 
-def read_clips(root: Path, lists: Sequence[str] = ()) -> list[Clip]:
+def read_clips(root: Path, lists: Sequence[str] = ()) -> list[ClipToCaption]:
     """Every clip of the training lists in ``root/metadata`` once, in their order.
 
     Args:
@@ -45,14 +45,14 @@ def read_clips(root: Path, lists: Sequence[str] = ()) -> list[Clip]:
             f"Expected `data_root` to hold frames/<id>.jpg and at least one of metadata/{', metadata/'.join(LISTS)}, "
             f"but {metadata.resolve()} has none"
         )
-    clips: dict[str, Clip] = {}
+    clips: dict[str, ClipToCaption] = {}
     for name in names:
         if not (metadata / name).is_file():
             raise FileNotFoundError(f"Expected the list {(metadata / name).resolve()}, but there is no such file")
         for clip_id, labels in _entries(metadata / name):
             if not labels:
                 raise ValueError(f"Expected classes in {name}, but clip {clip_id!r} has none")
-            clip = Clip(clip_id, labels, root / "frames" / f"{clip_id}.jpg")
+            clip = ClipToCaption(clip_id, labels, root / "frames" / f"{clip_id}.jpg")
             if clips.setdefault(clip.name, clip) != clip:
                 raise ValueError(
                     f"Expected one set of classes a clip, but {clip.name!r} has {', '.join(clips[clip.name].labels)} "

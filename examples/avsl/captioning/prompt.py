@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 
-class Example(NamedTuple):
+class WorkedExample(NamedTuple):
     """A worked example of the prompt. The frame itself isn't shown."""
 
     scenario: str
@@ -22,19 +22,19 @@ class Example(NamedTuple):
 
 
 EXAMPLES = (
-    Example(
+    WorkedExample(
         "Several objects, one of which sounds",
         ("lawn mowing",),
         ("an image of a woman pushing a lawn mower",),
         "an image of a garden fence, a parked bicycle, and trees",
     ),
-    Example(
+    WorkedExample(
         "Objects that look alike, one of which sounds",
         ("playing trumpet",),
         ("an image of a girl in a red coat playing the trumpet",),
         "an image of unplayed trumpets on a wall, listeners, and chairs",
     ),
-    Example(
+    WorkedExample(
         "Several objects that sound",
         ("cello", "flute"),
         ("an image of a man bowing a cello", "an image of a woman playing the flute"),

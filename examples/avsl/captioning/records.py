@@ -14,7 +14,7 @@ from filelock import FileLock, Timeout
 from ..data.folders import read_captions
 from ..files import parse_object, read_json, write_json
 from .answers import Captions
-from .frames import Clip
+from .frames import ClipToCaption
 
 
 class JsonLines:
@@ -143,7 +143,7 @@ class Records:
             )
         write_json(self.provenance_path, {"origins": [*origins, self._provenance]})
 
-    def to_do(self, clips: Sequence[Clip]) -> list[Clip]:
+    def pending(self, clips: Sequence[ClipToCaption]) -> list[ClipToCaption]:
         """The clips that have neither captions nor a failure.
 
         Raises:
@@ -158,10 +158,10 @@ class Records:
                 )
         return [clip for clip in clips if clip.name not in self.foreground and clip.name not in self.failed]
 
-    def write(self, clip: Clip, captions: Captions) -> None:
+    def write(self, clip: ClipToCaption, captions: Captions) -> None:
         self._captions.append({"id": clip.name, "foreground": captions.foreground, "background": captions.background})
 
-    def write_failure(self, clip: Clip, reason: str, answer: str | None) -> None:
+    def write_failure(self, clip: ClipToCaption, reason: str, answer: str | None) -> None:
         self._failures.append({"id": clip.name, "reason": reason, "answer": answer})
         self.failed[clip.name] = reason
 

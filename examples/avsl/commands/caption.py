@@ -1,31 +1,22 @@
-"""The job of ``generate_captions.py``: ask a model about every clip without captions, and keep what is usable."""
+"""The command ``generate_captions.py``."""
 
 from __future__ import annotations
 
 import argparse
 import json
-import logging
 import time
-from collections import deque
 from collections.abc import Sequence
-from contextlib import closing
 from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-from tqdm.contrib.logging import logging_redirect_tqdm
-
-from ..captioning.answers import AnswerError, parse_answer
-from ..captioning.backend import Backend, Generation, Question
-from ..captioning.frames import Clip, data_url, read_clips
+from ..captioning.backend import Backend, Generation
+from ..captioning.frames import ClipToCaption, data_url, read_clips
+from ..captioning.job import caption_missing
 from ..captioning.prompt import build_prompt, messages, prompt_hash
 from ..captioning.records import Records
 from .exit_status import exit_status
-
-log = logging.getLogger(__name__)
-WITHOUT_ANSWER = 20  # in a row: then something is wrong with the model rather than with the frames
 
 
 def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
@@ -81,92 +72,30 @@ def _positive(text: str) -> int:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the job; 0 if no clip has failed, 1 if some have, 2 if the job can't be done, 130 if it was interrupted."""
+    """Runs the command. Returns 0 if no clip has failed, 1 if some have, 2 on an error, 130 if interrupted."""
     options = parse_arguments(arguments)
-
-    def job() -> int:
-        clips = read_clips(options.data_root, options.lists)
-        if options.dry_run:
-            print(describe(clips[0], options))
-            return 0
-        return run(options, clips)
-
-    return exit_status(job)
+    return exit_status(lambda: _run(options))
 
 
-def run(options: argparse.Namespace, clips: Sequence[Clip]) -> int:
-    """Ask about the clips that are still to do; returns the exit code."""
+def _run(options: argparse.Namespace) -> int:
+    clips = read_clips(options.data_root, options.lists)
+    if options.dry_run:
+        print(_preview(clips[0], options))
+        return 0
     generation = Generation(options.temperature, options.max_tokens, options.longest_side)
-    started = time.monotonic()
-    with Records(
-        options.out, provenance(options, generation), force=options.force, retry_failed=options.retry_failed
-    ) as records:
-        without = records.to_do(clips)
-        to_do = without[: options.limit]
-        if to_do:
-            log.info("%d clips, %d of them to do", len(clips), len(to_do))
-            written = caption(_backend(options, generation), to_do, records, options.attempts)
-            log.info("%d captioned in %.0f s: %s", written, time.monotonic() - started, records.path)
-        else:
-            log.info("Nothing to do: %s", records.path)
-        failed = [records.failed[clip.name] for clip in clips if clip.name in records.failed]
-    if len(without) > len(to_do):
-        log.info("Left: %d of %d clips", len(without) - len(to_do), len(clips))
-    if failed:
-        log.error(
-            "Failed: %d of %d clips, the first because: %s. %s has all reasons, --retry-failed asks again",
-            len(failed),
-            len(clips),
-            failed[0],
-            records.failed_path,
+    provenance = _provenance(options, generation)
+    with Records(options.out, provenance, force=options.force, retry_failed=options.retry_failed) as records:
+        failed = caption_missing(
+            clips,
+            records,
+            lambda: _open_backend(options, generation),
+            attempts=options.attempts,
+            limit=options.limit,
         )
     return 1 if failed else 0
 
 
-def caption(backend: Backend, clips: Sequence[Clip], records: Records, attempts: int) -> int:
-    """Ask about ``clips`` until each has captions or has failed; returns how many have captions.
-
-    Raises:
-        ConnectionError: if many clips in a row got no answer at all.
-    """
-    fresh, again = iter(clips), deque[Question]()
-    written = silent = 0
-
-    def take() -> Question | None:
-        if again:
-            return again.popleft()
-        clip = next(fresh, None)
-        return None if clip is None else Question(clip)
-
-    with (
-        logging_redirect_tqdm(),
-        tqdm(total=len(clips), unit="clip", smoothing=0.05, dynamic_ncols=True) as bar,
-        closing(backend.answers(take)) as answers,
-    ):
-        for answer in answers:
-            question = answer.question
-            try:
-                if answer.text is None:
-                    raise AnswerError(answer.error)
-                records.write(question.clip, parse_answer(answer.text, question.clip.labels))
-                written += 1
-            except AnswerError as error:
-                if answer.text is not None and question.attempt + 1 < attempts:
-                    again.append(question.again(str(error)))
-                    continue
-                records.write_failure(question.clip, str(error), answer.text)
-            silent = silent + 1 if answer.text is None else 0
-            if silent == WITHOUT_ANSWER:
-                raise ConnectionError(
-                    f"{silent} clips in a row got no answer, the last one because: {answer.error}. "
-                    "Once that is mended, --retry-failed asks about them again"
-                )
-            bar.update()
-            bar.set_postfix(failed=bar.n - written, refresh=False)
-    return written
-
-
-def _backend(options: argparse.Namespace, generation: Generation) -> Backend:
+def _open_backend(options: argparse.Namespace, generation: Generation) -> Backend:
     if options.server:
         try:
             from ..captioning.server import Patience, ServerModel, api_key
@@ -192,7 +121,7 @@ def _backend(options: argparse.Namespace, generation: Generation) -> Backend:
     )
 
 
-def provenance(options: argparse.Namespace, generation: Generation) -> dict[str, Any]:
+def _provenance(options: argparse.Namespace, generation: Generation) -> dict[str, Any]:
     """What the captions of this run come from."""
     packages = {}
     for package in ("openai",) if options.server else ("torch", "transformers"):
@@ -212,7 +141,7 @@ def provenance(options: argparse.Namespace, generation: Generation) -> dict[str,
     }
 
 
-def describe(clip: Clip, options: argparse.Namespace) -> str:
+def _preview(clip: ClipToCaption, options: argparse.Namespace) -> str:
     """The prompt and the messages about ``clip``, for people to read; an image's data is cut."""
     prompt = build_prompt(clip.labels)
     image: dict[str, Any] = {"type": "image", "image": str(clip.frame)}

@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader
 from ..config import Config
 from ..model.caption_features import CaptionTable
 from .folders import Clip, Pool
-from .sampling import Drawn, ResumableLoader, SceneBatches
+from .sampling import IndexedPool, ResumableLoader, SceneBatches
 from .scenes import Example, Scenes
 
 
@@ -50,7 +50,7 @@ class Collate:
         mask = torch.zeros(len(examples), self.slots, dtype=torch.bool)
         background = []
         for i, example in enumerate(examples):
-            clips = list(example.scene)
+            clips = list(example.clips)
             rows = self._foreground[clips].flatten()
             rows = rows[rows >= 0]
             foreground[i, : len(rows)], mask[i, : len(rows)] = self.features[rows], True
@@ -85,7 +85,7 @@ class TrainingScenes(L.LightningDataModule):
         labels = torch.tensor([numbers.setdefault(clip.classes, len(numbers)) for clip in clips])
         self._drawn, first = [], 0
         for pool in pools:
-            self._drawn.append(Drawn(first, labels[first : first + len(pool.clips)], pool.size))
+            self._drawn.append(IndexedPool(first, labels[first : first + len(pool.clips)], pool.size))
             first += len(pool.clips)
 
     def _batches(self) -> SceneBatches:

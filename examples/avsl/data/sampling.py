@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Sampler
 
-from .scenes import Scene
+from .scenes import ClipIndices
 
 
-class Drawn(NamedTuple):
+class IndexedPool(NamedTuple):
     """Where scenes are drawn from: clips ``first`` to ``first + len(labels)``, ``size`` a scene."""
 
     first: int
@@ -20,7 +20,7 @@ class Drawn(NamedTuple):
     size: int
 
 
-class SceneBatches(Sampler[list[Scene]]):
+class SceneBatches(Sampler[list[ClipIndices]]):
     """Batches of scenes for one of several processes.
 
     An epoch takes every clip of every pool once as a scene's first clip; the others of a mixture are drawn at random
@@ -37,7 +37,7 @@ class SceneBatches(Sampler[list[Scene]]):
     """
 
     def __init__(
-        self, pools: Sequence[Drawn], batch_size: int, seed: int, *, rank: int = 0, processes: int = 1
+        self, pools: Sequence[IndexedPool], batch_size: int, seed: int, *, rank: int = 0, processes: int = 1
     ) -> None:
         self.pools, self.batch_size, self.seed = list(pools), batch_size, seed
         self.rank, self.processes = rank, processes
@@ -57,7 +57,7 @@ class SceneBatches(Sampler[list[Scene]]):
     def __len__(self) -> int:
         return sum(self._batches(len(pool.labels)) for pool in self.pools)
 
-    def __iter__(self) -> Iterator[list[Scene]]:
+    def __iter__(self) -> Iterator[list[ClipIndices]]:
         generator = torch.Generator().manual_seed(self.seed + self.epoch)
         batches = [batch for pool in self.pools for batch in self._pool_batches(pool, generator)]
         if len(self.pools) > 1:
@@ -72,7 +72,7 @@ class SceneBatches(Sampler[list[Scene]]):
         # A smaller last batch has fewer negatives; it is left out unless it is all there is.
         return share // self.batch_size if share > self.batch_size else min(share, 1)
 
-    def _pool_batches(self, pool: Drawn, generator: torch.Generator) -> Iterator[list[Scene]]:
+    def _pool_batches(self, pool: IndexedPool, generator: torch.Generator) -> Iterator[list[ClipIndices]]:
         order = torch.randperm(len(pool.labels), generator=generator)
         padded = order.repeat(self.processes)[: self._share(len(order)) * self.processes]  # as many for every process
         columns = [padded]

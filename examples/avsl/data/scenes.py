@@ -18,8 +18,8 @@ from ..constants import SAMPLE_RATE, SECONDS
 from ..files import read_picture
 
 SAMPLES = int(SAMPLE_RATE * SECONDS)
-#: Indices of the clips whose frames stand side by side and whose sounds are mixed.
-Scene = tuple[int, ...]
+#: Indices of the clips of one scene: their frames are placed side by side and their sounds mixed.
+ClipIndices = tuple[int, ...]
 
 
 class Example(NamedTuple):
@@ -27,7 +27,7 @@ class Example(NamedTuple):
 
     frame: Tensor
     waveform: Tensor
-    scene: Scene
+    clips: ClipIndices
 
 
 class Scenes(Dataset[Example]):
@@ -67,11 +67,11 @@ class Scenes(Dataset[Example]):
         """Number of clips."""
         return len(self._names)
 
-    def __getitem__(self, scene: Scene | int) -> Example:
-        scene = (scene,) if isinstance(scene, int) else scene
-        frames, waveforms = zip(*(self._decoded(index) for index in scene), strict=True)
+    def __getitem__(self, clips: ClipIndices | int) -> Example:
+        clips = (clips,) if isinstance(clips, int) else clips
+        frames, waveforms = zip(*(self._decoded(index) for index in clips), strict=True)
         mixture = torch.stack(waveforms).float().mean(0) / 32768
-        return Example(torch.cat(frames, dim=2), mixture, scene)
+        return Example(torch.cat(frames, dim=2), mixture, clips)
 
     def _decoded(self, index: int) -> tuple[Tensor, Tensor]:
         if index in self._kept:

@@ -108,7 +108,7 @@ class _Raised(NamedTuple):
 
 def _serve(connection: Connection, function: Callable[[Any], Any]) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent ends the workers
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that files written aside are removed
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that temporary files are deleted
     with contextlib.suppress(EOFError, BrokenPipeError):  # the parent is gone
         while True:
             job = connection.recv()

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ..clip_ids import ClipId
-from ..files import read_rows, write_text, written_aside
+from ..files import atomic_write, read_rows, write_text
 
 
 class Line(NamedTuple):
@@ -108,5 +108,5 @@ def _check(path: Path, number: int, name: str, *, frames: bool) -> None:
 
 def copy(path: Path, folder: Path) -> None:
     """Copy a file of boxes as it is."""
-    with written_aside(folder / path.name) as aside:
-        aside.write_bytes(path.read_bytes())
+    with atomic_write(folder / path.name) as temporary:
+        temporary.write_bytes(path.read_bytes())

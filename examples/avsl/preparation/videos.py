@@ -14,7 +14,7 @@ EXTENSIONS = (".mp4", ".webm", ".mkv", ".m4v", ".mov", ".avi")
 _BRACKETS = re.compile(r"\[([\w-]{11})\]$", re.ASCII)  # "Title [<video>]", as yt-dlp names files by default
 
 
-class Source(NamedTuple):
+class VideoFile(NamedTuple):
     """A file, and whether it holds only the clip rather than the whole video."""
 
     path: Path
@@ -43,23 +43,23 @@ class VideoFolder:
     def __len__(self) -> int:
         return len(self._paths)
 
-    def find(self, name: str) -> Source | None:
+    def find(self, name: str) -> VideoFile | None:
         """The file of clip ``name``: for VGGSound ``<video>_<start>``, padded or not, else ``<video>``."""
         clip = ClipId.parse(name)
         if clip.frame is None:
             for stem in (name, f"{clip.video}_{clip.second}"):
                 if stem in self._paths:
-                    return Source(self._paths[stem], cut=True)
-        return Source(self._paths[clip.video], cut=False) if clip.video in self._paths else None
+                    return VideoFile(self._paths[stem], cut=True)
+        return VideoFile(self._paths[clip.video], cut=False) if clip.video in self._paths else None
 
-    def group(self, names: Iterable[str]) -> tuple[dict[Source, list[str]], list[str]]:
+    def group(self, names: Iterable[str]) -> tuple[dict[VideoFile, list[str]], list[str]]:
         """Clips by file, the fullest first, and the clips that have no file."""
-        groups: dict[Source, list[str]] = {}
+        groups: dict[VideoFile, list[str]] = {}
         missing = []
         for name in names:
-            source = self.find(name)
-            if source is None:
+            video = self.find(name)
+            if video is None:
                 missing.append(name)
             else:
-                groups.setdefault(source, []).append(name)
+                groups.setdefault(video, []).append(name)
         return dict(sorted(groups.items(), key=lambda item: -len(item[1]))), missing

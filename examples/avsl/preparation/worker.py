@@ -14,7 +14,7 @@ from PIL import Image
 
 from ..clip_ids import ClipId, frame_rate
 from ..constants import SAMPLE_RATE
-from ..files import written_aside
+from ..files import atomic_write
 from .excerpts import Unusable, inspect, read_frames, read_sounds
 
 _GAP = 20.0  # s between clips from which on seeking is cheaper than decoding
@@ -99,10 +99,10 @@ def _write(job: Job, name: str, frame: Image.Image, sound: np.ndarray) -> None:
     scale = job.side / min(frame.size)
     if scale < 1:
         frame = frame.resize([max(1, round(side * scale)) for side in frame.size], Image.Resampling.LANCZOS)
-    with written_aside(job.out / "frames" / f"{name}.jpg") as aside:
-        frame.save(aside, quality=95)
-    with written_aside(job.out / "audio" / f"{name}.wav") as aside:
-        soundfile.write(aside, sound, SAMPLE_RATE, subtype="PCM_16")
+    with atomic_write(job.out / "frames" / f"{name}.jpg") as temporary:
+        frame.save(temporary, quality=95)
+    with atomic_write(job.out / "audio" / f"{name}.wav") as temporary:
+        soundfile.write(temporary, sound, SAMPLE_RATE, subtype="PCM_16")
 
 
 def _spans(times: list[float]) -> Iterator[slice]:

@@ -14,7 +14,7 @@ from avsl.data.composed.composer import DrawnSource
 from avsl.data.composed.dataset import Description, ensure_composed
 from avsl.data.music import MusicFolder
 from avsl.data.vggsound import VggsoundFolder
-from avsl.files import write_text, written_aside
+from avsl.files import atomic_write, write_text
 from PIL import Image
 
 from sslosses.annotations import read_music_duet, read_music_solo, read_music_split
@@ -227,9 +227,9 @@ def test_a_file_is_written_as_a_whole_or_not_at_all(tmp_path: Path) -> None:
     write_text(path, "first")
 
     def fail() -> None:
-        with written_aside(path) as aside:
-            assert aside.suffix == ".txt"
-            aside.write_text("sec")
+        with atomic_write(path) as temporary:
+            assert temporary.suffix == ".txt"
+            temporary.write_text("sec")
             raise OSError("disk full")
 
     with pytest.raises(OSError, match="full"):

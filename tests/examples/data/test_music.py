@@ -54,7 +54,7 @@ def test_examples(music: Path, in_memory: bool) -> None:
         np.testing.assert_allclose(waveform, written, atol=1e-4)
     (music / "frames" / "b.jpg").unlink()
     if in_memory:
-        assert data[1].scene == (1,)
+        assert data[1].clips == (1,)
     else:
         with pytest.raises(FileNotFoundError):
             data[1]

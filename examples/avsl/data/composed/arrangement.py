@@ -8,7 +8,9 @@ from itertools import pairwise
 
 import numpy as np
 
-Box = tuple[float, float, float, float]
+#: x, y, width and height in fractions of the frame.
+Placement = tuple[float, float, float, float]
+Box = Placement  # the former name, until training/pretraining.py imports the new one
 
 HEADROOM = 0.12  # share of a slot kept free above an instrument, for the head of whoever plays it
 MAX_STRETCH = 1.7
@@ -20,7 +22,7 @@ class SceneObject:
 
     name: str
     sounding: bool
-    box: Box
+    box: Placement
 
 
 @dataclass(frozen=True)
@@ -82,7 +84,7 @@ def sample_scene(rng: np.random.Generator, vocabulary: Vocabulary, sources: int)
     return Scene(tuple(objects))
 
 
-def _slots(rng: np.random.Generator, tall: Sequence[bool]) -> tuple[list[Box], list[bool]]:
+def _slots(rng: np.random.Generator, tall: Sequence[bool]) -> tuple[list[Placement], list[bool]]:
     """Rectangles that tile the frame, and whether each is taller than wide.
 
     Upper-median binarization marks half of the frame, so cIoU can only tell maps apart where boxes are large.
@@ -90,7 +92,7 @@ def _slots(rng: np.random.Generator, tall: Sequence[bool]) -> tuple[list[Box], l
     if len(tall) == 1 or all(t == tall[0] for t in tall):
         parts = 2 if len(tall) == 1 else 3
         edges = _edges(rng, parts)
-        strips: list[Box] = [(a, 0.0, b - a, 1.0) for a, b in pairwise(edges)]
+        strips: list[Placement] = [(a, 0.0, b - a, 1.0) for a, b in pairwise(edges)]
         shapes = [True] * parts
         if len(tall) == 1 and rng.random() < 0.4:
             left, cut = strips.pop(0), rng.uniform(0.42, 0.58)
@@ -113,7 +115,7 @@ def _edges(rng: np.random.Generator, parts: int) -> list[float]:
     return [0.0, *cuts, 1.0]
 
 
-def _place(rng: np.random.Generator, slot: Box, aspect: float) -> Box:
+def _place(rng: np.random.Generator, slot: Placement, aspect: float) -> Placement:
     x, y, width, height = slot
     y, height = y + HEADROOM * height, (1 - HEADROOM) * height
     wanted = float(np.clip(width / height, aspect / MAX_STRETCH, aspect * MAX_STRETCH))

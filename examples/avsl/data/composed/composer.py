@@ -9,12 +9,12 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from . import drawing, timbres
-from .arrangement import Box, Scene, Vocabulary
+from .arrangement import Placement, Scene, Vocabulary
 
 SUPERSAMPLING = 2
 
 
-class Source(Protocol):
+class ObjectSource(Protocol):
     """A supply of objects: what there is, how an object looks in either state, how it sounds, what it is called."""
 
     vocabulary: Vocabulary
@@ -22,7 +22,7 @@ class Source(Protocol):
     def backdrop(self, rng: np.random.Generator, side: int, held_out: bool) -> Image.Image: ...
 
     def paint(
-        self, canvas: Image.Image, name: str, sounding: bool, box: Box, rng: np.random.Generator, held_out: bool
+        self, canvas: Image.Image, name: str, sounding: bool, box: Placement, rng: np.random.Generator, held_out: bool
     ) -> None: ...
 
     def sound(self, name: str, rng: np.random.Generator, held_out: bool) -> NDArray[np.float32]: ...
@@ -54,7 +54,7 @@ class DrawnSource:
         return image
 
     def paint(
-        self, canvas: Image.Image, name: str, sounding: bool, box: Box, rng: np.random.Generator, held_out: bool
+        self, canvas: Image.Image, name: str, sounding: bool, box: Placement, rng: np.random.Generator, held_out: bool
     ) -> None:
         """Draw one object in place; a sounding one with its player."""
         palette = drawing.Palette(rng, held_out)
@@ -80,7 +80,9 @@ class DrawnSource:
         return f"a silent {words}" if name in self.vocabulary.sounding else f"a {words}"
 
 
-def render_frame(scene: Scene, source: Source, rng: np.random.Generator, side: int, held_out: bool) -> Image.Image:
+def render_frame(
+    scene: Scene, source: ObjectSource, rng: np.random.Generator, side: int, held_out: bool
+) -> Image.Image:
     """The scene as an RGB picture, ``side`` pixels square; objects nearer to the lower edge are drawn last."""
     canvas = source.backdrop(rng, side * SUPERSAMPLING, held_out)
     for item in sorted(scene.objects, key=lambda o: o.box[1] + o.box[3]):
@@ -88,14 +90,14 @@ def render_frame(scene: Scene, source: Source, rng: np.random.Generator, side: i
     return canvas.resize((side, side), Image.Resampling.BOX)
 
 
-def render_audio(scene: Scene, source: Source, rng: np.random.Generator, held_out: bool) -> NDArray[np.float32]:
+def render_audio(scene: Scene, source: ObjectSource, rng: np.random.Generator, held_out: bool) -> NDArray[np.float32]:
     """The sum of the sounding objects' sounds with a little noise, (48000,) float32 within [−1, 1]."""
     mixture = sum(rng.uniform(0.7, 1.0) * source.sound(o.name, rng, held_out) for o in scene.sounding)
     mixture = mixture + 0.003 * rng.standard_normal(np.shape(mixture))
     return (0.9 * mixture / np.abs(mixture).max()).astype(np.float32)
 
 
-def captions(scene: Scene, source: Source) -> dict[str, object]:
+def captions(scene: Scene, source: ObjectSource) -> dict[str, object]:
     """The scene in words: ``{"foreground": [one per sounding object], "background": "..."}``."""
     silent = [source.phrase(o.name, False) for o in scene.silent]
     listed = silent[0] if len(silent) == 1 else f"{', '.join(silent[:-1])} and {silent[-1]}"

@@ -19,9 +19,9 @@ from filelock import FileLock
 from tqdm import tqdm
 
 from ...constants import SAMPLE_RATE
-from ...files import read_json, write_json, write_text, written_aside
+from ...files import atomic_write, read_json, write_json, write_text
 from .arrangement import Scene, sample_scene
-from .composer import DrawnSource, Source, captions, render_audio, render_frame
+from .composer import DrawnSource, ObjectSource, captions, render_audio, render_frame
 from .media import MediaSource
 
 log = logging.getLogger(__name__)
@@ -51,7 +51,7 @@ class Description:
 
 
 @cache
-def open_source(media: str | None) -> Source:
+def open_source(media: str | None) -> ObjectSource:
     """Photographs and recordings below ``media``, or the drawn instruments."""
     return MediaSource(Path(media)) if media else DrawnSource()
 
@@ -120,11 +120,11 @@ def _compose(job: tuple[str, str, int], *, folder: Path, description: Descriptio
     frame, audio = folder / "frames" / f"{name}.jpg", folder / "audio" / f"{name}.wav"
     for_frame, for_audio = rng.spawn(2)
     if not frame.exists():
-        with written_aside(frame) as path:
-            render_frame(scene, source, for_frame, description.side, held_out).save(path, quality=90)
+        with atomic_write(frame) as temporary:
+            render_frame(scene, source, for_frame, description.side, held_out).save(temporary, quality=90)
     if not audio.exists():
-        with written_aside(audio) as path:
-            soundfile.write(path, render_audio(scene, source, for_audio, held_out), SAMPLE_RATE, subtype="PCM_16")
+        with atomic_write(audio) as temporary:
+            soundfile.write(temporary, render_audio(scene, source, for_audio, held_out), SAMPLE_RATE, subtype="PCM_16")
     return {"id": name, "split": split, "subset": subset, "scene": scene, "captions": captions(scene, source)}
 
 

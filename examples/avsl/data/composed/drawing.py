@@ -12,7 +12,8 @@ from PIL import ImageDraw
 
 Color = tuple[int, int, int]
 Point = tuple[float, float]
-Box = tuple[float, float, float, float]
+#: left, top, right and bottom in pixels.
+PixelBox = tuple[float, float, float, float]
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,7 @@ class Palette:
 class Pen:
     """Draws in the unit square of one box on the canvas, mirrored on demand; widths are shares of the shorter side."""
 
-    def __init__(self, draw: ImageDraw.ImageDraw, box: Box, mirrored: bool = False) -> None:
+    def __init__(self, draw: ImageDraw.ImageDraw, box: PixelBox, mirrored: bool = False) -> None:
         self.draw, self.box, self.mirrored = draw, box, mirrored
         self.unit = min(box[2] - box[0], box[3] - box[1])
 

@@ -15,7 +15,7 @@ from scipy.signal import resample_poly
 from ...constants import SAMPLE_RATE, SECONDS
 from ...files import read_picture
 from . import drawing
-from .arrangement import Box, Vocabulary
+from .arrangement import Placement, Vocabulary
 
 SMALLEST_SOUNDING = 90  # pixels of the shorter side; below, a picture is an icon rather than a photograph
 SMALLEST_SILENT = 60
@@ -75,7 +75,7 @@ class MediaSource:
         return image
 
     def paint(
-        self, canvas: Image.Image, name: str, sounding: bool, box: Box, rng: np.random.Generator, held_out: bool
+        self, canvas: Image.Image, name: str, sounding: bool, box: Placement, rng: np.random.Generator, held_out: bool
     ) -> None:
         """Paste the photograph into its box; a sounding object gets waves at its sides."""
         side = canvas.width
