@@ -20,43 +20,66 @@ from .exit_status import exit_status
 
 
 def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
-    """The command line of ``generate_captions.py``."""
+    """Parses the options of ``generate_captions.py``."""
     parser = argparse.ArgumentParser(
-        description="Foreground and background captions of training frames by a multimodal language model."
+        description="Let a multimodal language model write foreground and background captions of the training frames. "
+        "Run the same command again to resume."
     )
     add = parser.add_argument
-    add("--data-root", type=Path, required=True, help="folder with frames/<id>.jpg and metadata/")
-    add("--lists", nargs="+", default=[], metavar="NAME", help="training lists in metadata/ (default: all known ones)")
-    add("--model", help="hub name or folder of the model; with --server, the name that the server gives it")
-    add("--server", nargs="+", metavar="URL", help="base URLs with OpenAI's interface, as http://localhost:8000/v1")
-    add("--out", type=Path, help="file to write (default: metadata/captions.jsonl in the data folder)")
-    add("--limit", type=_positive, help="ask about this many clips at most")
-    add("--attempts", type=_positive, default=3, help="answers asked for before a clip counts as failed (%(default)s)")
-    add("--retry-failed", action="store_true", help="ask again about the clips that failed in earlier runs")
-    add("--force", action="store_true", help="add to captions of another model or prompt")
-    add("--dry-run", action="store_true", help="show what would be asked about the first clip, and ask nothing")
+    add("--data-root", type=Path, required=True, help="data folder with frames/<id>.jpg and metadata/")
+    add("--lists", nargs="+", default=[], metavar="NAME", help="training lists in metadata/ (default: all known lists)")
+    add("--model", help="hub name or folder of the model; with --server, the model's name on the server")
+    add(
+        "--server",
+        nargs="+",
+        metavar="URL",
+        help="base URLs of OpenAI-compatible servers, e.g. http://localhost:8000/v1",
+    )
+    add("--out", type=Path, help="output file (default: metadata/captions.jsonl in the data folder)")
+    add("--limit", type=_positive, help="maximum number of clips to caption in this run (default: all)")
+    add("--attempts", type=_positive, default=3, help="attempts before a clip counts as failed (default: %(default)s)")
+    add("--retry-failed", action="store_true", help="ask again about clips that failed in earlier runs")
+    add("--force", action="store_true", help="add to a file with captions of another model or prompt")
+    add("--dry-run", action="store_true", help="print the messages about the first clip without calling the model")
     generation = Generation()
-    add("--temperature", type=float, default=generation.temperature, help="of repeated questions (%(default)s)")
-    add("--max-tokens", type=_positive, default=generation.max_tokens, help="of an answer (%(default)s)")
-    add("--longest-side", type=_positive, default=generation.longest_side, help="of a frame, pixels (%(default)s)")
-    local = parser.add_argument_group("a model on this machine")
-    local.add_argument("--batch-size", type=_positive, default=8, help="frames at once (%(default)s)")
-    local.add_argument("--device", default="auto", help="torch device (default: CUDA if there is any)")
-    local.add_argument("--dtype", default="auto", help="torch dtype, as bfloat16 (default: the checkpoint's)")
-    server = parser.add_argument_group("a server")
-    server.add_argument("--concurrency", type=_positive, default=16, help="open requests a server (%(default)s)")
-    server.add_argument("--timeout", type=float, default=120.0, help="of a request, seconds (%(default)s)")
-    server.add_argument("--retries", type=int, default=6, help="of a request without an answer (%(default)s)")
-    server.add_argument("--first-wait", type=float, default=1.0, help="before the first retry, seconds (%(default)s)")
-    server.add_argument("--requests-per-minute", type=float, help="to all servers together (default: no limit)")
-    server.add_argument(
-        "--key-variable", default="OPENAI_API_KEY", help="environment variable with the key (%(default)s)"
+    add(
+        "--temperature",
+        type=float,
+        default=generation.temperature,
+        help="sampling temperature of repeated questions (default: %(default)s)",
+    )
+    add(
+        "--max-tokens",
+        type=_positive,
+        default=generation.max_tokens,
+        help="maximum number of tokens per answer (default: %(default)s)",
+    )
+    add(
+        "--longest-side",
+        type=_positive,
+        default=generation.longest_side,
+        help="scale frames down to at most this many pixels per side (default: %(default)s)",
+    )
+    add = parser.add_argument_group("local model").add_argument
+    add("--batch-size", type=_positive, default=8, help="frames per batch (default: %(default)s)")
+    add("--device", default="auto", help="torch device (default: CUDA if available)")
+    add("--dtype", default="auto", help="torch dtype, e.g. bfloat16 (default: the checkpoint's)")
+    add = parser.add_argument_group("server").add_argument
+    add("--concurrency", type=_positive, default=16, help="open requests per server (default: %(default)s)")
+    add("--timeout", type=float, default=120.0, help="time limit per request in seconds (default: %(default)s)")
+    add("--retries", type=int, default=6, help="retries of a request without an answer (default: %(default)s)")
+    add("--first-wait", type=float, default=1.0, help="seconds before the first retry (default: %(default)s)")
+    add("--requests-per-minute", type=float, help="limit over all servers (default: no limit)")
+    add(
+        "--key-variable",
+        default="OPENAI_API_KEY",
+        help="environment variable that contains the API key (default: %(default)s)",
     )
     options = parser.parse_args(arguments)
     if not options.model and not options.dry_run:
         parser.error("--model is required")
     if options.requests_per_minute is not None and not options.requests_per_minute > 0:
-        parser.error("--requests-per-minute has to be positive")
+        parser.error(f"argument --requests-per-minute: expected more than 0, but got {options.requests_per_minute}")
     for url in options.server or ():
         if not url.startswith(("http://", "https://")):
             parser.error(f"argument --server: expected an address like http://localhost:8000/v1, but got {url!r}")
@@ -122,7 +145,7 @@ def _open_backend(options: argparse.Namespace, generation: Generation) -> Backen
 
 
 def _provenance(options: argparse.Namespace, generation: Generation) -> dict[str, Any]:
-    """What the captions of this run come from."""
+    """How the captions of this run are made."""
     packages = {}
     for package in ("openai",) if options.server else ("torch", "transformers"):
         try:
@@ -142,7 +165,7 @@ def _provenance(options: argparse.Namespace, generation: Generation) -> dict[str
 
 
 def _preview(clip: ClipToCaption, options: argparse.Namespace) -> str:
-    """The prompt and the messages about ``clip``, for people to read; an image's data is cut."""
+    """The prompt and the messages about ``clip`` as readable text, with image data shortened."""
     prompt = build_prompt(clip.labels)
     image: dict[str, Any] = {"type": "image", "image": str(clip.frame)}
     if options.server:

@@ -1,4 +1,4 @@
-"""The whole job against a server: what is written, what goes on where it stopped, and what is refused."""
+"""The whole captioning job with a server: output files, resuming, and errors."""
 
 from __future__ import annotations
 
@@ -150,7 +150,7 @@ def test_a_broken_line_in_the_middle_is_refused(start, folder: Path, caplog: pyt
 
 @pytest.mark.slow
 def test_killed_and_started_again(server, make_folder) -> None:
-    """Killed with no chance to tidy up while requests are open; then the same command goes on."""
+    """Killed without cleanup while requests are open; then the same command resumes."""
     folder = make_folder(solos=30, duets=0)
     command = [sys.executable, str(SCRIPT), "--data-root", str(folder), "--model", "m", "--server", server.url]
     reached, half = threading.Event(), 15
@@ -232,7 +232,7 @@ def test_failures_of_another_model_do_not_count(
     assert start() == 1
     server.reply = lambda r: r.good
     assert start("--model", "other") == 2
-    assert "captions.failed.jsonl is of another origin (model 'm', now 'other'). Ask anew with" in caplog.text
+    assert "captions.failed.jsonl is of another origin (model 'm', now 'other'). Ask again with" in caplog.text
     assert start("--model", "other", "--retry-failed") == 0
     assert len(lines(folder)) == 4
 

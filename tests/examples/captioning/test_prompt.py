@@ -1,4 +1,4 @@
-"""What the model is asked: the parts of the paper's prompt, in their order."""
+"""The prompt: the parts of the paper's prompt, in their order."""
 
 from __future__ import annotations
 

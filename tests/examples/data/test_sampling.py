@@ -1,4 +1,4 @@
-"""The order of training: what it depends on, how processes share it, and going on within an epoch."""
+"""The order of training: what it depends on, sharing between processes, resuming within an epoch."""
 
 from __future__ import annotations
 

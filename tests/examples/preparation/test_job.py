@@ -1,4 +1,4 @@
-"""The commands, from videos to a folder that can be trained on."""
+"""The preparation commands, from videos to a folder for training."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def arguments(source: Path, out: Path, *more: str, workers: int = 0) -> list[str
 
 
 def state(root: Path) -> dict[str, int]:
-    """What a second run must leave alone."""
+    """Files and times that a second run must not change."""
     return {str(path): path.stat().st_mtime_ns for name in ("frames", "audio") for path in (root / name).iterdir()}
 
 
@@ -130,7 +130,7 @@ def test_more_videos_later(source: Path, tmp_path: Path) -> None:
     assert not (out / "metadata" / "music_duet_test.csv").exists()
     assert main(arguments(source, out), dataset=MUSIC) == 0
     assert (out / "metadata" / "music_duet_test.csv").read_text().split() == names(DUET, 40)
-    assert main(arguments(part, out), dataset=MUSIC) == 0  # what is there is kept, whatever became of the video
+    assert main(arguments(part, out), dataset=MUSIC) == 0  # prepared clips are kept, even if the video is gone
     assert (out / "metadata" / "music_duet_test.csv").read_text().split() == names(DUET, 40)
 
 
@@ -211,7 +211,7 @@ def test_interrupted(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 @pytest.mark.slow
 def test_worker_processes_and_a_crash(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A decoder that takes its process with it, on one of the videos."""
+    """The decoder crashes its process on one of the videos."""
     (tmp_path / "crashing.py").write_text(
         "import os\nfrom avsl.preparation.worker import prepare as real\n\n"
         f"def prepare(job):\n    return os.abort() if {DUET!r} in job.path.name else real(job)\n"
@@ -232,7 +232,7 @@ def test_worker_processes_and_a_crash(source: Path, tmp_path: Path, monkeypatch:
 @pytest.mark.usefixtures("interruptible")
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGKILL, -9), (signal.SIGINT, 130)])
 def test_killed(source: Path, tmp_path: Path, media: Media, number: int, code: int) -> None:
-    """Stopped in the middle of a video, the script leaves no half file, and the same command goes on."""
+    """Stopped in the middle of a video, the script leaves no incomplete file, and the same command resumes."""
     part, out = tmp_path / "part", tmp_path / "out"
     shutil.copytree(source, part)
     # Long enough that the signal finds it at work, whatever else the machine does.

@@ -1,4 +1,4 @@
-"""Which file belongs to an id."""
+"""Finding the video file of a clip id."""
 
 from __future__ import annotations
 
