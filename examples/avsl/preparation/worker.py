@@ -18,7 +18,7 @@ from ..files import atomic_write
 from .excerpts import Unusable, inspect, read_frames, read_sounds
 
 _GAP = 20.0  # s between clips above which seeking is cheaper than decoding
-_LONGEST = 600.0  # s decoded at a time, to limit memory
+_MAX_SPAN = 600.0  # s decoded at a time, to limit memory
 
 
 class Job(NamedTuple):
@@ -114,6 +114,6 @@ def _spans(times: list[float]) -> Iterator[slice]:
     """Splits ascending ``times`` into spans, each of which is decoded without seeking."""
     first = 0
     for index in range(1, len(times) + 1):
-        if index == len(times) or times[index] - times[index - 1] > _GAP or times[index] - times[first] > _LONGEST:
+        if index == len(times) or times[index] - times[index - 1] > _GAP or times[index] - times[first] > _MAX_SPAN:
             yield slice(first, index)
             first = index
