@@ -8,4 +8,4 @@ import sys
 if __name__ == "__main__":
     from avsl.commands.prepare import MUSIC, main
 
-    sys.exit(main(MUSIC))
+    sys.exit(main(dataset=MUSIC))

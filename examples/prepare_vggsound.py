@@ -8,4 +8,4 @@ import sys
 if __name__ == "__main__":
     from avsl.commands.prepare import VGGSOUND, main
 
-    sys.exit(main(VGGSOUND))
+    sys.exit(main(dataset=VGGSOUND))

@@ -1,1 +1,1 @@
-"""Captions of training frames by a multimodal language model: what sounds in the foreground, what is silent behind."""
+"""Captioning of training frames by a multimodal model: foreground for sounding objects, background for silent ones."""

@@ -1,4 +1,4 @@
-"""From a model's answer to captions: the JSON in it is found, checked, and its captions put into one form."""
+"""Extracts captions from a model's answer: finds the JSON, checks it, and normalizes the captions."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 from .prompt import EXAMPLES, readable
 
 START = "an image of "
-LONGEST = 500
-LONGEST_ANSWER = 200_000
+MAX_CAPTION_LENGTH = 500
+MAX_ANSWER_LENGTH = 200_000
 _OPENING = re.compile(
     r"^\W*(?:(?:an?|the|this)\s+)?(?:image|picture|photo|photograph|frame)\s+(?:of|shows|showing|depicts|depicting)\b",
     re.IGNORECASE,
@@ -20,31 +20,32 @@ _OPENING = re.compile(
 
 
 class AnswerError(ValueError):
-    """An answer that can't be used; the text says why, in words that the model can be given."""
+    """The answer can't be used. The message gives the reason, in words that can be sent to the model."""
 
 
 class Captions(NamedTuple):
-    """One foreground caption a label, in the order of the labels, and one background caption."""
+    """One foreground caption per label, in the order of the labels, and one background caption."""
 
     foreground: tuple[str, ...]
     background: str
 
 
 def parse_answer(text: str, labels: Sequence[str]) -> Captions:
-    """Captions out of a model's whole answer; the JSON object may stand in a fence or among other words.
+    """Extracts the captions from a model's answer. The JSON object may be fenced or surrounded by other text.
 
     Raises:
-        AnswerError: if there is no such object or more than one, if it has another number of foreground captions than
-            ``labels``, or if a caption is empty, overlong, twice the same, or that of an example of the prompt.
+        AnswerError: if the answer has no such object or several different ones, if the number of foreground captions
+            differs from the number of ``labels``, or if a caption is empty, too long, a duplicate, or copied from an
+            example of the prompt.
     """
-    if len(text) > LONGEST_ANSWER:
-        raise AnswerError(f"it has {len(text)} characters, at most {LONGEST_ANSWER} are read")
-    found = [o for o in _objects(_without_thoughts(text)) if {"foreground", "background"} <= o.keys()]
-    if not found:
+    if len(text) > MAX_ANSWER_LENGTH:
+        raise AnswerError(f"it has {len(text)} characters, at most {MAX_ANSWER_LENGTH} are read")
+    candidates = [o for o in _objects(_without_thoughts(text)) if {"foreground", "background"} <= o.keys()]
+    if not candidates:
         raise AnswerError('it holds no JSON object with the keys "foreground" and "background"')
-    if any(other != found[0] for other in found[1:]):
-        raise AnswerError(f"it holds {len(found)} different JSON objects in place of one")
-    foreground, background = found[0]["foreground"], found[0]["background"]
+    if any(other != candidates[0] for other in candidates[1:]):
+        raise AnswerError(f"it holds {len(candidates)} different JSON objects in place of one")
+    foreground, background = candidates[0]["foreground"], candidates[0]["background"]
     if isinstance(foreground, str):
         foreground = [foreground]
     if not isinstance(foreground, list) or not all(isinstance(t, str) for t in foreground):
@@ -53,7 +54,7 @@ def parse_answer(text: str, labels: Sequence[str]) -> Captions:
         raise AnswerError('"background" is not a string')
     if len(foreground) != len(labels):
         raise AnswerError(f'"foreground" has {len(foreground)} captions, but {len(labels)} are wanted, one per label')
-    captions = Captions(tuple(_caption(t) for t in foreground), _caption(background))
+    captions = Captions(tuple(_normalized(t) for t in foreground), _normalized(background))
     foreground_texts = set(captions.foreground)
     if captions.background in foreground_texts or len(foreground_texts) < len(set(labels)):
         raise AnswerError("two of the captions are the same")
@@ -63,7 +64,7 @@ def parse_answer(text: str, labels: Sequence[str]) -> Captions:
 
 
 def _without_thoughts(text: str) -> str:
-    """``text`` without what stands in <think>…</think>."""
+    """Removes all <think>…</think> sections from ``text``."""
     kept = []
     while (start := text.find("<think>")) >= 0 and (end := text.find("</think>", start)) >= 0:
         kept.append(text[:start])
@@ -72,51 +73,52 @@ def _without_thoughts(text: str) -> str:
 
 
 def _objects(text: str) -> Iterator[dict[str, Any]]:
-    """All JSON objects in ``text`` that are not inside another one."""
-    decoder = json.JSONDecoder(strict=False)  # line breaks inside strings are let pass
-    place = text.find("{")
-    while place >= 0:
+    """All outermost JSON objects in ``text``."""
+    decoder = json.JSONDecoder(strict=False)  # allows line breaks inside strings
+    start = text.find("{")
+    while start >= 0:
         try:
-            value, end = decoder.raw_decode(text, place)
+            value, end = decoder.raw_decode(text, start)
             yield value
-        except RecursionError:  # nested without end: each further place would be, too
+        except RecursionError:  # nested too deeply: decoding from any later brace would fail as well
             return
         except ValueError:
-            end = place + 1
-        place = text.find("{", end)
+            end = start + 1
+        start = text.find("{", end)
 
 
-def _caption(text: str) -> str:
-    """``text`` on one line, starting with "an image of"."""
+def _normalized(text: str) -> str:
+    """Puts a caption on one line that starts with "an image of"."""
     words = " ".join("".join(c if c.isprintable() else " " for c in text).split())
     rest = _OPENING.sub("", words).strip(" .:,;")
     if not any(c.isalpha() for c in rest):
         raise AnswerError(f"the caption {words[:40]!r} says nothing")
-    if len(rest) > LONGEST:
-        raise AnswerError(f"a caption has {len(rest)} characters, at most {LONGEST} are wanted")
+    if len(rest) > MAX_CAPTION_LENGTH:
+        raise AnswerError(f"a caption has {len(rest)} characters, at most {MAX_CAPTION_LENGTH} are wanted")
     if rest[0].isupper() and not rest[1:2].isupper():
         rest = rest[0].lower() + rest[1:]
     return START + rest
 
 
 def in_order_of(labels: Sequence[str], captions: Sequence[str]) -> tuple[str, ...]:
-    """The captions, reordered if another order names clearly more of each label's words; else as they are."""
-    named = [[_share_of_words(label, caption) for caption in captions] for label in labels]
-    given = tuple(range(len(labels)))
-    totals = {order: sum(named[i][j] for i, j in enumerate(order)) for order in permutations(given)}
-    best = max(totals.values())
-    leading = [order for order, total in totals.items() if total > best - 1e-9]
-    order = leading[0] if len(leading) == 1 else given
+    """Reorders the captions to match the labels, if exactly one order matches the labels' words best."""
+    shares = [[_share_of_words(label, caption) for caption in captions] for label in labels]
+    original_order = tuple(range(len(labels)))
+    totals = {order: sum(shares[i][j] for i, j in enumerate(order)) for order in permutations(original_order)}
+    highest = max(totals.values())
+    best_orders = [order for order, total in totals.items() if total > highest - 1e-9]
+    order = best_orders[0] if len(best_orders) == 1 else original_order
     return tuple(captions[i] for i in order)
 
 
 def _share_of_words(label: str, caption: str) -> float:
-    """How many of the label's words the caption has, 0 to 1; endings as in "guitar" and "guitars" don't count."""
-    said = re.findall(r"\w+", caption.lower())
-    words = re.findall(r"\w+", readable(label).lower())
-    return sum(any(_alike(word, other) for other in said) for word in words) / max(len(words), 1)
+    """Fraction of the label's words that occur in the caption, ignoring endings ("guitar" matches "guitars")."""
+    caption_words = re.findall(r"\w+", caption.lower())
+    label_words = re.findall(r"\w+", readable(label).lower())
+    matches = sum(any(_same_stem(word, other) for other in caption_words) for word in label_words)
+    return matches / max(len(label_words), 1)
 
 
-def _alike(word: str, other: str) -> bool:
+def _same_stem(word: str, other: str) -> bool:
     short, long = sorted((word, other), key=len)
     return word == other or (len(short) > 3 and long.startswith(short) and len(long) - len(short) <= 3)

@@ -1,4 +1,4 @@
-"""What the loop asks and gets back, whichever model answers."""
+"""Questions, answers and the interface of a model, shared by all backends."""
 
 from __future__ import annotations
 
@@ -6,29 +6,37 @@ from collections.abc import Callable, Generator
 from dataclasses import dataclass, replace
 from typing import Protocol
 
-from .frames import Clip
+from .frames import ClipToCaption
 from .prompt import build_prompt
 
 
 @dataclass(frozen=True)
 class Question:
-    """A question about one clip, asked for the ``attempt``-th time (from 0)."""
+    """A question about one clip.
 
-    clip: Clip
+    Args:
+        clip: the clip to caption.
+        attempt: number of this attempt, from 0.
+        complaint: why the previous answer could not be used; empty for the first attempt.
+    """
+
+    clip: ClipToCaption
     attempt: int = 0
     complaint: str = ""
 
     @property
     def text(self) -> str:
+        """The prompt."""
         return build_prompt(self.clip.labels, self.complaint)
 
     def again(self, complaint: str) -> Question:
+        """The next attempt, which tells the model why its answer could not be used."""
         return replace(self, attempt=self.attempt + 1, complaint=complaint)
 
 
 @dataclass(frozen=True)
 class Answer:
-    """The model's words, or, where there are none, why."""
+    """The model's answer in ``text``, or ``None`` there and the reason in ``error``."""
 
     question: Question
     text: str | None = None
@@ -37,7 +45,13 @@ class Answer:
 
 @dataclass(frozen=True)
 class Generation:
-    """How answers are generated. The first one is greedy, later ones are sampled at ``temperature``."""
+    """How answers are generated.
+
+    Args:
+        temperature: sampling temperature of repeated questions; first answers are greedy.
+        max_tokens: maximum number of tokens per answer.
+        longest_side: frames are scaled down so that no side exceeds this many pixels.
+    """
 
     temperature: float = 0.7
     max_tokens: int = 300
@@ -50,11 +64,11 @@ class Generation:
 class Backend(Protocol):
     """A model that answers questions."""
 
-    def answers(self, take: Callable[[], Question | None]) -> Generator[Answer, None, None]:
-        """Answers in the order in which they come.
+    def answers(self, next_question: Callable[[], Question | None]) -> Generator[Answer, None, None]:
+        """Yields answers as they arrive, in any order.
 
         Args:
-            take: gives the next question, or ``None`` if there is none at the moment; handling an answer can bring a
-                new one. The iterator ends when there is none and no answer is outstanding.
+            next_question: returns the next question, or ``None`` if there is none at the moment. Handling an answer can
+                add a question. The iterator ends when there is no question and no answer is outstanding.
         """
         ...

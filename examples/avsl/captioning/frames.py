@@ -1,4 +1,4 @@
-"""The clips of a data folder that need captions, from its training lists."""
+"""The training clips of a data folder and their frames, as the captioning model needs them."""
 
 from __future__ import annotations
 
@@ -15,47 +15,48 @@ from sslosses.annotations import read_music_split
 from ..data.vggsound_list import read_vggsound_list
 from ..files import read_picture
 
-LISTS = ("music_solo_train.txt", "music_duet_train.txt", "vggsound_train.csv")
+TRAINING_LISTS = ("music_solo_train.txt", "music_duet_train.txt", "vggsound_train.csv")
 
 
 @dataclass(frozen=True)
-class Clip:
-    """A training clip: its id, what sounds in it, and its frame."""
+class ClipToCaption:
+    """A training clip: its id, the labels of its sounds, and the path of its frame."""
 
     name: str
     labels: tuple[str, ...]
     frame: Path
 
 
-def read_clips(root: Path, lists: Sequence[str] = ()) -> list[Clip]:
-    """Every clip of the training lists in ``root/metadata`` once, in their order.
+def read_clips(root: Path, lists: Sequence[str] = ()) -> list[ClipToCaption]:
+    """Reads the clips of the training lists in ``root/metadata``: each clip once, in the order of the lists.
 
     Args:
-        root: data folder with ``frames/<id>.jpg`` and ``metadata/``.
-        lists: names of files in ``metadata/``; default: those of :data:`LISTS` that are there.
+        root: the data folder, with ``frames/<id>.jpg`` and ``metadata/``.
+        lists: file names in ``metadata/``. Default: the existing ones of :data:`TRAINING_LISTS`.
 
     Raises:
-        FileNotFoundError: if there is no list, or a frame is missing; the text counts them and names the first.
-        ValueError: if a list is malformed, or two of them give a clip different classes.
+        FileNotFoundError: if there is no list or if frames are missing; the message has their number and the first one.
+        ValueError: if a list is malformed, or if two lists give a clip different classes.
     """
     metadata = root / "metadata"
-    names = list(lists) or [name for name in LISTS if (metadata / name).is_file()]
+    names = list(lists) or [name for name in TRAINING_LISTS if (metadata / name).is_file()]
     if not names:
+        known = ", ".join(f"metadata/{name}" for name in TRAINING_LISTS)
         raise FileNotFoundError(
-            f"Expected `data_root` to hold frames/<id>.jpg and at least one of metadata/{', metadata/'.join(LISTS)}, "
+            f"Expected `data_root` to hold frames/<id>.jpg and at least one of {known}, "
             f"but {metadata.resolve()} has none"
         )
-    clips: dict[str, Clip] = {}
+    clips: dict[str, ClipToCaption] = {}
     for name in names:
         if not (metadata / name).is_file():
             raise FileNotFoundError(f"Expected the list {(metadata / name).resolve()}, but there is no such file")
         for clip_id, labels in _entries(metadata / name):
             if not labels:
                 raise ValueError(f"Expected classes in {name}, but clip {clip_id!r} has none")
-            clip = Clip(clip_id, labels, root / "frames" / f"{clip_id}.jpg")
+            clip = ClipToCaption(clip_id, labels, root / "frames" / f"{clip_id}.jpg")
             if clips.setdefault(clip.name, clip) != clip:
                 raise ValueError(
-                    f"Expected one set of classes a clip, but {clip.name!r} has {', '.join(clips[clip.name].labels)} "
+                    f"Expected one set of classes per clip, but {clip.name!r} has {', '.join(clips[clip.name].labels)} "
                     f"in one list and {', '.join(clip.labels)} in {name}"
                 )
     missing = [clip.frame for clip in clips.values() if not clip.frame.is_file()]
@@ -65,7 +66,7 @@ def read_clips(root: Path, lists: Sequence[str] = ()) -> list[Clip]:
 
 
 def _entries(path: Path) -> Iterator[tuple[str, tuple[str, ...]]]:
-    """Id and classes of each line."""
+    """Clip id and classes per line of a list."""
     if not path.name.startswith("vggsound"):
         yield from ((entry.clip, entry.classes) for entry in read_music_split(path))
         return
@@ -73,10 +74,10 @@ def _entries(path: Path) -> Iterator[tuple[str, tuple[str, ...]]]:
 
 
 def load_frame(path: Path, longest: int) -> Image.Image:
-    """The frame in RGB, scaled down so that no side is longer than ``longest`` pixels.
+    """Loads a frame as RGB, scaled down so that no side exceeds ``longest`` pixels.
 
     Raises:
-        OSError: if it isn't a readable picture.
+        OSError: if the file is not a readable picture.
     """
     frame = read_picture(path).convert("RGB")
     frame.thumbnail((longest, longest), Image.Resampling.LANCZOS)
@@ -84,15 +85,15 @@ def load_frame(path: Path, longest: int) -> Image.Image:
 
 
 def data_url(path: Path, longest: int) -> str:
-    """The frame as a ``data:`` URL; a JPEG that is small enough goes as it is.
+    """Encodes a frame as a ``data:`` URL. An RGB JPEG that is small enough is not encoded again.
 
     Raises:
-        OSError: as :func:`load_frame`.
+        OSError: if the file is not a readable picture.
     """
     frame = load_frame(path, longest)
     with Image.open(path) as image:
-        as_it_is = image.format == "JPEG" and image.mode == "RGB" and image.size == frame.size
-    content = path.read_bytes() if as_it_is else _jpeg(frame)
+        unchanged = image.format == "JPEG" and image.mode == "RGB" and image.size == frame.size
+    content = path.read_bytes() if unchanged else _jpeg(frame)
     return f"data:image/jpeg;base64,{base64.b64encode(content).decode()}"
 
 

@@ -1,4 +1,4 @@
-"""A multimodal model on this machine, through transformers: InternVL, Qwen2-VL, LLaVA-NeXT and their like."""
+"""A multimodal model on this machine, run with transformers: InternVL, Qwen2-VL, LLaVA-NeXT and similar models."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from .prompt import messages
 
 
 class LocalModel:
-    """Answers in batches.
+    """A local model that answers questions in batches.
 
     Args:
-        name: hub name or folder of a model that ``AutoModelForImageTextToText`` loads. No code of the hub is run.
+        name: hub name or folder of a model that ``AutoModelForImageTextToText`` can load. No code from the hub is run.
         generation: lengths and temperature.
-        batch_size: questions answered at once.
-        device: torch device; ``"auto"`` takes CUDA if there is any.
-        dtype: name of a torch dtype; ``"auto"`` takes that of the checkpoint.
+        batch_size: number of questions answered together.
+        device: torch device; ``"auto"`` uses CUDA if available.
+        dtype: name of a torch dtype; ``"auto"`` uses the dtype of the checkpoint.
     """
 
     def __init__(
@@ -33,13 +33,13 @@ class LocalModel:
         self.device = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device)
         self.processor = load_processor(name)
         tokenizer = self.processor.tokenizer
-        tokenizer.padding_side = "left"  # so that all answers of a batch start at the same place
+        tokenizer.padding_side = "left"  # so that all answers of a batch start at the same position
         if tokenizer.pad_token is None:
             tokenizer.pad_token = tokenizer.eos_token
         self.model = AutoModelForImageTextToText.from_pretrained(name, dtype=dtype).to(self.device).eval()
 
-    def answers(self, take: Callable[[], Question | None]) -> Generator[Answer, None, None]:
-        while batch := _up_to(self.batch_size, take):
+    def answers(self, next_question: Callable[[], Question | None]) -> Generator[Answer, None, None]:
+        while batch := _next_batch(self.batch_size, next_question):
             frames, readable = [], []
             for question in batch:
                 try:
@@ -47,7 +47,7 @@ class LocalModel:
                     readable.append(question)
                 except OSError as error:
                     yield Answer(question, error=f"the frame can't be read: {error}")
-            # One call of generate has one temperature.
+            # A call of `generate` has a single temperature.
             for temperature in sorted({self.generation.temperature_of(q) for q in readable}):
                 chosen = [i for i, q in enumerate(readable) if self.generation.temperature_of(q) == temperature]
                 texts = self.generate([frames[i] for i in chosen], [readable[i].text for i in chosen], temperature)
@@ -55,73 +55,75 @@ class LocalModel:
 
     @torch.inference_mode()
     def generate(self, frames: Sequence[Image.Image], prompts: Sequence[str], temperature: float = 0.0) -> list[str]:
-        """The model's answers to one prompt a frame, greedy at temperature 0."""
+        """Generates one answer per frame and prompt; greedy at temperature 0."""
         chats = [
             self.processor.apply_chat_template(messages(p, {"type": "image"}), add_generation_prompt=True)
             for p in prompts
         ]
         tokenizer = self.processor.tokenizer
-        # Some chat templates write the token that begins a sequence, some leave it to the tokenizer.
-        begun = tokenizer.bos_token is not None and chats[0].startswith(tokenizer.bos_token)
+        # Some chat templates include the beginning-of-sequence token, others leave it to the tokenizer.
+        has_bos = tokenizer.bos_token is not None and chats[0].startswith(tokenizer.bos_token)
         inputs = self.processor(
             images=[[frame] for frame in frames],
             text=chats,
             padding=True,
-            add_special_tokens=not begun,
+            add_special_tokens=not has_bos,
             return_tensors="pt",
         ).to(self.device, self.model.dtype)
         try:
             tokens = self.model.generate(**inputs, generation_config=self._settings(temperature))
         except torch.OutOfMemoryError as error:
-            raise MemoryError(f"{len(frames)} frames at once are too many: lower --batch-size ({error})") from error
+            raise MemoryError(
+                f"{len(frames)} frames per batch do not fit into memory: lower --batch-size ({error})"
+            ) from error
         return tokenizer.batch_decode(tokens[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
 
     def _settings(self, temperature: float) -> GenerationConfig:
-        own = self.model.generation_config
-        # What is left out is taken from the model's own settings, where top_k can be 1.
+        defaults = self.model.generation_config
+        # Settings left out here would come from the model's own configuration, where top_k can be 1.
         sampling: dict[str, Any] = {"temperature": temperature, "top_k": 50, "top_p": 1.0} if temperature else {}
         return GenerationConfig(
             max_new_tokens=self.generation.max_tokens,
-            bos_token_id=own.bos_token_id,
-            eos_token_id=own.eos_token_id or self.processor.tokenizer.eos_token_id,
+            bos_token_id=defaults.bos_token_id,
+            eos_token_id=defaults.eos_token_id or self.processor.tokenizer.eos_token_id,
             pad_token_id=self.processor.tokenizer.pad_token_id,
             do_sample=bool(temperature),
             **sampling,
         )
 
 
-def _up_to(count: int, take: Callable[[], Question | None]) -> list[Question]:
+def _next_batch(size: int, next_question: Callable[[], Question | None]) -> list[Question]:
     batch: list[Question] = []
-    while len(batch) < count and (question := take()) is not None:
+    while len(batch) < size and (question := next_question()) is not None:
         batch.append(question)
     return batch
 
 
 def load_processor(name: str) -> Any:
-    """The processor of a model; without torchvision, that of InternVL or Qwen2-VL without its part for videos.
+    """Loads the processor of a model, without its video part if torchvision is not installed.
 
-    transformers has no video processor that does without torchvision, and so can't build these processors as they are,
-    although frames go through their image processor, which falls back to PIL.
+    All video processors of transformers need torchvision, so the processors of InternVL and Qwen2-VL cannot be built
+    without it. Frames only need their image processor, which falls back to PIL.
 
     Raises:
-        ModuleNotFoundError: if the model's images need torchvision too.
+        ModuleNotFoundError: if the model needs torchvision for images, too.
     """
     if is_torchvision_available():
         return AutoProcessor.from_pretrained(name)
     from transformers.models.auto.processing_auto import PROCESSOR_MAPPING
 
     try:
-        whole = PROCESSOR_MAPPING.get(type(AutoConfig.from_pretrained(name)), None)
-        if whole is None or whole.get_attributes()[-1] != "video_processor":
+        processor_class = PROCESSOR_MAPPING.get(type(AutoConfig.from_pretrained(name)), None)
+        if processor_class is None or processor_class.get_attributes()[-1] != "video_processor":
             return AutoProcessor.from_pretrained(name)
-        return _without_videos(whole).from_pretrained(name)
+        return _without_videos(processor_class).from_pretrained(name)
     except ImportError as error:
         raise ModuleNotFoundError(
-            f"The processor of {name} needs torchvision. Run: pip install torchvision, in the version of your torch"
+            f"The processor of {name} needs torchvision. Run: pip install torchvision, in the version for your torch"
         ) from error
 
 
-def _without_videos(whole: Any) -> Any:
-    """The processor class ``whole`` with all its parts but the last, for videos, which defaults to ``None``."""
-    parts = whole.get_attributes()[:-1]
-    return type(whole.__name__, (whole,), {"get_attributes": classmethod(lambda _: parts)})
+def _without_videos(processor_class: Any) -> Any:
+    """A subclass without the last part, the video processor, which then defaults to ``None``."""
+    parts = processor_class.get_attributes()[:-1]
+    return type(processor_class.__name__, (processor_class,), {"get_attributes": classmethod(lambda _: parts)})

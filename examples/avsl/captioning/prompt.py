@@ -1,4 +1,4 @@
-"""The question that a multimodal model is asked about a frame, built as the paper's (section 3.2, Table 10)."""
+"""The prompt about a frame, structured as in the paper (section 3.2, Table 10)."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 
-class Example(NamedTuple):
-    """A worked example of the prompt. The frame itself isn't shown."""
+class WorkedExample(NamedTuple):
+    """A worked example of the prompt, in text only: its frame is not shown to the model."""
 
     scenario: str
     labels: tuple[str, ...]
@@ -22,19 +22,19 @@ class Example(NamedTuple):
 
 
 EXAMPLES = (
-    Example(
+    WorkedExample(
         "Several objects, one of which sounds",
         ("lawn mowing",),
         ("an image of a woman pushing a lawn mower",),
         "an image of a garden fence, a parked bicycle, and trees",
     ),
-    Example(
+    WorkedExample(
         "Objects that look alike, one of which sounds",
         ("playing trumpet",),
         ("an image of a girl in a red coat playing the trumpet",),
         "an image of unplayed trumpets on a wall, listeners, and chairs",
     ),
-    Example(
+    WorkedExample(
         "Several objects that sound",
         ("cello", "flute"),
         ("an image of a man bowing a cello", "an image of a woman playing the flute"),
@@ -60,11 +60,11 @@ Examples:
 
 
 def build_prompt(labels: Sequence[str], complaint: str = "") -> str:
-    """The text of the question about a frame in which ``labels`` sound.
+    """Builds the prompt about a frame in which ``labels`` sound.
 
     Args:
-        labels: names of the sounding classes, in the order in which their captions are wanted.
-        complaint: why an earlier answer couldn't be used, if there was one.
+        labels: names of the sounding classes, in the order of their captions.
+        complaint: why an earlier answer could not be used; empty if there was none.
     """
     parts = [_INSTRUCTIONS]
     for number, example in enumerate(EXAMPLES, 1):
@@ -85,16 +85,16 @@ def _listed(labels: Sequence[str]) -> str:
 
 
 def readable(label: str) -> str:
-    """A class name in words: ``acoustic_guitar`` is "acoustic guitar"."""
+    """A class name in words: "acoustic guitar" for ``acoustic_guitar``."""
     return " ".join(label.replace("_", " ").split())
 
 
 def messages(prompt: str, image: dict[str, Any]) -> list[dict[str, Any]]:
-    """The conversation: one message of the user, with the frame as this back-end takes it."""
+    """The conversation: one user message with the frame, in the backend's form, and the prompt."""
     return [{"role": "user", "content": [image, {"type": "text", "text": prompt}]}]
 
 
 def prompt_hash() -> str:
-    """SHA-256 of everything in the prompt but the labels."""
+    """SHA-256 of the prompt without the labels."""
     texts = [build_prompt(labels, complaint) for labels in (["x"], ["x", "y"]) for complaint in ("", "z")]
     return hashlib.sha256("\0".join(texts).encode()).hexdigest()

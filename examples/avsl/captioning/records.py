@@ -1,4 +1,4 @@
-"""The files of a run: captions and failures line by line, and what made them."""
+"""The output files of captioning: captions, failures, and the provenance of both."""
 
 from __future__ import annotations
 
@@ -14,11 +14,14 @@ from filelock import FileLock, Timeout
 from ..data.folders import read_captions
 from ..files import parse_object, read_json, write_json
 from .answers import Captions
-from .frames import Clip
+from .frames import ClipToCaption
 
 
 class JsonLines:
-    """A file that grows by whole lines, each on disk before the next; a line that a killed run left half is cut off."""
+    """A file of JSON lines to append to. Each line is synced to disk before the next one is written.
+
+    An incomplete last line, as a killed run leaves it, is removed.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -43,10 +46,10 @@ def _cut_last_line(path: Path) -> None:
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
-    """The entries of a file of JSON lines; none if it doesn't exist. A last line without its end is left out.
+    """Reads a file of JSON lines; empty if it does not exist. An incomplete last line is ignored.
 
     Raises:
-        ValueError: naming the first line that is no JSON object with an id.
+        ValueError: naming the first line that is not a JSON object with an id.
     """
     if not path.is_file():
         return []
@@ -59,7 +62,7 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
     return entries
 
 
-def _whole_captions(path: Path) -> Iterator[tuple[str, tuple[tuple[str, ...], str]]]:
+def _complete_captions(path: Path) -> Iterator[tuple[str, tuple[tuple[str, ...], str]]]:
     return read_captions(path, whole_lines=True) if path.is_file() else iter(())
 
 
@@ -67,15 +70,15 @@ class Records:
     """Captions, failures and provenance of one output file, for one process at a time.
 
     Args:
-        path: ``captions.jsonl``; beside it are ``captions.failed.jsonl`` and ``captions.provenance.json``.
-        provenance: what the captions come from; ``model`` and all under ``"prompt_sha256"`` and ``"generation"`` have
-            to be those of the captions that are there.
-        force: add to captions of another origin all the same.
-        retry_failed: forget the failures, so that they are asked again.
+        path: ``captions.jsonl``. ``captions.failed.jsonl`` and ``captions.provenance.json`` are in the same folder.
+        provenance: how the captions are made. ``"model"``, ``"prompt_sha256"`` and ``"generation"`` must equal those of
+            existing captions.
+        force: allow adding to captions of another origin.
+        retry_failed: delete the recorded failures, so that these clips are asked again.
 
     Raises:
-        BlockingIOError: if another process writes there.
-        ValueError: if there are captions of another origin, or a file is malformed.
+        BlockingIOError: if another process writes to the file.
+        ValueError: if the existing captions are of another origin, or if a file is malformed.
     """
 
     def __init__(
@@ -96,7 +99,7 @@ class Records:
             if self._retry_failed:
                 self.failed_path.unlink(missing_ok=True)
             self._claim()
-            self.foreground = {name: captions[0] for name, captions in _whole_captions(self.path)}
+            self.foreground = {name: captions[0] for name, captions in _complete_captions(self.path)}
             self.failed = {
                 e["id"]: str(e.get("reason")) for e in read_lines(self.failed_path) if e["id"] not in self.foreground
             }
@@ -122,32 +125,32 @@ class Records:
         return any(path.is_file() and path.stat().st_size > 0 for path in (self.path, self.failed_path))
 
     def _claim(self) -> None:
-        """Check that the captions that are there are of this origin, and write it down."""
+        """Checks that existing captions have this origin, and records it."""
         origins: list[dict[str, Any]] = []
-        known = self._any_record()
-        if known and self.provenance_path.is_file():
+        existing = self._any_record()
+        if existing and self.provenance_path.is_file():
             origins = read_json(self.provenance_path, "origins")
             if not isinstance(origins, list) or not all(isinstance(origin, dict) for origin in origins):
                 raise ValueError(f"Expected {self.provenance_path} to hold a list of origins, but got {origins!r:.80}")
         if any(_origin(o) == _origin(self._provenance) for o in origins[-1:]):
             return
-        if known and not self._force:
+        if existing and not self._force:
             difference = _difference(origins[-1:], self._provenance)
             if not self.path.is_file():
                 raise ValueError(
-                    f"{self.failed_path} is of another origin ({difference}). Ask anew with --retry-failed"
+                    f"{self.failed_path} is of another origin ({difference}). Ask again with --retry-failed"
                 )
             raise ValueError(
                 f"{self.path} holds captions of another origin ({difference}). Choose "
-                "another --out, delete it with its .provenance.json, or add to it with --force"
+                "another --out, delete the file and its .provenance.json, or add to it with --force"
             )
         write_json(self.provenance_path, {"origins": [*origins, self._provenance]})
 
-    def to_do(self, clips: Sequence[Clip]) -> list[Clip]:
-        """The clips that have neither captions nor a failure.
+    def pending(self, clips: Sequence[ClipToCaption]) -> list[ClipToCaption]:
+        """The clips with neither captions nor a recorded failure.
 
         Raises:
-            ValueError: if a clip has captions of another number than its classes.
+            ValueError: if the number of foreground captions of a clip differs from its number of classes.
         """
         for clip in clips:
             count = len(self.foreground.get(clip.name, clip.labels))
@@ -158,10 +161,12 @@ class Records:
                 )
         return [clip for clip in clips if clip.name not in self.foreground and clip.name not in self.failed]
 
-    def write(self, clip: Clip, captions: Captions) -> None:
+    def write(self, clip: ClipToCaption, captions: Captions) -> None:
+        """Appends the captions of a clip."""
         self._captions.append({"id": clip.name, "foreground": captions.foreground, "background": captions.background})
 
-    def write_failure(self, clip: Clip, reason: str, answer: str | None) -> None:
+    def write_failure(self, clip: ClipToCaption, reason: str, answer: str | None) -> None:
+        """Appends a failure: its reason and the model's last answer, if there was one."""
         self._failures.append({"id": clip.name, "reason": reason, "answer": answer})
         self.failed[clip.name] = reason
 

@@ -1,4 +1,4 @@
-"""A multimodal model behind one or more servers with OpenAI's interface: vLLM, TGI, llama.cpp or a hosted one."""
+"""A multimodal model behind servers with OpenAI's interface: vLLM, TGI, llama.cpp or a hosted service."""
 
 from __future__ import annotations
 
@@ -23,23 +23,25 @@ from .frames import data_url
 from .prompt import messages
 
 T = TypeVar("T")
-REFUSED = (401, 403, 404)  # wrong key, address or model: wrong for every question
-TRANSIENT = (408, 409, 425, 429)
+REFUSED = (401, 403, 404)  # wrong key, address or model: no question can succeed
+TRANSIENT = (408, 409, 425, 429)  # worth a retry, as are all codes from 500
 
 
 class ServerRefusedError(OSError):
-    """A server that answers no question at all as it is asked."""
+    """The server rejects every question: the key, the address or the model is wrong."""
 
 
 @dataclass(frozen=True)
 class Patience:
-    """How long to wait for a server, in seconds, and how often to ask it.
+    """Time limits and retries of requests. Times are in seconds.
 
     Args:
-        timeout: of one request, from sending to the complete answer.
-        retries: of a request that got no answer.
-        first_wait: before the first retry; it doubles with each, up to ``longest_wait``. The server's Retry-After
-            counts if it is longer.
+        timeout: limit for one request, from sending to the complete answer.
+        retries: number of retries of a request without an answer.
+        first_wait: wait before the first retry. It doubles with each retry, up to ``longest_wait``; a longer
+            Retry-After of the server takes precedence.
+        longest_wait: upper bound of these waits.
+        requests_per_minute: limit over all servers; ``None``: no limit.
     """
 
     timeout: float = 120.0
@@ -48,23 +50,27 @@ class Patience:
     longest_wait: float = 60.0
     requests_per_minute: float | None = None
 
-    def wait(self, retry: int, asked: float | None) -> float:
-        """Seconds before retry number ``retry`` (from 0); up to a quarter less, so that requests don't meet again."""
-        own = min(self.first_wait * 2**retry, self.longest_wait) * (1 - 0.25 * random.random())
-        return max(own, asked or 0.0)
+    def wait(self, retry: int, retry_after: float | None) -> float:
+        """Seconds to wait before retry number ``retry`` (from 0), shortened by up to a quarter at random.
+
+        The random part keeps requests that failed together from being repeated together.
+        """
+        backoff = min(self.first_wait * 2**retry, self.longest_wait) * (1 - 0.25 * random.random())
+        return max(backoff, retry_after or 0.0)
 
 
 class ServerModel:
-    """Answers by many requests at once.
+    """A model behind servers, which answers many questions at once.
 
     Args:
-        urls: base URLs, as in ``http://localhost:8000/v1``; requests go to the one with the fewest.
-        model: the name that the servers know the model by.
+        urls: base URLs such as ``http://localhost:8000/v1``. Each request goes to the server with the fewest.
+        model: the model's name on the servers.
         generation: lengths and temperature.
-        concurrency: open requests a server.
+        concurrency: maximum number of open requests per server.
         patience: time limits and retries.
-        key: sent as bearer token; nothing logs or writes it. Servers on one's own machine usually want none.
-        sleep, clock: for tests.
+        key: API key, sent as bearer token and never logged or written. Local servers usually need none.
+        sleep: waits for a number of seconds; replaced in tests.
+        clock: current time in seconds; replaced in tests.
     """
 
     def __init__(
@@ -84,8 +90,8 @@ class ServerModel:
         self._key, self._sleep, self._clock = key, sleep, clock
         self._next_start = 0.0
 
-    def answers(self, take: Callable[[], Question | None]) -> Generator[Answer, None, None]:
-        """Answers as they come.
+    def answers(self, next_question: Callable[[], Question | None]) -> Generator[Answer, None, None]:
+        """Yields answers as they arrive.
 
         Raises:
             ServerRefusedError: if the key, the address or the model is wrong.
@@ -96,7 +102,7 @@ class ServerModel:
         done: set[asyncio.Task[Answer]] = set()
         try:
             while True:
-                while len(running) < self.concurrency * len(servers) and (question := take()) is not None:
+                while len(running) < self.concurrency * len(servers) and (question := next_question()) is not None:
                     running.add(loop.create_task(self._answer(question, servers)))
                 if not running:
                     return
@@ -104,7 +110,7 @@ class ServerModel:
                 for task in done:
                     yield task.result()
         finally:
-            loop.run_until_complete(_wind_up(servers, done))
+            loop.run_until_complete(_close(servers, done))
             loop.close()
 
     async def _answer(self, question: Question, servers: list[_Server]) -> Answer:
@@ -159,7 +165,7 @@ class ServerModel:
             server.load -= 1
 
     async def _start(self) -> None:
-        """Wait for this request's turn under the limit of requests per minute."""
+        """Waits until the limit of requests per minute allows another request."""
         if self.patience.requests_per_minute is None:
             return
         now = self._clock()
@@ -173,18 +179,21 @@ class ServerModel:
 
 
 class _Server:
-    """One base URL and what is being asked of it."""
+    """One server: its client and its load."""
 
     def __init__(self, url: str, key: str, timeout: float, concurrency: int) -> None:
         self.url, self.load = url, 0
-        # Retries are ours: the client knows one server only, and doesn't honor a long Retry-After.
+        # Retries are done here: the client knows one server only and ignores a long Retry-After.
         self.client = AsyncOpenAI(base_url=url, api_key=key, timeout=timeout, max_retries=0)
         self.slots = asyncio.Semaphore(concurrency)
 
 
 def _run(loop: asyncio.AbstractEventLoop, work: Coroutine[Any, Any, T]) -> T:
-    """Run until ``work`` is done. Ctrl-C takes effect between the loop's steps: within one, it would end a request's
-    task with a traceback of its own. It counts also where it comes when ``work`` is just done."""
+    """Runs the loop until ``work`` is done, or until Ctrl-C.
+
+    Ctrl-C takes effect between steps of the loop, because inside a step it would end the task of a request with an
+    extra traceback. It also takes effect if it arrives just when ``work`` is done.
+    """
     task = loop.create_task(work)
     interrupted = False
 
@@ -193,24 +202,24 @@ def _run(loop: asyncio.AbstractEventLoop, work: Coroutine[Any, Any, T]) -> T:
         interrupted = True
         loop.call_soon_threadsafe(task.cancel)
 
-    # Only a main thread may set handlers, and one that ignores Ctrl-C is to go on doing so.
-    raises = signal.getsignal(signal.SIGINT) is signal.default_int_handler
-    takes = raises and threading.current_thread() is threading.main_thread()
-    if takes:
+    # Only the main thread may set handlers, and a process that ignores Ctrl-C must continue to do so.
+    default_handler = signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    handles_interrupt = default_handler and threading.current_thread() is threading.main_thread()
+    if handles_interrupt:
         signal.signal(signal.SIGINT, interrupt)
     try:
         result = loop.run_until_complete(task)
     except asyncio.CancelledError:
         raise KeyboardInterrupt from None
     finally:
-        if takes:
+        if handles_interrupt:
             signal.signal(signal.SIGINT, signal.default_int_handler)
     if interrupted:
         raise KeyboardInterrupt
     return result
 
 
-async def _wind_up(servers: Sequence[_Server], done: set[asyncio.Task[Answer]]) -> None:
+async def _close(servers: Sequence[_Server], done: set[asyncio.Task[Answer]]) -> None:
     unfinished = asyncio.all_tasks() - {asyncio.current_task()}
     for task in unfinished:
         task.cancel()
@@ -221,13 +230,15 @@ async def _wind_up(servers: Sequence[_Server], done: set[asyncio.Task[Answer]]) 
 
 
 class _NoAnswerError(Exception):
+    """A request got no answer. ``final``: a retry would not help. ``retry_after``: the server's wish, in seconds."""
+
     def __init__(self, text: str, *, final: bool = False, retry_after: float | None = None) -> None:
         super().__init__(text)
         self.final, self.retry_after = final, retry_after
 
 
 def api_key(variable: str) -> str:
-    """The key in this environment variable, or none."""
+    """The API key in the environment variable, or an empty string."""
     return os.environ.get(variable, "").strip()
 
 
@@ -238,7 +249,7 @@ def _text_of(completion: object) -> str:
 
 
 def _retry_after(header: str | None) -> float | None:
-    """Seconds of a Retry-After header, which holds a number or a date."""
+    """Seconds to wait according to a Retry-After header, which contains a number or a date."""
     if header is None:
         return None
     try:

@@ -1,1 +1,1 @@
-"""Prepared data: folders of clips with their lists, scenes decoded from them, and batches in a reproducible order."""
+"""Data of training and evaluation: folders of clips, scenes decoded from them, batches in a reproducible order."""

@@ -1,4 +1,4 @@
-"""What every data folder holds: clips with captions for training, scenes with boxes for tests."""
+"""Data folders: clips with captions for training, scenes with boxes for testing."""
 
 from __future__ import annotations
 
@@ -11,12 +11,13 @@ from typing import NamedTuple
 
 from ..files import parse_object
 
+#: left, top, right and bottom in fractions of the frame.
 Box = tuple[float, float, float, float]
 
 
 @dataclass(frozen=True, slots=True)
 class Clip:
-    """One entry of a split list with its captions; test clips have no captions."""
+    """A clip of a split list with its captions. Test clips have no captions."""
 
     name: str
     classes: tuple[str, ...]
@@ -25,16 +26,17 @@ class Clip:
 
 
 class Pool(NamedTuple):
-    """Clips that training draws its scenes from, ``size`` of them side by side in one scene, their sounds mixed."""
+    """Clips to draw training scenes from. A scene has ``size`` clips: frames side by side, sounds mixed."""
 
     clips: list[Clip]
     size: int
 
 
 class ListedScenes(NamedTuple):
-    """The test scenes of a subset: of each, indices of its clips, and for each source its boxes as fractional corners.
+    """The test scenes of a subset.
 
-    With one clip in a scene all sources are in its frame; else source j is in the frame of clip j.
+    ``scenes`` has the indices of each scene's clips, ``boxes`` each scene's boxes per source. In a scene of one clip,
+    all sources are in its frame; otherwise source j is in the frame of clip j.
     """
 
     clips: list[Clip]
@@ -46,10 +48,10 @@ class ClipFolder(ABC):
     """A prepared data folder: ``frames/<id>.jpg``, ``audio/<id>.wav`` and public lists in ``metadata/``.
 
     Raises:
-        FileNotFoundError: if a folder or list is missing; the text shows the layout.
+        FileNotFoundError: if a folder or list is missing; the message shows the layout.
     """
 
-    #: The lists that the folder is expected to hold, in words.
+    #: The lists that the folder must contain, as text for messages.
     lists: str
 
     def __init__(self, root: Path) -> None:
@@ -63,11 +65,11 @@ class ClipFolder(ABC):
 
     @abstractmethod
     def training_pool(self, subset: str) -> Pool:
-        """What training on ``subset`` draws from, with captions.
+        """The clips to train on for ``subset``, with captions.
 
         Raises:
-            ValueError: naming the first clip without captions, or with another number of foreground captions than
-                sources.
+            ValueError: naming the first clip without captions, or whose number of foreground captions differs from its
+                number of sources.
         """
 
     @abstractmethod
@@ -80,26 +82,38 @@ class ClipFolder(ABC):
 
     @property
     def silent_objects(self) -> Path:
-        """Boxes of silent objects; only composed data have them."""
+        """The file with boxes of silent objects, which only composed data have."""
         return self.root / "metadata" / "silent_objects.json"
 
     def listed(self, name: str) -> Path:
+        """The path of a list in ``metadata/``.
+
+        Raises:
+            FileNotFoundError: if it does not exist.
+        """
         path = self.root / "metadata" / name
         if not path.is_file():
             raise FileNotFoundError(f"Expected {path.resolve()}, one of the public lists, but there is no such file")
         return path
 
     def with_captions(self, listed: Iterable[tuple[str, tuple[str, ...]]], list_name: str) -> list[Clip]:
-        """Clips of ids and classes, each with its captions."""
+        """The clips with these ids and classes, and their captions.
+
+        Raises:
+            FileNotFoundError: if there is no captions.jsonl.
+            ValueError: as :meth:`training_pool`.
+        """
         path = self.root / "metadata" / "captions.jsonl"
-        make = f"python examples/generate_captions.py --model NAME --data-root {shlex.quote(str(self.root))}"
+        command = f"python examples/generate_captions.py --model NAME --data-root {shlex.quote(str(self.root))}"
         if not path.is_file():
-            raise FileNotFoundError(f"Expected {path.resolve()}, but there is no such file. Make it: {make}")
+            raise FileNotFoundError(f"Expected {path.resolve()}, but there is no such file. Create it with: {command}")
         captions = dict(read_captions(path))
         clips = []
         for name, classes in listed:
             if name not in captions:
-                raise ValueError(f"Clip {name!r} of {list_name} has no line in captions.jsonl. Make it: {make}")
+                raise ValueError(
+                    f"Clip {name!r} of {list_name} has no line in captions.jsonl. Create it with: {command}"
+                )
             foreground, background = captions[name]
             if len(foreground) != len(classes):
                 raise ValueError(
@@ -111,12 +125,16 @@ class ClipFolder(ABC):
 
 
 def read_captions(path: Path, *, whole_lines: bool = False) -> Iterator[tuple[str, tuple[tuple[str, ...], str]]]:
-    """``{"id": …, "foreground": […], "background": "…"}`` a line; a single foreground may be a bare string.
+    """Reads captions, with ``{"id": …, "foreground": […], "background": "…"}`` per line.
 
-    With ``whole_lines``, a last line without its end, as a killed run leaves one, is left out.
+    A single foreground caption may be a string instead of a list.
+
+    Args:
+        path: the file.
+        whole_lines: ignore an incomplete last line, as a killed run leaves it.
 
     Raises:
-        ValueError: naming the first line of another form, or of a clip that was there before.
+        ValueError: naming the first line that is malformed or repeats a clip.
     """
     first: dict[str, int] = {}
     with path.open("rb") as lines:
@@ -126,7 +144,7 @@ def read_captions(path: Path, *, whole_lines: bool = False) -> Iterator[tuple[st
             name, foreground, background = parse_captions(line, f"line {number} of {path}")
             if first.setdefault(name, number) != number:
                 raise ValueError(
-                    f"Expected each clip once, but {name!r} of line {number} of {path} is in line {first[name]} too"
+                    f"Expected each clip once, but {name!r} of line {number} of {path} is also in line {first[name]}"
                 )
             yield name, (foreground, background)
 
@@ -135,7 +153,7 @@ def parse_captions(line: bytes, where: str) -> tuple[str, tuple[str, ...], str]:
     """Id, foreground captions and background caption of a line.
 
     Raises:
-        ValueError: saying ``where`` the line is, if it is of another form.
+        ValueError: if the line is malformed; ``where`` describes its place in the message.
     """
     entry = parse_object(line)
     name, foreground, background = (entry.get(key) for key in ("id", "foreground", "background"))
@@ -150,12 +168,12 @@ def parse_captions(line: bytes, where: str) -> tuple[str, tuple[str, ...], str]:
 
 
 def _is_text(text: str) -> bool:
-    """Whether there is no half of a surrogate pair, which JSON can hold and no encoding."""
+    """Whether ``text`` can be encoded: JSON may contain half of a surrogate pair, which no encoding allows."""
     return not any("\ud800" <= letter <= "\udfff" for letter in text)
 
 
 def all_captions(clips: Sequence[Clip]) -> Iterator[str]:
-    """Every caption of ``clips``."""
+    """Yields every caption of ``clips``."""
     for clip in clips:
         yield from clip.foreground
         yield clip.background

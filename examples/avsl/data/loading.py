@@ -1,4 +1,4 @@
-"""Batches for training: scenes with their captions' features."""
+"""Training batches: scenes with the features of their captions."""
 
 from __future__ import annotations
 
@@ -14,12 +14,17 @@ from torch.utils.data import DataLoader
 from ..config import Config
 from ..model.caption_features import CaptionTable
 from .folders import Clip, Pool
-from .sampling import Drawn, ResumableLoader, SceneBatches
+from .sampling import IndexedPool, ResumableLoader, SceneBatches
 from .scenes import Example, Scenes
 
 
 class SceneBatch(NamedTuple):
-    """Frames (B, 3, S, n·S) uint8, waveforms (B, T), caption features (B, K, D) and (B, D), real sources (B, K)."""
+    """A batch of B scenes of n clips with up to K sources.
+
+    ``frames``: (B, 3, S, n·S) uint8. ``waveforms``: (B, T) float32. ``foreground``: (B, K, D), features of the
+    foreground captions. ``background``: (B, D), features of the background captions. ``source_mask``: (B, K), True for
+    sources that exist, False for padding.
+    """
 
     frames: Tensor
     waveforms: Tensor
@@ -29,16 +34,21 @@ class SceneBatch(NamedTuple):
 
 
 class Collate:
-    """Stacks examples and looks up the features of their captions; sources are padded to the largest number.
+    """Stacks examples and looks up the features of their captions, with padding for missing sources.
 
-    A scene of several clips has the foreground captions of all, and the mean of their background features.
+    A scene of several clips has the foreground captions of all its clips and the mean of their background features.
+
+    Args:
+        clips: the clips that examples refer to.
+        captions: features of all captions of ``clips``.
+        largest_scene: maximum number of clips per scene.
     """
 
     def __init__(self, clips: Sequence[Clip], captions: CaptionTable, largest_scene: int = 1) -> None:
         self.features, rows = captions
         most = max((len(c.foreground) for c in clips), default=1)
         self.slots = most * largest_scene
-        # Rows of the table as tensors, which worker processes share.
+        # Row numbers are kept in tensors, which worker processes share.
         self._foreground = torch.full((len(clips), most), -1, dtype=torch.int32)
         for i, clip in enumerate(clips):
             for k, caption in enumerate(clip.foreground):
@@ -50,7 +60,7 @@ class Collate:
         mask = torch.zeros(len(examples), self.slots, dtype=torch.bool)
         background = []
         for i, example in enumerate(examples):
-            clips = list(example.scene)
+            clips = list(example.clips)
             rows = self._foreground[clips].flatten()
             rows = rows[rows >= 0]
             foreground[i, : len(rows)], mask[i, : len(rows)] = self.features[rows], True
@@ -65,11 +75,11 @@ class Collate:
 
 
 class TrainingScenes(L.LightningDataModule):
-    """The training loader over the pools of all subsets; the same batches for a seed, whatever stopped in between.
+    """The training data of all subsets. The same seed gives the same batches, with or without interruptions.
 
     Args:
         root: the data folder.
-        pools: what to draw from.
+        pools: clips to draw scenes from.
         captions: features of all captions of the pools.
         config: sizes, seed and workers.
     """
@@ -77,25 +87,25 @@ class TrainingScenes(L.LightningDataModule):
     def __init__(self, root: Path, pools: Sequence[Pool], captions: CaptionTable, config: Config) -> None:
         super().__init__()
         self.config = config
-        pools = _joined(pools)
+        pools = _merged(pools)
         clips = [clip for pool in pools for clip in pool.clips]
         self.scenes = Scenes(root, [c.name for c in clips], config.image_size, in_memory=config.in_memory)
         self.collate = Collate(clips, captions, max(pool.size for pool in pools))
         numbers: dict[tuple[str, ...], int] = {}
         labels = torch.tensor([numbers.setdefault(clip.classes, len(numbers)) for clip in clips])
-        self._drawn, first = [], 0
+        self._pools, first = [], 0
         for pool in pools:
-            self._drawn.append(Drawn(first, labels[first : first + len(pool.clips)], pool.size))
+            self._pools.append(IndexedPool(first, labels[first : first + len(pool.clips)], pool.size))
             first += len(pool.clips)
 
     def _batches(self) -> SceneBatches:
         rank, processes = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
-        return SceneBatches(self._drawn, self.config.batch_size, self.config.seed, rank=rank, processes=processes)
+        return SceneBatches(self._pools, self.config.batch_size, self.config.seed, rank=rank, processes=processes)
 
     def optimizer_steps(self) -> int:
-        """Steps of all epochs.
+        """Number of optimizer steps in all epochs.
 
-        (Lightning's own estimate makes it set up the loader before the checkpoint's place in the epoch is read.)
+        Lightning's own estimate would create the loader before the position in the epoch is read from the checkpoint.
         """
         return self.config.epochs * -(-len(self._batches()) // self.config.accumulate)
 
@@ -110,8 +120,8 @@ class TrainingScenes(L.LightningDataModule):
         )
 
 
-def _joined(pools: Sequence[Pool]) -> list[Pool]:
-    """Pools of one scene size as one, so that their scenes share batches."""
+def _merged(pools: Sequence[Pool]) -> list[Pool]:
+    """Merges pools of equal scene size, so that their scenes share batches."""
     sizes: dict[int, list[Clip]] = {}
     for pool in pools:
         sizes.setdefault(pool.size, []).extend(pool.clips)

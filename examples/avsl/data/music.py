@@ -1,4 +1,4 @@
-"""MUSIC: one or two instruments in one frame."""
+"""MUSIC data: one or two instruments per frame."""
 
 from __future__ import annotations
 
@@ -8,7 +8,11 @@ from .folders import Clip, ClipFolder, ListedScenes, Pool
 
 
 class MusicFolder(ClipFolder):
-    """``metadata/``: ``music_{solo,duet}_train.txt``, ``music_{solo,duet}_test.csv``, ``music_{solo,duet}.json``."""
+    """A MUSIC folder.
+
+    ``metadata/`` contains ``music_{solo,duet}_train.txt``, ``music_{solo,duet}_test.csv`` and
+    ``music_{solo,duet}.json``.
+    """
 
     lists = "music_solo_train.txt, music_solo_test.csv, music_solo.json, the same for duet"
 

@@ -1,4 +1,4 @@
-"""Captions made worse on purpose, to see what their quality is worth."""
+"""Degrades captions on purpose, to measure how much their quality matters."""
 
 from __future__ import annotations
 
@@ -14,11 +14,14 @@ NOISY_SHARE = 1 / 3
 
 
 def with_quality(clips: Sequence[Clip], quality: str, seed: int) -> list[Clip]:
-    """The clips with captions of a quality.
+    """Returns the clips with captions of the given quality.
 
-    ``"true"``: as they are. ``"noisy"``: a third of the clips have the captions of another clip. ``"class"``: the
-    foreground captions name the class only, and the background caption names nothing. ``"shuffled"``: every clip has
-    the captions of another one. The other clip is any with as many sources; ``seed`` chooses.
+    Args:
+        clips: clips with their true captions.
+        quality: ``"true"``: unchanged. ``"noisy"``: a third of the clips get the captions of another clip.
+            ``"shuffled"``: all clips get the captions of another clip. ``"class"``: foreground captions only name the
+            class, and background captions name no object.
+        seed: decides which clips exchange captions. They always have equal numbers of sources.
     """
     if quality == "true":
         return list(clips)
@@ -33,11 +36,13 @@ def with_quality(clips: Sequence[Clip], quality: str, seed: int) -> list[Clip]:
         ]
     rng = np.random.default_rng([seed, QUALITIES.index(quality)])
     changed = rng.random(len(clips)) < (NOISY_SHARE if quality == "noisy" else 1)
-    made = list(clips)
+    degraded = list(clips)
     for sources in {len(clip.classes) for clip in clips}:
         chosen = [i for i, clip in enumerate(clips) if changed[i] and len(clip.classes) == sources]
         order = rng.permutation(chosen)
-        # one place further round a random circle: nobody keeps its own
-        for own, other in zip(order, np.roll(order, 1), strict=True):
-            made[own] = replace(clips[own], foreground=clips[other].foreground, background=clips[other].background)
-    return made
+        # Each clip takes the captions of its predecessor in a random cycle, so none keeps its own.
+        for index, other in zip(order, np.roll(order, 1), strict=True):
+            degraded[index] = replace(
+                clips[index], foreground=clips[other].foreground, background=clips[other].background
+            )
+    return degraded

@@ -1,4 +1,4 @@
-"""The order of training: batches of scenes that depend on seed and epoch alone, and a loader that goes on mid-epoch."""
+"""The order of training: batches that depend only on seed and epoch, and a loader that resumes within an epoch."""
 
 from __future__ import annotations
 
@@ -9,55 +9,55 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Sampler
 
-from .scenes import Scene
+from .scenes import ClipIndices
 
 
-class Drawn(NamedTuple):
-    """Where scenes are drawn from: clips ``first`` to ``first + len(labels)``, ``size`` a scene."""
+class IndexedPool(NamedTuple):
+    """A pool as indices: scenes of ``size`` clips are drawn from clips ``first`` to ``first + len(labels) - 1``."""
 
     first: int
-    labels: Tensor  # (N,) int64: clips of one label are not mixed
+    labels: Tensor  # (N,) int64; clips of equal label are not mixed
     size: int
 
 
-class SceneBatches(Sampler[list[Scene]]):
-    """Batches of scenes for one of several processes.
+class SceneBatches(Sampler[list[ClipIndices]]):
+    """Batches of scenes for one of R processes.
 
-    An epoch takes every clip of every pool once as a scene's first clip; the others of a mixture are drawn at random
-    from the clips of other labels. Batches are of one pool, since frames of one batch have one width, and those of
-    several pools are shuffled. All processes draw the same epoch, and process r takes scenes r, r + R, …, so that
-    their batches together are those of one process with R times the batch size.
+    In an epoch, every clip of every pool is the first clip of one scene; the other clips of a mixture are drawn at
+    random from clips with other labels. All scenes of a batch come from one pool, because their frames must have equal
+    width; the batches of several pools are shuffled. All processes draw the same epoch, and process r takes scenes
+    r, r + R, …, so that their batches together equal those of one process with R times the batch size.
 
     Args:
-        pools: what to draw from.
-        batch_size: scenes of a batch of one process.
-        seed: with the epoch, decides the order.
-        rank: this process.
-        processes: number of processes.
+        pools: pools to draw scenes from.
+        batch_size: number of scenes per batch and process.
+        seed: decides the order, together with the epoch.
+        rank: number of this process, from 0.
+        processes: number of processes R.
     """
 
     def __init__(
-        self, pools: Sequence[Drawn], batch_size: int, seed: int, *, rank: int = 0, processes: int = 1
+        self, pools: Sequence[IndexedPool], batch_size: int, seed: int, *, rank: int = 0, processes: int = 1
     ) -> None:
         self.pools, self.batch_size, self.seed = list(pools), batch_size, seed
         self.rank, self.processes = rank, processes
         self.epoch = 0
-        #: Batches of the epoch that the next iteration leaves out.
+        #: Number of batches that the next iteration skips.
         self.skipped = 0
 
     @property
     def sampler(self) -> SceneBatches:
-        """Itself: where Lightning looks for :meth:`set_epoch` in a batch sampler."""
+        """This sampler, because Lightning calls :meth:`set_epoch` of a batch sampler's ``sampler``."""
         return self
 
     def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch whose batches the next iteration gives."""
+        """Sets the epoch of the next iteration."""
         self.epoch = epoch
 
     def __len__(self) -> int:
         return sum(self._batches(len(pool.labels)) for pool in self.pools)
 
-    def __iter__(self) -> Iterator[list[Scene]]:
+    def __iter__(self) -> Iterator[list[ClipIndices]]:
         generator = torch.Generator().manual_seed(self.seed + self.epoch)
         batches = [batch for pool in self.pools for batch in self._pool_batches(pool, generator)]
         if len(self.pools) > 1:
@@ -69,22 +69,23 @@ class SceneBatches(Sampler[list[Scene]]):
 
     def _batches(self, scenes: int) -> int:
         share = self._share(scenes)
-        # A smaller last batch has fewer negatives; it is left out unless it is all there is.
+        # A smaller last batch has fewer negatives, so it is dropped unless it is the only one.
         return share // self.batch_size if share > self.batch_size else min(share, 1)
 
-    def _pool_batches(self, pool: Drawn, generator: torch.Generator) -> Iterator[list[Scene]]:
+    def _pool_batches(self, pool: IndexedPool, generator: torch.Generator) -> Iterator[list[ClipIndices]]:
         order = torch.randperm(len(pool.labels), generator=generator)
-        padded = order.repeat(self.processes)[: self._share(len(order)) * self.processes]  # as many for every process
+        equal_shares = self._share(len(order)) * self.processes
+        padded = order.repeat(self.processes)[:equal_shares]
         columns = [padded]
         for _ in range(pool.size - 1):
             columns.append(_partners(columns, pool.labels, generator))
-        own = (torch.stack(columns, 1)[self.rank :: self.processes] + pool.first).tolist()
+        scenes = (torch.stack(columns, 1)[self.rank :: self.processes] + pool.first).tolist()
         for i in range(self._batches(len(order))):
-            yield [tuple(scene) for scene in own[i * self.batch_size : (i + 1) * self.batch_size]]
+            yield [tuple(scene) for scene in scenes[i * self.batch_size : (i + 1) * self.batch_size]]
 
 
 def _partners(chosen: Sequence[Tensor], labels: Tensor, generator: torch.Generator) -> Tensor:
-    """A clip for each scene whose label none of the scene's clips has (where there are as many labels)."""
+    """One more clip per scene, with a label that no clip of the scene has, if there are enough labels."""
     partners = torch.randint(len(labels), chosen[0].shape, generator=generator)
     for _ in range(20):
         clash = torch.stack([labels[partners] == labels[c] for c in chosen]).any(0)
@@ -95,24 +96,24 @@ def _partners(chosen: Sequence[Tensor], labels: Tensor, generator: torch.Generat
 
 
 class ResumableLoader(DataLoader[Any]):
-    """A loader of :class:`SceneBatches` whose state is how many batches of the epoch it has given.
+    """A loader of :class:`SceneBatches` whose state is the number of batches that it has yielded in this epoch.
 
-    Lightning keeps the state in its checkpoints, so that training goes on within an epoch.
+    Lightning stores this state in checkpoints, so that training can resume within an epoch.
     """
 
     batch_sampler: SceneBatches
-    _given = 0
+    _yielded = 0
     _skip = 0
 
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
-        self.batch_sampler.skipped = self._given = self._skip
+        self.batch_sampler.skipped = self._yielded = self._skip
         self._skip = 0
         for batch in super().__iter__():
-            self._given += 1
+            self._yielded += 1
             yield batch
 
     def state_dict(self) -> dict[str, int]:
-        return {"batches": self._given % len(self)}
+        return {"batches": self._yielded % len(self)}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
         self._skip = state["batches"]

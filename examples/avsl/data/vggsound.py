@@ -1,4 +1,4 @@
-"""VGGSound: one source a clip, and mixtures of two or three clips side by side."""
+"""VGGSound data: one source per clip, and mixtures of two or three clips side by side."""
 
 from __future__ import annotations
 
@@ -7,13 +7,14 @@ from sslosses.annotations import read_vggsound_mixtures, read_vggss
 from .folders import Clip, ClipFolder, ListedScenes, Pool
 from .vggsound_list import read_vggsound_list
 
-SIZES = {"single": 1, "duet": 2, "trio": 3}
+CLIPS_PER_SCENE = {"single": 1, "duet": 2, "trio": 3}
 
 
 class VggsoundFolder(ClipFolder):
-    """``metadata/``: ``vggsound_train.csv``, ``vggsound_{single,duet,trio}_test.csv``, ``vggss.json``.
+    """A VGGSound folder.
 
-    Mixtures for training are drawn anew every epoch from the clips of the one training list.
+    ``metadata/`` contains ``vggsound_train.csv``, ``vggsound_{single,duet,trio}_test.csv`` and ``vggss.json``.
+    Training mixtures are drawn from the clips of the single training list, with new ones in every epoch.
     """
 
     lists = "vggsound_train.csv, vggsound_single_test.csv, vggsound_duet_test.csv, vggss.json"
@@ -21,7 +22,7 @@ class VggsoundFolder(ClipFolder):
     def training_pool(self, subset: str) -> Pool:
         name = "vggsound_train.csv"
         listed = ((clip, (label,)) for clip, label in read_vggsound_list(self.listed(name)))
-        return Pool(self.with_captions(listed, name), SIZES[subset])
+        return Pool(self.with_captions(listed, name), CLIPS_PER_SCENE[subset])
 
     def test_scenes(self, subset: str) -> ListedScenes:
         boxes, path = self.listed("vggss.json"), self.listed(f"vggsound_{subset}_test.csv")
@@ -36,11 +37,11 @@ class VggsoundFolder(ClipFolder):
             mixtures = list(read_vggsound_mixtures(path, boxes))
             names = [m.frames for m in mixtures]
             records = mixtures
-        places: dict[str, int] = {}
+        indices: dict[str, int] = {}
         clips = []
         for scene, record in zip(names, records, strict=True):
             for clip, label in zip(scene, record.classes, strict=True):
-                if clip not in places:
-                    places[clip] = len(clips)
+                if clip not in indices:
+                    indices[clip] = len(clips)
                     clips.append(Clip(clip, (label,)))
-        return ListedScenes(clips, [tuple(places[c] for c in scene) for scene in names], [r.boxes for r in records])
+        return ListedScenes(clips, [tuple(indices[c] for c in scene) for scene in names], [r.boxes for r in records])

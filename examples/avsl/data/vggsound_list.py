@@ -1,4 +1,4 @@
-"""VGGSound's lists of single clips."""
+"""Reader of VGGSound's lists of single clips."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from ..files import read_rows
 
 
 def read_vggsound_list(path: Path) -> Iterator[tuple[str, str]]:
-    """Id and class of each line ``id,class``; the class may hold commas ("race car, auto racing"), quoted or not.
+    """Yields id and class of each line ``id,class``. The class may contain commas, quoted or not.
 
     Raises:
-        ValueError: naming the file and the line, if one is of another form, or its id no name of a file or there twice.
+        ValueError: naming file and line, if a line is malformed, or if its id cannot be a file name or occurs twice.
     """
     first: dict[str, int] = {}
     for number, (name, *rest) in read_rows(path):
@@ -23,5 +23,5 @@ def read_vggsound_list(path: Path) -> Iterator[tuple[str, str]]:
             raise ValueError(f"Expected 'id,class' in {where}, but got {','.join([name, *rest])[:80]!r}")
         check_name(name, where)
         if first.setdefault(name, number) != number:
-            raise ValueError(f"Expected each clip once, but {name!r} of {where} is in line {first[name]} too")
+            raise ValueError(f"Expected each clip once, but {name!r} of {where} is also in line {first[name]}")
         yield name, label

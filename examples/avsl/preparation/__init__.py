@@ -1,1 +1,1 @@
-"""From downloaded videos and public lists to the folder that the example trains on."""
+"""Preparation of a data folder for training, from downloaded videos and public lists."""

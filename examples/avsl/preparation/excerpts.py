@@ -1,6 +1,7 @@
-"""Sounds and frames of a video at given times, by PyAV.
+"""Reads sounds and frames of a video at given times, with PyAV.
 
-Times are seconds from the video's first frame. What a file cannot give is an ``Unusable``, per time where possible.
+Times are in seconds from the first frame of the video. An ``Unusable`` stands for what a file lacks, per time where
+possible.
 """
 
 from __future__ import annotations
@@ -16,13 +17,13 @@ from PIL import Image
 from ..constants import SAMPLE_RATE, SECONDS
 
 SAMPLES = int(SAMPLE_RATE * SECONDS)
-_SLACK = 0.05  # s that may lack at a sound's end, or that time stamps may be off
-_BEFORE = 2.0  # s decoded ahead of a clip: near the end of a file a clip is moved to the front
-_PAST_END = 0.5  # s for which the first and last frame and sample stand
+_SLACK = 0.05  # s; tolerance for the end of a sound and for time stamps
+_BEFORE = 2.0  # s decoded before a clip, because clips near the end of a file are moved forward
+_PAST_END = 0.5  # s beyond the first and last frame or sample for which these are still used
 
 
-class Unusable(Exception):  # noqa: N818 - an outcome, not a failure of the program
-    """Why a clip cannot be prepared: a short reason that many share, and what is particular."""
+class Unusable(Exception):  # noqa: N818 - an outcome, not an error of the program
+    """A clip cannot be prepared. ``reason`` is short and shared by many clips, ``detail`` is specific to this clip."""
 
     def __init__(self, reason: str, detail: str = "") -> None:
         super().__init__(reason, detail)
@@ -30,17 +31,17 @@ class Unusable(Exception):  # noqa: N818 - an outcome, not a failure of the prog
 
 
 class Facts(NamedTuple):
-    """Frames a second on average, and the container's time of the first frame."""
+    """The average frame rate of a video in Hz, and the container's time of the first frame in seconds."""
 
     rate: float
     origin: float
 
 
 def inspect(path: Path) -> Facts:
-    """Open ``path``.
+    """Reads the frame rate and the start time of a video.
 
     Raises:
-        Unusable: if it is no video or lacks a stream.
+        Unusable: if the file is not a video, or has no video or no audio stream.
     """
     with _opened(path) as container:
         for kind, streams in (("video", container.streams.video), ("audio", container.streams.audio)):
@@ -52,16 +53,16 @@ def inspect(path: Path) -> Facts:
 
 
 def read_sounds(path: Path, times: Sequence[float], origin: float) -> list[np.ndarray | Unusable]:
-    """The sound around each of ``times`` (ascending): (48000,) int16, mono, 16 kHz.
+    """Reads 3 s of sound around each of the ascending ``times``, as (48000,) int16, mono, at 16 kHz.
 
-    Near the video's start and end the 3 s are moved so that they lie inside it.
+    Near the start and the end of the video, the 3 s are shifted to lie inside it.
     """
     end = max(times[-1], SECONDS / 2) + SECONDS / 2 + _PAST_END
     first, samples = _decode_sound(path, origin + times[0] - SECONDS / 2, origin + end)
-    return [_section(first, samples, origin + time, time) for time in times]
+    return [_cut_out(first, samples, origin + time, time) for time in times]
 
 
-def _section(first: float, samples: np.ndarray, at: float, time: float) -> np.ndarray | Unusable:
+def _cut_out(first: float, samples: np.ndarray, at: float, time: float) -> np.ndarray | Unusable:
     if len(samples) < SAMPLES - _SLACK * SAMPLE_RATE:
         return Unusable("too short", f"only {len(samples) / SAMPLE_RATE:.1f} s of sound around {time:.1f} s")
     start = round((at - SECONDS / 2 - first) * SAMPLE_RATE)
@@ -73,11 +74,13 @@ def _section(first: float, samples: np.ndarray, at: float, time: float) -> np.nd
 
 
 def _decode_sound(path: Path, start: float, end: float) -> tuple[float, np.ndarray]:
-    """Samples from before ``start`` to ``end``, or what there is of it, and the time of the first one."""
+    """Time of the first sample, and the samples from before ``start`` to ``end`` as far as they exist."""
     with _opened(path) as container:
         _seek(container, start - _BEFORE)
         pieces = _pieces(container, start - _BEFORE, end)
-    if start > _BEFORE and (not pieces or pieces[0][0] > start):  # an index that leads too far
+    if start > _BEFORE and (
+        not pieces or pieces[0][0] > start
+    ):  # the index points too far ahead: decode from the beginning
         with _opened(path) as container:
             pieces = _pieces(container, start - _BEFORE, end)
     if not pieces:
@@ -92,10 +95,13 @@ def _decode_sound(path: Path, start: float, end: float) -> tuple[float, np.ndarr
 
 
 def _pieces(container: av.container.InputContainer, start: float, end: float) -> list[tuple[float, np.ndarray]]:
-    """Unbroken runs of sound with their times. Within a run samples are counted: time stamps in whole milliseconds, as
-    WebM's, would make clicks."""
+    """Gapless pieces of sound with their start times.
+
+    Within a piece, positions come from counting samples: time stamps rounded to milliseconds, as in WebM, would cause
+    clicks.
+    """
     pieces: list[tuple[float, np.ndarray]] = []
-    resampler, parts, begin, expected, form = None, [], 0.0, 0.0, None
+    resampler, parts, begin, expected, layout = None, [], 0.0, 0.0, None
 
     def close() -> None:
         if resampler is not None:
@@ -111,10 +117,11 @@ def _pieces(container: av.container.InputContainer, start: float, end: float) ->
             break
         if time + length <= start:
             continue
-        if form != (frame.format.name, frame.layout.name, frame.sample_rate) or abs(time - expected) > _SLACK:
+        frame_layout = (frame.format.name, frame.layout.name, frame.sample_rate)
+        if layout != frame_layout or abs(time - expected) > _SLACK:
             close()
             resampler, parts, begin, expected = av.AudioResampler("s16", "mono", SAMPLE_RATE), [], time, time
-            form = (frame.format.name, frame.layout.name, frame.sample_rate)
+            layout = frame_layout
         parts.extend(resampler.resample(frame))
         expected += length
     close()
@@ -122,32 +129,32 @@ def _pieces(container: av.container.InputContainer, start: float, end: float) ->
 
 
 def read_frames(path: Path, times: Sequence[float], origin: float) -> Iterator[Image.Image | Unusable]:
-    """The frame that is shown at each of ``times`` (ascending), upright."""
+    """Yields the frame shown at each of the ascending ``times``, rotated upright."""
     for frame in _frames_at(path, [origin + time for time in times]):
         yield frame if isinstance(frame, Unusable) else _upright(frame)
 
 
 def _frames_at(path: Path, times: Sequence[float]) -> Iterator[av.VideoFrame | Unusable]:
-    wanted = list(reversed(times))
+    remaining = list(reversed(times))
     last: av.VideoFrame | None = None
     damaged = False
     for frame in _video_frames(path, times[0]):
         if frame is None:
             damaged = True
             continue
-        while wanted and wanted[-1] < frame.time - 0.002:  # time stamps may be whole milliseconds
-            time = wanted.pop()
+        while remaining and remaining[-1] < frame.time - 0.002:  # time stamps may be rounded to milliseconds
+            time = remaining.pop()
             if damaged:
                 yield Unusable("cannot be decoded", f"damaged at {time:.1f} s")
             elif last is None and time < frame.time - _PAST_END:
                 yield Unusable("too short", f"its picture starts at {frame.time:.1f} s")
             else:
                 yield last or frame
-        if not wanted:
+        if not remaining:
             return
         last, damaged = frame, False
-    while wanted:
-        time = wanted.pop()
+    while remaining:
+        time = remaining.pop()
         if last is not None and not damaged and time <= last.time + _PAST_END:
             yield last
         else:
@@ -156,7 +163,7 @@ def _frames_at(path: Path, times: Sequence[float]) -> Iterator[av.VideoFrame | U
 
 
 def _video_frames(path: Path, start: float) -> Iterator[av.VideoFrame | None]:
-    """Frames from the last key frame before ``start`` on."""
+    """Frames from the last key frame before ``start``; ``None`` for each damaged packet."""
     with _opened(path) as container:
         _seek(container, start)
         frames = _decoded(container, container.streams.video[0])
@@ -165,7 +172,7 @@ def _video_frames(path: Path, start: float) -> Iterator[av.VideoFrame | None]:
             yield head
             yield from (frame for frame in frames if frame is None or frame.time is not None)
             return
-    with _opened(path) as container:  # an index that leads too far, or nowhere
+    with _opened(path) as container:  # the index points too far ahead or nowhere: decode from the beginning
         for frame in _decoded(container, container.streams.video[0]):
             if frame is None or frame.time is not None:
                 yield frame
@@ -188,11 +195,11 @@ def _seek(container: av.container.InputContainer, seconds: float) -> None:
         try:
             container.seek(int(seconds * av.time_base))
         except av.FFmpegError:
-            return  # not seekable: decoded from the start
+            return  # not seekable: decode from the beginning
 
 
 def _decoded(container: av.container.InputContainer, stream: av.stream.Stream) -> Iterator[av.frame.Frame | None]:
-    """Frames of ``stream``; ``None`` where a packet is damaged."""
+    """Frames of ``stream``; ``None`` for each damaged packet."""
     stream.codec_context.thread_count = 1  # the worker processes share the cores
     packets = container.demux(stream)
     while True:
@@ -200,7 +207,7 @@ def _decoded(container: av.container.InputContainer, stream: av.stream.Stream) -
             packet = next(packets)
         except StopIteration:
             return
-        except av.FFmpegError:  # the file breaks off here
+        except av.FFmpegError:  # the file is truncated here
             return
         try:
             yield from packet.decode()

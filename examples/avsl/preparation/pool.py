@@ -1,6 +1,6 @@
-"""Worker processes of which one may crash: its job is named and the others go on.
+"""A pool of worker processes that survives crashes and reports the job on which a worker crashed.
 
-``ProcessPoolExecutor`` ends all jobs if one worker dies, and does not say on which job it was.
+``ProcessPoolExecutor`` aborts all jobs if one worker dies, and does not report which job caused it.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from itertools import islice
 from multiprocessing.connection import Connection, wait
 from typing import Any, NamedTuple, TypeVar
 
-Job = TypeVar("Job")
-Result = TypeVar("Result")
+JobT = TypeVar("JobT")
+ResultT = TypeVar("ResultT")
 
 
 class Crash(NamedTuple):
-    """A worker that ended without an answer, and its exit code: of a signal, the negative number."""
+    """A worker exited without an answer. For a signal, ``exitcode`` is its negative number."""
 
     exitcode: int
 
@@ -33,15 +33,15 @@ class Crash(NamedTuple):
 class _Worker:
     def __init__(self, function: Callable[[Any], Any]) -> None:
         context = multiprocessing.get_context("spawn")
-        self.connection, theirs = context.Pipe()
-        self.process = context.Process(target=_serve, args=(theirs, function), daemon=True)
+        self.connection, worker_end = context.Pipe()
+        self.process = context.Process(target=_serve, args=(worker_end, function), daemon=True)
         self.process.start()
-        theirs.close()
+        worker_end.close()
         self.job: Any = None
 
-    def give(self, job: Any) -> None:
+    def send(self, job: Any) -> None:
         self.job = job
-        with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # already dead: `answer` will tell
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # dead already: `answer` reports it
             self.connection.send(job)
 
     def answer(self) -> Any:
@@ -52,20 +52,24 @@ class _Worker:
             return Crash(self.process.exitcode or 0)
 
     def stop(self, *, idle: bool) -> None:
-        self.connection.close()  # which ends a worker that waits for a job
+        self.connection.close()  # makes an idle worker exit
         if idle:
             self.process.join(timeout=10)
         self.process.terminate()
         self.process.join(timeout=10)
-        self.process.kill()  # if a decoder hangs
+        self.process.kill()  # in case a decoder hangs
         self.process.join()
 
 
-def run(function: Callable[[Job], Result], jobs: Sequence[Job], workers: int) -> Iterator[tuple[Job, Result | Crash]]:
-    """Call ``function`` on each of ``jobs`` in ``workers`` processes; yields as they end. 0: in this process.
+def run(
+    function: Callable[[JobT], ResultT], jobs: Sequence[JobT], workers: int
+) -> Iterator[tuple[JobT, ResultT | Crash]]:
+    """Calls ``function`` on each job in ``workers`` processes and yields each job with its result, in any order.
+
+    With 0 workers, the calls run in this process.
 
     Raises:
-        Exception: what ``function`` raised.
+        Exception: the exception that ``function`` raised.
     """
     if workers == 0:
         for job in jobs:
@@ -74,9 +78,9 @@ def run(function: Callable[[Job], Result], jobs: Sequence[Job], workers: int) ->
     waiting = iter(jobs)
     busy: dict[Connection, _Worker] = {}
 
-    def start(worker: _Worker | None, job: Job) -> None:
+    def start(worker: _Worker | None, job: JobT) -> None:
         worker = worker or _Worker(function)
-        worker.give(job)
+        worker.send(job)
         busy[worker.connection] = worker
 
     try:
@@ -88,15 +92,15 @@ def run(function: Callable[[Job], Result], jobs: Sequence[Job], workers: int) ->
                 answer = worker.answer()
                 if isinstance(answer, _Raised):
                     raise answer.error
-                done = worker.job
+                finished = worker.job
                 del busy[connection]
-                following = next(waiting, None)
-                if following is None or isinstance(answer, Crash):
+                next_job = next(waiting, None)
+                if next_job is None or isinstance(answer, Crash):
                     worker.stop(idle=True)
                     worker = None
-                if following is not None:
-                    start(worker, following)
-                yield done, answer
+                if next_job is not None:
+                    start(worker, next_job)
+                yield finished, answer
     finally:
         for worker in busy.values():
             worker.stop(idle=False)
@@ -107,9 +111,9 @@ class _Raised(NamedTuple):
 
 
 def _serve(connection: Connection, function: Callable[[Any], Any]) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent ends the workers
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that files written aside are removed
-    with contextlib.suppress(EOFError, BrokenPipeError):  # the parent is gone
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes; the parent stops the workers
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that temporary files are deleted
+    with contextlib.suppress(EOFError, BrokenPipeError):  # the parent has exited
         while True:
             job = connection.recv()
             try:

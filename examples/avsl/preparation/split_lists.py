@@ -1,20 +1,20 @@
-"""The public lists: read, and written again without the clips that are not there."""
+"""Reads the public lists, and writes them restricted to the prepared clips."""
 
 from __future__ import annotations
 
 import re
 import reprlib
 from collections.abc import Callable, Set
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
 from ..clip_ids import ClipId
-from ..files import read_rows, write_text, written_aside
+from ..files import atomic_write, read_rows, write_text
 
 
 class Line(NamedTuple):
-    """A line, and the ids of the clips that it needs."""
+    """A line of a list, and the ids of the clips that it needs."""
 
     text: str
     clips: tuple[str, ...]
@@ -22,17 +22,18 @@ class Line(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class SplitList:
-    """A list of the training folder. ``test``: metrics on a part of it are not comparable."""
+    """A list of clips. ``name`` is its file name in the prepared folder."""
 
     name: str
     lines: tuple[Line, ...]
 
     @property
     def test(self) -> bool:
+        """Whether it lists a test set, of which only the whole gives comparable metrics."""
         return "_test" in self.name
 
     def write(self, folder: Path, prepared: Set[str]) -> int:
-        """Write the lines whose clips are all ``prepared`` and return their number; nothing left, no file."""
+        """Writes the lines whose clips are all ``prepared`` and returns their number. For 0 lines there is no file."""
         lines = [f"{line.text}\n" for line in self.lines if prepared.issuperset(line.clips)]
         path = folder / self.name
         if lines:
@@ -43,20 +44,20 @@ class SplitList:
 
 
 def read_music(folder: Path) -> list[SplitList]:
-    """Lines of ``id``, ``id,class`` or ``id,class1,class2``."""
+    """Reads MUSIC's lists, with lines ``id``, ``id,class`` or ``id,class1,class2``."""
     names = [f"music_{subset}_{part}" for subset in ("solo", "duet") for part in ("train.txt", "test.csv")]
     return _read(folder, names, lambda path: _lines(path, lambda row: row[:1], frames=True))
 
 
 def read_vggsound(folder: Path) -> list[SplitList]:
-    """The test lists, lines of ``id,class`` for each source, and the training part of ``vggsound.csv``.
+    """Reads VGGSound's test lists, with ``id,class`` per source, and the training part of ``vggsound.csv``.
 
     Raises:
-        ValueError: if a line is malformed, naming it.
+        ValueError: naming the first malformed line.
     """
     names = [f"vggsound_{sources}_test.csv" for sources in ("single", "duet", "trio")]
     lists = _read(folder, [*names, "vggsound.csv"], _vggsound_lines)
-    return [SplitList("vggsound_train.csv", each.lines) if each.name == "vggsound.csv" else each for each in lists]
+    return [replace(part, name="vggsound_train.csv") if part.name == "vggsound.csv" else part for part in lists]
 
 
 def _vggsound_lines(path: Path) -> tuple[Line, ...]:
@@ -72,7 +73,7 @@ def _vggsound_lines(path: Path) -> tuple[Line, ...]:
         if row[3] == "train":
             name = f"{row[0]}_{int(row[1]):06d}"
             _check(path, number, name, frames=False)
-            # As the public test lists spell it: "female speech, woman speaking" is female_speech_woman_speaking.
+            # Spelled as in the public test lists: female_speech_woman_speaking for "female speech, woman speaking".
             lines.append(Line(f"{name},{row[2].replace(', ', '_').replace(' ', '_')}", (name,)))
     return tuple(lines)
 
@@ -102,11 +103,11 @@ def _check(path: Path, number: int, name: str, *, frames: bool) -> None:
         raise ValueError(f"{path}, line {number}: {error}") from error
     if (clip.frame is not None) != frames:
         raise ValueError(
-            f"Expected an id of {'MUSIC' if frames else 'VGGSound'} in line {number} of {path}, got {name!r}"
+            f"Expected an id of {'MUSIC' if frames else 'VGGSound'} in line {number} of {path}, but got {name!r}"
         )
 
 
 def copy(path: Path, folder: Path) -> None:
-    """Copy a file of boxes as it is."""
-    with written_aside(folder / path.name) as aside:
-        aside.write_bytes(path.read_bytes())
+    """Copies a file of boxes to ``folder``."""
+    with atomic_write(folder / path.name) as temporary:
+        temporary.write_bytes(path.read_bytes())

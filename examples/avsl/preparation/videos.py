@@ -1,4 +1,4 @@
-"""Which file of a folder holds which clips."""
+"""Finds the video files that contain the listed clips."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from typing import NamedTuple
 from ..clip_ids import ClipId
 
 EXTENSIONS = (".mp4", ".webm", ".mkv", ".m4v", ".mov", ".avi")
-_BRACKETS = re.compile(r"\[([\w-]{11})\]$", re.ASCII)  # "Title [<video>]", as yt-dlp names files by default
+_BRACKETS = re.compile(r"\[([\w-]{11})\]$", re.ASCII)  # "Title [<video>]", the default file name of yt-dlp
 
 
-class Source(NamedTuple):
-    """A file, and whether it holds only the clip rather than the whole video."""
+class VideoFile(NamedTuple):
+    """A video file. ``cut``: it contains only the clip, not the whole video."""
 
     path: Path
     cut: bool
 
 
 class VideoFolder:
-    """All videos in ``root`` and its sub-folders, by the ids in their names.
+    """All videos in ``root`` and its subfolders, indexed by the ids in their names.
 
     Raises:
         FileNotFoundError: if there is no such folder.
@@ -43,23 +43,23 @@ class VideoFolder:
     def __len__(self) -> int:
         return len(self._paths)
 
-    def find(self, name: str) -> Source | None:
-        """The file of clip ``name``: for VGGSound ``<video>_<start>``, padded or not, else ``<video>``."""
+    def find(self, name: str) -> VideoFile | None:
+        """The file of clip ``name``: for VGGSound ``<video>_<start>``, zero-padded or not; otherwise ``<video>``."""
         clip = ClipId.parse(name)
         if clip.frame is None:
             for stem in (name, f"{clip.video}_{clip.second}"):
                 if stem in self._paths:
-                    return Source(self._paths[stem], cut=True)
-        return Source(self._paths[clip.video], cut=False) if clip.video in self._paths else None
+                    return VideoFile(self._paths[stem], cut=True)
+        return VideoFile(self._paths[clip.video], cut=False) if clip.video in self._paths else None
 
-    def group(self, names: Iterable[str]) -> tuple[dict[Source, list[str]], list[str]]:
-        """Clips by file, the fullest first, and the clips that have no file."""
-        groups: dict[Source, list[str]] = {}
+    def group(self, names: Iterable[str]) -> tuple[dict[VideoFile, list[str]], list[str]]:
+        """Clips grouped by file, the file with most clips first, and the clips without a file."""
+        groups: dict[VideoFile, list[str]] = {}
         missing = []
         for name in names:
-            source = self.find(name)
-            if source is None:
+            video = self.find(name)
+            if video is None:
                 missing.append(name)
             else:
-                groups.setdefault(source, []).append(name)
+                groups.setdefault(video, []).append(name)
         return dict(sorted(groups.items(), key=lambda item: -len(item[1]))), missing

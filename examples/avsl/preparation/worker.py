@@ -1,4 +1,4 @@
-"""One video and all of its clips. Imports no torch: every worker process loads this."""
+"""Prepares all clips of one video. Imports no torch, because every worker process loads this module."""
 
 from __future__ import annotations
 
@@ -14,18 +14,23 @@ from PIL import Image
 
 from ..clip_ids import ClipId, frame_rate
 from ..constants import SAMPLE_RATE
-from ..files import written_aside
+from ..files import atomic_write
 from .excerpts import Unusable, inspect, read_frames, read_sounds
 
-_GAP = 20.0  # s between clips from which on seeking is cheaper than decoding
-_LONGEST = 600.0  # s decoded at a time, which bounds the memory
+_GAP = 20.0  # s between clips above which seeking is cheaper than decoding
+_MAX_SPAN = 600.0  # s decoded at a time, to limit memory
 
 
 class Job(NamedTuple):
-    """A file and the ids of its clips.
+    """A video file and the clips to prepare from it.
 
-    ``cut``: the file holds VGGSound's 10 s only, not the whole video. ``side``: the longest that a frame's shorter side
-    may be. ``silence``: dBFS below which a clip is silent.
+    Args:
+        path: the video file.
+        names: ids of its clips.
+        cut: whether the file contains only the 10 s of a VGGSound clip, not the whole video.
+        out: folder to write.
+        side: maximum length of a frame's shorter side, in pixels.
+        silence: level in dBFS below which a clip counts as silent.
     """
 
     path: Path
@@ -37,7 +42,7 @@ class Job(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """What became of a clip; ``reason`` is empty if it was prepared."""
+    """The result for one clip: ``reason`` is empty if it was prepared, else it says why not."""
 
     name: str
     reason: str = ""
@@ -45,23 +50,23 @@ class Outcome(NamedTuple):
 
 
 def prepare(job: Job) -> list[Outcome]:
-    """Write frame and sound of each clip. What is wrong with the video is an outcome, not an error.
+    """Writes the frame and the sound of each clip. Problems of the video become outcomes, not errors.
 
     Raises:
         OSError: if a file cannot be written.
     """
-    known: dict[str, Outcome] = {}
-    rest = Outcome("")
+    outcomes: dict[str, Outcome] = {}
+    default = Outcome("")  # for clips that were not reached
     try:
         for outcome in _outcomes(job):
-            known[outcome.name] = outcome
-    except Unusable as why:
-        rest = Outcome("", why.reason, why.detail)
-    except Exception as error:  # broken files make decoders raise anything, and must not stop the others
+            outcomes[outcome.name] = outcome
+    except Unusable as problem:
+        default = Outcome("", problem.reason, problem.detail)
+    except Exception as error:  # decoders raise any error on broken files, which must not stop the other videos
         if isinstance(error, OSError) and not isinstance(error, av.FFmpegError):
             raise
-        rest = Outcome("", "cannot be decoded", f"{type(error).__name__}: {error}")
-    return [known.get(name, rest._replace(name=name)) for name in job.names]
+        default = Outcome("", "cannot be decoded", f"{type(error).__name__}: {error}")
+    return [outcomes.get(name, default._replace(name=name)) for name in job.names]
 
 
 def _outcomes(job: Job) -> Iterator[Outcome]:
@@ -99,16 +104,16 @@ def _write(job: Job, name: str, frame: Image.Image, sound: np.ndarray) -> None:
     scale = job.side / min(frame.size)
     if scale < 1:
         frame = frame.resize([max(1, round(side * scale)) for side in frame.size], Image.Resampling.LANCZOS)
-    with written_aside(job.out / "frames" / f"{name}.jpg") as aside:
-        frame.save(aside, quality=95)
-    with written_aside(job.out / "audio" / f"{name}.wav") as aside:
-        soundfile.write(aside, sound, SAMPLE_RATE, subtype="PCM_16")
+    with atomic_write(job.out / "frames" / f"{name}.jpg") as temporary:
+        frame.save(temporary, quality=95)
+    with atomic_write(job.out / "audio" / f"{name}.wav") as temporary:
+        soundfile.write(temporary, sound, SAMPLE_RATE, subtype="PCM_16")
 
 
 def _spans(times: list[float]) -> Iterator[slice]:
-    """Runs of ascending ``times`` that are decoded in one go."""
+    """Splits ascending ``times`` into spans, each of which is decoded without seeking."""
     first = 0
     for index in range(1, len(times) + 1):
-        if index == len(times) or times[index] - times[index - 1] > _GAP or times[index] - times[first] > _LONGEST:
+        if index == len(times) or times[index] - times[index - 1] > _GAP or times[index] - times[first] > _MAX_SPAN:
             yield slice(first, index)
             first = index

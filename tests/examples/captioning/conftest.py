@@ -49,7 +49,7 @@ def make_folder(tmp_path: Path) -> Callable[..., Path]:
 
 @dataclass
 class Reply:
-    """What the server sends: a chat completion with ``text``, or ``body`` as it is, or nothing and a cut connection."""
+    """The server's reply: a chat completion with ``text``, the raw ``body``, or a closed connection (``cut``)."""
 
     text: str = ""
     status: int = 200
@@ -80,7 +80,7 @@ class Request:
 
 
 class ChatServer(ThreadingHTTPServer):
-    """Speaks the chat-completions protocol; ``reply`` decides each answer, in the request's own thread."""
+    """A server of the chat-completions protocol. ``reply`` decides each answer, in the thread of the request."""
 
     daemon_threads = True
     block_on_close = False
@@ -92,11 +92,11 @@ class ChatServer(ThreadingHTTPServer):
         self.requests: list[Request] = []
         self.in_flight = self.most_in_flight = 0
         self.lock = threading.Lock()
-        self.released = threading.Event()  # set at the end: whoever waits on it goes home
+        self.released = threading.Event()  # set at the end, to release waiting requests
         self.url = f"http://127.0.0.1:{self.server_address[1]}/v1"
 
     def handle_error(self, *_: object) -> None:
-        """A client that went away is part of the tests."""
+        """Ignores disconnected clients, which are part of the tests."""
 
 
 class _Handler(BaseHTTPRequestHandler):

@@ -1,11 +1,11 @@
-"""Captions out of a model's words, and words that are no captions."""
+"""Captions extracted from a model's answer, and answers that are rejected."""
 
 from __future__ import annotations
 
 import json
 
 import pytest
-from avsl.captioning.answers import LONGEST, START, AnswerError, Captions, in_order_of, parse_answer
+from avsl.captioning.answers import MAX_CAPTION_LENGTH, START, AnswerError, Captions, in_order_of, parse_answer
 from hypothesis import example, given
 from hypothesis import strategies as st
 
@@ -71,7 +71,7 @@ def test_captions_start_alike(said: str, kept: str) -> None:
         (json.dumps(ONE | {"background": None}), ["a"], '"background" is not a string'),
         (json.dumps(ONE | {"background": " "}), ["a"], "says nothing"),
         (json.dumps(ONE | {"background": "an image of ..."}), ["a"], "says nothing"),
-        (json.dumps(ONE | {"background": "very " * 200}), ["a"], f"at most {LONGEST}"),
+        (json.dumps(ONE | {"background": "very " * 200}), ["a"], f"at most {MAX_CAPTION_LENGTH}"),
         (json.dumps(ONE | {"background": "A cello."}), ["a"], "two of the captions are the same"),
         (json.dumps(ONE | {"foreground": [CELLO, CELLO]}), ["a", "b"], "two of the captions are the same"),
         ('{"foreground":' + "[" * 100_000, ["a"], "no JSON object"),

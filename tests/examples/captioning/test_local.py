@@ -1,4 +1,4 @@
-"""Tiny models of the three architectures, with random weights, from loading to the output file."""
+"""Tiny models of three architectures with random weights, from loading to the output file."""
 
 from __future__ import annotations
 

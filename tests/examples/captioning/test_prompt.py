@@ -1,4 +1,4 @@
-"""What the model is asked: the parts of the paper's prompt, in their order."""
+"""The prompt: the parts of the paper's prompt, in their order."""
 
 from __future__ import annotations
 
@@ -29,7 +29,9 @@ def test_the_three_scenarios() -> None:
 
 
 @pytest.mark.parametrize("example", EXAMPLES)
-def test_an_example_has_the_form_that_is_asked_for(example: prompt.Example, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_example_has_the_form_that_is_asked_for(
+    example: prompt.WorkedExample, monkeypatch: pytest.MonkeyPatch
+) -> None:
     assert example.answer in build_prompt(["x"])
     with pytest.raises(ValueError, match="repeats an example"):
         parse_answer(example.answer, example.labels)

@@ -1,4 +1,4 @@
-"""A real HTTP server with faults, and the client that has to live with them."""
+"""The client against a real HTTP server with faults."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from PIL import Image
 
 
 class Clock:
-    """Time that passes only where someone sleeps."""
+    """A clock that advances only by sleeping."""
 
     def __init__(self) -> None:
         self.now, self.slept = 0.0, []
@@ -199,7 +199,7 @@ def test_the_key_is_sent_and_never_logged(
 
 @pytest.mark.parametrize("concurrency", [1, 3, 6])
 def test_as_many_requests_at_once_as_asked_for_and_never_more(server, connect, make_folder, concurrency: int) -> None:
-    """The server answers only when that many are there together, so fewer would not end."""
+    """The server answers only when that many requests are open, so fewer would wait forever."""
     folder = make_folder(solos=12, duets=0)
     together = threading.Barrier(concurrency, timeout=60)
 
@@ -259,7 +259,7 @@ def test_requests_per_minute(server, connect, clock: Clock, make_folder) -> None
 
 @pytest.mark.usefixtures("interruptible")
 def test_an_interruption_at_the_last_moment_counts(connect, folder: Path, monkeypatch) -> None:
-    """One that came when an answer was just there used to be lost, and the job went on."""
+    """Ctrl-C just when an answer arrived used to be lost, and the job continued."""
     wait = asyncio.wait
 
     async def interrupted(*arguments, **options):

@@ -1,4 +1,4 @@
-"""Which objects a scene has, where, and in which state."""
+"""The objects of a scene, their places and states."""
 
 from __future__ import annotations
 

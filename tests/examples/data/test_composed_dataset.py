@@ -1,4 +1,4 @@
-"""The composed dataset: real files in MUSIC's public form, composed once."""
+"""The composed data set: files in the public formats, composed once."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from avsl.data.composed.composer import DrawnSource
 from avsl.data.composed.dataset import Description, ensure_composed
 from avsl.data.music import MusicFolder
 from avsl.data.vggsound import VggsoundFolder
-from avsl.files import write_text, written_aside
+from avsl.files import atomic_write, write_text
 from PIL import Image
 
 from sslosses.annotations import read_music_duet, read_music_solo, read_music_split
@@ -29,7 +29,7 @@ CLIP = re.compile(r"[\w-]{11}_\d{3}_\d{5}")
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Composed by worker processes in one go."""
+    """Composed by worker processes without interruption."""
     return ensure_composed(tmp_path_factory.mktemp("whole"), DESCRIPTION)
 
 
@@ -183,7 +183,7 @@ def test_goes_on_after_an_interruption(whole: Path, tmp_path: Path, monkeypatch:
     done = contents(partial)
     assert len([name for name in done if name.endswith(".jpg")]) == 6
     assert len([name for name in done if name.endswith(".wav")]) == 5
-    # Lost later on: a frame, a sound; left behind by a killed process: half of a frame, under the temporary name.
+    # A frame and a sound are deleted. A killed process left an incomplete frame under its temporary name.
     next((partial / "frames").glob("*0_000_00000.jpg")).unlink()
     next((partial / "audio").glob("*2_000_00000.wav")).unlink()
     (partial / "frames" / ".emb10000002_000_00000.partial.jpg").write_bytes(b"half")
@@ -227,9 +227,9 @@ def test_a_file_is_written_as_a_whole_or_not_at_all(tmp_path: Path) -> None:
     write_text(path, "first")
 
     def fail() -> None:
-        with written_aside(path) as aside:
-            assert aside.suffix == ".txt"
-            aside.write_text("sec")
+        with atomic_write(path) as temporary:
+            assert temporary.suffix == ".txt"
+            temporary.write_text("sec")
             raise OSError("disk full")
 
     with pytest.raises(OSError, match="full"):

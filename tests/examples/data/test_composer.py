@@ -7,7 +7,7 @@ import colorsys
 import numpy as np
 import pytest
 from avsl.data.composed import timbres
-from avsl.data.composed.arrangement import Box, Scene, SceneObject, sample_scene
+from avsl.data.composed.arrangement import Placement, Scene, SceneObject, sample_scene
 from avsl.data.composed.composer import DrawnSource, captions, render_audio, render_frame
 from avsl.data.composed.drawing import BOWED, INSTRUMENTS, Palette
 from PIL import Image
@@ -18,18 +18,18 @@ VOCABULARY = SOURCE.vocabulary
 BACKGROUND = (1, 2, 3)
 
 
-def painted(name: str, sounding: bool, box: Box, seed: int, held_out: bool = False) -> np.ndarray:
+def painted(name: str, sounding: bool, box: Placement, seed: int, held_out: bool = False) -> np.ndarray:
     canvas = Image.new("RGB", (192, 192), BACKGROUND)
     SOURCE.paint(canvas, name, sounding, box, np.random.default_rng(seed), held_out)
     return np.asarray(canvas)
 
 
-def box_of(name: str) -> Box:
+def box_of(name: str) -> Placement:
     aspect = (VOCABULARY.sounding | VOCABULARY.silent)[name]
     return (0.25, 0.25, 0.5 * min(1, aspect), 0.5 * min(1, 1 / aspect))
 
 
-def inside(box: Box) -> tuple[slice, slice]:
+def inside(box: Placement) -> tuple[slice, slice]:
     x, y, w, h = (round(192 * v) for v in box)
     return slice(y, y + h), slice(x, x + w)
 

@@ -1,4 +1,4 @@
-"""The reader of MUSIC folders, and what it says of broken ones."""
+"""The reader of MUSIC folders, and its errors for broken ones."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def test_examples(music: Path, in_memory: bool) -> None:
         np.testing.assert_allclose(waveform, written, atol=1e-4)
     (music / "frames" / "b.jpg").unlink()
     if in_memory:
-        assert data[1].scene == (1,)
+        assert data[1].clips == (1,)
     else:
         with pytest.raises(FileNotFoundError):
             data[1]
@@ -108,7 +108,7 @@ def test_a_missing_caption(music: Path) -> None:
     write_captions(music, A)
     with pytest.raises(
         ValueError,
-        match=r"Clip 'b' of music_solo_train\.txt has no line in .*Make it: python examples/gen",
+        match=r"Clip 'b' of music_solo_train\.txt has no line in .*Create it with: python examples/gen",
     ):
         scenes(music)
 

@@ -1,17 +1,17 @@
-"""The order of training: what it depends on, how processes share it, and going on within an epoch."""
+"""The order of training: what it depends on, sharing between processes, resuming within an epoch."""
 
 from __future__ import annotations
 
 import pytest
 import torch
-from avsl.data.sampling import Drawn, ResumableLoader, SceneBatches
+from avsl.data.sampling import IndexedPool, ResumableLoader, SceneBatches
 from hypothesis import given
 from hypothesis import strategies as st
 from torch.utils.data import Dataset
 
 
-def pool(clips: int, size: int = 1, first: int = 0, labels: int = 5) -> Drawn:
-    return Drawn(first, torch.arange(clips) % labels, size)
+def pool(clips: int, size: int = 1, first: int = 0, labels: int = 5) -> IndexedPool:
+    return IndexedPool(first, torch.arange(clips) % labels, size)
 
 
 def epoch_of(batches: SceneBatches, epoch: int) -> list[list[tuple[int, ...]]]:

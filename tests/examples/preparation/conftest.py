@@ -1,4 +1,4 @@
-"""Real videos whose frames and sounds tell their own times."""
+"""Real videos whose frames and sounds encode their times."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ BARS = 12  # a frame shows its number in binary, as black and white bars
 
 
 class Media:
-    """Writes videos and reads times off what was made of them."""
+    """Writes videos, and reads times from prepared frames and sounds."""
 
     noise = np.random.default_rng(0).standard_normal(24 * RATE).astype(np.float32)
 
@@ -31,7 +31,7 @@ class Media:
         return sum(1 << bit for bit in range(BARS) if pixels[bit] > 127)
 
     def seconds(self, samples: np.ndarray) -> float:
-        """Where in ``noise`` the samples lie."""
+        """Position of the samples in ``noise``, in seconds."""
         match = signal.correlate(self.noise, samples.astype(np.float32), mode="valid")
         return int(np.argmax(match)) / RATE
 

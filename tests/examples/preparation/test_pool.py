@@ -1,4 +1,4 @@
-"""Workers that crash, raise and go on. ``eval`` is a function that any process can import."""
+"""Workers that crash, raise and continue. ``eval`` is a function that any process can import."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The public lists, whole and restricted."""
+"""The public lists, complete and restricted to prepared clips."""
 
 from __future__ import annotations
 

@@ -1,11 +1,11 @@
-"""Which file belongs to an id."""
+"""Finding the video file of a clip id."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 import pytest
-from avsl.preparation.videos import Source, VideoFolder
+from avsl.preparation.videos import VideoFile, VideoFolder
 
 
 @pytest.fixture
@@ -42,7 +42,7 @@ def folder(tmp_path: Path) -> VideoFolder:
     ],
 )
 def test_files(folder: VideoFolder, tmp_path: Path, name: str, path: str, cut: bool) -> None:
-    assert folder.find(name) == Source(tmp_path / path, cut)
+    assert folder.find(name) == VideoFile(tmp_path / path, cut)
 
 
 def test_leftovers_of_downloads_are_no_videos(folder: VideoFolder) -> None:
@@ -53,8 +53,8 @@ def test_clips_of_a_file_are_together(folder: VideoFolder, tmp_path: Path) -> No
     names = ["zpWuikVorYg_000032", "E7E1kMExVcg_000_00000", "RgyqhpOJFM4_000030", "E7E1kMExVcg_000_00007"]
     groups, missing = folder.group(names)
     assert list(groups.items()) == [
-        (Source(tmp_path / "solo/flute/E7E1kMExVcg.mp4", False), [names[1], names[3]]),
-        (Source(tmp_path / "zpWuikVorYg_000032.mp4", True), [names[0]]),
+        (VideoFile(tmp_path / "solo/flute/E7E1kMExVcg.mp4", False), [names[1], names[3]]),
+        (VideoFile(tmp_path / "zpWuikVorYg_000032.mp4", True), [names[0]]),
     ]
     assert missing == [names[2]]
 

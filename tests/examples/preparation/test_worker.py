@@ -1,4 +1,4 @@
-"""One video: the right frames, the right 3 s, and what is said of broken files."""
+"""One video: the right frames, the right 3 s of sound, and outcomes for broken files."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Composed data: scenes drawn, or cut from photographs and recordings, as real files in MUSIC's public layout."""
+"""Composed scenes, from drawings or from photographs and recordings, as files in the public layout of MUSIC."""

@@ -1,4 +1,4 @@
-"""Scenes of sounding and silent objects: which objects, where, in which state; no pixels and no samples yet."""
+"""Arranges sounding and silent objects in a scene: which objects and where, without pixels or sound."""
 
 from __future__ import annotations
 
@@ -8,24 +8,26 @@ from itertools import pairwise
 
 import numpy as np
 
-Box = tuple[float, float, float, float]
+#: x, y, width and height in fractions of the frame.
+Placement = tuple[float, float, float, float]
+Box = Placement  # the former name, until training/pretraining.py imports the new one
 
-HEADROOM = 0.12  # share of a slot kept free above an instrument, for the head of whoever plays it
-MAX_STRETCH = 1.7
+HEADROOM = 0.12  # fraction of a slot kept free above an instrument, for the head of its player
+MAX_STRETCH = 1.7  # maximum factor by which an aspect ratio may change
 
 
 @dataclass(frozen=True)
 class SceneObject:
-    """One object: class name, whether it sounds, and its box (x, y, width, height) in fractions of the frame."""
+    """An object of a scene: its class name, whether it sounds, and its place."""
 
     name: str
     sounding: bool
-    box: Box
+    box: Placement
 
 
 @dataclass(frozen=True)
 class Scene:
-    """Objects in drawing order; the sounding ones first carry the order of the annotation."""
+    """A composed scene. The order of its sounding objects is that of the annotation."""
 
     objects: tuple[SceneObject, ...]
 
@@ -40,35 +42,42 @@ class Scene:
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """Names with their natural width / height: what can sound, and what never does."""
+    """The classes of objects.
+
+    Args:
+        sounding: names of classes that can sound, with their natural width / height.
+        silent: names of classes that never sound, with their natural width / height.
+        twin_share: fraction of scenes in which a silent object has the class of a sounding one.
+    """
 
     sounding: dict[str, float]
     silent: dict[str, float]
     twin_share: float = 0.6
 
     def tall(self, name: str) -> bool:
+        """Whether a sounding class is taller than wide."""
         return self.sounding[name] < 1
 
 
 def sample_scene(rng: np.random.Generator, vocabulary: Vocabulary, sources: int) -> Scene:
-    """A scene with ``sources`` (1 or 2) sounding objects of different classes among silent ones.
+    """Samples a scene with ``sources`` (1 or 2) sounding objects of different classes, and silent objects.
 
-    In a share of the scenes (``twin_share``) one silent object has the class of a sounding one; such twins have the
-    sizes and positions of the sounding objects. Other silent objects of solos are smaller on average, as only silent
-    ones are put into a strip that is cut in two.
+    In a fraction ``twin_share`` of the scenes, one silent object has the class of a sounding one. These twins have the
+    same distribution of sizes and positions as the sounding objects. Other silent objects in solos are smaller on
+    average, because only silent objects are placed in a strip that is cut in two.
     """
     names = [str(n) for n in rng.choice(list(vocabulary.sounding), size=sources, replace=False)]
     tall = [vocabulary.tall(n) for n in names]
     slots, slot_is_tall = _slots(rng, tall)
-    order = rng.permutation(len(slots))
+    order = [int(i) for i in rng.permutation(len(slots))]
     objects: list[SceneObject] = []
-    taken: set[int] = set()
+    used: set[int] = set()
     for name, is_tall in zip(names, tall, strict=True):
-        index = next(int(i) for i in order if int(i) not in taken and slot_is_tall[int(i)] == is_tall)
-        taken.add(index)
+        index = next(i for i in order if i not in used and slot_is_tall[i] == is_tall)
+        used.add(index)
         objects.append(SceneObject(name, True, _place(rng, slots[index], vocabulary.sounding[name])))
     twin_due = rng.random() < vocabulary.twin_share
-    for index in (int(i) for i in order if int(i) not in taken):
+    for index in (i for i in order if i not in used):
         twins = [n for n in names if vocabulary.tall(n) == slot_is_tall[index]]
         others = [n for n in vocabulary.sounding if n not in names and vocabulary.tall(n) == slot_is_tall[index]]
         if twin_due and twins:
@@ -82,15 +91,16 @@ def sample_scene(rng: np.random.Generator, vocabulary: Vocabulary, sources: int)
     return Scene(tuple(objects))
 
 
-def _slots(rng: np.random.Generator, tall: Sequence[bool]) -> tuple[list[Box], list[bool]]:
-    """Rectangles that tile the frame, and whether each is taller than wide.
+def _slots(rng: np.random.Generator, tall: Sequence[bool]) -> tuple[list[Placement], list[bool]]:
+    """Rectangles that tile the frame, and for each whether it is taller than wide.
 
-    Upper-median binarization marks half of the frame, so cIoU can only tell maps apart where boxes are large.
+    Slots are large because binarization at the upper median marks half of the frame: with small boxes, cIoU could not
+    distinguish maps.
     """
     if len(tall) == 1 or all(t == tall[0] for t in tall):
         parts = 2 if len(tall) == 1 else 3
         edges = _edges(rng, parts)
-        strips: list[Box] = [(a, 0.0, b - a, 1.0) for a, b in pairwise(edges)]
+        strips: list[Placement] = [(a, 0.0, b - a, 1.0) for a, b in pairwise(edges)]
         shapes = [True] * parts
         if len(tall) == 1 and rng.random() < 0.4:
             left, cut = strips.pop(0), rng.uniform(0.42, 0.58)
@@ -113,13 +123,13 @@ def _edges(rng: np.random.Generator, parts: int) -> list[float]:
     return [0.0, *cuts, 1.0]
 
 
-def _place(rng: np.random.Generator, slot: Box, aspect: float) -> Box:
+def _place(rng: np.random.Generator, slot: Placement, aspect: float) -> Placement:
     x, y, width, height = slot
     y, height = y + HEADROOM * height, (1 - HEADROOM) * height
-    wanted = float(np.clip(width / height, aspect / MAX_STRETCH, aspect * MAX_STRETCH))
+    target = float(np.clip(width / height, aspect / MAX_STRETCH, aspect * MAX_STRETCH))
     fill = rng.uniform(0.88, 0.99)
-    w = fill * min(width, height * wanted)
-    h = w / wanted
+    w = fill * min(width, height * target)
+    h = w / target
     return (
         float(x + rng.uniform(0, width - w)),
         float(y + rng.uniform(0, height - h)),

@@ -1,4 +1,4 @@
-"""Where pictures and sounds of a scene's objects come from: drawn and synthesized ones."""
+"""Renders a scene: its frame, its sound and its captions, from drawn objects or another supply of objects."""
 
 from __future__ import annotations
 
@@ -9,20 +9,23 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from . import drawing, timbres
-from .arrangement import Box, Scene, Vocabulary
+from .arrangement import Placement, Scene, Vocabulary
 
 SUPERSAMPLING = 2
 
 
-class Source(Protocol):
-    """A supply of objects: what there is, how an object looks in either state, how it sounds, what it is called."""
+class ObjectSource(Protocol):
+    """A supply of objects: their classes, and their pictures, sounds and names.
+
+    ``held_out`` selects the variation of test scenes, ``sounding`` the state of an object.
+    """
 
     vocabulary: Vocabulary
 
     def backdrop(self, rng: np.random.Generator, side: int, held_out: bool) -> Image.Image: ...
 
     def paint(
-        self, canvas: Image.Image, name: str, sounding: bool, box: Box, rng: np.random.Generator, held_out: bool
+        self, canvas: Image.Image, name: str, sounding: bool, box: Placement, rng: np.random.Generator, held_out: bool
     ) -> None: ...
 
     def sound(self, name: str, rng: np.random.Generator, held_out: bool) -> NDArray[np.float32]: ...
@@ -31,7 +34,7 @@ class Source(Protocol):
 
 
 class DrawnSource:
-    """Instruments of MUSIC as drawings, with synthesized timbres."""
+    """Drawn instruments of MUSIC with synthesized timbres."""
 
     vocabulary = Vocabulary(
         sounding={name: aspect for name, (_, aspect) in drawing.INSTRUMENTS.items()},
@@ -39,7 +42,7 @@ class DrawnSource:
     )
 
     def backdrop(self, rng: np.random.Generator, side: int, held_out: bool) -> Image.Image:
-        """A wall and a floor with small furniture, RGB, ``side`` pixels square."""
+        """Draws a wall and a floor with small furniture, RGB, ``side`` × ``side`` pixels."""
         palette = drawing.Palette(rng, held_out)
         image = Image.new("RGB", (side, side), palette.wall())
         draw = ImageDraw.Draw(image)
@@ -54,9 +57,9 @@ class DrawnSource:
         return image
 
     def paint(
-        self, canvas: Image.Image, name: str, sounding: bool, box: Box, rng: np.random.Generator, held_out: bool
+        self, canvas: Image.Image, name: str, sounding: bool, box: Placement, rng: np.random.Generator, held_out: bool
     ) -> None:
-        """Draw one object in place; a sounding one with its player."""
+        """Draws an object into its box, and its player if it sounds."""
         palette = drawing.Palette(rng, held_out)
         side = canvas.width
         corners = (box[0] * side, box[1] * side, (box[0] + box[2]) * side, (box[1] + box[3]) * side)
@@ -69,34 +72,36 @@ class DrawnSource:
             drawing.player_before(pen, palette, bowed=name in drawing.BOWED)
 
     def sound(self, name: str, rng: np.random.Generator, held_out: bool) -> NDArray[np.float32]:
-        """Three seconds of the instrument at 16 kHz."""
+        """Synthesizes 3 s of the instrument at 16 kHz."""
         return timbres.play(name, rng, held_out)
 
     def phrase(self, name: str, sounding: bool) -> str:
-        """The object's part of a caption."""
+        """Names the object for a caption."""
         words = name.replace("_", " ")
         if sounding:
             return f"a person playing the {words}"
         return f"a silent {words}" if name in self.vocabulary.sounding else f"a {words}"
 
 
-def render_frame(scene: Scene, source: Source, rng: np.random.Generator, side: int, held_out: bool) -> Image.Image:
-    """The scene as an RGB picture, ``side`` pixels square; objects nearer to the lower edge are drawn last."""
+def render_frame(
+    scene: Scene, source: ObjectSource, rng: np.random.Generator, side: int, held_out: bool
+) -> Image.Image:
+    """Renders the scene as an RGB image, ``side`` × ``side`` pixels, with the lowest objects in front."""
     canvas = source.backdrop(rng, side * SUPERSAMPLING, held_out)
-    for item in sorted(scene.objects, key=lambda o: o.box[1] + o.box[3]):
-        source.paint(canvas, item.name, item.sounding, item.box, rng, held_out)
+    for scene_object in sorted(scene.objects, key=lambda o: o.box[1] + o.box[3]):
+        source.paint(canvas, scene_object.name, scene_object.sounding, scene_object.box, rng, held_out)
     return canvas.resize((side, side), Image.Resampling.BOX)
 
 
-def render_audio(scene: Scene, source: Source, rng: np.random.Generator, held_out: bool) -> NDArray[np.float32]:
-    """The sum of the sounding objects' sounds with a little noise, (48000,) float32 within [−1, 1]."""
+def render_audio(scene: Scene, source: ObjectSource, rng: np.random.Generator, held_out: bool) -> NDArray[np.float32]:
+    """Mixes the sounds of the sounding objects with a little noise, (48000,) float32 in [−1, 1]."""
     mixture = sum(rng.uniform(0.7, 1.0) * source.sound(o.name, rng, held_out) for o in scene.sounding)
     mixture = mixture + 0.003 * rng.standard_normal(np.shape(mixture))
     return (0.9 * mixture / np.abs(mixture).max()).astype(np.float32)
 
 
-def captions(scene: Scene, source: Source) -> dict[str, object]:
-    """The scene in words: ``{"foreground": [one per sounding object], "background": "..."}``."""
+def captions(scene: Scene, source: ObjectSource) -> dict[str, object]:
+    """Describes the scene: ``{"foreground": [one caption per sounding object], "background": "..."}``."""
     silent = [source.phrase(o.name, False) for o in scene.silent]
     listed = silent[0] if len(silent) == 1 else f"{', '.join(silent[:-1])} and {silent[-1]}"
     return {

@@ -1,4 +1,4 @@
-"""The composed dataset: composed scenes as real files in the layouts of MUSIC and VGGSound, all from one seed."""
+"""The composed data set: composed scenes as files in the public layouts of MUSIC and VGGSound, from one seed."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import json
 import logging
 import multiprocessing
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from functools import cache, partial
@@ -19,20 +19,28 @@ from filelock import FileLock
 from tqdm import tqdm
 
 from ...constants import SAMPLE_RATE
-from ...files import read_json, write_json, write_text, written_aside
+from ...files import atomic_write, read_json, write_json, write_text
 from .arrangement import Scene, sample_scene
-from .composer import DrawnSource, Source, captions, render_audio, render_frame
+from .composer import DrawnSource, ObjectSource, captions, render_audio, render_frame
 from .media import MediaSource
 
 log = logging.getLogger(__name__)
 
-FORMAT = 2  # raised when the same description no longer gives the same files
-SUBSETS = {"solo": 1, "duet": 2}
+FORMAT = 2  # to be raised when the same description gives different files
+SUBSETS = {"solo": 1, "duet": 2}  # number of sounding objects
 
 
 @dataclass(frozen=True)
 class Description:
-    """All that the composed dataset depends on."""
+    """Everything that the composed data set depends on.
+
+    Args:
+        seed: seed of all scenes.
+        train: number of training scenes per subset.
+        test: number of test scenes per subset.
+        side: side of a frame, in pixels.
+        media: folder of photographs and recordings; ``None``: drawn instruments.
+    """
 
     seed: int = 0
     train: int = 800
@@ -42,27 +50,27 @@ class Description:
 
     @property
     def folder(self) -> str:
-        """The name of the dataset's folder."""
+        """Name of the data set's folder."""
         return f"{'media' if self.media else 'drawn'}-seed{self.seed}-{self.train}-{self.test}"
 
     def as_json(self) -> dict[str, Any]:
-        """What the dataset's folder says of itself."""
+        """The content of the folder's ``dataset.json``."""
         return {"format": FORMAT, **asdict(self)}
 
 
 @cache
-def open_source(media: str | None) -> Source:
-    """Photographs and recordings below ``media``, or the drawn instruments."""
+def open_source(media: str | None) -> ObjectSource:
+    """The photographs and recordings in folder ``media``, or the drawn instruments for ``None``."""
     return MediaSource(Path(media)) if media else DrawnSource()
 
 
 def ensure_composed(root: Path, description: Description) -> Path:
-    """The dataset's folder below ``root``; composed now if it is not there, going on where an earlier call stopped.
+    """Returns the data set's folder in ``root``, after composing it if necessary. An interrupted call is resumed.
 
-    Of several processes that want it, one composes it and the others wait.
+    If several processes call this, one composes the data set and the others wait.
 
     Raises:
-        ValueError: if the folder exists with another description, as after a change of ``media``.
+        ValueError: if the folder exists with another description, for example with other ``media``.
     """
     root.mkdir(parents=True, exist_ok=True)
     target = root / description.folder
@@ -71,15 +79,15 @@ def ensure_composed(root: Path, description: Description) -> Path:
             _check_description(target, description)
         else:
             _compose_all(root / f".{description.folder}.partial", description).replace(target)
-            log.info("composed %d scenes in %s", 2 * (description.train + description.test), target)
+            log.info("Composed %d scenes in %s", 2 * (description.train + description.test), target)
     return target
 
 
 def _check_description(folder: Path, description: Description) -> None:
-    found = read_json(folder / "dataset.json")
-    if found != description.as_json():
+    recorded = read_json(folder / "dataset.json")
+    if recorded != description.as_json():
         raise ValueError(
-            f"Expected {folder} to hold the dataset {description.as_json()}, but it holds {found}. Move it away."
+            f"Expected {folder} to hold the data set {description.as_json()}, but it holds {recorded}. Move it away."
         )
 
 
@@ -88,17 +96,15 @@ def _compose_all(folder: Path, description: Description) -> Path:
         _check_description(folder, description)
     for part in ("frames", "audio", "metadata"):
         (folder / part).mkdir(parents=True, exist_ok=True)
-    for half_written in folder.glob("*/.*.partial.*"):  # left by a killed process
-        half_written.unlink()
+    for temporary in folder.glob("*/.*.partial.*"):  # left by a killed process
+        temporary.unlink()
     write_json(folder / "dataset.json", description.as_json())
     jobs = list(_jobs(description))
-    lines: dict[str, dict[str, Any]] = {}
     compose = partial(_compose, folder=folder, description=description)
     with ProcessPoolExecutor(os.cpu_count(), multiprocessing.get_context("spawn")) as pool:
-        done = pool.map(compose, jobs, chunksize=16)
-        for line in tqdm(done, total=len(jobs), desc=f"composing {description.folder}", unit="scene"):
-            lines[line["id"]] = line
-    _write_metadata(folder / "metadata", lines)
+        composed = pool.map(compose, jobs, chunksize=16)
+        entries = list(tqdm(composed, total=len(jobs), desc=f"composing {description.folder}", unit="scene"))
+    _write_metadata(folder / "metadata", entries)
     return folder
 
 
@@ -110,76 +116,87 @@ def _jobs(description: Description) -> Iterator[tuple[str, str, int]]:
 
 
 def _compose(job: tuple[str, str, int], *, folder: Path, description: Description) -> dict[str, Any]:
-    """Write one scene's frame and audio, unless they are there, and return what the metadata says of it."""
+    """Writes the missing files of one scene, frame and audio, and returns its entry for the metadata."""
     split, subset, index = job
     held_out, sources = split == "test", SUBSETS[subset]
+    # The prefix is part of the file format: ids of existing data sets must not change.
     name = f"emb{2 * held_out + sources - 1}{index:07d}_000_00000"
     rng = np.random.default_rng([description.seed, held_out, sources, index])
     source = open_source(description.media)
     scene = sample_scene(rng, source.vocabulary, sources)
     frame, audio = folder / "frames" / f"{name}.jpg", folder / "audio" / f"{name}.wav"
-    for_frame, for_audio = rng.spawn(2)
+    frame_rng, audio_rng = rng.spawn(2)
     if not frame.exists():
-        with written_aside(frame) as path:
-            render_frame(scene, source, for_frame, description.side, held_out).save(path, quality=90)
+        with atomic_write(frame) as temporary:
+            render_frame(scene, source, frame_rng, description.side, held_out).save(temporary, quality=90)
     if not audio.exists():
-        with written_aside(audio) as path:
-            soundfile.write(path, render_audio(scene, source, for_audio, held_out), SAMPLE_RATE, subtype="PCM_16")
+        with atomic_write(audio) as temporary:
+            soundfile.write(temporary, render_audio(scene, source, audio_rng, held_out), SAMPLE_RATE, subtype="PCM_16")
     return {"id": name, "split": split, "subset": subset, "scene": scene, "captions": captions(scene, source)}
 
 
-def _write_metadata(folder: Path, lines: dict[str, dict[str, Any]]) -> None:
-    """The split lists and annotation files, each in the form of the public one, and the captions.
+def _write_metadata(folder: Path, entries: list[dict[str, Any]]) -> None:
+    """Writes lists, annotations and captions, in the public file formats."""
+    _write_music(folder, entries)
+    _write_vggsound(folder, entries)
+    silent_objects = {
+        entry["id"]: [{"class": o.name, "bbox": list(o.box)} for o in entry["scene"].silent]
+        for entry in entries
+        if entry["split"] == "test"
+    }
+    write_json(folder / "silent_objects.json", silent_objects)
+    _write_lines(folder / "captions.jsonl", (json.dumps({"id": e["id"], **e["captions"]}) for e in entries))
 
-    VGGSound's lists name the scenes with one sound: its mixtures put several of them side by side.
-    """
 
-    def select(split: str, subset: str, form: Callable[[str, Scene], Any]) -> list[Any]:
-        chosen = [v for v in lines.values() if (v["split"], v["subset"]) == (split, subset)]
-        return [form(v["id"], v["scene"]) for v in chosen]
-
-    def with_classes(name: str, scene: Scene) -> str:
-        return ",".join([name, *(o.name for o in scene.sounding)])
-
+def _write_music(folder: Path, entries: list[dict[str, Any]]) -> None:
     def solo(name: str, scene: Scene) -> dict[str, Any]:
         return {"file": name, "class": scene.sounding[0].name, "bbox": list(scene.sounding[0].box)}
 
     def duet(name: str, scene: Scene) -> dict[str, Any]:
-        parts = ((f"class_src{i}", f"bbox_src{i}", o) for i, o in enumerate(scene.sounding, 1))
-        return {"file": name} | {k: v for c, b, o in parts for k, v in ((c, o.name), (b, list(o.box)))}
+        entry: dict[str, Any] = {"file": name}
+        for number, source in enumerate(scene.sounding, 1):
+            entry |= {f"class_src{number}": source.name, f"bbox_src{number}": list(source.box)}
+        return entry
 
-    def boxed(name: str, scene: Scene) -> dict[str, Any]:
+    for subset in SUBSETS:
+        _write_lines(folder / f"music_{subset}_train.txt", _select(entries, "train", subset, _with_classes))
+    _write_lines(folder / "music_solo_test.csv", _select(entries, "test", "solo", _with_classes))
+    _write_lines(folder / "music_duet_test.csv", _select(entries, "test", "duet", lambda name, _: name))
+    write_json(folder / "music_solo.json", _select(entries, "test", "solo", solo))
+    write_json(folder / "music_duet.json", _select(entries, "test", "duet", duet))
+
+
+def _write_vggsound(folder: Path, entries: list[dict[str, Any]]) -> None:
+    """Writes VGGSound's files, which use the solo scenes only: mixtures place several of them side by side."""
+
+    def boxes(name: str, scene: Scene) -> dict[str, Any]:
         x, y, w, h = scene.sounding[0].box
         return {"file": name, "class": scene.sounding[0].name, "bbox": [[x, y, x + w, y + h]]}
 
-    for subset in SUBSETS:
-        write_text(folder / f"music_{subset}_train.txt", "\n".join(select("train", subset, with_classes)) + "\n")
-    write_text(folder / "music_solo_test.csv", "\n".join(select("test", "solo", with_classes)) + "\n")
-    write_text(folder / "music_duet_test.csv", "\n".join(select("test", "duet", lambda name, _: name)) + "\n")
-    write_json(folder / "music_solo.json", select("test", "solo", solo))
-    write_json(folder / "music_duet.json", select("test", "duet", duet))
-    write_text(folder / "vggsound_train.csv", "\n".join(select("train", "solo", with_classes)) + "\n")
-    write_text(folder / "vggsound_single_test.csv", "\n".join(select("test", "solo", with_classes)) + "\n")
-    write_json(folder / "vggss.json", select("test", "solo", boxed))
-    labels = dict(select("test", "solo", lambda name, scene: (name, scene.sounding[0].name)))
+    _write_lines(folder / "vggsound_train.csv", _select(entries, "train", "solo", _with_classes))
+    _write_lines(folder / "vggsound_single_test.csv", _select(entries, "test", "solo", _with_classes))
+    write_json(folder / "vggss.json", _select(entries, "test", "solo", boxes))
+    labels = dict(_select(entries, "test", "solo", lambda name, scene: (name, scene.sounding[0].name)))
     for subset, size in (("duet", 2), ("trio", 3)):
         mixtures = (",".join(f"{clip},{labels[clip]}" for clip in mixture) for mixture in _mixtures(labels, size))
-        write_text(folder / f"vggsound_{subset}_test.csv", "\n".join(mixtures) + "\n")
-    write_json(
-        folder / "silent_objects.json",
-        {
-            v["id"]: [{"class": o.name, "bbox": list(o.box)} for o in v["scene"].silent]
-            for v in lines.values()
-            if v["split"] == "test"
-        },
-    )
-    write_text(
-        folder / "captions.jsonl", "".join(json.dumps({"id": v["id"], **v["captions"]}) + "\n" for v in lines.values())
-    )
+        _write_lines(folder / f"vggsound_{subset}_test.csv", mixtures)
+
+
+def _select(entries: list[dict[str, Any]], split: str, subset: str, convert: Callable[[str, Scene], Any]) -> list[Any]:
+    """Converts the id and the scene of each entry of a split and subset."""
+    return [convert(e["id"], e["scene"]) for e in entries if (e["split"], e["subset"]) == (split, subset)]
+
+
+def _with_classes(name: str, scene: Scene) -> str:
+    return ",".join([name, *(source.name for source in scene.sounding)])
+
+
+def _write_lines(path: Path, lines: Iterable[str]) -> None:
+    write_text(path, "\n".join(lines) + "\n")
 
 
 def _mixtures(labels: dict[str, str], size: int) -> Iterator[list[str]]:
-    """Every clip with the next ones of other classes, as many as there are."""
+    """Yields for every clip a mixture with the next clips of other classes, if there are enough classes."""
     clips = list(labels)
     for first, clip in enumerate(clips):
         mixture = {labels[clip]: clip}

@@ -1,4 +1,4 @@
-"""Procedural pictures of instruments, players and furniture, drawn into boxes of any size."""
+"""Draws instruments, players and furniture into boxes of any size."""
 
 from __future__ import annotations
 
@@ -12,12 +12,13 @@ from PIL import ImageDraw
 
 Color = tuple[int, int, int]
 Point = tuple[float, float]
-Box = tuple[float, float, float, float]
+#: left, top, right and bottom in pixels.
+PixelBox = tuple[float, float, float, float]
 
 
 @dataclass(frozen=True)
 class Palette:
-    """Colors for one scene. Training and test scenes draw hues from interleaved, disjoint bins."""
+    """Colors of one scene. Training and test scenes use hues from interleaved, disjoint bins."""
 
     rng: np.random.Generator
     held_out: bool
@@ -28,7 +29,7 @@ class Palette:
         return low + (high - low) * (position + float(self.rng.random())) / self.bins
 
     def color(self, hue: tuple[float, float], saturation: tuple[float, float], value: tuple[float, float]) -> Color:
-        """A color with its hue from a bin of this split, as 8-bit RGB."""
+        """Samples an 8-bit RGB color, with its hue from a bin of this split."""
         rgb = colorsys.hsv_to_rgb(self._bin(*hue) % 1.0, self.rng.uniform(*saturation), self.rng.uniform(*value))
         return tuple(round(255 * v) for v in rgb)  # type: ignore[return-value]
 
@@ -49,13 +50,17 @@ class Palette:
 
 
 class Pen:
-    """Draws in the unit square of one box on the canvas, mirrored on demand; widths are shares of the shorter side."""
+    """Draws in coordinates of a box, from (0, 0) to (1, 1), optionally mirrored.
 
-    def __init__(self, draw: ImageDraw.ImageDraw, box: Box, mirrored: bool = False) -> None:
+    Line widths are fractions of the box's shorter side.
+    """
+
+    def __init__(self, draw: ImageDraw.ImageDraw, box: PixelBox, mirrored: bool = False) -> None:
         self.draw, self.box, self.mirrored = draw, box, mirrored
         self.unit = min(box[2] - box[0], box[3] - box[1])
 
     def at(self, point: Point) -> Point:
+        """Converts a point of the box to pixels."""
         x = 1 - point[0] if self.mirrored else point[0]
         left, top, right, bottom = self.box
         return left + x * (right - left), top + point[1] * (bottom - top)
@@ -76,7 +81,7 @@ class Pen:
 
 
 def shade(color: Color, factor: float) -> Color:
-    """The color made darker (factor < 1) or lighter."""
+    """Makes a color darker (factor < 1) or lighter (factor > 1)."""
     return tuple(min(255, round(v * factor)) for v in color)  # type: ignore[return-value]
 
 
@@ -189,7 +194,7 @@ BOWED = ("cello", "erhu")
 
 
 def person(pen: Pen, palette: Palette) -> None:
-    """A standing figure, arms down: a silent object like any other."""
+    """A standing person with lowered arms, a silent object."""
     skin, shirt, trousers = palette.skin(), palette.cloth(), palette.cloth()
     pen.polygon([(0.3, 0.6), (0.7, 0.6), (0.72, 1.0), (0.54, 1.0), (0.5, 0.7), (0.46, 1.0), (0.28, 1.0)], trousers)
     pen.polygon([(0.22, 0.24), (0.78, 0.24), (0.72, 0.62), (0.28, 0.62)], shirt)
@@ -247,7 +252,7 @@ SILENT_OBJECTS: dict[str, tuple[Callable[[Pen, Palette], None], float]] = {
 
 
 def player_behind(pen: Pen, palette: Palette) -> None:
-    """The figure that plays, drawn before its instrument: head above the box's upper edge, torso behind it."""
+    """Draws the part of a player behind the instrument: the head above the box and the torso."""
     skin, shirt = palette.skin(), palette.cloth()
     pen.polygon([(0.12, 0.22), (0.35, 0.1), (0.65, 0.1), (0.88, 0.22), (0.85, 0.95), (0.15, 0.95)], shirt)
     head = 0.16 * pen.unit / (pen.box[2] - pen.box[0]), 0.16 * pen.unit / (pen.box[3] - pen.box[1])
@@ -259,7 +264,7 @@ def player_behind(pen: Pen, palette: Palette) -> None:
 
 
 def player_before(pen: Pen, palette: Palette, *, bowed: bool) -> None:
-    """What shows that the instrument is being played, drawn over it: hands, a bow, strokes of motion."""
+    """Draws the part of a player in front of the instrument: arms and hands, a bow, motion strokes."""
     skin, sleeve = palette.skin(), palette.cloth()
     for shoulder, hand in (((0.1, 0.26), (0.36, 0.4)), ((0.9, 0.26), (0.66, 0.66))):
         pen.line([shoulder, ((shoulder[0] * 3 + hand[0]) / 4, hand[1]), hand], sleeve, 0.1)
@@ -270,14 +275,14 @@ def player_before(pen: Pen, palette: Palette, *, bowed: bool) -> None:
 
 
 def motion_strokes(pen: Pen) -> None:
-    """Curved strokes at both sides of the box, as comics draw movement."""
+    """Draws curved strokes on both sides of the box, as comics show movement."""
     for x, start in ((0.0, 130), (1.0, -50)):
         for radius in (0.12, 0.2):
             pen.arc((x, 0.5), radius, start, start + 100, (250, 250, 250), 0.025)
 
 
 def sound_waves(pen: Pen) -> None:
-    """Bold arcs over both sides of the box, visible on any background, for pictures that have no player."""
+    """Draws bold arcs on both sides of the box, visible on any background, to mark sounding photographs."""
     for x, start in ((0.1, 130), (0.9, -50)):
         for radius in (0.1, 0.2, 0.3):
             for color, width in (((20, 20, 20), 0.07), ((255, 255, 255), 0.035)):

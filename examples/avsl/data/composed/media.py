@@ -1,4 +1,4 @@
-"""Scenes from photographs with alpha and recorded sounds: a folder tree of ``name.png``, ``name.ogg``, ``name.txt``."""
+"""Objects from photographs with alpha and recordings: a folder tree of ``name.png``, ``name.ogg``, ``name.txt``."""
 
 from __future__ import annotations
 
@@ -15,24 +15,24 @@ from scipy.signal import resample_poly
 from ...constants import SAMPLE_RATE, SECONDS
 from ...files import read_picture
 from . import drawing
-from .arrangement import Box, Vocabulary
+from .arrangement import Placement, Vocabulary
 
-SMALLEST_SOUNDING = 90  # pixels of the shorter side; below, a picture is an icon rather than a photograph
-SMALLEST_SILENT = 60
-LONGEST_CAPTION = 32
+MIN_SIDE_SOUNDING = 90  # pixels of the shorter side; smaller pictures are usually icons, not photographs
+MIN_SIDE_SILENT = 60
+MAX_CAPTION_LENGTH = 32
 SOUNDING_FOLDERS = ("animals", "hobbies", "household", "vehicles", "town")
 SILENT_FOLDERS = ("clothes", "food", "household", "plants", "hobbies", "sports", "vehicles", "animals")
 
 
 class MediaSource:
-    """Objects from a folder tree as Debian's ``tuxpaint-stamps-default`` installs it.
+    """Objects from a folder tree such as that of Debian's ``tuxpaint-stamps-default``.
 
-    An object sounds if its picture has a sound beside it; pictures without one are silent objects. A sounding object
-    is told from its silent twin by waves drawn at its sides. There is one picture and one recording a class, so
-    training and test scenes share them and differ in composition, colors, mirroring, and the section of the sound.
+    A picture with a sound file beside it is a sounding class, a picture without one a silent class. Waves drawn at its
+    sides distinguish a sounding object from its silent twin. There is one picture and one recording per class, so
+    training and test scenes share them and differ in composition, colors, mirroring and the section of the sound.
 
     Raises:
-        FileNotFoundError: if ``root`` holds fewer than 7 sounding or no silent objects; the text says what was sought.
+        FileNotFoundError: if ``root`` contains fewer than 7 sounding or no silent objects; the message has the layout.
     """
 
     def __init__(self, root: Path) -> None:
@@ -47,9 +47,9 @@ class MediaSource:
             sounds = path.with_suffix(".ogg").exists()
             if not 0.4 <= aspect <= 2.5:
                 continue
-            if sounds and top in SOUNDING_FOLDERS and shorter >= SMALLEST_SOUNDING:
+            if sounds and top in SOUNDING_FOLDERS and shorter >= MIN_SIDE_SOUNDING:
                 sounding[path.stem] = aspect
-            elif not sounds and top in SILENT_FOLDERS and shorter >= SMALLEST_SILENT:
+            elif not sounds and top in SILENT_FOLDERS and shorter >= MIN_SIDE_SILENT:
                 silent[path.stem] = aspect
             else:
                 continue
@@ -64,7 +64,7 @@ class MediaSource:
         self.vocabulary = Vocabulary(sounding, silent)
 
     def backdrop(self, rng: np.random.Generator, side: int, held_out: bool) -> Image.Image:
-        """Sky and ground with small silent objects, RGB, ``side`` pixels square."""
+        """Draws sky and ground with small silent objects, RGB, ``side`` × ``side`` pixels."""
         palette = drawing.Palette(rng, held_out)
         image = Image.new("RGB", (side, side), palette.wall())
         ImageDraw.Draw(image).rectangle((0, rng.uniform(0.4, 0.8) * side, side, side), fill=palette.wall())
@@ -75,9 +75,9 @@ class MediaSource:
         return image
 
     def paint(
-        self, canvas: Image.Image, name: str, sounding: bool, box: Box, rng: np.random.Generator, held_out: bool
+        self, canvas: Image.Image, name: str, sounding: bool, box: Placement, rng: np.random.Generator, held_out: bool
     ) -> None:
-        """Paste the photograph into its box; a sounding object gets waves at its sides."""
+        """Pastes the photograph into its box, with waves at its sides if it sounds."""
         side = canvas.width
         left, top = round(box[0] * side), round(box[1] * side)
         stamp = _picture(self.pictures[name]).resize((max(1, round(box[2] * side)), max(1, round(box[3] * side))))
@@ -92,9 +92,9 @@ class MediaSource:
             drawing.sound_waves(pen)
 
     def sound(self, name: str, rng: np.random.Generator, held_out: bool) -> NDArray[np.float32]:
-        """Three seconds at 16 kHz: the recording, repeated with pauses, from a random point on.
+        """3 s at 16 kHz: the recording, repeated with pauses, from a random point.
 
-        Test clips are played at another loudness contour than training clips; the recording is the same.
+        Test clips use the same recording as training clips with another loudness contour.
         """
         recording = _recording(self.pictures[name].with_suffix(".ogg"))
         length = int(SAMPLE_RATE * SECONDS)
@@ -109,7 +109,7 @@ class MediaSource:
         return (0.9 * clip * tilt / max(float(np.abs(clip).max()), 1e-6)).astype(np.float32)
 
     def phrase(self, name: str, sounding: bool) -> str:
-        """The object's part of a caption, from its ``name.txt``."""
+        """Names the object for a caption, from its ``name.txt``."""
         phrase = _phrase(self.pictures[name]) or name
         if sounding:
             return f"{phrase} making a sound"
@@ -122,19 +122,19 @@ class MediaSource:
 
 
 def _phrase(picture: Path) -> str | None:
-    """First line of the text beside a picture, as a noun phrase; ``None`` if there is none that fits a caption."""
+    """First line of the text beside a picture as a noun phrase; ``None`` if it does not suit a caption."""
     text = picture.with_suffix(".txt")
     if not text.exists():
         return None
     first = text.read_text(encoding="utf-8", errors="replace").partition("\n")[0].strip().rstrip(".")
     first = re.sub(r"\s*\(.*?\)", "", first)
-    if not re.fullmatch(r"(A|An) [\w' -]+", first) or len(first) > LONGEST_CAPTION:
+    if not re.fullmatch(r"(A|An) [\w' -]+", first) or len(first) > MAX_CAPTION_LENGTH:
         return None
     return first[0].lower() + first[1:]
 
 
 def _opaque_size(path: Path) -> tuple[int, int] | None:
-    """Size of the picture's opaque part; ``None`` without an alpha channel or with nothing opaque."""
+    """Size of the opaque part of a picture; ``None`` if it has no alpha channel or no opaque part."""
     image = read_picture(path)
     if image.mode not in ("RGBA", "LA"):
         return None

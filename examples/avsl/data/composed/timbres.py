@@ -1,4 +1,4 @@
-"""Sounds of instruments by harmonic synthesis: a spectrum, an envelope and a range of notes for each class."""
+"""Synthesizes sounds of instruments from a spectrum, an envelope and a range of notes per class."""
 
 from __future__ import annotations
 
@@ -12,7 +12,18 @@ from ...constants import SAMPLE_RATE, SECONDS
 
 @dataclass(frozen=True)
 class Timbre:
-    """Partials as (multiple of the pitch, amplitude), times in seconds, pitch range as MIDI notes."""
+    """The sound of an instrument.
+
+    Args:
+        partials: pairs of a multiple of the pitch and an amplitude.
+        attack: duration of the attack, in seconds.
+        decay: time constant of the decay, in seconds.
+        low: lowest note, as MIDI number.
+        high: highest note, as MIDI number.
+        notes_per_second: average rate of notes.
+        vibrato: depth of the vibrato, relative to the pitch.
+        noise: amplitude of the noise.
+    """
 
     partials: tuple[tuple[float, float], ...]
     attack: float
@@ -39,7 +50,7 @@ ERHU = _harmonics(0.5, 1, 0.9, 0.35, 0.6, 0.5, 0.2, 0.3)
 SAXOPHONE = _harmonics(1, 0.4, 0.9, 0.3, 0.7, 0.25, 0.5, 0.2, 0.3)
 TRUMPET = _harmonics(0.5, 0.8, 1, 0.95, 0.85, 0.7, 0.55, 0.4, 0.3, 0.2)
 TUBA = _harmonics(1, 0.75, 0.4, 0.2, 0.1)
-BARS = ((1.0, 1.0), (3.93, 0.5), (9.54, 0.25))  # a struck bar's partials are not harmonic
+BARS = ((1.0, 1.0), (3.93, 0.5), (9.54, 0.25))  # the partials of a struck bar are not harmonic
 
 TIMBRES: dict[str, Timbre] = {
     "accordion": Timbre(ACCORDION, attack=0.06, decay=9.0, low=53, high=77, notes_per_second=3.0),
@@ -56,9 +67,9 @@ TIMBRES: dict[str, Timbre] = {
 
 
 def play(name: str, rng: np.random.Generator, held_out: bool = False) -> NDArray[np.float32]:
-    """Random notes of one instrument, (48000,) float32 in [−1, 1] at 16 kHz.
+    """Plays random notes of one instrument, (48000,) float32 in [−1, 1] at 16 kHz.
 
-    Training and test clips differ in notes: the tuning of ``held_out`` clips lies a quarter tone higher.
+    The tuning of ``held_out`` clips is a quarter tone higher, so that training and test clips share no notes.
     """
     timbre = TIMBRES[name]
     out = np.zeros(int(SAMPLE_RATE * SECONDS), dtype=np.float64)

@@ -1,4 +1,4 @@
-"""The whole job against a server: what is written, what goes on where it stopped, and what is refused."""
+"""The whole captioning job with a server: output files, resuming, and errors."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from avsl.captioning import job
 from avsl.captioning.frames import read_clips
-from avsl.commands import caption as job
+from avsl.commands import caption as command
 from avsl.commands.caption import main
 from avsl.data.folders import read_captions
 
@@ -62,7 +63,7 @@ def test_failures_are_counted_kept_and_asked_again_on_request(
     wrong = '{"foreground": ["an image of a cello"], "background": "an image of a chair"}'
     server.reply = lambda r: r.good if len(r.labels) == 1 else make_reply(wrong)
     assert start("--attempts", "3") == 1
-    assert 'Failed: 1 of 4 clips, the first because: "foreground" has 1 captions' in caplog.text
+    assert 'Failed: 1 of 4 clips. First reason: "foreground" has 1 captions' in caplog.text
     assert {e["id"] for e in lines(folder)} == {"s0", "s1", "s2"}
     (failed,) = lines(folder, "captions.failed.jsonl")
     assert failed == {
@@ -93,10 +94,10 @@ def test_faults_of_the_server_are_failures_too(start, server, folder: Path, make
 def test_a_dead_server_stops_the_job(
     start, server, folder: Path, make_reply, monkeypatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(job, "WITHOUT_ANSWER", 2)
+    monkeypatch.setattr(job, "MAX_UNANSWERED", 2)
     server.reply = lambda _: make_reply(status=500, body="oops")
     assert start("--retries", "0") == 2
-    assert "2 clips in a row got no answer, the last one because: HTTP 500" in caplog.text
+    assert "2 clips in a row got no answer. Last reason: HTTP 500" in caplog.text
     assert len(lines(folder, "captions.failed.jsonl")) == 2
 
 
@@ -120,7 +121,7 @@ def test_a_second_run_asks_nothing(start, server, folder: Path, caplog: pytest.L
 def test_limit(start, folder: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO")
     assert start("--limit", "3") == 0
-    assert "Left: 1 of 4 clips" in caplog.text
+    assert "Remaining: 1 of 4 clips" in caplog.text
     assert len(lines(folder)) == 3
     assert start("--limit", "3") == 0
     assert len(lines(folder)) == 4
@@ -149,7 +150,7 @@ def test_a_broken_line_in_the_middle_is_refused(start, folder: Path, caplog: pyt
 
 @pytest.mark.slow
 def test_killed_and_started_again(server, make_folder) -> None:
-    """Killed with no chance to tidy up while requests are open; then the same command goes on."""
+    """Killed without cleanup while requests are open; then the same command resumes."""
     folder = make_folder(solos=30, duets=0)
     command = [sys.executable, str(SCRIPT), "--data-root", str(folder), "--model", "m", "--server", server.url]
     reached, half = threading.Event(), 15
@@ -219,7 +220,7 @@ def test_nor_of_another_prompt_or_temperature(start, monkeypatch, caplog: pytest
     assert start("--limit", "1") == 0
     assert start("--temperature", "0.1") == 2
     assert "generation {" in caplog.text
-    monkeypatch.setattr(job, "prompt_hash", lambda: "0")
+    monkeypatch.setattr(command, "prompt_hash", lambda: "0")
     assert start() == 2
     assert "another prompt" in caplog.text
 
@@ -231,7 +232,7 @@ def test_failures_of_another_model_do_not_count(
     assert start() == 1
     server.reply = lambda r: r.good
     assert start("--model", "other") == 2
-    assert "captions.failed.jsonl is of another origin (model 'm', now 'other'). Ask anew with" in caplog.text
+    assert "captions.failed.jsonl is of another origin (model 'm', now 'other'). Ask again with" in caplog.text
     assert start("--model", "other", "--retry-failed") == 0
     assert len(lines(folder)) == 4
 

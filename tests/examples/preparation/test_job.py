@@ -1,4 +1,4 @@
-"""The commands, from videos to a folder that can be trained on."""
+"""The preparation commands, from videos to a folder for training."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from avsl.commands import prepare as command
 from avsl.commands.prepare import MUSIC, VGGSOUND, main
 from avsl.data.music import MusicFolder
 from avsl.data.scenes import Scenes
+from avsl.preparation import job, worker
 from filelock import FileLock
 from PIL import Image
 from rich.console import Console
@@ -23,7 +23,7 @@ from rich.console import Console
 if TYPE_CHECKING:
     from conftest import Media
 
-EXAMPLES = Path(command.__file__).parents[2]
+EXAMPLES = Path(job.__file__).parents[2]
 SOLO, DUET, SILENT, LOST = "solo-video_", "duet_video-", "silentvideo", "lost-video-"
 
 
@@ -62,13 +62,13 @@ def arguments(source: Path, out: Path, *more: str, workers: int = 0) -> list[str
 
 
 def state(root: Path) -> dict[str, int]:
-    """What a second run must leave alone."""
+    """Files and times that a second run must not change."""
     return {str(path): path.stat().st_mtime_ns for name in ("frames", "audio") for path in (root / name).iterdir()}
 
 
 def test_music(source: Path, tmp_path: Path, media: Media, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "out"
-    assert main(MUSIC, arguments(source, out)) == 0
+    assert main(arguments(source, out), dataset=MUSIC) == 0
     shown = capsys.readouterr().out
     metadata = out / "metadata"
     prepared = names(SOLO, 0, 2, 21, 35) + names(DUET, 0, 12, 40)
@@ -86,7 +86,7 @@ def test_music(source: Path, tmp_path: Path, media: Media, capsys: pytest.Captur
     assert report["reasons"] == {"no video": 2, "silent": 1, "too short": 1}
     assert report["missing_videos"] == [LOST]
     assert report["unusable"][names(DUET, 300)[0]]["reason"] == "too short"
-    assert "Incomplete: music_solo_test.csv. Metrics on a part" in shown
+    assert "Incomplete: music_solo_test.csv. Metrics on part" in shown
     assert "33.3" in shown
     assert f"python examples/generate_captions.py --model NAME --data-root {out}" in shown
     assert f"python examples/train_music.py --data-root {out}" in shown
@@ -103,15 +103,15 @@ def test_music(source: Path, tmp_path: Path, media: Media, capsys: pytest.Captur
 
 def test_again(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     out = tmp_path / "out"
-    assert main(MUSIC, arguments(source, out)) == 0
+    assert main(arguments(source, out), dataset=MUSIC) == 0
     before, report = state(out), (out / "metadata" / "report.json").read_bytes()
     (gone,) = names(SOLO, 21)
     (out / "audio" / f"{gone}.wav").unlink()
     (out / "frames" / ".x.123.partial.jpg").touch()  # as a killed process leaves it
     asked = []
-    prepare = command.worker.prepare
-    monkeypatch.setattr(command.worker, "prepare", lambda job: asked.extend(job.names) or prepare(job))
-    assert main(MUSIC, arguments(source, out)) == 0
+    prepare = worker.prepare
+    monkeypatch.setattr(worker, "prepare", lambda job: asked.extend(job.names) or prepare(job))
+    assert main(arguments(source, out), dataset=MUSIC) == 0
     assert sorted(asked) == sorted([gone, *names(DUET, 300), *names(SILENT, 3)])
     after = state(out)
     assert {path for path in before if before[path] != after.get(path)} == {
@@ -126,11 +126,11 @@ def test_more_videos_later(source: Path, tmp_path: Path) -> None:
     out, part = tmp_path / "out", tmp_path / "part"
     shutil.copytree(source, part)
     (part / "videos" / "duet" / f"{DUET}.webm").unlink()
-    assert main(MUSIC, arguments(part, out)) == 0
+    assert main(arguments(part, out), dataset=MUSIC) == 0
     assert not (out / "metadata" / "music_duet_test.csv").exists()
-    assert main(MUSIC, arguments(source, out)) == 0
+    assert main(arguments(source, out), dataset=MUSIC) == 0
     assert (out / "metadata" / "music_duet_test.csv").read_text().split() == names(DUET, 40)
-    assert main(MUSIC, arguments(part, out)) == 0  # what is there is kept, whatever became of the video
+    assert main(arguments(part, out), dataset=MUSIC) == 0  # prepared clips are kept, even if the video is gone
     assert (out / "metadata" / "music_duet_test.csv").read_text().split() == names(DUET, 40)
 
 
@@ -143,7 +143,7 @@ def test_vggsound(tmp_path: Path, media: Media, capsys: pytest.CaptureFixture[st
     (lists / "vggsound_single_test.csv").write_text("bbbbbbbbbbb_000008,c_d\nccccccccccc_000001,e\n")
     (lists / "vggsound_duet_test.csv").write_text("bbbbbbbbbbb_000008,c_d,ccccccccccc_000001,e\n")
     (lists / "vggss.json").write_text("[]")
-    assert main(VGGSOUND, arguments(tmp_path, out)) == 0
+    assert main(arguments(tmp_path, out), dataset=VGGSOUND) == 0
     assert media.number(out / "frames" / "aaaaaaaaaaa_000100.jpg") == 50
     assert media.number(out / "frames" / "bbbbbbbbbbb_000008.jpg") == 130
     metadata = out / "metadata"
@@ -161,8 +161,8 @@ def test_vggsound(tmp_path: Path, media: Media, capsys: pytest.CaptureFixture[st
 def test_nothing_usable(source: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     (tmp_path / "videos").mkdir()
     shutil.copytree(source / "lists", tmp_path / "lists")
-    assert main(MUSIC, arguments(tmp_path, tmp_path / "out")) == 2
-    assert "Nothing could be prepared" in caplog.text
+    assert main(arguments(tmp_path, tmp_path / "out"), dataset=MUSIC) == 2
+    assert "No clip could be prepared" in caplog.text
     assert len(json.loads((tmp_path / "out" / "metadata" / "report.json").read_text())["unusable"]) == 11
 
 
@@ -174,13 +174,13 @@ def test_missing_folders(source: Path, tmp_path: Path, missing: str, text: str, 
     part = tmp_path / "part"
     shutil.copytree(source, part)
     shutil.rmtree(part / missing)
-    assert main(MUSIC, arguments(part, tmp_path / "out")) == 2
+    assert main(arguments(part, tmp_path / "out"), dataset=MUSIC) == 2
     assert text in caplog.text
 
 
 def test_two_at_once(source: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     with FileLock(tmp_path / ".preparing.lock"):
-        assert main(MUSIC, arguments(source, tmp_path)) == 2
+        assert main(arguments(source, tmp_path), dataset=MUSIC) == 2
     assert f"Another process is preparing {tmp_path}" in caplog.text
     assert not (tmp_path / "frames").exists()
 
@@ -188,12 +188,12 @@ def test_two_at_once(source: Path, tmp_path: Path, caplog: pytest.LogCaptureFixt
 @pytest.mark.parametrize("option", ["--workers=-1", "--frame-side=0", "--nonsense"])
 def test_wrong_options(source: Path, tmp_path: Path, option: str) -> None:
     with pytest.raises(SystemExit, match="2"):
-        main(MUSIC, [*arguments(source, tmp_path / "out"), option])
+        main([*arguments(source, tmp_path / "out"), option], dataset=MUSIC)
 
 
 def test_interrupted(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog) -> None:
     caplog.set_level("INFO")
-    prepare = command.worker.prepare
+    prepare = worker.prepare
 
     def interrupted(job):
         if SOLO in job.path.name:
@@ -201,17 +201,17 @@ def test_interrupted(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPat
         raise KeyboardInterrupt
 
     out = tmp_path / "out"
-    monkeypatch.setattr(command.worker, "prepare", interrupted)
-    assert main(MUSIC, arguments(source, out)) == 130
+    monkeypatch.setattr(worker, "prepare", interrupted)
+    assert main(arguments(source, out), dataset=MUSIC) == 130
     assert "The same command goes on from here" in caplog.text
-    monkeypatch.setattr(command.worker, "prepare", prepare)
-    assert main(MUSIC, arguments(source, out)) == 0
+    monkeypatch.setattr(worker, "prepare", prepare)
+    assert main(arguments(source, out), dataset=MUSIC) == 0
     assert len(state(out)) == 14
 
 
 @pytest.mark.slow
 def test_worker_processes_and_a_crash(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A decoder that takes its process with it, on one of the videos."""
+    """The decoder crashes its process on one of the videos."""
     (tmp_path / "crashing.py").write_text(
         "import os\nfrom avsl.preparation.worker import prepare as real\n\n"
         f"def prepare(job):\n    return os.abort() if {DUET!r} in job.path.name else real(job)\n"
@@ -219,9 +219,9 @@ def test_worker_processes_and_a_crash(source: Path, tmp_path: Path, monkeypatch:
     monkeypatch.syspath_prepend(tmp_path)
     from crashing import prepare
 
-    monkeypatch.setattr(command.worker, "prepare", prepare)
+    monkeypatch.setattr(worker, "prepare", prepare)
     out = tmp_path / "out"
-    assert main(MUSIC, arguments(source, out, workers=2)) == 0
+    assert main(arguments(source, out, workers=2), dataset=MUSIC) == 0
     report = json.loads((out / "metadata" / "report.json").read_text())
     assert report["reasons"] == {"decoder crashed": 4, "no video": 2, "silent": 1}
     assert report["unusable"][names(DUET, 40)[0]] == {"reason": "decoder crashed", "detail": "SIGABRT"}
@@ -232,7 +232,7 @@ def test_worker_processes_and_a_crash(source: Path, tmp_path: Path, monkeypatch:
 @pytest.mark.usefixtures("interruptible")
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGKILL, -9), (signal.SIGINT, 130)])
 def test_killed(source: Path, tmp_path: Path, media: Media, number: int, code: int) -> None:
-    """Stopped in the middle of a video, the script leaves no half file, and the same command goes on."""
+    """Stopped in the middle of a video, the script leaves no incomplete file, and the same command resumes."""
     part, out = tmp_path / "part", tmp_path / "out"
     shutil.copytree(source, part)
     # Long enough that the signal finds it at work, whatever else the machine does.
@@ -247,7 +247,7 @@ def test_killed(source: Path, tmp_path: Path, media: Media, number: int, code: i
     said, _ = process.communicate(timeout=60)
     assert process.returncode == code, said
     assert ("The same command goes on from here" in said) == (code == 130)
-    assert main(MUSIC, arguments(part, out)) == 0
+    assert main(arguments(part, out), dataset=MUSIC) == 0
     assert len((out / "metadata" / "music_solo_train.txt").read_text().split()) == 200
     for path in (out / "frames").iterdir():
         with Image.open(path) as image:
@@ -258,7 +258,7 @@ def test_killed(source: Path, tmp_path: Path, media: Media, number: int, code: i
 
 def test_the_next_commands_can_be_pasted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "my [old] folder"
-    command._print_next(Console(), command.MUSIC, out, {})
+    job.print_next_steps(Console(), MUSIC, out, {})
     shown = capsys.readouterr().out
     assert f"python examples/train_music.py --data-root '{out}'" in shown
     assert "my [old] folder/metadata/report.json" in shown

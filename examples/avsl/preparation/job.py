@@ -1,0 +1,196 @@
+"""The preparation job: extracts every listed clip from the videos, then writes the lists and a report."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import shlex
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+from tqdm import tqdm
+
+from ..clip_ids import ClipId
+from ..files import write_json
+from . import pool, worker
+from .split_lists import SplitList, copy, read_music, read_vggsound
+from .videos import VideoFolder
+from .worker import Job, Outcome
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class PublicDataset:
+    """A public data set: its name, the reader of its lists, its files of boxes, its training script."""
+
+    name: str
+    read_lists: Callable[[Path], list[SplitList]]
+    box_files: tuple[str, ...]
+    training_script: str
+
+
+MUSIC = PublicDataset("MUSIC", read_music, ("music_solo.json", "music_duet.json"), "train_music.py")
+VGGSOUND = PublicDataset("VGGSound", read_vggsound, ("vggss.json",), "train_vggsound.py")
+
+
+@dataclass(frozen=True)
+class Preparation:
+    """What to prepare and how.
+
+    Args:
+        videos: folder of the videos, searched at any depth.
+        lists: folder of the public lists and boxes.
+        out: folder to write.
+        workers: number of processes; 0 works in this process.
+        frame_side: longest shorter side of a frame, in pixels; larger frames are scaled down.
+        silence: level in dBFS below which a clip counts as silent and is left out.
+    """
+
+    videos: Path
+    lists: Path
+    out: Path
+    workers: int
+    frame_side: int
+    silence: float
+
+
+def prepare_dataset(dataset: PublicDataset, preparation: Preparation, console: Console) -> bool:
+    """Prepares the listed clips that are not in the folder yet; returns whether any clip can be used.
+
+    Raises:
+        BlockingIOError: if another process is preparing the same folder.
+        FileNotFoundError: if there are no videos or no lists.
+    """
+    out = preparation.out
+    out.mkdir(parents=True, exist_ok=True)
+    try:
+        lock = FileLock(out / ".preparing.lock").acquire(timeout=0)
+    except Timeout:
+        raise BlockingIOError(f"Another process is preparing {out.resolve()}") from None
+    with lock:
+        return _prepare_locked(dataset, preparation, console)
+
+
+def _prepare_locked(dataset: PublicDataset, preparation: Preparation, console: Console) -> bool:
+    split_lists = dataset.read_lists(preparation.lists)
+    prepared, unusable = _prepare_clips(split_lists, preparation, console)
+    metadata = preparation.out / "metadata"
+    counts = {split_list: split_list.write(metadata, prepared) for split_list in split_lists}
+    for name in dataset.box_files:
+        if (preparation.lists / name).is_file():
+            copy(preparation.lists / name, metadata)
+    _write_report(metadata / "report.json", counts, unusable)
+    _print_report(console, counts, unusable)
+    if not prepared:
+        log.error("No clip could be prepared. %s lists the reason for each clip.", metadata / "report.json")
+        return False
+    print_next_steps(console, dataset, preparation.out, counts)
+    return True
+
+
+def _prepare_clips(
+    split_lists: Sequence[SplitList], preparation: Preparation, console: Console
+) -> tuple[set[str], list[Outcome]]:
+    """Names of all prepared clips, and sorted outcomes of the clips that can't be used."""
+    lines = itertools.chain.from_iterable(split_list.lines for split_list in split_lists)
+    names = dict.fromkeys(itertools.chain.from_iterable(line.clips for line in lines))
+    videos = VideoFolder(preparation.videos)
+    prepared = _already_prepared(preparation.out).intersection(names)
+    groups, missing = videos.group(name for name in names if name not in prepared)
+    console.print(
+        f"{len(videos)} videos in {escape(str(preparation.videos))}; {len(names)} clips listed: "
+        f"{len(prepared)} already prepared, {len(names) - len(prepared) - len(missing)} to prepare, "
+        f"{len(missing)} without a video"
+    )
+    jobs = [
+        Job(video.path, tuple(clips), video.cut, preparation.out, preparation.frame_side, preparation.silence)
+        for video, clips in groups.items()
+    ]
+    unusable = [Outcome(name, "no video", ClipId.parse(name).video) for name in missing]
+    for outcome in _run_jobs(jobs, preparation.workers):
+        if outcome.reason:
+            unusable.append(outcome)
+        else:
+            prepared.add(outcome.name)
+    return prepared, sorted(unusable)  # workers finish in any order
+
+
+def _already_prepared(out: Path) -> set[str]:
+    """Names of clips with frame and sound; temporary files of killed processes are deleted."""
+    complete = []
+    for folder, suffix in (("frames", ".jpg"), ("audio", ".wav")):
+        (out / folder).mkdir(exist_ok=True)
+        files = [path.name for path in (out / folder).iterdir()]
+        for file in files:
+            if file.startswith(".") and ".partial." in file:
+                (out / folder / file).unlink(missing_ok=True)
+        complete.append({file.removesuffix(suffix) for file in files if file.endswith(suffix) and file[0] != "."})
+    frames, sounds = complete
+    return frames & sounds
+
+
+def _run_jobs(jobs: Sequence[Job], workers: int) -> list[Outcome]:
+    outcomes: list[Outcome] = []
+    with tqdm(total=sum(len(job.names) for job in jobs), desc="preparing", unit="clip", disable=None) as bar:
+        for job, result in pool.run(worker.prepare, jobs, workers):
+            if isinstance(result, pool.Crash):
+                bar.write(f"The decoder crashed on {job.path} ({result}); skipping this video")
+                result = [Outcome(name, "decoder crashed", str(result)) for name in job.names]
+            outcomes.extend(result)
+            bar.update(len(job.names))
+    return outcomes
+
+
+def _write_report(path: Path, counts: dict[SplitList, int], unusable: list[Outcome]) -> None:
+    write_json(
+        path,
+        {
+            "lists": {s.name: {"listed": len(s.lines), "prepared": count} for s, count in counts.items()},
+            "reasons": dict(Counter(outcome.reason for outcome in unusable).most_common()),
+            "missing_videos": sorted({outcome.detail for outcome in unusable if outcome.reason == "no video"}),
+            "unusable": {o.name: {"reason": o.reason, "detail": o.detail} for o in unusable},
+        },
+    )
+
+
+def _print_report(console: Console, counts: dict[SplitList, int], unusable: list[Outcome]) -> None:
+    table = Table("list", title="Prepared")
+    for column in ("listed", "prepared", "%"):
+        table.add_column(column, justify="right")
+    for split_list, count in counts.items():
+        listed = len(split_list.lines)
+        table.add_row(split_list.name, str(listed), str(count), f"{100 * count / listed:.1f}")
+    console.print(table)
+    if unusable:
+        reasons = Table("reason", title="Left out")
+        reasons.add_column("clips", justify="right")
+        reasons.add_column("example")
+        examples = {outcome.reason: outcome for outcome in reversed(unusable)}
+        for reason, count in Counter(outcome.reason for outcome in unusable).most_common():
+            reasons.add_row(reason, str(count), f"{examples[reason].name}: {examples[reason].detail}")
+        console.print(reasons)
+    incomplete = [s.name for s, count in counts.items() if s.test and count < len(s.lines)]
+    if incomplete:
+        console.print(
+            f"[bold]Incomplete: {', '.join(incomplete)}.[/] Metrics on part of a test set are not comparable with "
+            "published ones. State the share that you evaluate on."
+        )
+
+
+def print_next_steps(console: Console, dataset: PublicDataset, out: Path, counts: dict[SplitList, int]) -> None:
+    """Prints the commands that caption the prepared folder and train on it."""
+    report = out / "metadata" / "report.json"
+    console.print(f"{report} lists every clip that was left out. Next:", soft_wrap=True, markup=False)
+    commands = []
+    if any(count for split_list, count in counts.items() if not split_list.test):
+        commands.append("python examples/generate_captions.py --model NAME --data-root")
+    commands.append(f"python examples/{dataset.training_script} --data-root")
+    for command in commands:
+        console.print(f"  {command} {shlex.quote(str(out))}", soft_wrap=True, highlight=False, markup=False)
