@@ -192,41 +192,6 @@ def make_problem(
     return problem, batch_shape
 
 
-def log_weights(weights: Tensor) -> Tensor:
-    """log w, −∞ where w is 0, with a gradient of 0 there instead of NaN."""
-    positive = weights > 0
-    return torch.where(positive, torch.where(positive, weights, 1).log(), -torch.inf)
-
-
-def row_potential(cost: Tensor, log_b: Tensor, g: Tensor, epsilon: float) -> Tensor:
-    """f = −ε log Σ_y b exp((g − C)/ε): the f whose plan has row sums a. (P or 1, N, M), (P, M), (P, M) → (P, N)."""
-    return -epsilon * torch.logsumexp((log_b + g / epsilon).unsqueeze(-2) - cost / epsilon, dim=-1)
-
-
-def column_potential(cost: Tensor, log_a: Tensor, f: Tensor, epsilon: float) -> Tensor:
-    """g = −ε log Σ_x a exp((f − C)/ε): the g whose plan has column sums b. (P or 1, N, M), (P, N), (P, N) → (P, M)."""
-    return -epsilon * torch.logsumexp((log_a + f / epsilon).unsqueeze(-1) - cost / epsilon, dim=-2)
-
-
-def mass_error(weights: Tensor, potential: Tensor, update: Tensor, epsilon: float) -> Tensor:
-    """L1 error of one marginal, (P,): a half-step scales a point's mass by exp((update − potential)/ε)."""
-    excess = torch.expm1((potential - update) / epsilon).abs()
-    return torch.where(weights > 0, weights * excess, 0).sum(-1)
-
-
-def finish(problem: Problem, f: Tensor, g: Tensor, iterations: Tensor) -> Solution:
-    """The solution of potentials f and g: measures their error, and defines them where a marginal is 0.
-
-    A point without mass takes no part in the iterations, so its potential may be any; the half-step from the other side
-    is the one at which the gradient with respect to its mass is right.
-    """
-    cost, epsilon = problem.matrix, problem.epsilon
-    rows = row_potential(cost, log_weights(problem.b), g, epsilon)
-    columns = column_potential(cost, log_weights(problem.a), f, epsilon)
-    error = mass_error(problem.a, f, rows, epsilon) + mass_error(problem.b, g, columns, epsilon)
-    return Solution(torch.where(problem.a > 0, f, rows), torch.where(problem.b > 0, g, columns), iterations, error)
-
-
 def _flatten(value: Tensor, batch_shape: torch.Size, keep: int) -> Tensor:
     tail = value.shape[-keep:]
     return value.expand(*batch_shape, *tail).reshape(batch_shape.numel(), *tail)

@@ -20,7 +20,8 @@ from torch import Tensor
 from sslosses._torch import autocast_off
 from sslosses.transport.adjoint import adjoint_potentials
 from sslosses.transport.costs import PointcloudCost
-from sslosses.transport.problem import LazySolver, Problem, Solution, log_weights
+from sslosses.transport.potentials import log_weights
+from sslosses.transport.problem import LazySolver, Problem, Solution
 
 Gradients = tuple[Tensor | None, ...]
 

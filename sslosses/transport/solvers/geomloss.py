@@ -12,7 +12,8 @@ from __future__ import annotations
 import torch
 
 from sslosses.transport._foreign import load
-from sslosses.transport.problem import Potentials, Problem, Solution, finish
+from sslosses.transport.potentials import finish
+from sslosses.transport.problem import Potentials, Problem, Solution
 
 # Updates in a call at one temperature: one to start, two in the schedule [ε, ε], one to finish.
 _ROUND = 4

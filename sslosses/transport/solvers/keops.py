@@ -19,7 +19,8 @@ from torch import Tensor
 from sslosses.transport._foreign import load
 from sslosses.transport.adjoint import solve_adjoint
 from sslosses.transport.costs import PointcloudCost
-from sslosses.transport.problem import Potentials, Problem, Solution, ValueGradient, mass_error
+from sslosses.transport.potentials import mass_error
+from sslosses.transport.problem import Potentials, Problem, Solution, ValueGradient
 
 _COST = "(Abs(S - T) + Norm2(X - Y))"
 
@@ -45,7 +46,7 @@ class GeomlossKeopsSolver:
         f = pairs.potential(g)
         g = pairs.mT.potential(f)
         update = pairs.potential(g)
-        error = mass_error(a, f, update, 1.0)
+        error = mass_error(a, f, update)
         iterations = torch.ones(a.shape[0], dtype=torch.int64, device=a.device)
         active = torch.arange(a.shape[0], device=a.device)
         for _ in range(1, max_iter):
@@ -57,7 +58,7 @@ class GeomlossKeopsSolver:
             f[active] = update[active]
             g[active] = part.mT.potential(f[active])
             update[active] = part.potential(g[active])
-            error[active] = mass_error(a[active], f[active], update[active], 1.0)
+            error[active] = mass_error(a[active], f[active], update[active])
             iterations[active] += 1
         # A point without mass took no part; its potential is the one that the others imply in the end.
         f = torch.where(a > 0, f, update)

@@ -13,15 +13,8 @@ import torch
 from torch import Tensor
 
 from sslosses.transport._foreign import load
-from sslosses.transport.problem import (
-    Potentials,
-    Problem,
-    Solution,
-    column_potential,
-    finish,
-    log_weights,
-    row_potential,
-)
+from sslosses.transport.potentials import column_potential, finish, log_weights, row_potential
+from sslosses.transport.problem import Potentials, Problem, Solution
 
 
 class PotSolver:
@@ -56,9 +49,9 @@ class PotSolver:
             duals.append(log["log_v"])
             counts.append(log["niter"] + 1)
         # POT updates v, then u: its u is the half-step that we do here.
-        g = _potential(torch.stack(duals), log_b, epsilon)
-        f = row_potential(cost, log_b, g, epsilon)
-        return finish(problem, f, g, torch.tensor(counts, device=f.device))
+        g = _potential(torch.stack(duals), log_b)
+        f = row_potential(cost / epsilon, log_b, g)
+        return finish(problem, epsilon * f, epsilon * g, torch.tensor(counts, device=f.device))
 
 
 class PotBatchSolver:
@@ -87,11 +80,11 @@ class PotBatchSolver:
             grad="detach",
         )
         # The batch version updates u, then v: its v is the half-step that we do here.
-        f = _potential(solved.potentials[0], log_a, epsilon)
-        g = column_potential(cost, log_a, f, epsilon)
-        return finish(problem, f, g, torch.full((size,), solved.log["n_iter"] + 1, device=f.device))
+        f = _potential(solved.potentials[0], log_a)
+        g = column_potential(cost / epsilon, log_a, f)
+        return finish(problem, epsilon * f, epsilon * g, torch.full((size,), solved.log["n_iter"] + 1, device=f.device))
 
 
-def _potential(dual: Tensor, log_weight: Tensor, epsilon: float) -> Tensor:
+def _potential(dual: Tensor, log_weight: Tensor) -> Tensor:
     # Where the weight is 0 any finite number will do: it enters the half-step with weight 0.
-    return torch.where(log_weight.isfinite(), epsilon * (dual - log_weight), 0)
+    return torch.where(log_weight.isfinite(), dual - log_weight, 0)
