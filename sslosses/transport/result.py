@@ -34,7 +34,7 @@ class TransportResult:
         max_iter: the limit it ran under.
         tol: the marginal error it aimed at.
         self_results: results of a against a and of b against b, if ``self_costs`` were given.
-        kernels: the solver, if it computes values and gradients without the cost's matrix.
+        lazy_solver: the solver, if it computes values and gradients without the cost's matrix.
     """
 
     problem: Problem
@@ -45,7 +45,7 @@ class TransportResult:
     max_iter: int
     tol: float
     self_results: tuple[TransportResult, TransportResult] | None = None
-    kernels: LazySolver | None = None
+    lazy_solver: LazySolver | None = None
 
     @property
     def potentials(self) -> Potentials:
@@ -126,7 +126,7 @@ class TransportResult:
             of_a, of_b = (result.value("regularized", gradient) for result in self.self_results)
             return self.value("regularized", gradient) - 0.5 * of_a - 0.5 * of_b
         with autocast_off(self.solution.f):
-            value = value_of(self.problem, self.solution, kind, gradient, self.kernels)
+            value = value_of(self.problem, self.solution, kind, gradient, self.lazy_solver)
         return value.reshape(self.batch_shape)
 
     @property

@@ -12,10 +12,20 @@ import torch
 import sslosses
 from sslosses import _optional
 from sslosses._optional import MissingDependencyError
-from sslosses.transport import SOLVERS, Solution, available, check_solver, grid_positions, pointcloud_cost, solve
+from sslosses.transport import (
+    SOLVERS,
+    Solution,
+    available,
+    catalog,
+    check_solver,
+    grid_positions,
+    pointcloud_cost,
+    solve,
+)
 from sslosses.transport.solvers.dense import DenseSolver
 
-registry_module = sys.modules["sslosses.transport.solve"]
+# The package's attribute of this name is the function.
+solve_module = sys.modules["sslosses.transport.solve"]
 
 # Not a cost at all: an error about anything else came before the cost was looked at.
 NOTHING = object()
@@ -82,7 +92,7 @@ def test_a_missing_package_fails_before_any_work(monkeypatch, package, names, co
 
 
 def test_a_missing_compiler_fails_before_any_work(monkeypatch):
-    monkeypatch.setattr(registry_module.shutil, "which", lambda _: None)
+    monkeypatch.setattr(catalog.shutil, "which", lambda _: None)
     monkeypatch.setattr(importlib.util, "find_spec", lambda _: object())
     status = available()["geomloss-keops"]
     assert not status
@@ -94,7 +104,7 @@ def test_a_missing_compiler_fails_before_any_work(monkeypatch):
 
 def test_the_compiler_that_cxx_names_counts(monkeypatch):
     monkeypatch.setenv("CXX", "my-compiler")
-    monkeypatch.setattr(registry_module.shutil, "which", lambda name: f"/bin/{name}" if name == "my-compiler" else None)
+    monkeypatch.setattr(catalog.shutil, "which", lambda name: f"/bin/{name}" if name == "my-compiler" else None)
     monkeypatch.setattr(importlib.util, "find_spec", lambda _: object())
     assert available()["geomloss-keops"]
 
@@ -227,9 +237,9 @@ def test_what_auto_picks(monkeypatch):
     small = torch.rand(3, 3)
     installed = {"numba", "pykeops"}
     monkeypatch.setattr(_optional, "is_installed", lambda package: package in installed)
-    monkeypatch.setattr(registry_module, "_compiler", lambda: "g++")
+    monkeypatch.setattr(catalog, "_find_compiler", lambda: "g++")
     chosen = []
-    monkeypatch.setattr(registry_module, "_load", lambda name: chosen.append(name) or DenseSolver())
+    monkeypatch.setattr(solve_module, "load_solver", lambda name: chosen.append(name) or DenseSolver())
     large = far_apart()
     for installed, cost, gradient, name in (  # noqa: B007
         ({"numba"}, small, "exact", "fused"),
@@ -239,7 +249,7 @@ def test_what_auto_picks(monkeypatch):
     ):
         assert solve(cost, epsilon=0.1, gradient=gradient).solver == name
         assert chosen.pop() == name
-    monkeypatch.setattr(registry_module, "_DENSE_BYTES", 100)
+    monkeypatch.setattr(solve_module, "_DENSE_BYTES", 100)
     installed = {"pykeops"}
     assert solve(large, epsilon=0.1).solver == "geomloss-keops"
     assert solve(large.dense(), epsilon=0.1).solver == "dense"
