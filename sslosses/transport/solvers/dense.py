@@ -1,4 +1,4 @@
-"""Batched log-domain Sinkhorn iterations on the dense cost, in torch: the reference solver."""
+"""The reference solver: batched Sinkhorn iterations in the log domain, on the dense cost, in torch."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from sslosses.transport.problem import Potentials, Problem, Solution
 class DenseSolver:
     """Sinkhorn's alternating updates in the log domain.
 
-    A problem that has reached ``tol`` is frozen, so its result does not depend on the others of its batch. Eagerly the
-    loop ends when all are frozen; compiled it runs ``max_iter`` times, which gives the same result without a branch on
-    data.
+    A problem that has reached ``tol`` is frozen, so its result does not depend on the rest of its batch. Eagerly the
+    loop ends when all problems are frozen. Compiled it runs ``max_iter`` times: the result is the same, without a
+    branch on data.
     """
 
     name = "dense"
@@ -23,8 +23,8 @@ class DenseSolver:
     lazy = False
 
     def solve(self, problem: Problem, *, max_iter: int, tol: float, init: Potentials | None) -> Solution:
-        """Iterate until the row marginals are within ``tol``; the column marginals are exact after every update."""
-        # Everything in units of ε, so that the cost is divided once.
+        """Iterates until the row marginals are within ``tol``; the column marginals are exact after every update."""
+        # All in units of ε, so that the cost is divided only once.
         cost = problem.matrix / problem.epsilon
         log_a, log_b = log_weights(problem.a), log_weights(problem.b)
 
@@ -43,7 +43,7 @@ class DenseSolver:
             update = row_potential(cost, log_b, g)
             iterations = iterations + active
         error = _row_error(problem, f, update)
-        # A point without mass took no part; its potential is the one that the others imply in the end.
+        # A point without mass took no part in the iterations. The last half-step gives its potential.
         f = torch.where(problem.a > 0, f, update)
         return Solution(f * problem.epsilon, g * problem.epsilon, iterations, error)
 
