@@ -47,8 +47,8 @@ class ExactSolver:
         error = torch.where(torch.tensor(solved, device=like.device), error, torch.inf)
         iterations = torch.zeros(len(plans), dtype=torch.int64, device=like.device)
         f, g = torch.stack(rows).to(cost), torch.stack(columns).to(cost)
-        # Without mass any potential that is small enough is optimal. The largest one is the cost of a first bit of mass,
-        # and the limit of the entropic solvers' potentials for ε → 0.
+        # Without mass any small enough potential is optimal. The largest one is the cost of a first bit of mass, and
+        # the limit of the entropic solvers' potentials for ε → 0.
         largest_f = (cost - g.unsqueeze(-2)).masked_fill((b == 0).unsqueeze(-2), torch.inf).amin(-1)
         largest_g = (cost - f.unsqueeze(-1)).masked_fill((a == 0).unsqueeze(-1), torch.inf).amin(-2)
         f, g = torch.where(a > 0, f, largest_f), torch.where(b > 0, g, largest_g)

@@ -69,7 +69,7 @@ class GeomlossKeopsSolver:
         return epsilon * pairs.sum(row, column, cost=1.0).sum(-1)
 
     def value_gradient(self, problem: Problem, f: Tensor, g: Tensor, *, exact: bool) -> ValueGradient:
-        """Computes the gradient of ⟨P, C⟩ at the fixed point, or the envelope's; see :mod:`sslosses.transport.value`."""
+        """Computes the gradient of ⟨P, C⟩ if ``exact``, else the envelope's; see :mod:`sslosses.transport.value`."""
         pairs, epsilon = _pairs(problem, self.name), problem.epsilon
         back = pairs.mT
         row, column = pairs.log_a + f / epsilon, pairs.log_b + g / epsilon

@@ -26,7 +26,7 @@ class PotSolver:
     lazy = False
 
     def solve(self, problem: Problem, *, max_iter: int, tol: float, init: Potentials | None) -> Solution:
-        """Iterates until POT's error is within ``tol``. POT tests it at iterations 1, 11, 21, …, so it may stop late."""
+        """Iterates until POT's error is within ``tol``; POT tests it at iterations 1, 11, 21, … only."""
         ot = load("ot", solver=self.name)
         cost, epsilon = problem.matrix, problem.epsilon
         batch, columns = problem.b.shape
@@ -63,7 +63,7 @@ class PotBatchSolver:
     lazy = False
 
     def solve(self, problem: Problem, *, max_iter: int, tol: float, init: Potentials | None) -> Solution:  # noqa: ARG002
-        """Iterates until POT's error is within ``tol``. POT tests it at iterations 1, 11, 21, …, so it may stop late."""
+        """Iterates until POT's error is within ``tol``; POT tests it at iterations 1, 11, 21, … only."""
         batch = load("ot.batch", solver=self.name)
         cost, epsilon = problem.matrix, problem.epsilon
         size, rows = problem.a.shape
