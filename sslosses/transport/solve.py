@@ -79,7 +79,7 @@ def solve(
     """
     name = check_solver(solver, epsilon=epsilon, gradient=gradient, scaling=scaling, with_init=init is not None)
     if scaling is not None and init is not None:
-        raise ValueError("Expected `init` or `scaling`, which makes its own start, but got both")
+        raise ValueError("Expected `init` or `scaling`, which computes initial potentials itself, but got both")
     check_count("max_iter", max_iter)
     check_number("tol", tol, above=0)
     problem, batch_shape = make_problem(cost, a, b, float(epsilon), differentiable=gradient == "unrolled")
