@@ -8,9 +8,10 @@ import torch
 from torch import Tensor
 
 from sslosses._checks import check_count, check_number
-from sslosses.metrics._pipeline.samples import Truths
+from sslosses.metrics._pipeline.samples import SampleTruths
 from sslosses.metrics._pipeline.scorer import Canvases, Scorer
 from sslosses.metrics.functional._inputs import check_size, check_values
+from sslosses.metrics.layout import FrameLayout
 from sslosses.metrics.localization import SoundLocalization
 from sslosses.metrics.protocols import Protocol
 
@@ -26,7 +27,7 @@ class _WholeFrame(Scorer):
 
 
 def chance_levels(
-    truths: Tensor | Sequence[Truths],
+    truths: Tensor | Sequence[SampleTruths],
     protocol: str | Protocol = "paper",
     *,
     maps_per_sample: int | None = None,
@@ -82,15 +83,16 @@ def chance_levels(
         got = "an empty one" if isinstance(truths, Tensor | Sequence) else type(truths).__name__
         raise ValueError(f"Expected `truths` to be a tensor or a sequence of at least one sample, but got {got}")
     height, width = check_size("resolution", resolution)
+    frames = FrameLayout(layout)
     plain = SoundLocalization(protocol, task=task, layout=layout)
     whole = SoundLocalization(protocol, task=task, layout=layout, scorer=_WholeFrame)
     generator = torch.Generator().manual_seed(seed)
     size = plain.protocol.size
     offset = (torch.arange(size, dtype=torch.float64) + 0.5) / size - 0.5
     gaussian = torch.exp(-(offset[:, None] ** 2 + offset**2) / (2 * sigma**2))
-    if plain.protocol.normalization == "inverted min-max":
+    if plain.protocol.inverts_maps:
         gaussian = -gaussian  # there a map is low where it sounds
-    if maps_per_sample is None and plain.protocol.assignment == "one per frame":
+    if maps_per_sample is None and plain.protocol.one_entry_per_frame:
         maps_per_sample = 1
 
     levels: dict[str, dict[str, Tensor]] = {}
@@ -104,7 +106,7 @@ def chance_levels(
                 sources = len(truth)
                 device = truth.device if isinstance(truth, Tensor) else torch.device("cpu")
                 count = sources if maps_per_sample is None else maps_per_sample
-                down, across = {"one": (1, 1), "stacked": (sources, 1), "side-by-side": (1, sources)}[layout]
+                down, across = frames.grid(sources)
                 if name == "random maps":
                     drawn = torch.rand(count, down * height, across * width, generator=generator)
                     maps.append(drawn.to(device))
@@ -115,6 +117,6 @@ def chance_levels(
     return levels
 
 
-def _chunks(truths: Tensor | Sequence[Truths]) -> Iterator[Tensor | Sequence[Truths]]:
+def _chunks(truths: Tensor | Sequence[SampleTruths]) -> Iterator[Tensor | Sequence[SampleTruths]]:
     for start in range(0, len(truths), _CHUNK):
         yield truths[start : start + _CHUNK]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -10,18 +11,21 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
-from sslosses._checks import check_option
 from sslosses.metrics import protocols
-from sslosses.metrics._pipeline.samples import LAYOUTS, Samples, Truths, batches
+from sslosses.metrics._pipeline.samples import SampleTruths, batches
 from sslosses.metrics._pipeline.scorer import Scorer
 from sslosses.metrics._pipeline.tables import (
     CLASS,
-    SOURCE,
+    ENTRY_COLUMNS,
+    SAMPLE_COLUMNS,
     by_size,
     counts_of,
     empty_truths_of,
+    in_order,
     metrics_of,
+    rows_of,
 )
+from sslosses.metrics.layout import FrameLayout
 from sslosses.metrics.result import LocalizationResult
 
 #: Kinds of metrics whose column of a table is computed only where one of them is wanted.
@@ -57,13 +61,13 @@ class LocalizationTables(Metric):
     ) -> None:
         """Check the options and start with no entry."""
         super().__init__(**kwargs)
-        check_option("layout", layout, LAYOUTS)
+        self._layout = FrameLayout(layout)
         self.protocol = protocols.get(protocol)
         self.metrics = self.protocol.metrics(task) if metrics is None else metrics
         self.task = task
         self.layout = layout
         kinds = {protocols.parse_metric(metric)[0] for metric in self.metrics}
-        self.scorer = scorer(self.protocol, task, layout, kinds)
+        self.scorer = scorer(self.protocol, task, self._layout, kinds)
         # Tables of other rules must not be mixed with these: not by merging or loading, nor by a MetricCollection,
         # which lets metrics whose states are equal after their first update share them from then on.
         described = repr((self.protocol, task, layout, sorted(kinds & _ON_DEMAND), scorer.__qualname__))
@@ -75,7 +79,7 @@ class LocalizationTables(Metric):
     def update(
         self,
         maps: Tensor | Sequence[Tensor],
-        truths: Tensor | Sequence[Truths],
+        truths: Tensor | Sequence[SampleTruths],
         valid: Tensor | None = None,
         *,
         map_classes: Tensor | Sequence[Any] | None = None,
@@ -119,52 +123,23 @@ class LocalizationTables(Metric):
                 "priors": priors,
             },
             size=self.protocol.size,
-            layout=self.layout,
+            layout=self._layout,
             most_sources=1 if self.task == "single" else None,
         )
         parts = []
         for group in groups:
             sources = group.truths.shape[1]
-            canvases = max(1, group.maps.shape[1]) * (1 if self.layout == "one" else sources)
-            length = max(1, _PIXELS // (self.protocol.size**2 * max(canvases, sources)))
-            parts += [self._rows(chunk) for chunk in group.chunks(length)]
+            frames = max(1, group.maps.shape[1]) * math.prod(self._layout.grid(sources))
+            length = max(1, _PIXELS // (self.protocol.size**2 * max(frames, sources)))
+            parts += [rows_of(self.scorer.score(chunk), chunk, self.protocol) for chunk in group.chunks(length)]
         if parts:
-            # back into the caller's order, which grouping by shape has changed
-            entries, owner, samples, place = (torch.cat(column) for column in zip(*parts, strict=True))
-            self.entry_rows.append(entries[owner.argsort(stable=True)].to(self.device))
-            self.sample_rows.append(samples[place.argsort()].to(self.device))
-
-    def _rows(self, chunk: Samples) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """The entries' table, the place of each one's sample, the samples' table, and their places."""
-        scores = self.scorer.score(chunk)
-        found, sources = chunk.valid.sum(1), chunk.truths.shape[1]
-        width = scores.ciou.shape[1]
-        classes = chunk.source_classes.double()
-        if width != sources:  # a frame of several sources as one entry has a class only if they share it
-            classes = torch.where((classes == classes[:, :1]).all(1, keepdim=True), classes[:, :1], -1.0)
-        column = torch.arange(width, device=found.device, dtype=torch.float64).expand_as(scores.ciou)
-        columns = (column, scores.ciou, scores.precision, scores.iou, scores.confidence, scores.area, classes)
-        table = torch.stack(columns, -1)
-        keep = torch.ones_like(scores.empty[:, :width])
-        surplus = torch.zeros_like(found)
-        if self.protocol.assignment == "greedy":
-            keep, surplus = (found > 0)[:, None].expand_as(keep), (found - sources).clamp(min=0)
-        elif self.protocol.empty_truths == "leave out":
-            keep = scores.area > 0
-        extra = table.new_zeros(int(surplus.sum()), len(columns))
-        extra[:, [SOURCE, CLASS]] = -1
-        place = chunk.place.to(found.device)
-        entries = torch.cat([table[keep], extra])
-        owner = torch.cat([place.repeat_interleave(keep.sum(1)), place.repeat_interleave(surplus)])
-        bits = (scores.empty.long() << torch.arange(sources, device=found.device)).sum(1)
-        counts = keep.sum(1) + surplus
-        total = torch.full_like(found, sources)
-        samples = torch.stack([v.double() for v in (counts, found, total, scores.summed_precision, bits)], -1)
-        return entries, owner, samples, place
+            entries, samples = in_order(parts)
+            self.entry_rows.append(entries.to(self.device))
+            self.sample_rows.append(samples.to(self.device))
 
     def sync(self, *args: Any, **kwargs: Any) -> None:
         """Gather the tables of all processes; one that has seen no sample takes part with empty ones."""
-        for name, width in (("entry_rows", 7), ("sample_rows", 5)):
+        for name, width in (("entry_rows", ENTRY_COLUMNS), ("sample_rows", SAMPLE_COLUMNS)):
             if isinstance(getattr(self, name), list) and not getattr(self, name):
                 setattr(self, name, [torch.zeros(0, width, dtype=torch.float64, device=self.device)])
         super().sync(*args, **kwargs)
@@ -206,7 +181,7 @@ class LocalizationTables(Metric):
                 return rows
             return torch.cat(rows) if rows else torch.zeros(0, width, dtype=torch.float64, device=self.device)
 
-        return joined(self.entry_rows, 7), joined(self.sample_rows, 5)
+        return joined(self.entry_rows, ENTRY_COLUMNS), joined(self.sample_rows, SAMPLE_COLUMNS)
 
 
 class SoundLocalization(LocalizationTables):

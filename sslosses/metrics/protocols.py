@@ -165,6 +165,16 @@ class Protocol:
         mixtures, single = ", ".join(self.mixture_metrics), ", ".join(self.single_metrics)
         return f"{self.name}: {', '.join(how)}; mixtures: {mixtures}; single: {single}"
 
+    @property
+    def one_entry_per_frame(self) -> bool:
+        """Whether all sources of a frame are one entry."""
+        return self.assignment == "one per frame"
+
+    @property
+    def inverts_maps(self) -> bool:
+        """Whether maps are low where it sounds."""
+        return self.normalization == "inverted min-max"
+
     def metrics(self, task: str) -> tuple[str, ...]:
         """The metrics reported for ``task``, ``"mixtures"`` or ``"single"``."""
         check_option("task", task, TASKS)

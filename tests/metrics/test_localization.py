@@ -366,7 +366,7 @@ def test_boxes_in_pixels_are_refused():
         (torch.zeros(2, 1, 2, 2), torch.zeros(1, 1, 4, 4), {}, "as many samples"),
         (torch.full((1, 1, 2, 2), torch.nan), torch.zeros(1, 1, 4, 4), {}, "finite"),
         (torch.zeros(1, 1, 2, 2), torch.full((1, 1, 4, 4), 2.0), {}, r"in \[0, 1\]"),
-        (torch.zeros(1, 1, 3, 2), torch.zeros(1, 2, 4, 4), {"frames": "stacked"}, r"\(M, 2·h, w\)"),
+        (torch.zeros(1, 1, 3, 2), torch.zeros(1, 2, 4, 4), {"layout": "stacked"}, r"\(M, 2·h, w\)"),
         (torch.zeros(1, 1, 2, 2), torch.zeros(1, 2, 4, 4), {"task": "single"}, "at most 1 source"),
         ([torch.zeros(1, 2, 2)] * 2, [torch.zeros(1, 4, 4), torch.zeros(1, 5, 5)], {}, "truths to have shape"),
         ([torch.zeros(2, 2)], [torch.zeros(1, 4, 4)], {}, "`maps\\[0\\]` to have shape"),

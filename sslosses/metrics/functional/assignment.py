@@ -54,12 +54,17 @@ def greedy_assignment(scores: Tensor, valid: Tensor | None = None) -> GreedyAssi
         valid = torch.ones(scores.shape[:2], dtype=torch.bool, device=scores.device)
     check_mask("valid", valid)
     check_shapes(scores=(scores, "B M S"), valid=(valid, "B M"))
+    return _greedy_assignment(scores, valid)
+
+
+def _greedy_assignment(scores: Tensor, valid: Tensor) -> GreedyAssignment:
+    batch, maps, sources = scores.shape
     source = torch.full(valid.shape, -1, dtype=torch.int64, device=scores.device)
     score = torch.zeros_like(scores[..., 0])
     fresh = torch.zeros_like(valid)
-    taken = torch.zeros(sizes["B"], sizes["S"], dtype=torch.bool, device=scores.device)
-    slots = torch.arange(sizes["S"], device=scores.device)
-    for m in range(sizes["M"]):  # every choice depends on the ones before
+    taken = torch.zeros(batch, sources, dtype=torch.bool, device=scores.device)
+    slots = torch.arange(sources, device=scores.device)
+    for m in range(maps):  # every choice depends on the previous ones
         best, chosen = scores[:, m].masked_fill(taken, 0).max(-1)
         here = (slots == chosen[:, None]) & valid[:, m, None]
         source[:, m] = torch.where(valid[:, m], chosen, -1)
@@ -102,13 +107,18 @@ def optimal_assignment(scores: Tensor, allowed: Tensor | None = None) -> Tensor:
     """
     check_scores("scores", scores)
     sizes = check_shapes(scores=(scores, "B M S"))
-    maps, sources = sizes["M"], sizes["S"]
-    if sources == 0:
+    if sizes["S"] == 0:
         raise ValueError(f"Expected `scores` to have shape (B, M, S) with S >= 1, but got {tuple(scores.shape)}")
     if allowed is None:
         allowed = torch.ones_like(scores, dtype=torch.bool)
     check_mask("allowed", allowed)
     check_shapes(scores=(scores, "B M S"), allowed=(allowed, "B M S"))
+    return _optimal_assignment(scores, allowed)
+
+
+def _optimal_assignment(scores: Tensor, allowed: Tensor) -> Tensor:
+    """As :func:`optimal_assignment`, with its limit on the number of candidates."""
+    maps, sources = scores.shape[1:]
     slots = max(maps, sources)  # fewer maps than sources: empty slots, so that every candidate is a permutation
     if perm(slots, sources) > _MOST_CANDIDATES:
         raise ValueError(

@@ -54,6 +54,10 @@ def area_under_success(rates: Tensor) -> Tensor:
     check_values("rates", rates)
     if rates.ndim < 1 or rates.shape[-1] != len(AUC_THRESHOLDS):
         raise ValueError(f"Expected `rates` to have shape (..., {len(AUC_THRESHOLDS)}), but got {tuple(rates.shape)}")
+    return _area_under_success(rates)
+
+
+def _area_under_success(rates: Tensor) -> Tensor:
     return torch.trapezoid(rates, dx=0.05, dim=-1)
 
 
@@ -80,8 +84,12 @@ def success_auc(ciou: Tensor) -> Tensor:
         tensor(0.2750)
     """
     _check_entries("ciou", ciou)
+    return _success_auc(ciou)
+
+
+def _success_auc(ciou: Tensor) -> Tensor:
     thresholds = torch.tensor(AUC_THRESHOLDS, dtype=ciou.dtype, device=ciou.device)
-    return area_under_success((ciou.unsqueeze(-2) >= thresholds[:, None]).to(ciou.dtype).mean(-1))
+    return _area_under_success((ciou.unsqueeze(-2) >= thresholds[:, None]).to(ciou.dtype).mean(-1))
 
 
 def _check_entries(name: str, value: Tensor) -> None:

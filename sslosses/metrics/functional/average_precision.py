@@ -51,8 +51,11 @@ def average_precision(scores: Tensor, truth: Tensor) -> Tensor:
     (scores,) = at_least_float32(scores)
     check_no_nan("scores", scores)
     check_no_nan("truth", truth)
-    positive = (truth > 0) | torch.zeros_like(scores, dtype=torch.bool)
-    scores = scores.expand_as(positive)
+    return _average_precision(scores, truth > 0)
+
+
+def _average_precision(scores: Tensor, positive: Tensor) -> Tensor:
+    scores, positive = torch.broadcast_tensors(scores, positive)  # type: ignore[no-untyped-call]
     compiles = scores.device.type == "cpu" and scores.dtype == torch.float32 and is_installed("numba")
     if compiles and scores.numel() >= _WORTH_COMPILING:
         from sslosses.metrics.functional._compiled import average_precision_of_rows
@@ -106,11 +109,11 @@ def swapped_average_precision(binary: Tensor, truth: Tensor) -> Tensor:
     """
     check_pair(("binary", binary), ("truth", truth))
     check_binary("binary", binary)
-    if truth.dtype == torch.bool:
-        return binary_average_precision(truth, binary)
     b, g = at_least_float32(binary, truth)
+    if truth.dtype == torch.bool:
+        return _binary_average_precision(g, b)
     check_no_nan("truth", g)
-    return average_precision(g, b)
+    return _average_precision(g, b > 0)
 
 
 def _sorted_levels(scores: Tensor, positive: Tensor) -> tuple[Tensor, Tensor]:
@@ -162,13 +165,16 @@ def binary_average_precision(binary: Tensor, truth: Tensor) -> Tensor:
     b, g = at_least_float32(binary, truth)
     check_binary("binary", b)
     check_no_nan("truth", g)
-    positive = (g > 0).to(g.dtype)
-    positives = positive.sum((-2, -1))
-    hits = (b * positive).sum((-2, -1))
-    return binary_average_precision_of_counts(hits, b.sum((-2, -1)), positives, truth.shape[-2] * truth.shape[-1])
+    return _binary_average_precision(b, (g > 0).to(g.dtype))
 
 
-def binary_average_precision_of_counts(hits: Tensor, predicted: Tensor, positives: Tensor, pixels: int) -> Tensor:
+def _binary_average_precision(binary: Tensor, positive: Tensor) -> Tensor:
+    hits = (binary * positive).sum((-2, -1))
+    pixels = positive.shape[-2] * positive.shape[-1]
+    return _binary_average_precision_of_counts(hits, binary.sum((-2, -1)), positive.sum((-2, -1)), pixels)
+
+
+def _binary_average_precision_of_counts(hits: Tensor, predicted: Tensor, positives: Tensor, pixels: int) -> Tensor:
     """:func:`binary_average_precision` from numbers of pixels: t, p, P and N."""
     recall = ratio_or_zero(hits, positives)
     # recall is 0 without a positive, and so is the prevalence

@@ -35,7 +35,15 @@ def min_max_normalize(maps: Tensor) -> Tensor:
     """
     check_maps("maps", maps)
     (maps,) = at_least_float32(maps)
-    low, span = extremes("maps", maps)
+    return _rescale(maps, *extremes("maps", maps))
+
+
+def _min_max_normalize(maps: Tensor) -> Tensor:
+    low, high = maps.amin((-2, -1), keepdim=True), maps.amax((-2, -1), keepdim=True)
+    return _rescale(maps, low, high - low)
+
+
+def _rescale(maps: Tensor, low: Tensor, span: Tensor) -> Tensor:
     return (maps - low).div_(torch.where(span == 0, 1.0, span))
 
 
@@ -66,6 +74,10 @@ def fixed_range_normalize(maps: Tensor, tau: float = 0.03) -> Tensor:
     check_values("maps", maps)
     check_number("tau", tau, least=1e-30)  # 1/τ has to be finite in float32
     (maps,) = at_least_float32(maps)
+    return _fixed_range_normalize(maps, tau)
+
+
+def _fixed_range_normalize(maps: Tensor, tau: float) -> Tensor:
     return (maps + 1 / tau) / (2 / tau)
 
 
@@ -92,18 +104,17 @@ def upper_median(maps: Tensor) -> Tensor:
     """
     check_maps("maps", maps)
     check_no_nan("maps", maps)
-    return upper_median_of(maps)
+    return _upper_median(maps)
 
 
-def upper_median_of(maps: Tensor) -> Tensor:
-    """:func:`upper_median` of maps that are known to be right."""
+def _upper_median(maps: Tensor) -> Tensor:
     pixels = maps.flatten(-2)
     return kth_smallest(pixels, pixels.shape[-1] // 2)
 
 
-def level_above_upper_median(maps: Tensor) -> Tensor:
-    """The value that :func:`binarize_above_upper_median` marks pixels above, (...)."""
-    median = upper_median_of(maps)
+def _level_above_upper_median(maps: Tensor) -> Tensor:
+    """Value above which :func:`binarize_above_upper_median` marks pixels, (...)."""
+    median = _upper_median(maps)
     at_maximum = median == maps.amax((-2, -1))
     if not bool(at_maximum.any()):
         return median
@@ -138,7 +149,7 @@ def binarize_above_upper_median(maps: Tensor) -> Tensor:
                 [False, False]])
     """
     maps = min_max_normalize(maps)
-    return maps > level_above_upper_median(maps)[..., None, None]
+    return maps > _level_above_upper_median(maps)[..., None, None]
 
 
 def binarize_from_upper_median(maps: Tensor) -> Tensor:
@@ -167,7 +178,7 @@ def binarize_from_upper_median(maps: Tensor) -> Tensor:
                 [ True, False]])
     """
     maps = min_max_normalize(maps)
-    return maps >= upper_median(maps)[..., None, None]
+    return maps >= _upper_median(maps)[..., None, None]
 
 
 def binarize_from_value(maps: Tensor, value: float) -> Tensor:
@@ -220,6 +231,10 @@ def binarize_area(maps: Tensor, fraction: float) -> Tensor:
     check_number("fraction", fraction, above=0, most=1)
     (maps,) = at_least_float32(maps)
     check_no_nan("maps", maps)
+    return _binarize_area(maps, fraction)
+
+
+def _binarize_area(maps: Tensor, fraction: float) -> Tensor:
     pixels = maps.flatten(-2)
     count = max(1, round(fraction * pixels.shape[-1]))
     return maps >= kth_smallest(pixels, pixels.shape[-1] - count)[..., None, None]

@@ -37,7 +37,10 @@ def detection_average_precision(ciou: Tensor, confidence: Tensor, threshold: flo
         >>> detection_average_precision(ciou, confidence)  # recall 1/2, 2/3, 1 at precision 1, 2/3, 3/4
         tensor(0.4167, dtype=torch.float64)
     """
-    ciou, confidence = _checked(ciou, confidence, threshold)
+    return _detection_average_precision(*_checked(ciou, confidence, threshold), threshold)
+
+
+def _detection_average_precision(ciou: Tensor, confidence: Tensor, threshold: float) -> Tensor:
     count = len(ciou)
     if count == 0:
         return ciou.new_tensor(torch.nan)
@@ -79,7 +82,10 @@ def detection_f1(ciou: Tensor, confidence: Tensor, threshold: float = 0.5, level
         tensor(0.6667, dtype=torch.float64)
     """
     check_number("level", level)
-    ciou, confidence = _checked(ciou, confidence, threshold)
+    return _detection_f1(*_checked(ciou, confidence, threshold), threshold, level)
+
+
+def _detection_f1(ciou: Tensor, confidence: Tensor, threshold: float, level: float = 0.5) -> Tensor:
     if len(ciou) == 0:
         return ciou.new_tensor(torch.nan)
     found = confidence >= level

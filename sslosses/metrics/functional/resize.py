@@ -35,7 +35,7 @@ def resize_bicubic(maps: Tensor, size: tuple[int, int]) -> Tensor:
         >>> resize_bicubic(torch.tensor([[0.0, 1.0]]), (1, 4))
         tensor([[-0.1055,  0.2266,  0.7734,  1.1055]])
     """
-    return _resize(maps, size, cubic=True, align_corners=False)
+    return _resize_bicubic(*_checked(maps, size))
 
 
 def resize_bilinear(maps: Tensor, size: tuple[int, int], *, align_corners: bool = False) -> Tensor:
@@ -64,20 +64,34 @@ def resize_bilinear(maps: Tensor, size: tuple[int, int], *, align_corners: bool 
         >>> resize_bilinear(torch.tensor([[0.0, 1.0]]), (1, 4), align_corners=True)
         tensor([[0.0000, 0.3333, 0.6667, 1.0000]])
     """
+    return _resize_bilinear(*_checked(maps, size), align_corners=align_corners)
+
+
+def _checked(maps: Tensor, size: tuple[int, int]) -> tuple[Tensor, tuple[int, int]]:
+    check_maps("maps", maps)
+    size = check_size("size", size)
+    (maps,) = at_least_float32(maps)
+    if maps.shape[-2:] != size:
+        extremes("maps", maps)
+    return maps, size
+
+
+def _resize_bicubic(maps: Tensor, size: tuple[int, int]) -> Tensor:
+    return _resize(maps, size, cubic=True, align_corners=False)
+
+
+def _resize_bilinear(maps: Tensor, size: tuple[int, int], *, align_corners: bool) -> Tensor:
     return _resize(maps, size, cubic=False, align_corners=align_corners)
 
 
 def _resize(maps: Tensor, size: tuple[int, int], *, cubic: bool, align_corners: bool) -> Tensor:
-    check_maps("maps", maps)
-    size = check_size("size", size)
-    (maps,) = at_least_float32(maps)
     if maps.shape[-2:] == size:
         return maps
     axes = list(zip(maps.shape[-2:], size, strict=True))
     table = {axis: _weights(*axis, cubic, align_corners).to(maps) for axis in set(axes)}
     down, across = (table[axis] for axis in axes)
-    # Weights sum to 1 only up to rounding: measured from its minimum, a constant map is exactly 0 and stays constant.
-    low, _ = extremes("maps", maps)
+    # The weights sum to 1 only up to rounding. Relative to its minimum, a constant map is exactly 0 and stays constant.
+    low = maps.amin((-2, -1), keepdim=True)
     with torch.autocast(maps.device.type, enabled=False):
         # Both directions as products of matrices: several times as fast as torch's own interpolation on a CPU.
         return (down @ ((maps - low) @ across.T)).add_(low)
