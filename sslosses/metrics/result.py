@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-Metrics = Mapping[str, float]
+#: Values of metrics by name.
+MetricValues = Mapping[str, float]
 
 
 @dataclass(frozen=True)
@@ -44,12 +45,12 @@ class LocalizationResult:
     protocol: str
     description: str
     task: str
-    metrics: Metrics
+    metrics: MetricValues
     counts: Mapping[str, int]
     empty_truths: tuple[tuple[int, int], ...] = ()
-    chance: Mapping[str, Metrics] = field(default_factory=dict)
-    per_class: Mapping[str, Metrics] = field(default_factory=dict)
-    per_size: Mapping[str, Metrics] = field(default_factory=dict)
+    chance: Mapping[str, MetricValues] = field(default_factory=dict)
+    per_class: Mapping[str, MetricValues] = field(default_factory=dict)
+    per_size: Mapping[str, MetricValues] = field(default_factory=dict)
 
     def __str__(self) -> str:
         """One row, in percent, each metric beside the best of its chance levels where these are known."""
