@@ -1,4 +1,4 @@
-"""Chance levels: a protocol's metrics for predictions that know nothing of the sample."""
+"""Chance levels: a protocol's metrics for input-independent predictions."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _CHUNK = 64
 
 
 class _WholeFrame(Scorer):
-    """Scores the whole frame, which no map can express: above its own median is at most half of it."""
+    """Marks the whole frame, which no map can do by itself: at most half of its pixels are above its median."""
 
     def canvases(self, maps: Tensor, sources: int, priors: Tensor | None) -> Canvases:
         plain = super().canvases(maps, sources, priors)
@@ -37,30 +37,31 @@ def chance_levels(
     task: str = "mixtures",
     layout: str = "one",
 ) -> dict[str, dict[str, Tensor]]:
-    """The metrics that a protocol gives to predictions that do not look at the sample.
+    """Computes a protocol's metrics for three predictions that do not depend on the sample.
 
-    On the field's sets these are far from 0, so a metric says little without them beside it.
+    On the public data sets they are far from 0, so a metric says little without its chance level.
 
     Args:
-        truths: the evaluation set's truths, as for :meth:`SoundLocalization.update`; they decide the number of sources.
+        truths: ground truth of the evaluation set, as for :meth:`SoundLocalization.update`; it gives the number of
+            sources of each sample.
         protocol: name of a protocol, or a protocol object.
-        maps_per_sample: maps that each prediction has; None: as many as the sample has sources; one
-            where the protocol has one entry a frame.
-        resolution: height and width of the random maps, a frame.
+        maps_per_sample: number of predicted maps; None: as many as the sample has sources, or one if the protocol has
+            one entry per frame.
+        resolution: height and width of the random maps, per frame.
         seed: seed of the random maps.
-        sigma: standard deviation of the Gaussian, in frame sides, 0.001 to 1000. A binarization at the median sees
-            only the order of the pixels, so there it changes nothing.
+        sigma: standard deviation of the Gaussian, in frame sides, 0.001 to 1000. It has no effect if the binarization
+            is at the median, which depends only on the order of the pixels.
         task: as for :class:`SoundLocalization`.
         layout: as for :class:`SoundLocalization`.
 
     Returns:
-        Results of :meth:`SoundLocalization.compute` for three predictions, ``"centered Gaussian"`` (the same one
-        in the middle of every frame, for every source), ``"whole frame"`` (every pixel marked, as binary map) and
-        ``"random maps"`` (independent uniform values at ``resolution``).
+        Results of :meth:`SoundLocalization.compute` for ``"centered Gaussian"`` (the same one in the middle of every
+        frame, for every source), ``"whole frame"`` (a binary map with every pixel marked) and ``"random maps"``
+        (independent uniform values at ``resolution``).
 
     Raises:
         TypeError: if an argument has the wrong type.
-        ValueError: if an argument is out of range, or truths do not fit the protocol.
+        ValueError: if an argument is out of range, or the ground truth does not fit the protocol.
 
     Example:
         >>> import torch
@@ -76,7 +77,7 @@ def chance_levels(
     """
     if maps_per_sample is not None:
         check_count("maps_per_sample", maps_per_sample)
-    check_number("sigma", sigma, least=1e-3, most=1e3)  # beyond, all its values are equal
+    check_number("sigma", sigma, least=1e-3, most=1e3)  # beyond, all values are equal
     if isinstance(seed, bool) or not isinstance(seed, int) or not -(2**63) <= seed < 2**64:
         raise ValueError(f"Expected `seed` to be an integer from -2⁶³ to 2⁶⁴ - 1, but got {seed!r}")
     if not isinstance(truths, Tensor | Sequence) or not len(truths):
@@ -91,7 +92,7 @@ def chance_levels(
     offset = (torch.arange(size, dtype=torch.float64) + 0.5) / size - 0.5
     gaussian = torch.exp(-(offset[:, None] ** 2 + offset**2) / (2 * sigma**2))
     if plain.protocol.inverts_maps:
-        gaussian = -gaussian  # there a map is low where it sounds
+        gaussian = -gaussian  # a map is low where it sounds
     if maps_per_sample is None and plain.protocol.one_entry_per_frame:
         maps_per_sample = 1
 

@@ -1,4 +1,4 @@
-"""Sound localization metrics of a protocol, as a torchmetrics metric."""
+"""Localization metrics of a protocol, as a torchmetrics metric."""
 
 from __future__ import annotations
 
@@ -28,15 +28,15 @@ from sslosses.metrics._pipeline.tables import (
 from sslosses.metrics.layout import FrameLayout
 from sslosses.metrics.result import LocalizationResult
 
-#: Kinds of metrics whose column of a table is computed only where one of them is wanted.
+#: Kinds of metrics whose column of a table is computed only if one of them is wanted.
 _ON_DEMAND = {"AP", "PIAP", "DetAP", "DetF1"}
-_PIXELS = 2**19  # evaluated at once: about 10 maps of 224², which stay in a processor's cache
+_PIXELS = 2**19  # scored at once: about 10 maps of 224², which fit into a processor's cache
 
 
 class LocalizationTables(Metric):
-    """The entries and samples of an evaluation; the metrics are read from them by the metrics built on this class.
+    """Accumulates one row per entry and one row per sample; subclasses compute their metrics from these tables.
 
-    Memory grows by 56 bytes an entry and 40 a sample; what is evaluated at once is a fixed number of pixels.
+    Memory grows by 56 bytes per entry and 40 bytes per sample. A fixed number of pixels is scored at once.
     """
 
     is_differentiable = False
@@ -59,7 +59,6 @@ class LocalizationTables(Metric):
         scorer: type[Scorer] = Scorer,
         **kwargs: Any,
     ) -> None:
-        """Check the options and start with no entry."""
         super().__init__(**kwargs)
         self._layout = FrameLayout(layout)
         self.protocol = protocols.get(protocol)
@@ -68,10 +67,10 @@ class LocalizationTables(Metric):
         self.layout = layout
         kinds = {protocols.parse_metric(metric)[0] for metric in self.metrics}
         self.scorer = scorer(self.protocol, task, self._layout, kinds)
-        # Tables of other rules must not be mixed with these: not by merging or loading, nor by a MetricCollection,
-        # which lets metrics whose states are equal after their first update share them from then on.
-        described = repr((self.protocol, task, layout, sorted(kinds & _ON_DEMAND), scorer.__qualname__))
-        digest = torch.tensor(list(hashlib.sha256(described.encode()).digest()), dtype=torch.uint8)
+        # A digest of the rules keeps tables of other rules from being mixed with these by merging, by loading, or by a
+        # MetricCollection, which shares the states of metrics whose states are equal after their first update.
+        description = repr((self.protocol, task, layout, sorted(kinds & _ON_DEMAND), scorer.__qualname__))
+        digest = torch.tensor(list(hashlib.sha256(description.encode()).digest()), dtype=torch.uint8)
         self.add_state("rules", digest, dist_reduce_fx="max")
         self.add_state("entry_rows", [], dist_reduce_fx="cat")
         self.add_state("sample_rows", [], dist_reduce_fx="cat")
@@ -87,28 +86,30 @@ class LocalizationTables(Metric):
         confidences: Tensor | Sequence[Any] | None = None,
         priors: Tensor | Sequence[Tensor] | None = None,
     ) -> None:
-        """Add samples. With an error nothing is added.
+        """Adds samples. After an error nothing is added.
 
         Args:
             maps: raw heatmaps, higher is more likely, in the model's order: one tensor (B, M, h, w), or B tensors (M_i,
                 h, w) with any M_i ≥ 0 and any resolution. Floating; half precision is computed in float32.
-            truths: of each sample, a tensor (S_i, T, T) of masks, boolean, or of values in [0, 1]; or a sequence with
-                the boxes of each of its S_i sources, 1 to 53, rows (xmin, ymin, xmax, ymax) as fractions of the frame.
-                All together also one tensor (B, S, T, T). A truth without a positive pixel is counted in
+            truths: ground truth of each sample: a tensor (S_i, T, T) of masks, boolean or in [0, 1]; or a sequence with
+                the boxes of each of its S_i sources, rows (xmin, ymin, xmax, ymax) as fractions of the frame; 1 ≤ S_i ≤
+                53. One tensor (B, S, T, T) holds all samples. Sources without a positive pixel are counted in
                 ``empty_truths``.
-            valid: with ``maps`` as one tensor, which maps there are, (B, M), bool; None: all.
+            valid: with ``maps`` as one tensor: True for maps that exist, False for padding, (B, M), bool; None: all
+                exist.
             map_classes: class ids ≥ 0 of the maps, (B, M) or B rows of M_i, −1 where unknown; used by
                 ``assignment="optimal"``.
-            source_classes: class ids of the sources, (B, S) or B rows of S_i, −1 where unknown; used by the same and
-                for metrics by class.
-            confidences: that each map's sound is there, (B, M) or B rows of M_i; None: the protocol's own.
-            priors: a map of objects for each sample, (B, p, q), for protocols with a ``prior_weight``.
+            source_classes: class ids of the sources, (B, S) or B rows of S_i, −1 where unknown; used by
+                ``assignment="optimal"`` and for metrics by class.
+            confidences: confidence that the sound of each map is present, (B, M) or B rows of M_i; None: computed by
+                the protocol.
+            priors: one map of objects per sample, (B, p, q), for protocols with a ``prior_weight``.
 
         Raises:
             TypeError: if dtypes are wrong.
-            ValueError: if shapes or devices do not fit, maps hold NaN, infinity or values whose sums may be
-                infinite, truths leave [0, 1], boxes are in pixels, class ids are no integers, or the protocol takes no
-                prior.
+            ValueError: if shapes or devices do not fit, maps hold NaN, infinite values or values whose sums may be
+                infinite, the ground truth is outside [0, 1], boxes are in pixels, class ids are not integers, or the
+                protocol takes no prior.
         """
         if priors is not None and self.protocol.prior_weight is None:
             raise ValueError(f"Expected `priors` to be None, as protocol {self.protocol.name!r} takes no object prior")
@@ -138,43 +139,42 @@ class LocalizationTables(Metric):
             self.sample_rows.append(samples.to(self.device))
 
     def sync(self, *args: Any, **kwargs: Any) -> None:
-        """Gather the tables of all processes; one that has seen no sample takes part with empty ones."""
+        """Gathers the tables of all processes; a process without samples contributes empty tables."""
         for name, width in (("entry_rows", ENTRY_COLUMNS), ("sample_rows", SAMPLE_COLUMNS)):
             if isinstance(getattr(self, name), list) and not getattr(self, name):
                 setattr(self, name, [torch.zeros(0, width, dtype=torch.float64, device=self.device)])
         super().sync(*args, **kwargs)
 
     def merge_state(self, incoming_state: dict[str, Any] | Metric) -> None:
-        """Add the tables of a metric, or of its ``metric_state``.
+        """Adds the tables of another metric, or of its ``metric_state``.
 
         Raises:
-            ValueError: if they are of another protocol, task or place of the frames.
+            ValueError: if they are of another protocol, task or layout.
         """
         state = incoming_state.metric_state if isinstance(incoming_state, Metric) else incoming_state
         if isinstance(state, dict) and not self._same_rules(state.get("rules")):
-            raise ValueError(f"Expected `incoming_state` to be {self._described()}, but got one of other rules")
+            raise ValueError(f"Expected `incoming_state` to be {self._description()}, but got one of other rules")
         super().merge_state(incoming_state)
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
-        kept = state_dict.get(f"{prefix}rules", self.rules)
-        if not self._same_rules(kept):
-            whose = prefix or "this metric"
-            args[-1].append(f"Expected the state of {whose} to be {self._described()}, but got one of other rules")
+        if not self._same_rules(state_dict.get(f"{prefix}rules", self.rules)):
+            name = prefix or "this metric"
+            args[-1].append(f"Expected the state of {name} to be {self._description()}, but got one of other rules")
             return
         super()._load_from_state_dict(state_dict, prefix, *args)
 
     def _same_rules(self, other: Any) -> bool:
         return isinstance(other, Tensor) and torch.equal(other.cpu(), self.rules.cpu())
 
-    def _described(self) -> str:
+    def _description(self) -> str:
         return f"of protocol {self.protocol.name!r}, task {self.task!r} and layout {self.layout!r}"
 
     def set_dtype(self, dst_type: str | torch.dtype) -> Metric:  # noqa: ARG002
-        """Leave the tables in float64: they hold counts and class ids, which other dtypes would round."""
+        """Keeps the tables in float64: other dtypes would round their counts and class ids."""
         return self
 
     def tables(self) -> tuple[Tensor, Tensor]:
-        """The entries (n, 7) and samples (m, 5) so far, float64."""
+        """Returns the entries (n, 7) and samples (m, 5) so far, float64."""
 
         def joined(rows: list[Tensor] | Tensor, width: int) -> Tensor:
             if isinstance(rows, Tensor):  # gathered from several processes
@@ -185,27 +185,27 @@ class LocalizationTables(Metric):
 
 
 class SoundLocalization(LocalizationTables):
-    r"""Localization metrics of a named protocol, accumulated over samples of any number of sources and maps.
+    r"""Computes the localization metrics of a protocol over samples with any number of sources and maps.
 
-    Maps are resized to T×T, normalized, binarized and assigned to sources as the protocol says; an entry is a source
-    (or frame) with its map's cIoU and pixel average precision. The metrics are means and success rates over entries,
-    see :class:`~sslosses.metrics.protocols.Protocol`.
+    The protocol defines how maps are resized to T×T, normalized, binarized and assigned to sources. An entry is a
+    source (or frame) with the cIoU and the pixel average precision of its map. The metrics are means and success rates
+    over entries, see :class:`~sslosses.metrics.protocols.Protocol`.
 
-    It keeps a row of numbers for each entry and sample, 96 bytes together, and evaluates a fixed number of pixels at
-    once; DDP synchronizes by gathering the rows.
+    The metric keeps one row of numbers per entry and per sample, 96 bytes together, and scores a fixed number of pixels
+    at once. DDP synchronizes by gathering the rows.
 
     Args:
         protocol: name of a protocol (``protocols.available()`` lists them) or a
             :class:`~sslosses.metrics.protocols.Protocol`.
         task: ``"mixtures"`` or ``"single"``: which of the protocol's metrics to report. ``"single"`` refuses samples of
             several sources.
-        layout: where the sources are. ``"one"``: all in one frame, maps (h, w). ``"stacked"``: source j alone on frame
-            j, frames stacked along the height, maps (S·h, w), as in NoPrior's mixtures. ``"side-by-side"``: the same
-            along the width, maps (h, S·w), as in T-VSL's.
+        layout: where the frames are in the maps. ``"one"``: all sources are in one frame, maps (h, w). ``"stacked"``:
+            source j is alone on frame j, frames stacked along the height, maps (S·h, w), as in NoPrior's mixtures.
+            ``"side-by-side"``: the same along the width, maps (h, S·w), as in T-VSL's mixtures.
         kwargs: passed to :class:`torchmetrics.Metric`.
 
     Raises:
-        ValueError: if an option is none of the above; the message lists them.
+        ValueError: if an option is not one of these; the message lists them.
 
     Example:
         >>> import torch
@@ -235,15 +235,14 @@ class SoundLocalization(LocalizationTables):
         layout: str = "one",
         **kwargs: Any,
     ) -> None:
-        """Check the options and start with no entry."""
         super().__init__(protocol, task=task, layout=layout, **kwargs)
 
     def compute(self) -> dict[str, Tensor]:
-        """Metrics of all samples so far.
+        """Computes the metrics of all samples so far.
 
         Returns:
-            0-d tensors. First the protocol's metrics as fractions in [0, 1] (float64; NaN while there is no entry),
-            then the counts (int64): ``entries``, ``samples``, ``samples_without_map``, ``empty_truths``.
+            0-d tensors: first the protocol's metrics as fractions in [0, 1] (float64, NaN without an entry), then the
+            counts ``entries``, ``samples``, ``samples_without_map`` and ``empty_truths`` (int64).
         """
         entries, samples = self.tables()
         return self._metrics(self.metrics, entries, samples) | counts_of(entries, samples)
@@ -251,17 +250,17 @@ class SoundLocalization(LocalizationTables):
     def result(
         self, *, chance: Mapping[str, Mapping[str, Tensor]] | None = None, class_names: Sequence[str] | None = None
     ) -> LocalizationResult:
-        """The metrics as an object to print and export, with breakdowns by class and size.
+        """Computes the metrics with breakdowns by class and size, as an object to print and export.
 
         Args:
-            chance: what :func:`~sslosses.metrics.chance_levels` returned for the same truths, to stand beside.
+            chance: result of :func:`~sslosses.metrics.chance_levels` for the same ground truth.
             class_names: names of the class ids; None: their numbers.
 
         Returns:
             See :class:`~sslosses.metrics.LocalizationResult`.
 
         Raises:
-            ValueError: if a metric has no chance level, a class id no name, or two the same.
+            ValueError: if a metric lacks a chance level, a class id lacks a name, or two class ids have the same name.
         """
         with self.sync_context(dist_sync_fn=self.dist_sync_fn, should_sync=self._to_sync):
             entries, samples = self.tables()
@@ -293,16 +292,16 @@ class SoundLocalization(LocalizationTables):
         return metrics_of(names, entries, samples, self.protocol.average_positions)
 
     def _part(self, entries: Tensor) -> dict[str, float]:
-        # PIAP and CountAcc belong to a sample, not to a source of it
+        # PIAP and CountAcc belong to a sample, not to one of its sources.
         names = tuple(name for name in self.metrics if name not in ("PIAP", "CountAcc"))
         return _numbers(self._metrics(names, entries, entries)) | {"entries": len(entries)}
 
     def plot(self, val: Any = None, ax: Any = None) -> Any:
-        """Plot the figures, without the counts, with matplotlib.
+        """Plots the metrics, without the counts, with matplotlib.
 
         Args:
-            val: a result of ``compute`` or ``forward``, or a list of them over time; None: the current one.
-            ax: matplotlib axes to draw on; None: new ones.
+            val: a result of ``compute`` or ``forward``, or a list of results over time; None: the current result.
+            ax: matplotlib axes to draw on; None: new axes.
 
         Returns:
             Figure and axes.
@@ -326,7 +325,7 @@ def _named(known: Sequence[int], class_names: Sequence[str]) -> dict[int, str]:
                 f"Expected `class_names` to name class {number}, but got {len(class_names)} names"
             ) from None
         if name in names.values():
-            raise ValueError(f"Expected `class_names` to tell classes apart, but got {name!r} twice")
+            raise ValueError(f"Expected `class_names` to be distinct, but got {name!r} twice")
         names[number] = name
     return names
 
