@@ -52,17 +52,17 @@ def test_sums_of_boxes_are_those_of_masks(add, axis, union):
 
 
 @pytest.mark.parametrize("name", protocols.available())
-@pytest.mark.parametrize("frames", ["one", "stacked", "side-by-side"])
-def test_boxes_and_masks_give_one_table(name, frames):
+@pytest.mark.parametrize("layout", ["one", "stacked", "side-by-side"])
+def test_boxes_and_masks_give_one_table(name, layout):
     generator = torch.Generator().manual_seed(2)
-    found, shape = boxes(generator), {"one": (4, 4), "stacked": (12, 4), "side-by-side": (4, 12)}[frames]
+    found, shape = boxes(generator), {"one": (4, 4), "stacked": (12, 4), "side-by-side": (4, 12)}[layout]
     maps = torch.randn(5, 2, *shape, generator=generator)
     # each source with another number of boxes, so that batches differ
     given = [[b[~b[:, 0].isnan()] for b in sample] for sample in found]
     protocol = protocols.get(name).replace(size=SIZE)
     kinds = ("PIAP", "IoU", *protocol.mixture_metrics)
     protocol = protocol.replace(mixture_metrics=tuple(dict.fromkeys(kinds)))
-    one, other = (SoundLocalization(protocol, layout=frames) for _ in range(2))
+    one, other = (SoundLocalization(protocol, layout=layout) for _ in range(2))
     one.update(maps, given)
     other.update(maps, drawn(found, protocol.add_boxes).maps)
     for mine, theirs in zip(one.tables(), other.tables(), strict=True):
