@@ -1,4 +1,4 @@
-"""Readers of the field's annotation files, and boxes as masks."""
+"""Readers of the public annotation files, and rasterization of boxes."""
 
 from sslosses.annotations.flickr import read_flickr
 from sslosses.annotations.mixtures import read_vggsound_mixtures

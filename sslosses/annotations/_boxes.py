@@ -1,4 +1,4 @@
-"""What readers do with boxes that cover nothing of the frame."""
+"""Handling of boxes without area in the frame, for all readers."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ ON_INVALID = ("report", "error", "drop")
 
 
 def has_area(box: Box) -> bool:
-    """Whether a box covers something of the frame."""
+    """Whether a box has an area in the frame."""
     xmin, ymin, xmax, ymax = (min(max(v, 0.0), 1.0) for v in box)
     return xmin < xmax and ymin < ymax
 
 
 @dataclass
 class Collector:
-    """Records as they are read, with what has to be reported of their boxes."""
+    """Collects records and what to report about their boxes."""
 
     file: Path
     on_invalid: str
@@ -31,11 +31,10 @@ class Collector:
     _first: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        """Check the option before anything is read."""
         check_option("on_invalid", self.on_invalid, ON_INVALID)
 
     def add(self, record: Record, invalid: list[InvalidBox], *, where: str) -> None:
-        """Add one entry, whose broken boxes are ``invalid``; refuse a clip that was there before."""
+        """Adds one entry with its ``invalid`` boxes; raises if the clip was added before."""
         if record.clip in self._first:
             raise AnnotationError(
                 f"{self.file}: {where}: expected each clip once, but {record.clip!r} is {self._first[record.clip]} too"
@@ -50,7 +49,7 @@ class Collector:
         self.records.append(record)
 
     def finish(self, unreadable_as_corners: int = 0) -> Annotations:
-        """The records with the report, or the error that ``on_invalid="error"`` asks for."""
+        """Returns the records with the report; raises if there are invalid boxes and ``on_invalid="error"``."""
         dropping = self.on_invalid == "drop"
         report = Report(
             self.file,
@@ -66,9 +65,9 @@ class Collector:
         records = self.records
         if dropping:
             left_out = set(self.without_box)
-            records = [_without_broken_boxes(record) for record in records if record.clip not in left_out]
+            records = [_without_invalid_boxes(record) for record in records if record.clip not in left_out]
         return Annotations(tuple(records), report)
 
 
-def _without_broken_boxes(record: Record) -> Record:
+def _without_invalid_boxes(record: Record) -> Record:
     return replace(record, boxes=tuple(tuple(box for box in boxes if has_area(box)) for boxes in record.boxes))

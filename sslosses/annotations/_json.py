@@ -1,4 +1,4 @@
-"""Reading annotation JSON: every error names the file, the entry and what was expected there."""
+"""Reads annotation JSON. Every error names the file, the entry and what was expected there."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from sslosses.annotations.records import AnnotationError
 
 
 def read_entries(path: Path, keys: tuple[str, ...]) -> list[dict[str, Any]]:
-    """The list of objects in a file, each with at least the given keys."""
+    """Reads a list of objects from a file, each with at least the given keys."""
     try:
-        entries = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=_without_repetition)
+        entries = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=_unique_keys)
     except UnicodeDecodeError as error:
         raise AnnotationError(f"{path}: expected JSON in UTF-8, but byte {error.start} is not UTF-8") from error
     except json.JSONDecodeError as error:
@@ -22,7 +22,7 @@ def read_entries(path: Path, keys: tuple[str, ...]) -> list[dict[str, Any]]:
             f"{path}: expected a complete JSON list, but line {error.lineno}, column {error.colno} cannot be read "
             f"({error.msg}); the file may be truncated"
         ) from error
-    except (RecursionError, ValueError) as error:  # nested without end, an integer of thousands of digits, a key twice
+    except (RecursionError, ValueError) as error:  # deep nesting, integers of thousands of digits, duplicate keys
         raise AnnotationError(f"{path}: expected a JSON list of entries, but it cannot be read ({error})") from error
     if not isinstance(entries, list):
         raise AnnotationError(f"{path}: expected a JSON list of entries, but got {_kind(entries)}")
@@ -39,7 +39,7 @@ def read_entries(path: Path, keys: tuple[str, ...]) -> list[dict[str, Any]]:
 
 
 def text(path: Path, index: int, entry: dict[str, Any], key: str) -> str:
-    """A non-empty, printable string."""
+    """Returns a non-empty, printable string."""
     value = entry[key]
     check_name(f"{path}: entry {index}: expected {key!r}", value)
     name: str = value
@@ -47,7 +47,7 @@ def text(path: Path, index: int, entry: dict[str, Any], key: str) -> str:
 
 
 def clip_id(path: Path, index: int, entry: dict[str, Any], key: str) -> str:
-    """A string that is a clip id."""
+    """Returns a clip id."""
     value = entry[key]
     where = f"{path}: entry {index}: expected {key!r}"
     if not isinstance(value, str) or not value:
@@ -57,12 +57,12 @@ def clip_id(path: Path, index: int, entry: dict[str, Any], key: str) -> str:
 
 
 def four_numbers(path: Path, index: int, entry: dict[str, Any], key: str) -> tuple[float, float, float, float]:
-    """Four finite numbers."""
+    """Returns four finite numbers."""
     return _four_numbers(f"{path}: entry {index}: expected {key!r}", entry[key])
 
 
 def boxes(path: Path, index: int, entry: dict[str, Any], key: str) -> list[tuple[float, float, float, float]]:
-    """A list of fours of finite numbers."""
+    """Returns a list of boxes of four finite numbers."""
     value = entry[key]
     if not isinstance(value, list):
         raise AnnotationError(f"{path}: entry {index}: expected {key!r} to be a list of boxes, but got {shown(value)}")
@@ -85,13 +85,13 @@ def _is_finite_number(value: Any) -> bool:
         return False
 
 
-def _without_repetition(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found: dict[str, Any] = {}
+def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    entry: dict[str, Any] = {}
     for key, value in pairs:
-        if key in found:
+        if key in entry:
             raise ValueError(f"an object holds the key {shown(key)} twice")
-        found[key] = value
-    return found
+        entry[key] = value
+    return entry
 
 
 def _kind(value: Any) -> str:

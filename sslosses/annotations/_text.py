@@ -1,4 +1,4 @@
-"""Text of annotation files: its lines, names in it, and how it is shown in an error."""
+"""Text of annotation files: lines, checks of names, and excerpts for errors."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ _SHORT = reprlib.Repr()
 _SHORT.maxstring = _SHORT.maxother = _SHORT.maxlong = 100
 _SHORT.maxlist = _SHORT.maxdict = 8
 _SEPARATORS = "/\\:"  # the colon separates drives and streams on Windows
-_LONGEST = 200  # bytes: with a suffix, names of files may have 255
+_LONGEST = 200  # bytes: a file name with its suffix may have 255
 
 
 def shown(value: Any) -> str:
-    """A value as an error shows it: in full if it is short."""
+    """Formats a value for an error, shortened if it is long."""
     return _SHORT.repr(value)
 
 
 def enumerated(names: Iterable[str]) -> str:
-    """Names one after the other, the first ones if there are many."""
+    """Joins names for an error, cut off if there are many."""
     text = ", ".join(names) or "nothing"
     return text if len(text) <= 200 else f"{text[:200]}…"
 
 
 def lines_of(path: Path) -> list[str]:
-    """The lines of a text file."""
+    """Reads the lines of a text file."""
     try:
         return path.read_text(encoding="utf-8-sig").splitlines()
     except UnicodeDecodeError as error:
@@ -36,7 +36,7 @@ def lines_of(path: Path) -> list[str]:
 
 
 def check_clip(where: str, clip: str) -> None:
-    """Raise unless ``clip`` is the plain name of a file in a folder: clip ids become such names."""
+    """Raises unless ``clip`` is a plain file name, as clip ids become file names."""
     if clip in ("", ".", "..") or any(letter in _SEPARATORS or not letter.isprintable() for letter in clip):
         raise AnnotationError(f"{where} to be a clip id without path separators, but got {shown(clip)}")
     if len(clip.encode()) > _LONGEST:
@@ -44,7 +44,7 @@ def check_clip(where: str, clip: str) -> None:
 
 
 def check_name(where: str, name: Any) -> None:
-    """Raise unless ``name`` can stand in a table."""
+    """Raises unless ``name`` is a non-empty, printable string."""
     if not isinstance(name, str) or not name:
         raise AnnotationError(f"{where} to be a non-empty string, but got {shown(name)}")
     if not name.isprintable():

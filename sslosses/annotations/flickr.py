@@ -1,4 +1,4 @@
-"""Flickr-SoundNet: boxes of several annotators, an XML file a frame."""
+"""Flickr-SoundNet: boxes of several annotators, one XML file per frame."""
 
 from __future__ import annotations
 
@@ -17,35 +17,35 @@ from sslosses.annotations.records import AnnotationError, Annotations, Box, Inva
 _CORNERS = ("xmin", "ymin", "xmax", "ymax")
 _MOST_PIXELS = 1 << 16
 _DEEPEST = 100
-_MOST_BYTES = 1 << 20  # a real file has about a thousand
+_MOST_BYTES = 1 << 20  # a real file has about a thousand bytes
 
 
 def read_flickr(folder: str | PathLike[str], on_invalid: str = "report", *, side: int = 256) -> Annotations:
-    """Read the boxes of Flickr-SoundNet's annotated frames.
+    """Reads the boxes of the annotated frames of Flickr-SoundNet.
 
-    The folder holds a file ``<id>.xml`` a frame with a ``<bbox>`` an annotator, at any depth. A ``<bbox>`` holds
-    ``<xmin>``, ``<ymin>``, ``<xmax>`` and ``<ymax>``; under other names, five children of which the last four are these
+    The folder holds one file ``<id>.xml`` per frame with one ``<bbox>`` per annotator, at any depth. A ``<bbox>`` holds
+    ``<xmin>``, ``<ymin>``, ``<xmax>`` and ``<ymax>``, or five children of other names, the last four of which are these
     corners, as the published codes read them. Corners are pixels of a frame of ``side`` × ``side``.
 
-    The annotators' boxes of a frame are the boxes of its one source; :func:`rasterize_annotators` makes the fractional
-    truth of them. Document types, and with them entities, are refused: they can make a small file take all memory, or
-    read other files.
+    The boxes of all annotators of a frame are the boxes of its one source. :func:`rasterize_annotators` computes the
+    fractional ground truth from them. Document types and entities are refused, as they can make a small file take all
+    memory or read other files.
 
     Args:
-        folder: the folder; files of other names than ``*.xml`` are not looked at.
+        folder: the folder; only ``*.xml`` files are read.
         on_invalid: as for :func:`read_vggss`; a frame without any box counts as one without a usable box.
         side: side of the annotated frames in pixels.
 
     Returns:
-        One record a file, in the order of the ids, with one source and no class, and the report; its entries are the
-        files in that order.
+        One record per file, in the order of the ids, with one source and no class, and the report, whose entries are
+        the files in that order.
 
     Raises:
-        FileNotFoundError: if there is no such folder, or no XML file in it.
-        AnnotationError: if a file is not of this format, declares a document type, or a box or frame is invalid with
-            ``on_invalid="error"``; the message names the file.
-        TypeError: if ``side`` is no integer.
-        ValueError: if ``on_invalid`` is none of the three, or ``side`` is outside [1, 65536].
+        FileNotFoundError: if the folder does not exist or holds no XML file.
+        AnnotationError: if a file does not have this format, declares a document type, or, with
+            ``on_invalid="error"``, has no usable box or an invalid one; the message names the file.
+        TypeError: if ``side`` is not an integer.
+        ValueError: if ``on_invalid`` is not one of the three, or ``side`` is outside [1, 65536].
 
     Reference:
         Senocak et al., Learning to Localize Sound Source in Visual Scenes, CVPR 2018.
@@ -86,7 +86,7 @@ def read_flickr(folder: str | PathLike[str], on_invalid: str = "report", *, side
 
 def _parse(path: Path) -> Element:
     if not path.is_file():
-        raise AnnotationError(f"{path}: expected a file of XML, but it is none")
+        raise AnnotationError(f"{path}: expected an XML file, but it is not a file")
     size = path.stat().st_size
     if size > _MOST_BYTES:
         raise AnnotationError(f"{path}: expected at most {_MOST_BYTES:,} bytes, but got {size:,}")
@@ -108,7 +108,7 @@ def _parse(path: Path) -> Element:
         open_elements.pop()
         builder.end(name)
 
-    # Entities can only be declared in a document type. The further handlers hold should a parser skip the first.
+    # Entities can only be declared in a document type. The other handlers guard against a parser that skips the first.
     parser.StartDoctypeDeclHandler = refuse
     parser.EntityDeclHandler = refuse
     parser.ExternalEntityRefHandler = refuse
@@ -117,7 +117,7 @@ def _parse(path: Path) -> Element:
     parser.CharacterDataHandler = builder.data
     try:
         parser.Parse(path.read_bytes(), True)
-    except (expat.ExpatError, LookupError, ValueError) as error:  # of encodings that are unknown, expat asks Python
+    except (expat.ExpatError, LookupError, ValueError) as error:  # expat asks Python for unknown encodings
         if isinstance(error, AnnotationError):
             raise
         raise AnnotationError(f"{path}: expected well-formed XML, but it cannot be read ({error})") from error

@@ -1,4 +1,4 @@
-"""VGGSound-Duet and -Trio: sounds of several clips mixed, each source on its own clip's frame."""
+"""VGGSound-Duet and -Trio: mixtures of the sounds of several clips, each source on its own clip's frame."""
 
 from __future__ import annotations
 
@@ -15,25 +15,26 @@ from sslosses.annotations.vggss import read_vggss
 def read_vggsound_mixtures(
     path: str | PathLike[str], vggss: str | PathLike[str], on_invalid: str = "report"
 ) -> Annotations:
-    """Read a list of mixtures of VGGSound clips, with their boxes from VGG-SS.
+    """Reads a list of mixtures of VGGSound clips, with boxes from VGG-SS.
 
-    A line of the list is ``id1,class1,id2,class2``, with one more pair for each further source, of one length
-    throughout. Source j is on frame j, the frame of clip ``id_j``.
+    A line of the list is ``id1,class1,id2,class2``, with one more pair per further source. All lines have the same
+    length. Source j is on frame j, the frame of clip ``id_j``.
 
     Args:
         path: the list, usually ``vggsound_duet_test.csv``.
         vggss: the boxes of the single clips, usually ``vggss.json``.
-        on_invalid: as for :func:`read_vggss`; ``"drop"`` leaves a mixture out if any of its sources has no usable box.
+        on_invalid: as for :func:`read_vggss`; ``"drop"`` leaves out a mixture if one of its sources has no usable box.
 
     Returns:
-        One :class:`MixtureRecord` a line, found by the clip ids joined with "+", and the report of the list, whose
-        entries are lines and whose boxes are those of the mixtures' sources. Class names are those of ``vggss``.
+        One :class:`MixtureRecord` per line, indexed by the clip ids joined with "+", and the report of the list, whose
+        entries are the lines and whose boxes are those of the mixtures' sources. Class names are those of ``vggss``.
 
     Raises:
-        FileNotFoundError: if there is no such file.
-        AnnotationError: if a file is not of its format, a mixture is there twice, a clip has no annotation or another
-            class in ``vggss``, or a box is invalid with ``on_invalid="error"``; the message names file and line.
-        ValueError: if ``on_invalid`` is none of the three.
+        FileNotFoundError: if a file does not exist.
+        AnnotationError: if a file does not have its format, a mixture is repeated, a clip has no annotation or another
+            class in ``vggss``, or, with ``on_invalid="error"``, a box is invalid; the message names the file and the
+            line.
+        ValueError: if ``on_invalid`` is not one of the three.
 
     Reference:
         Mo and Tian, Audio-Visual Grouping Network for Sound Localization from Mixtures, CVPR 2023.
@@ -53,9 +54,9 @@ def read_vggsound_mixtures(
     path = Path(path)
     collector = Collector(path, on_invalid)
     single = read_vggss(vggss)
-    broken: dict[str, list[InvalidBox]] = {}
+    invalid_boxes: dict[str, list[InvalidBox]] = {}
     for box in single.report.invalid:
-        broken.setdefault(box.clip, []).append(box)
+        invalid_boxes.setdefault(box.clip, []).append(box)
     length = 0
     for number, line in enumerate(lines_of(path), 1):
         if not line.strip():
@@ -85,7 +86,7 @@ def read_vggsound_mixtures(
         invalid = [
             InvalidBox(collector.entries, record.clip, f"source {j} ({clip}), {box.key}", box.values)
             for j, clip in enumerate(frames)
-            for box in broken.get(clip, ())
+            for box in invalid_boxes.get(clip, ())
         ]
         collector.add(record, invalid, where=f"line {number}")
     if not collector.entries:
@@ -94,5 +95,5 @@ def read_vggsound_mixtures(
 
 
 def _plain(name: str) -> str:
-    """A class name as the lists write it: "female speech, woman speaking" is female_speech_woman_speaking there."""
+    """Converts a class name to the lists' spelling: "female speech, woman speaking" → female_speech_woman_speaking."""
     return re.sub(r"[^a-z0-9]+", "_", name.lower()).strip("_")

@@ -16,25 +16,25 @@ _DUET_KEYS = (("class_src1", "bbox_src1"), ("class_src2", "bbox_src2"))
 
 
 def read_music_solo(path: str | PathLike[str], on_invalid: str = "report") -> Annotations:
-    """Read the boxes of MUSIC-Solo frames.
+    """Reads the boxes of MUSIC-Solo frames.
 
     The file is a JSON list of ``{"file": id, "class": name, "bbox": [x, y, width, height]}``, in fractions of the
-    frame. (Some public evaluation codes take the box for corners, see ``report.unreadable_as_corners``.)
+    frame. (Some public evaluation codes read the box as corners, see ``report.unreadable_as_corners``.)
 
     Args:
         path: the file, usually ``music_solo.json``.
-        on_invalid: what to do with a box that has no area inside the frame. ``"report"``: keep it, it rasterizes to an
-            empty mask, as in the published code. ``"error"``: refuse the file. ``"drop"``: leave its clip out. The
-            report names each such box in any case.
+        on_invalid: what to do with boxes without area in the frame. ``"report"``: keep them; they rasterize to empty
+            masks, as in the published code. ``"error"``: refuse the file. ``"drop"``: leave out their clips. The report
+            names these boxes in any case.
 
     Returns:
-        One record a frame with one source and one box, and the report.
+        One record per frame with one source and one box, and the report.
 
     Raises:
-        FileNotFoundError: if there is no such file.
-        AnnotationError: if the file is not of this format, holds a clip twice, or holds an invalid box with
-            ``on_invalid="error"``; the message names file, entry and what was expected.
-        ValueError: if ``on_invalid`` is none of the three.
+        FileNotFoundError: if the file does not exist.
+        AnnotationError: if the file does not have this format, holds a clip twice, or, with ``on_invalid="error"``, an
+            invalid box; the message names the file, the entry and what was expected.
+        ValueError: if ``on_invalid`` is not one of the three.
 
     Example:
         >>> import json, pathlib, tempfile
@@ -48,22 +48,22 @@ def read_music_solo(path: str | PathLike[str], on_invalid: str = "report") -> An
 
 
 def read_music_duet(path: str | PathLike[str], on_invalid: str = "report") -> Annotations:
-    """Read the boxes of MUSIC-Duet frames.
+    """Reads the boxes of MUSIC-Duet frames.
 
     The file is a JSON list of ``{"file": id, "class_src1": name, "bbox_src1": [x, y, width, height], "class_src2":
     name, "bbox_src2": [x, y, width, height]}``, in fractions of the frame.
 
     Args:
         path: the file, usually ``music_duet.json``.
-        on_invalid: as for :func:`read_music_solo`; ``"drop"`` leaves the clip out if either box is invalid.
+        on_invalid: as for :func:`read_music_solo`; ``"drop"`` leaves out the clip if either box is invalid.
 
     Returns:
-        One record a frame with two sources of one box each, and the report.
+        One record per frame with two sources of one box each, and the report.
 
     Raises:
-        FileNotFoundError: if there is no such file.
+        FileNotFoundError: if the file does not exist.
         AnnotationError: as for :func:`read_music_solo`.
-        ValueError: if ``on_invalid`` is none of the three.
+        ValueError: if ``on_invalid`` is not one of the three.
     """
     return _read_boxes(Path(path), _DUET_KEYS, on_invalid)
 
@@ -88,18 +88,18 @@ def _read_boxes(path: Path, sources: tuple[tuple[str, str], ...], on_invalid: st
 
 @dataclass(frozen=True)
 class SplitEntry:
-    """One line of a split list: a clip id and the classes that the list gives for it, none in
-    ``music_duet_test.csv``."""
+    """One line of a split list: a clip id and its classes. ``music_duet_test.csv`` gives no classes."""
 
     clip: str
     classes: tuple[str, ...]
 
 
 def read_music_split(path: str | PathLike[str]) -> tuple[SplitEntry, ...]:
-    """Read a MUSIC split list: lines of ``id``, ``id,class`` or ``id,class1,class2``, of one form throughout a file.
+    """Reads a MUSIC split list.
 
-    ``music_solo_train.txt`` and ``music_solo_test.csv`` give one class a line, ``music_duet_train.txt`` two,
-    ``music_duet_test.csv`` none. Empty lines are skipped.
+    All lines of a file have the same form: ``id``, ``id,class`` or ``id,class1,class2``. ``music_solo_train.txt`` and
+    ``music_solo_test.csv`` give one class per line, ``music_duet_train.txt`` two, ``music_duet_test.csv`` none. Empty
+    lines are skipped.
 
     Args:
         path: the file.
@@ -108,9 +108,9 @@ def read_music_split(path: str | PathLike[str]) -> tuple[SplitEntry, ...]:
         Entries in the order of the file.
 
     Raises:
-        FileNotFoundError: if there is no such file.
-        AnnotationError: if a line is not of the form of the first one, names a clip again or an id that is no file
-            name, or the file is empty; the message names file and line.
+        FileNotFoundError: if the file does not exist.
+        AnnotationError: if a line does not have the form of the first one, repeats a clip, has an id that is not a
+            file name, or if the file is empty; the message names the file and the line.
 
     Example:
         >>> import pathlib, tempfile

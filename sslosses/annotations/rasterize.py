@@ -1,4 +1,4 @@
-"""Boxes to masks, as the published evaluation codes do it."""
+"""Rasterizes boxes as the published evaluation codes do."""
 
 from __future__ import annotations
 
@@ -12,26 +12,28 @@ from torch import Tensor
 from sslosses._checks import check_count, check_number
 from sslosses.annotations._text import shown
 
-_MOST_SIDE = 16_384  # a mask of it takes a gigabyte in float32
+_MOST_SIDE = 16_384  # a mask of this side takes a gigabyte in float32
+#: The boxes of one source: rows (xmin, ymin, xmax, ymax) as fractions of the frame.
 Boxes = Sequence[Sequence[float]] | Tensor
 
 
 def rasterize(boxes: Boxes, size: int = 224) -> Tensor:
-    """Mask of the union of the boxes of one source.
+    """Computes the mask of the union of the boxes of one source.
 
-    Each corner v becomes ``int(size * v)``, truncated; the pixels ``[ymin:ymax, xmin:xmax]`` are set. A box that is
-    empty or inverted after that sets none. LVS and NoPrior clip the truncated corners below at 0, AVGN and T-VSL clip
-    the fractions to [0, 1]; the mask is the same, since either cuts off what lies beyond the frame.
+    Each corner v becomes ``int(size * v)``, and the pixels ``[ymin:ymax, xmin:xmax]`` are set. A box that is then empty
+    or inverted sets no pixel. LVS and NoPrior clip the truncated corners below at 0, AVGN and T-VSL clip the fractions
+    to [0, 1]. The mask is the same, as both cut off everything outside the frame.
 
     Args:
-        boxes: corners (xmin, ymin, xmax, ymax) as fractions of the frame, one row a box; a sequence of fours or (n, 4).
+        boxes: corners (xmin, ymin, xmax, ymax) as fractions of the frame, one row per box; a sequence of rows, or a
+            tensor (n, 4).
         size: side of the frame in pixels.
 
     Returns:
         (size, size), bool.
 
     Raises:
-        TypeError: if ``boxes`` is no sequence of boxes or ``size`` no integer.
+        TypeError: if ``boxes`` is not a sequence of boxes or ``size`` is not an integer.
         ValueError: if a box does not hold 4 finite numbers, or ``size`` is outside [1, 16384].
 
     Reference:
@@ -53,7 +55,7 @@ def rasterize(boxes: Boxes, size: int = 224) -> Tensor:
 
 
 def rasterize_sum(boxes: Boxes, size: int = 224) -> Tensor:
-    """How many boxes of one source cover each pixel, as AVGN's evaluation of mixtures takes it for the truth.
+    """Computes the number of boxes of one source that cover each pixel, AVGN's ground truth of mixtures.
 
     Args:
         boxes: as for :func:`rasterize`.
@@ -81,16 +83,16 @@ def rasterize_sum(boxes: Boxes, size: int = 224) -> Tensor:
 
 
 def rasterize_annotators(boxes: Boxes, size: int = 224) -> Tensor:
-    """Fractional truth of several annotators' boxes: half the number of boxes that cover a pixel, at most 1.
+    """Computes the fractional ground truth of several annotators: half the number of boxes per pixel, at most 1.
 
-    A pixel that two of them agree on counts in full, one that a single annotator marked counts half.
+    A pixel counts in full if two annotators marked it, and half if one did.
 
     Args:
-        boxes: one row an annotator's box, as for :func:`rasterize`.
+        boxes: one row per annotator, as for :func:`rasterize`.
         size: as for :func:`rasterize`.
 
     Returns:
-        (size, size), float32, of 0, 0.5 and 1.
+        (size, size), float32, with values 0, 0.5 and 1.
 
     Raises:
         TypeError: as for :func:`rasterize`.
@@ -108,7 +110,7 @@ def rasterize_annotators(boxes: Boxes, size: int = 224) -> Tensor:
 
 
 def _pixels(boxes: Boxes, size: int) -> list[tuple[int, ...]]:
-    """Corners in pixels within [0, size]."""
+    """Computes corners in pixels within [0, size]."""
     check_count("size", size)
     check_number("size", size, most=_MOST_SIDE)
     rows: Any = boxes.tolist() if isinstance(boxes, Tensor) and not boxes.is_meta else boxes
@@ -126,5 +128,5 @@ def _pixels(boxes: Boxes, size: int) -> list[tuple[int, ...]]:
 def _is_finite(value: object) -> bool:
     try:
         return math.isfinite(value)  # type: ignore[arg-type]
-    except (TypeError, OverflowError):  # no number, or an integer beyond float
+    except (TypeError, OverflowError):  # not a number, or an integer beyond float
         return False

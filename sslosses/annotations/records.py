@@ -1,4 +1,4 @@
-"""What every annotation reader returns: records by clip id, and a report of the boxes that cannot be used."""
+"""Results of the annotation readers: records by clip id, and a report of unusable boxes."""
 
 from __future__ import annotations
 
@@ -11,8 +11,7 @@ Box = tuple[float, float, float, float]
 
 
 class AnnotationError(ValueError):
-    """An annotation file does not hold what its format says. The message names the file, the entry and what was
-    expected."""
+    """An annotation file violates its format. The message names the file, the entry and what was expected."""
 
 
 @dataclass(frozen=True)
@@ -20,9 +19,9 @@ class Record:
     """The annotation of one clip.
 
     Args:
-        clip: the clip's id. Never a path: readers refuse ids that could lead out of a folder.
-        classes: one class name a source; empty for a format without classes.
-        boxes: one tuple of boxes a source, as fractional corners (xmin, ymin, xmax, ymax).
+        clip: id of the clip. It is never a path: readers refuse ids that could point outside a folder.
+        classes: one class name per source; empty for a format without classes.
+        boxes: one tuple of boxes per source, as fractional corners (xmin, ymin, xmax, ymax).
     """
 
     clip: str
@@ -32,13 +31,13 @@ class Record:
 
 @dataclass(frozen=True)
 class MixtureRecord(Record):
-    """The annotation of sounds mixed from several clips, each source on a frame of its own.
+    """The annotation of a mixture of several clips, each source on its own frame.
 
     Args:
         clip: the ids of the clips, joined by "+".
-        classes: one class name a source.
-        boxes: one tuple of boxes a source, as fractions of that source's frame.
-        frames: the id of the clip that source j, on frame j, is from.
+        classes: one class name per source.
+        boxes: one tuple of boxes per source, as fractions of that source's frame.
+        frames: one clip id per source: frame j is from that clip.
     """
 
     frames: tuple[str, ...]
@@ -46,15 +45,14 @@ class MixtureRecord(Record):
 
 @dataclass(frozen=True)
 class InvalidBox:
-    """A box that covers nothing of the frame."""
+    """A box without area in the frame."""
 
     entry: int  #: index of the entry in the file, from 0
     clip: str
-    key: str  #: where in the entry the box is
-    values: tuple[float, ...]  #: as the file holds them
+    key: str  #: position of the box in the entry
+    values: tuple[float, ...]  #: values in the file
 
     def __str__(self) -> str:
-        """One line."""
         return f"entry {self.entry} ({self.clip}), {self.key}: {list(self.values)}"
 
 
@@ -63,14 +61,14 @@ class Report:
     """What a reader found in a file.
 
     Args:
-        file: the file read.
-        entries: entries in the file.
-        boxes: boxes in the file.
-        invalid: the boxes with no area inside the frame.
-        without_box: ids of the clips of which some source has no usable box.
-        dropped: ids of the clips left out for that; empty unless read with ``on_invalid="drop"``.
-        unreadable_as_corners: for a format of [x, y, width, height]: boxes that come out empty or inverted when taken
-            for [xmin, ymin, xmax, ymax], as some public evaluation codes do; 0 for a format of corners.
+        file: the file.
+        entries: number of entries in the file.
+        boxes: number of boxes in the file.
+        invalid: boxes without area in the frame.
+        without_box: ids of clips with a source that has no usable box.
+        dropped: ids of the clips left out for that reason; empty unless read with ``on_invalid="drop"``.
+        unreadable_as_corners: for a format of [x, y, width, height]: number of boxes that are empty or inverted when
+            read as [xmin, ymin, xmax, ymax], as some public evaluation codes do; 0 for a format of corners.
     """
 
     file: Path
@@ -82,7 +80,7 @@ class Report:
     unreadable_as_corners: int = 0
 
     def __str__(self) -> str:
-        """A line of counts, one for every invalid box, and one for every clip without a usable box."""
+        """One line of counts, then one line per invalid box and per clip without a usable box."""
         lines = [
             f"{self.file}: {self.entries} entries, {self.boxes} boxes, {len(self.invalid)} without area in the frame"
         ]
@@ -96,7 +94,9 @@ class Report:
 
 @dataclass(frozen=True)
 class Annotations:
-    """Records in the order of the file, found by clip id, with the reader's report.
+    """Records in the order of the file, indexed by clip id, with the reader's report.
+
+    An unknown clip id raises a KeyError that names the file.
 
     Example:
         >>> from pathlib import Path
@@ -112,27 +112,18 @@ class Annotations:
     _by_clip: dict[str, Record] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        """Index the records."""
         object.__setattr__(self, "_by_clip", {record.clip: record for record in self.records})
 
     def __len__(self) -> int:
-        """Number of records."""
         return len(self.records)
 
     def __iter__(self) -> Iterator[Record]:
-        """Records in the order of the file."""
         return iter(self.records)
 
     def __contains__(self, clip: object) -> bool:
-        """Whether there is a record of that clip id."""
         return clip in self._by_clip
 
     def __getitem__(self, clip: str) -> Record:
-        """Return the record of that clip id.
-
-        Raises:
-            KeyError: naming the file, if there is none.
-        """
         try:
             return self._by_clip[clip]
         except KeyError:

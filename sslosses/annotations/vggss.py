@@ -12,26 +12,26 @@ from sslosses.annotations.records import Annotations, InvalidBox, Record
 
 
 def read_vggss(path: str | PathLike[str], on_invalid: str = "report") -> Annotations:
-    """Read the boxes of VGG-SS.
+    """Reads the boxes of VGG-SS.
 
     The file is a JSON list of ``{"file": id, "class": name, "bbox": [[xmin, ymin, xmax, ymax], ...]}``, in fractions of
-    the frame. The boxes of a clip belong to one source; their union is its truth. The public file holds 18 broken boxes
-    (corners of −2.9e16, or no area), and two clips with no other box.
+    the frame. The boxes of a clip belong to one source, and their union is its ground truth. The public file holds 18
+    invalid boxes (corners of −2.9e16, or no area), and two clips without any other box.
 
     Args:
         path: the file, usually ``vggss.json``.
-        on_invalid: what to do with a box that has no area inside the frame. ``"report"``: keep it, it rasterizes to
-            nothing, as in the published code. ``"error"``: refuse the file. ``"drop"``: leave the box out, and the
-            clip if no other box is left. The report names each such box and clip in any case.
+        on_invalid: what to do with boxes without area in the frame. ``"report"``: keep them; they rasterize to empty
+            masks, as in the published code. ``"error"``: refuse the file. ``"drop"``: leave out the box, and the clip
+            if no other box is left. The report names these boxes and clips in any case.
 
     Returns:
-        One record a clip with one source of one or more boxes, and the report.
+        One record per clip with one source of one or more boxes, and the report.
 
     Raises:
-        FileNotFoundError: if there is no such file.
-        AnnotationError: if the file is not of this format, holds a clip twice or an id that is no file name, or holds
-            an invalid box with ``on_invalid="error"``; the message names file, entry and what was expected.
-        ValueError: if ``on_invalid`` is none of the three.
+        FileNotFoundError: if the file does not exist.
+        AnnotationError: if the file does not have this format, holds a clip twice, an id that is not a file name, or,
+            with ``on_invalid="error"``, an invalid box; the message names the file, the entry and what was expected.
+        ValueError: if ``on_invalid`` is not one of the three.
 
     Reference:
         Chen et al., Localizing Visual Sounds the Hard Way, CVPR 2021.

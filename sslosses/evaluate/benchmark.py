@@ -1,4 +1,4 @@
-"""A benchmark: annotations, and what a protocol has to know of them."""
+"""A benchmark: annotations with the task, the layout of the maps and the ground truth for a protocol."""
 
 from __future__ import annotations
 
@@ -25,32 +25,33 @@ from sslosses.annotations import (
 )
 from sslosses.evaluate.errors import CommandError, some
 from sslosses.metrics import Protocol
+from sslosses.metrics.layout import FrameLayout
 
 FORMATS = ("vggss", "music-solo", "music-duet", "flickr", "vggsound-duet")
-LAYOUTS = ("stacked", "side-by-side")
+LAYOUTS = ("stacked", "side-by-side")  # of mixtures; other formats have one frame
 
 
 @dataclass(frozen=True)
 class Benchmark:
-    """Annotations with the task and the place of the sources.
+    """Annotations with the task and the layout of the maps.
 
     Args:
-        annotations: of all clips.
-        records: of the clips to score.
+        annotations: annotations of all clips.
+        records: annotations of the clips to score.
         task: as for :class:`~sslosses.metrics.SoundLocalization`.
-        layout: as for :class:`~sslosses.metrics.SoundLocalization`.
-        annotators: whether the boxes of a source are several annotators' of the same object.
+        layout: layout of the maps.
+        annotators: whether the boxes of a source come from several annotators of the same object.
     """
 
     annotations: Annotations
     records: tuple[Record, ...]
     task: str
-    layout: str
+    layout: FrameLayout
     annotators: bool = False
 
     @cached_property
     def class_names(self) -> tuple[str, ...]:
-        """The classes of all annotated clips, sorted; a class's id is its place."""
+        """Sorted classes of all annotated clips. A class's id is its index."""
         return tuple(sorted({name for record in self.annotations for name in record.classes}))
 
     @cached_property
@@ -58,39 +59,43 @@ class Benchmark:
         return {name: i for i, name in enumerate(self.class_names)}
 
     def class_ids(self, record: Record) -> list[int]:
-        """The class of each source; none for a format without classes."""
+        """Class id of each source; empty for a format without classes."""
         return [self._ids[name] for name in record.classes]
 
     def truth(self, record: Record, protocol: Protocol) -> Tensor:
-        """One truth a source, (S, T, T), as the protocol rasterizes them."""
-        add = self.task == "mixtures" and getattr(protocol, "add_boxes", False)
+        """Rasterizes the ground truth of each source as the protocol does, (S, T, T)."""
+        add = self.task == "mixtures" and protocol.add_boxes
         function = rasterize_annotators if self.annotators else rasterize_sum if add else rasterize
         return torch.stack([function(boxes, protocol.size) for boxes in record.boxes])
 
     def layout_error(self, record: Record, maps: Tensor) -> str | None:
-        """What is wrong with the shape of a clip's maps, if anything.
+        """Returns what is wrong with the shape of a clip's maps, or None.
 
-        Frames side by side have to be square: (2, 14, 14) for two frames is far more likely a map for each than two
+        Frames of mixtures have to be square: maps (2, 14, 14) of a duet are far more likely one map per frame than two
         maps of two frames of 7 × 14.
         """
         sources = len(record.boxes)
+        down, across = self.layout.grid(sources)
         height, width = maps.shape[-2:]
-        if self.layout == "one":
+        if self.layout.axis is None or height * across == width * down:
             return None
-        fits = height == sources * width if self.layout == "stacked" else width == sources * height
-        form = f"(M, {sources}·h, h)" if self.layout == "stacked" else f"(M, h, {sources}·h)"
-        return None if fits else f"expected maps of {sources} {self.layout} frames, {form}, but got {tuple(maps.shape)}"
+        shape = self.layout.shape(sources, width="h")
+        return f"expected maps of {sources} {self.layout.name} frames, {shape}, but got {tuple(maps.shape)}"
 
 
-class Truths(Sequence[Tensor]):
-    """Truths of records, rasterized when they are asked for: those of a whole benchmark take much memory."""
+class LazyTruths(Sequence[Tensor]):
+    """Ground truth of a benchmark's records, rasterized on access: all of it at once would take much memory.
+
+    Args:
+        benchmark: the annotations.
+        protocol: the protocol that the ground truth is for.
+        tick: called with the number of records of each slice.
+    """
 
     def __init__(self, benchmark: Benchmark, protocol: Protocol, tick: Callable[[int], None]) -> None:
-        """``tick`` is told how many truths were taken."""
         self._benchmark, self._protocol, self._tick = benchmark, protocol, tick
 
     def __len__(self) -> int:
-        """Number of records."""
         return len(self._benchmark.records)
 
     @overload
@@ -98,7 +103,6 @@ class Truths(Sequence[Tensor]):
     @overload
     def __getitem__(self, index: slice) -> list[Tensor]: ...
     def __getitem__(self, index: int | slice) -> Tensor | list[Tensor]:
-        """The truths of one record, (S, T, T), or of several."""
         records = self._benchmark.records
         if isinstance(index, int):
             return self._benchmark.truth(records[index], self._protocol)
@@ -110,7 +114,20 @@ class Truths(Sequence[Tensor]):
 def read_benchmark(
     path: Path, form: str, *, boxes: Path | None, layout: str, on_invalid: str, clips: Path | None
 ) -> Benchmark:
-    """Read the annotations of one of :data:`FORMATS`, restricted to the clips of a list if there is one."""
+    """Reads annotations.
+
+    Args:
+        path: the annotation file or folder.
+        form: one of :data:`FORMATS`.
+        boxes: boxes of the single clips of mixtures; None: ``vggss.json`` beside ``path``.
+        layout: layout of the maps of mixtures.
+        on_invalid: what to do with boxes without area, see :func:`~sslosses.annotations.read_vggss`.
+        clips: file that lists the clips to score; None: all.
+
+    Raises:
+        AnnotationError: if the annotations cannot be read.
+        CommandError: if the list names unknown clips, or no clip is left.
+    """
     if form == "vggsound-duet":
         annotations = read_vggsound_mixtures(path, boxes or path.with_name("vggss.json"), on_invalid)
     else:
@@ -126,7 +143,7 @@ def read_benchmark(
         listed = _first_column(clips)
         unknown = [clip for clip in listed if clip not in annotations and clip not in annotations.report.dropped]
         if unknown:
-            raise CommandError(f"{clips}: expected clips of {path}, but these are not there: {some(unknown)}")
+            raise CommandError(f"{clips}: expected clips of {path}, but it lacks {some(unknown)}")
         records = tuple(annotations[clip] for clip in listed if clip in annotations)
     if not records:
         raise CommandError(f"Expected annotations of at least one clip to score, but {clips or path} leaves none")
@@ -134,13 +151,13 @@ def read_benchmark(
         annotations,
         records,
         task="mixtures" if form.endswith("duet") else "single",
-        layout=layout if form == "vggsound-duet" else "one",
+        layout=FrameLayout(layout if form == "vggsound-duet" else "one"),
         annotators=form == "flickr",
     )
 
 
 def _first_column(path: Path) -> list[str]:
-    """Distinct ids, one a line, before the first comma if there is one."""
+    """Distinct ids, one per line: the text before the first comma."""
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except UnicodeDecodeError as error:

@@ -1,4 +1,4 @@
-"""Arguments, order of work and exit codes of ``python -m sslosses.evaluate``."""
+"""Arguments, steps and exit codes of ``python -m sslosses.evaluate``."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from sslosses.annotations import AnnotationError
 from sslosses.evaluate import sheet
 from sslosses.evaluate.benchmark import FORMATS, LAYOUTS, read_benchmark
 from sslosses.evaluate.errors import CommandError
-from sslosses.evaluate.output import as_json, latex, tables, written_aside
+from sslosses.evaluate.output import as_json, atomic_write, latex, tables
 from sslosses.evaluate.progress import progress
 from sslosses.evaluate.saved_maps import SavedMaps
 from sslosses.evaluate.scoring import check_clips, score, steps
@@ -21,16 +21,16 @@ from sslosses.metrics import Protocol, protocols
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Score saved heatmaps; see the page on scoring saved heatmaps, or ``--help``.
+    """Scores saved heatmaps and writes the results. ``--help`` lists the arguments.
 
     Args:
         argv: the arguments; None: those of the process.
 
     Returns:
-        The exit code, 0, or 2 if something was refused, which is named on stderr. Nothing is written then.
+        The exit code: 0, or 2 after an error, which is printed to stderr. After an error nothing is written.
 
     Raises:
-        SystemExit: from argparse, with code 2 for arguments that it refuses and 0 after ``--help``.
+        SystemExit: from argparse, with code 2 for wrong arguments and 0 after ``--help``.
 
     Example:
         >>> import json, pathlib, tempfile
@@ -67,7 +67,7 @@ def _run(options: argparse.Namespace) -> str:
     if options.frames_dir is not None and not options.frames_dir.is_dir():
         raise CommandError(f"Expected --frames-dir to be a folder, but there is no folder {options.frames_dir}")
     if not options.no_sheet:
-        sheet.check_packages()  # before the scoring, not after it
+        sheet.check_packages()  # before the scoring, which takes long
     benchmark = read_benchmark(
         options.annotations,
         options.format,
@@ -88,11 +88,11 @@ def _run(options: argparse.Namespace) -> str:
                 seed=options.seed,
                 tick=tick,
             )
-        with written_aside(options.out) as aside:
+        with atomic_write(options.out) as temporary:
             table = tables(scores.results, options.breakdown)
-            (aside / "table.md").write_text(table, encoding="utf-8")
-            (aside / "table.tex").write_text(latex(scores.results), encoding="utf-8")
-            (aside / "metrics.json").write_text(
+            (temporary / "table.md").write_text(table, encoding="utf-8")
+            (temporary / "table.tex").write_text(latex(scores.results), encoding="utf-8")
+            (temporary / "metrics.json").write_text(
                 as_json(
                     scores,
                     benchmark,
@@ -105,11 +105,11 @@ def _run(options: argparse.Namespace) -> str:
                     resolution=scores.resolution,
                 ),
                 encoding="utf-8",
-                errors="backslashreplace",  # of paths that are not UTF-8, as JSON escapes
+                errors="backslashreplace",  # paths that are not UTF-8 become JSON escapes
             )
             if not options.no_sheet:
                 sheet.draw(
-                    aside / "sheet.png",
+                    temporary / "sheet.png",
                     scores.ranking,
                     saved,
                     benchmark,
@@ -119,7 +119,7 @@ def _run(options: argparse.Namespace) -> str:
                     per_group=options.pictures,
                 )
     report = benchmark.annotations.report
-    # the boxes and clips themselves are in metrics.json
+    # metrics.json lists the boxes and clips themselves.
     return table + (f"\n{str(report).splitlines()[0]}\n" if report.invalid or report.without_box else "")
 
 
@@ -136,18 +136,18 @@ def _protocols(names: str) -> list[Protocol]:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m sslosses.evaluate",
-        description="Score saved heatmaps by one or more evaluation protocols, with chance levels and pictures.",
+        description="Scores saved heatmaps by one or more evaluation protocols, with chance levels and pictures.",
     )
     helps = {
-        "maps": "folder of <clip>.npy or <clip>.npz, or one NPZ keyed by clip id; each array (h, w) or (M, h, w)",
-        "annotations": "annotation file; flickr: the folder of XML files; vggsound-duet: the list of mixtures",
-        "protocol": f"one or more, with commas: {', '.join(protocols.available())}",
-        "clips": "score these clips only: a text file with an id a line, or a CSV file with the id first",
-        "boxes": "vggsound-duet: the boxes of the single clips (vggss.json beside the annotations)",
-        "layout": "vggsound-duet: how a map holds the frames of its mixture (stacked)",
-        "on_invalid": "boxes without area: keep them empty, refuse the file, or leave them out (report)",
-        "pictures": "how many best, median and worst clips to draw (4 of each)",
-        "seed": "seed of the random maps of the chance levels (0)",
+        "maps": "folder of <clip>.npy or <clip>.npz, or one NPZ keyed by clip id; arrays of shape (h, w) or (M, h, w)",
+        "annotations": "annotation file; for flickr the folder of XML files, for vggsound-duet the list of mixtures",
+        "protocol": f"one or more protocols, separated by commas: {', '.join(protocols.available())}",
+        "clips": "score only these clips: a text file with one id per line, or a CSV file with the id first",
+        "boxes": "for vggsound-duet: boxes of the single clips (default: vggss.json beside the annotations)",
+        "layout": "for vggsound-duet: layout of a mixture's frames in its maps (default: stacked)",
+        "on_invalid": "boxes without area: keep them as empty, stop with an error, or drop them (default: report)",
+        "pictures": "number of best, median and worst clips to draw (default: 4 each)",
+        "seed": "seed of the random maps of the chance levels (default: 0)",
     }
     add = parser.add_argument
     add("--maps", type=Path, required=True, help=helps["maps"])
@@ -160,9 +160,9 @@ def _parser() -> argparse.ArgumentParser:
     add("--layout", choices=LAYOUTS, default="stacked", help=helps["layout"])
     add("--on-invalid", choices=("report", "error", "drop"), default="report", help=helps["on_invalid"])
     add("--allow-missing", action="store_true", help="score clips without a file as clips without a map")
-    add("--breakdown", action="store_true", help="tables by size and by class of the object too")
-    add("--no-chance", action="store_true", help="leave out the chance levels, which take most of the time")
-    add("--no-sheet", action="store_true", help="draw no pictures")
+    add("--breakdown", action="store_true", help="add tables by size and by class of the object")
+    add("--no-chance", action="store_true", help="skip the chance levels, which take most of the time")
+    add("--no-sheet", action="store_true", help="skip sheet.png")
     add("--frames-dir", type=Path, help="folder of <clip>.jpg or <clip>.png to draw behind the maps")
     add("--pictures", type=_positive, default=4, metavar="N", help=helps["pictures"])
     add("--seed", type=_seed, default=0, help=helps["seed"])

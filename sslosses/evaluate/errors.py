@@ -1,4 +1,4 @@
-"""What the command refuses, and how it names the clips concerned."""
+"""The command's error, and how messages name clips."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ _NAMED = 5
 
 
 class CommandError(Exception):
-    """Something that the user can put right; the message says what."""
+    """An error that the user can correct; the message says how."""
 
 
 def named(clip: str) -> str:
-    """A clip's name for a terminal: names of files and in archives may hold any character."""
+    """Returns a clip's name for a terminal: names of files and archive members may hold any character."""
     return clip if clip.isprintable() and len(clip) <= 200 else f"{clip[:200]!r}"
 
 
 def some(clips: Sequence[str]) -> str:
-    """The first clips of a list and how many there are more."""
+    """Returns the names of the first clips, and the number of the others."""
     rest = len(clips) - _NAMED
     return ", ".join(map(named, clips[:_NAMED])) + (f" and {rest} more" if rest > 0 else "")

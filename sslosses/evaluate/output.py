@@ -1,4 +1,4 @@
-"""Tables and files of the command."""
+"""Tables and files that the command writes."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from pathlib import Path
 from typing import Any
 
 from sslosses.evaluate.benchmark import Benchmark
-from sslosses.evaluate.scoring import Scores
+from sslosses.evaluate.scoring import BenchmarkScores
 from sslosses.metrics import LocalizationResult
+from sslosses.metrics.result import MetricValues
 
 PARTS = ("metrics", "counts", "chance", "per_class", "per_size")
-Metrics = Mapping[str, float]
 
 
 def tables(results: Sequence[LocalizationResult], breakdown: bool) -> str:
-    """A Markdown table a protocol, in percent, with its counts below; aligned, so a terminal shows it well too.
+    """Formats one Markdown table per protocol, in percent, with the counts below.
 
     Args:
-        results: one a protocol.
-        breakdown: whether tables by size and by class of the object follow.
+        results: one per protocol.
+        breakdown: whether to add tables by size and by class of the object.
     """
     parts = []
     for result in results:
@@ -35,7 +35,7 @@ def tables(results: Sequence[LocalizationResult], breakdown: bool) -> str:
 
 
 def latex(results: Sequence[LocalizationResult]) -> str:
-    """A LaTeX ``tabular`` a protocol, with its definition and counts as comments."""
+    """Formats one LaTeX ``tabular`` per protocol, with its definition and counts as comments."""
     parts = [f"% {result.description}\n% {_counts(result)}\n{result.to_latex()}\n" for result in results]
     return "\n".join(parts)
 
@@ -49,12 +49,12 @@ def _table(result: LocalizationResult) -> str:
     return f"{_grid(rows)}\n{_counts(result)}\n"
 
 
-def _groups(result: LocalizationResult) -> list[tuple[str, Mapping[str, Metrics]]]:
+def _groups(result: LocalizationResult) -> list[tuple[str, Mapping[str, MetricValues]]]:
     groups = [("size", result.per_size), ("class", result.per_class)]
     return [(kind, parts) for kind, parts in groups if parts]
 
 
-def _breakdown(title: str, groups: Mapping[str, Metrics]) -> str:
+def _breakdown(title: str, groups: Mapping[str, MetricValues]) -> str:
     names = [name for name in next(iter(groups.values())) if name != "entries"]
     rows = [[title, *names, "entries"]]
     rows += [
@@ -72,10 +72,10 @@ def _grid(rows: Sequence[Sequence[str]]) -> str:
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     first, *others = ("-" * width for width in widths)
     rule = f"| {' | '.join([first, *(f'{dashes[1:]}:' for dashes in others)])} |"
-    return "\n".join([_line(rows[0], widths), rule, *(_line(row, widths) for row in rows[1:]), ""])
+    return "\n".join([_row(rows[0], widths), rule, *(_row(row, widths) for row in rows[1:]), ""])
 
 
-def _line(cells: Sequence[str], widths: Sequence[int]) -> str:
+def _row(cells: Sequence[str], widths: Sequence[int]) -> str:
     first, *others = zip(cells, widths, strict=True)
     return f"| {' | '.join([first[0].ljust(first[1]), *(cell.rjust(width) for cell, width in others)])} |"
 
@@ -84,13 +84,13 @@ def _percent(value: float) -> str:
     return "–" if math.isnan(value) else f"{100 * value:.1f}"
 
 
-def as_json(scores: Scores, benchmark: Benchmark, missing: Sequence[str], **settings: Any) -> str:
-    """Everything that was measured, and on what; metrics are fractions, null where there is none."""
+def as_json(scores: BenchmarkScores, benchmark: Benchmark, missing: Sequence[str], **settings: Any) -> str:
+    """Formats all metrics with what they were measured on; metrics are fractions, null for NaN."""
     report = benchmark.annotations.report
     content = {
         **settings,
         "task": benchmark.task,
-        "layout": benchmark.layout,
+        "layout": benchmark.layout.name,
         "clips": len(benchmark.records),
         "clips_without_map": list(missing),
         "annotation_report": {
@@ -109,14 +109,14 @@ def as_json(scores: Scores, benchmark: Benchmark, missing: Sequence[str], **sett
 
 
 @contextmanager
-def written_aside(folder: Path) -> Iterator[Path]:
-    """A temporary folder beside ``folder``, whose files are moved into it when all of them are written."""
+def atomic_write(folder: Path) -> Iterator[Path]:
+    """Yields a temporary folder and, on success, moves its files into ``folder``."""
     folder.parent.mkdir(parents=True, exist_ok=True)
-    aside = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+    temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
     try:
-        yield aside
+        yield temporary
         folder.mkdir(exist_ok=True)
-        for file in sorted(aside.iterdir()):
+        for file in sorted(temporary.iterdir()):
             file.replace(folder / file.name)
     finally:
-        shutil.rmtree(aside)
+        shutil.rmtree(temporary)

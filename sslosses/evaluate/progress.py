@@ -1,4 +1,4 @@
-"""A progress bar where tqdm is installed."""
+"""Progress bar, if tqdm is installed."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from sslosses._optional import is_installed, require
 
 @contextmanager
 def progress(total: int) -> Iterator[Callable[[int], None]]:
-    """A function to call with the number of steps done. Without tqdm, or away from a terminal, it shows nothing."""
+    """Yields a function to call with the number of steps done; it shows a bar if tqdm is there and in a terminal."""
     if not is_installed("tqdm"):
         yield lambda _: None
         return
     tqdm = require("tqdm", extra="examples", purpose="The progress bar")
-    # disable=None: only in a terminal
-    with tqdm.tqdm(total=total, unit="frame", desc="scoring", disable=None) as bar:
+    # disable=None shows the bar in a terminal only.
+    with tqdm.tqdm(total=total, unit="step", desc="scoring", disable=None) as bar:
         yield bar.update

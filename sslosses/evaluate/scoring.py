@@ -1,4 +1,4 @@
-"""Saved maps to metrics of several protocols at once."""
+"""Scores saved maps by several protocols in one pass."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from sslosses.annotations import Record
-from sslosses.evaluate.benchmark import Benchmark, Truths
+from sslosses.evaluate.benchmark import Benchmark, LazyTruths
 from sslosses.evaluate.errors import CommandError, some
 from sslosses.evaluate.saved_maps import SavedMaps
 from sslosses.metrics import LocalizationResult, Protocol, SoundLocalization, chance_levels
@@ -18,17 +18,16 @@ from sslosses.metrics import LocalizationResult, Protocol, SoundLocalization, ch
 _CHUNK = 64
 
 
-class Scores(NamedTuple):
-    """results: one a protocol. ranking: clips from best to worst, with their own AUC by the first protocol (−1 where
-    it gives none). resolution: height and width of the first maps, a frame; None without any map."""
+class BenchmarkScores(NamedTuple):
+    """What :func:`score` returns."""
 
-    results: list[LocalizationResult]
-    ranking: list[tuple[str, float]]
-    resolution: tuple[int, int] | None
+    results: list[LocalizationResult]  #: one per protocol
+    ranking: list[tuple[str, float]]  #: clips from best to worst, with their AUC by the first protocol, −1 without one
+    resolution: tuple[int, int] | None  #: height and width of a frame of the first maps; None without any map
 
 
 def steps(benchmark: Benchmark, protocols: Sequence[Protocol], chance: bool) -> int:
-    """How often :func:`score` ticks."""
+    """Returns the number of steps that :func:`score` reports."""
     return len(benchmark.records) * (1 + len(protocols) * (4 if chance else 1))
 
 
@@ -41,20 +40,30 @@ def score(
     chance: bool,
     seed: int,
     tick: Callable[[int], None],
-) -> Scores:
-    """Score all records; clips of ``missing`` have no map.
+) -> BenchmarkScores:
+    """Scores all records.
+
+    Args:
+        saved: the maps.
+        benchmark: the annotations.
+        protocols: the protocols to score by; the first one ranks the clips.
+        missing: clips without a file, scored as clips without a map.
+        chance: whether to compute chance levels.
+        seed: seed of the random maps of the chance levels.
+        tick: called with the number of steps done.
 
     Raises:
-        CommandError: naming the clips whose maps can't be scored.
+        CommandError: if maps cannot be scored; the message names their clips.
     """
-    metrics = [SoundLocalization(p, task=benchmark.task, layout=benchmark.layout) for p in protocols]
-    alone = SoundLocalization(protocols[0], task=benchmark.task, layout=benchmark.layout)
+    task, layout = benchmark.task, benchmark.layout.name
+    metrics = [SoundLocalization(protocol, task=task, layout=layout) for protocol in protocols]
+    single_clip = SoundLocalization(protocols[0], task=task, layout=layout)
     ranking: list[tuple[tuple[float, float], str]] = []
     problems: list[str] = []
     resolution = None
     for records in _chunks(benchmark.records):
         maps = [_load(saved, benchmark, record, missing, problems) for record in records]
-        if problems:  # nothing will be reported but these; read on to name all
+        if problems:  # only these will be reported: read the remaining maps to name all of them
             tick(len(records) * (1 + len(protocols)))
             continue
         pairs = zip(maps, records, strict=True)
@@ -62,11 +71,12 @@ def score(
         for metric in metrics:
             _update(metric, benchmark, records, maps)
             tick(len(records))
-        for record, own in zip(records, maps, strict=True):
-            alone.reset()
-            _update(alone, benchmark, [record], [own])
-            values = alone.compute()
-            ranking.append((_key([float(values[name]) for name in alone.metrics], alone.metrics), record.clip))
+        for record, clip_maps in zip(records, maps, strict=True):
+            single_clip.reset()
+            _update(single_clip, benchmark, [record], [clip_maps])
+            values = single_clip.compute()
+            key = _ranking_key([float(values[name]) for name in single_clip.metrics], single_clip.metrics)
+            ranking.append((key, record.clip))
         tick(len(records))
     if problems:
         shown = "\n  ".join(problems[:20])
@@ -77,24 +87,19 @@ def score(
     for protocol, metric in zip(protocols, metrics, strict=True):
         levels: Mapping[str, Mapping[str, Tensor]] = {}
         if chance:
-            truths = Truths(benchmark, protocol, tick)
+            truths = LazyTruths(benchmark, protocol, tick)
             levels = chance_levels(
-                truths,
-                protocol,
-                resolution=resolution or (7, 7),
-                seed=seed,
-                task=benchmark.task,
-                layout=benchmark.layout,
+                truths, protocol, resolution=resolution or (7, 7), seed=seed, task=task, layout=layout
             )
         results.append(metric.result(chance=levels, class_names=benchmark.class_names))
-    return Scores(results, [(clip, key[0]) for key, clip in ranking], resolution)
+    return BenchmarkScores(results, [(clip, key[0]) for key, clip in ranking], resolution)
 
 
 def check_clips(saved: SavedMaps, benchmark: Benchmark, allow_missing: bool) -> set[str]:
-    """The clips to score that have no map.
+    """Returns the clips to score that have no map.
 
     Raises:
-        CommandError: if there are any and they aren't allowed, or maps of clips without annotation.
+        CommandError: if there are any without ``allow_missing``, or if there are maps of clips without annotation.
     """
     known = {record.clip for record in benchmark.annotations} | set(benchmark.annotations.report.dropped)
     extra = [clip for clip in saved.clips if clip not in known]
@@ -107,7 +112,7 @@ def check_clips(saved: SavedMaps, benchmark: Benchmark, allow_missing: bool) -> 
     if missing and not allow_missing:
         raise CommandError(
             f"Expected maps of all {len(benchmark.records)} clips, but {saved.path} has none of {len(missing)}: "
-            f"{some(missing)}. --allow-missing scores them as clips without a map"
+            f"{some(missing)}. Use --allow-missing to score them as clips without a map"
         )
     return set(missing)
 
@@ -115,18 +120,18 @@ def check_clips(saved: SavedMaps, benchmark: Benchmark, allow_missing: bool) -> 
 def _load(
     saved: SavedMaps, benchmark: Benchmark, record: Record, missing: Collection[str], problems: list[str]
 ) -> Tensor:
-    nothing = torch.zeros(0, 1, 1)
+    no_maps = torch.zeros(0, 1, 1)
     if record.clip in missing:
-        return nothing
+        return no_maps
     try:
         maps = saved.load(record.clip)
     except CommandError as error:
         problems.append(str(error))
-        return nothing
+        return no_maps
     wrong = benchmark.layout_error(record, maps)
     if wrong:
         problems.append(f"{record.clip}: {wrong}")
-    return maps if len(maps) else nothing
+    return maps if len(maps) else no_maps
 
 
 def _update(metric: SoundLocalization, benchmark: Benchmark, records: Sequence[Record], maps: list[Tensor]) -> None:
@@ -138,20 +143,19 @@ def _update(metric: SoundLocalization, benchmark: Benchmark, records: Sequence[R
         if len(records) == 1:
             raise CommandError(f"{records[0].clip}: {metric.protocol.name}: {error}") from error
         probe = SoundLocalization(metric.protocol, task=metric.task, layout=metric.layout)
-        for record, own in zip(records, maps, strict=True):
-            _update(probe, benchmark, [record], [own])
+        for record, clip_maps in zip(records, maps, strict=True):
+            _update(probe, benchmark, [record], [clip_maps])
         raise
 
 
 def _resolution(maps: Tensor, record: Record, benchmark: Benchmark) -> tuple[int, int]:
     height, width = maps.shape[-2:]
-    sources = len(record.boxes)
-    down, across = {"one": (1, 1), "stacked": (sources, 1), "side-by-side": (1, sources)}[benchmark.layout]
+    down, across = benchmark.layout.grid(len(record.boxes))
     return height // down, width // across
 
 
-def _key(values: list[float], names: Sequence[str]) -> tuple[float, float]:
-    """Of a clip: its AUC, and among clips of one AUC the mean of all metrics."""
+def _ranking_key(values: list[float], names: Sequence[str]) -> tuple[float, float]:
+    """The AUC of a clip, and the mean of its metrics, which orders clips of the same AUC."""
     auc = values[names.index("AUC") if "AUC" in names else 0]
     known = [0.0 if math.isnan(value) else value for value in values]
     return (-1.0 if math.isnan(auc) else auc), sum(known) / len(known)

@@ -1,4 +1,4 @@
-"""The picture sheet: the best, median and worst clips with their maps and truths."""
+"""The picture sheet: the best, median and worst clips with their maps and ground truth."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _GROUPS = ("best", "median", "worst")
 
 
 def check_packages() -> None:
-    """Raise if something that :func:`draw` needs is not installed."""
+    """Raises if a package that :func:`draw` needs is not installed."""
     for package in ("matplotlib", "PIL"):
         require(package, extra="examples", purpose="The picture sheet (leave it out with --no-sheet)")
 
@@ -41,17 +41,17 @@ def draw(
     frames: Path | None,
     per_group: int,
 ) -> None:
-    """Draw a row each of the best, median and worst clips of a ranking.
+    """Draws the best, median and worst clips of a ranking, one row each.
 
-    A clip has a picture for every map, or, where the sources are on frames of their own, one for every frame with the
-    sum of the maps. The outlines are the truths, a color a source.
+    A clip has one picture per map or, if each source is on its own frame, one picture per frame with the sum of the
+    maps. Outlines show the ground truth, in one color per source.
     """
     rows = _chosen(ranking, per_group)
     records = {record.clip: record for record in benchmark.records}
     cells = [[_panels(records[clip], saved, benchmark, protocol, missing, frames) for clip, _ in row] for row in rows]
     columns = max(sum(len(panels) for panels in row) for row in cells)
     backend = require("matplotlib.backends.backend_agg", extra="examples", purpose="The picture sheet")
-    # a figure of its own: pyplot would keep it, and choose a backend for the whole process
+    # Without pyplot, which would keep the figure and choose a backend for the whole process.
     figure = require("matplotlib.figure", extra="examples", purpose="The picture sheet").Figure(
         figsize=(2.2 * columns, 2.6 * len(rows) + 0.5), layout="constrained"
     )
@@ -74,7 +74,7 @@ def draw(
 
 
 def _chosen(ranking: Sequence[tuple[str, float]], count: int) -> list[Sequence[tuple[str, float]]]:
-    """The first, middle and last clips, fewer where there are few; below three clips, groups repeat them."""
+    """The first, middle and last clips, fewer if there are few; with less than three clips, groups repeat them."""
     count = min(count, max(len(ranking) // 3, 1))
     middle = (len(ranking) - count) // 2
     return [ranking[:count], ranking[middle : middle + count], ranking[len(ranking) - count :]]
@@ -96,15 +96,14 @@ def _panels(
     maps = torch.zeros(0, 1, 1) if record.clip in missing else saved.load(record.clip)
     ids = record.frames if isinstance(record, MixtureRecord) else (record.clip,)
     pictures = [_picture(frames, clip, size) for clip in ids]
-    if benchmark.layout == "one":
+    if benchmark.layout.axis is None:
         heats: list[Tensor | None] = [_resized(heat, size, size) for heat in maps]
         return [(pictures[0], heat, truths) for heat in heats or [None]]
     sources = len(record.boxes)
     parts: Sequence[Tensor | None] = [None] * sources
     if len(maps):
-        stacked = benchmark.layout == "stacked"
-        whole = _resized(maps.sum(0), *((sources * size, size) if stacked else (size, sources * size)))
-        parts = whole.chunk(sources, 0 if stacked else 1)
+        down, across = benchmark.layout.grid(sources)
+        parts = benchmark.layout.split(_resized(maps.sum(0), down * size, across * size), sources).unbind()
     return [(pictures[j], parts[j], [truths[j]]) for j in range(sources)]
 
 
@@ -113,7 +112,7 @@ def _resized(heat: Tensor, height: int, width: int) -> Tensor:
 
 
 def _picture(folder: Path | None, clip: str, size: int) -> np.ndarray | None:
-    """The frame of a clip in gray, (size, size); None without a file that can be read: pictures are no figures."""
+    """The frame of a clip in gray, (size, size); None if no file can be read, as no score depends on it."""
     if folder is None:
         return None
     image = require("PIL.Image", extra="examples", purpose="The picture sheet")
@@ -121,9 +120,9 @@ def _picture(folder: Path | None, clip: str, size: int) -> np.ndarray | None:
         try:
             with image.open(folder / f"{clip}{suffix}") as opened:
                 return np.asarray(opened.convert("L").resize((size, size)))
-        except Exception as error:  # of bytes that are no picture, the decoders raise anything
+        except Exception as error:  # decoders raise anything on broken files
             if not isinstance(error, FileNotFoundError):
-                log.warning("%s cannot be read and is left out: %s", folder / f"{clip}{suffix}", error)
+                log.warning("Cannot read %s, so it is left out: %s", folder / f"{clip}{suffix}", error)
     return None
 
 
@@ -137,10 +136,10 @@ def _draw_panel(axis: Any, picture: np.ndarray | None, heat: Tensor | None, trut
         axis.imshow(heat.numpy(), cmap="turbo", alpha=1.0 if picture is None else 0.55)
     for color, truth in truths:
         if bool(truth.any()):
-            # padded, so that an outline along the edge of the frame is closed; half covers one annotator too
+            # Padding closes outlines along the edge of the frame. The level is below one annotator's 0.5.
             padded = F.pad(truth.float(), (1, 1, 1, 1)).numpy()
             pixels = np.arange(-1, size + 1)
-            for color_, width in (("black", 2.6), (color, 1.3)):
-                axis.contour(pixels, pixels, padded, levels=[0.25], colors=color_, linewidths=width)
+            for line_color, width in (("black", 2.6), (color, 1.3)):
+                axis.contour(pixels, pixels, padded, levels=[0.25], colors=line_color, linewidths=width)
     axis.set_xlim(-0.5, size - 0.5)
     axis.set_ylim(size - 0.5, -0.5)

@@ -1,4 +1,4 @@
-"""Metrics of sound source localization: named protocols over pure functions, as torchmetrics metrics."""
+"""Metrics of sound source localization: named protocols built on pure functions, as torchmetrics metrics."""
 
 from sslosses.metrics import functional, protocols
 from sslosses.metrics.chance import chance_levels

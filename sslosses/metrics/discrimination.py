@@ -12,9 +12,9 @@ from sslosses.metrics.functional.discrimination import pair_outcomes
 
 
 class SilentObjectDiscrimination(Metric):
-    """Share of (sounding, silent) object pairs whose mean map value is higher on the sounding one; chance is 0.5.
+    """Computes the share of (sounding, silent) object pairs whose mean map value is higher on the sounding object.
 
-    See :func:`~sslosses.metrics.functional.silent_object_discrimination` for the computation.
+    Chance is 0.5. See :func:`~sslosses.metrics.functional.silent_object_discrimination` for the equation.
 
     Args:
         kwargs: passed to :class:`torchmetrics.Metric`.
@@ -43,7 +43,6 @@ class SilentObjectDiscrimination(Metric):
     same_class_pairs: Tensor
 
     def __init__(self, **kwargs: Any) -> None:
-        """Set all sums to 0."""
         super().__init__(**kwargs)
         for name in ("wins", "same_class_wins"):
             self.add_state(name, torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
@@ -58,14 +57,14 @@ class SilentObjectDiscrimination(Metric):
         same_class: Tensor | None = None,
         valid: Tensor | None = None,
     ) -> None:
-        """Add one row a sounding source, with the silent objects of its frame.
+        """Adds one row per sounding source, with the silent objects of its frame.
 
         Args:
             maps: (B, h, w), floating.
             sounding: mask of the sounding object, (B, H, W), bool.
             silent: masks of silent objects, (B, Q, H, W), bool; pad with empty masks.
-            same_class: whether the silent object is of the sounding one's class, (B, Q), bool; None: none is.
-            valid: which silent objects there are, (B, Q), bool; None: all whose mask is not empty.
+            same_class: whether the silent object has the class of the sounding one, (B, Q), bool; None: none has.
+            valid: True for silent objects that exist, (B, Q), bool; None: all with a non-empty mask.
 
         Raises:
             TypeError: if dtypes are wrong.
@@ -78,11 +77,12 @@ class SilentObjectDiscrimination(Metric):
         self.same_class_pairs += (counted & same).sum()
 
     def set_dtype(self, dst_type: str | torch.dtype) -> Metric:  # noqa: ARG002
-        """Leave the sums as they are: other dtypes would round them."""
+        """Keeps the sums in float64: other dtypes would round them."""
         return self
 
     def compute(self) -> dict[str, Tensor]:
-        """Shares over all pairs and over those of one class (float64, NaN without a pair), and their counts (int64)."""
+        """Computes the shares over all pairs and over same-class pairs (float64, NaN without a pair), and the numbers
+        of pairs (int64)."""
         return {
             "share": self.wins / self.pairs,
             "same_class_share": self.same_class_wins / self.same_class_pairs,

@@ -1,8 +1,9 @@
-"""Sound localization metrics of a protocol, as a torchmetrics metric."""
+"""Localization metrics of a protocol, as a torchmetrics metric."""
 
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -10,29 +11,32 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
-from sslosses._checks import check_option
 from sslosses.metrics import protocols
-from sslosses.metrics._pipeline.samples import LAYOUTS, Samples, Truths, batches
+from sslosses.metrics._pipeline.samples import SampleTruths, batches
 from sslosses.metrics._pipeline.scorer import Scorer
 from sslosses.metrics._pipeline.tables import (
     CLASS,
-    SOURCE,
+    ENTRY_COLUMNS,
+    SAMPLE_COLUMNS,
     by_size,
     counts_of,
     empty_truths_of,
+    in_order,
     metrics_of,
+    rows_of,
 )
+from sslosses.metrics.layout import FrameLayout
 from sslosses.metrics.result import LocalizationResult
 
-#: Kinds of metrics whose column of a table is computed only where one of them is wanted.
+#: Kinds of metrics whose column of a table is computed only if one of them is wanted.
 _ON_DEMAND = {"AP", "PIAP", "DetAP", "DetF1"}
-_PIXELS = 2**19  # evaluated at once: about 10 maps of 224², which stay in a processor's cache
+_PIXELS = 2**19  # scored at once: about 10 maps of 224², which fit into a processor's cache
 
 
 class LocalizationTables(Metric):
-    """The entries and samples of an evaluation; the metrics are read from them by the metrics built on this class.
+    """Accumulates one row per entry and one row per sample; subclasses compute their metrics from these tables.
 
-    Memory grows by 56 bytes an entry and 40 a sample; what is evaluated at once is a fixed number of pixels.
+    Memory grows by 56 bytes per entry and 40 bytes per sample. A fixed number of pixels is scored at once.
     """
 
     is_differentiable = False
@@ -55,19 +59,18 @@ class LocalizationTables(Metric):
         scorer: type[Scorer] = Scorer,
         **kwargs: Any,
     ) -> None:
-        """Check the options and start with no entry."""
         super().__init__(**kwargs)
-        check_option("layout", layout, LAYOUTS)
+        self._layout = FrameLayout(layout)
         self.protocol = protocols.get(protocol)
         self.metrics = self.protocol.metrics(task) if metrics is None else metrics
         self.task = task
         self.layout = layout
         kinds = {protocols.parse_metric(metric)[0] for metric in self.metrics}
-        self.scorer = scorer(self.protocol, task, layout, kinds)
-        # Tables of other rules must not be mixed with these: not by merging or loading, nor by a MetricCollection,
-        # which lets metrics whose states are equal after their first update share them from then on.
-        described = repr((self.protocol, task, layout, sorted(kinds & _ON_DEMAND), scorer.__qualname__))
-        digest = torch.tensor(list(hashlib.sha256(described.encode()).digest()), dtype=torch.uint8)
+        self.scorer = scorer(self.protocol, task, self._layout, kinds)
+        # A digest of the rules keeps tables of other rules from being mixed with these by merging, by loading, or by a
+        # MetricCollection, which shares the states of metrics whose states are equal after their first update.
+        description = repr((self.protocol, task, layout, sorted(kinds & _ON_DEMAND), scorer.__qualname__))
+        digest = torch.tensor(list(hashlib.sha256(description.encode()).digest()), dtype=torch.uint8)
         self.add_state("rules", digest, dist_reduce_fx="max")
         self.add_state("entry_rows", [], dist_reduce_fx="cat")
         self.add_state("sample_rows", [], dist_reduce_fx="cat")
@@ -75,7 +78,7 @@ class LocalizationTables(Metric):
     def update(
         self,
         maps: Tensor | Sequence[Tensor],
-        truths: Tensor | Sequence[Truths],
+        truths: Tensor | Sequence[SampleTruths],
         valid: Tensor | None = None,
         *,
         map_classes: Tensor | Sequence[Any] | None = None,
@@ -83,28 +86,30 @@ class LocalizationTables(Metric):
         confidences: Tensor | Sequence[Any] | None = None,
         priors: Tensor | Sequence[Tensor] | None = None,
     ) -> None:
-        """Add samples. With an error nothing is added.
+        """Adds samples. After an error nothing is added.
 
         Args:
             maps: raw heatmaps, higher is more likely, in the model's order: one tensor (B, M, h, w), or B tensors (M_i,
                 h, w) with any M_i ≥ 0 and any resolution. Floating; half precision is computed in float32.
-            truths: of each sample, a tensor (S_i, T, T) of masks, boolean, or of values in [0, 1]; or a sequence with
-                the boxes of each of its S_i sources, 1 to 53, rows (xmin, ymin, xmax, ymax) as fractions of the frame.
-                All together also one tensor (B, S, T, T). A truth without a positive pixel is counted in
+            truths: ground truth of each sample: a tensor (S_i, T, T) of masks, boolean or in [0, 1]; or a sequence with
+                the boxes of each of its S_i sources, rows (xmin, ymin, xmax, ymax) as fractions of the frame; 1 ≤ S_i ≤
+                53. One tensor (B, S, T, T) holds all samples. Sources without a positive pixel are counted in
                 ``empty_truths``.
-            valid: with ``maps`` as one tensor, which maps there are, (B, M), bool; None: all.
+            valid: with ``maps`` as one tensor: True for maps that exist, False for padding, (B, M), bool; None: all
+                exist.
             map_classes: class ids ≥ 0 of the maps, (B, M) or B rows of M_i, −1 where unknown; used by
                 ``assignment="optimal"``.
-            source_classes: class ids of the sources, (B, S) or B rows of S_i, −1 where unknown; used by the same and
-                for metrics by class.
-            confidences: that each map's sound is there, (B, M) or B rows of M_i; None: the protocol's own.
-            priors: a map of objects for each sample, (B, p, q), for protocols with a ``prior_weight``.
+            source_classes: class ids of the sources, (B, S) or B rows of S_i, −1 where unknown; used by
+                ``assignment="optimal"`` and for metrics by class.
+            confidences: confidence that the sound of each map is present, (B, M) or B rows of M_i; None: computed by
+                the protocol.
+            priors: one map of objects per sample, (B, p, q), for protocols with a ``prior_weight``.
 
         Raises:
             TypeError: if dtypes are wrong.
-            ValueError: if shapes or devices do not fit, maps hold NaN, infinity or values whose sums may be
-                infinite, truths leave [0, 1], boxes are in pixels, class ids are no integers, or the protocol takes no
-                prior.
+            ValueError: if shapes or devices do not fit, maps hold NaN, infinite values or values whose sums may be
+                infinite, the ground truth is outside [0, 1], boxes are in pixels, class ids are not integers, or the
+                protocol takes no prior.
         """
         if priors is not None and self.protocol.prior_weight is None:
             raise ValueError(f"Expected `priors` to be None, as protocol {self.protocol.name!r} takes no object prior")
@@ -119,118 +124,88 @@ class LocalizationTables(Metric):
                 "priors": priors,
             },
             size=self.protocol.size,
-            layout=self.layout,
+            layout=self._layout,
             most_sources=1 if self.task == "single" else None,
         )
         parts = []
         for group in groups:
             sources = group.truths.shape[1]
-            canvases = max(1, group.maps.shape[1]) * (1 if self.layout == "one" else sources)
-            length = max(1, _PIXELS // (self.protocol.size**2 * max(canvases, sources)))
-            parts += [self._rows(chunk) for chunk in group.chunks(length)]
+            frames = max(1, group.maps.shape[1]) * math.prod(self._layout.grid(sources))
+            length = max(1, _PIXELS // (self.protocol.size**2 * max(frames, sources)))
+            parts += [rows_of(self.scorer.score(chunk), chunk, self.protocol) for chunk in group.chunks(length)]
         if parts:
-            # back into the caller's order, which grouping by shape has changed
-            entries, owner, samples, place = (torch.cat(column) for column in zip(*parts, strict=True))
-            self.entry_rows.append(entries[owner.argsort(stable=True)].to(self.device))
-            self.sample_rows.append(samples[place.argsort()].to(self.device))
-
-    def _rows(self, chunk: Samples) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """The entries' table, the place of each one's sample, the samples' table, and their places."""
-        scores = self.scorer.score(chunk)
-        found, sources = chunk.valid.sum(1), chunk.truths.shape[1]
-        width = scores.ciou.shape[1]
-        classes = chunk.source_classes.double()
-        if width != sources:  # a frame of several sources as one entry has a class only if they share it
-            classes = torch.where((classes == classes[:, :1]).all(1, keepdim=True), classes[:, :1], -1.0)
-        column = torch.arange(width, device=found.device, dtype=torch.float64).expand_as(scores.ciou)
-        columns = (column, scores.ciou, scores.precision, scores.iou, scores.confidence, scores.area, classes)
-        table = torch.stack(columns, -1)
-        keep = torch.ones_like(scores.empty[:, :width])
-        surplus = torch.zeros_like(found)
-        if self.protocol.assignment == "greedy":
-            keep, surplus = (found > 0)[:, None].expand_as(keep), (found - sources).clamp(min=0)
-        elif self.protocol.empty_truths == "leave out":
-            keep = scores.area > 0
-        extra = table.new_zeros(int(surplus.sum()), len(columns))
-        extra[:, [SOURCE, CLASS]] = -1
-        place = chunk.place.to(found.device)
-        entries = torch.cat([table[keep], extra])
-        owner = torch.cat([place.repeat_interleave(keep.sum(1)), place.repeat_interleave(surplus)])
-        bits = (scores.empty.long() << torch.arange(sources, device=found.device)).sum(1)
-        counts = keep.sum(1) + surplus
-        total = torch.full_like(found, sources)
-        samples = torch.stack([v.double() for v in (counts, found, total, scores.summed_precision, bits)], -1)
-        return entries, owner, samples, place
+            entries, samples = in_order(parts)
+            self.entry_rows.append(entries.to(self.device))
+            self.sample_rows.append(samples.to(self.device))
 
     def sync(self, *args: Any, **kwargs: Any) -> None:
-        """Gather the tables of all processes; one that has seen no sample takes part with empty ones."""
-        for name, width in (("entry_rows", 7), ("sample_rows", 5)):
+        """Gathers the tables of all processes; a process without samples contributes empty tables."""
+        for name, width in (("entry_rows", ENTRY_COLUMNS), ("sample_rows", SAMPLE_COLUMNS)):
             if isinstance(getattr(self, name), list) and not getattr(self, name):
                 setattr(self, name, [torch.zeros(0, width, dtype=torch.float64, device=self.device)])
         super().sync(*args, **kwargs)
 
     def merge_state(self, incoming_state: dict[str, Any] | Metric) -> None:
-        """Add the tables of a metric, or of its ``metric_state``.
+        """Adds the tables of another metric, or of its ``metric_state``.
 
         Raises:
-            ValueError: if they are of another protocol, task or place of the frames.
+            ValueError: if they are of another protocol, task or layout.
         """
         state = incoming_state.metric_state if isinstance(incoming_state, Metric) else incoming_state
         if isinstance(state, dict) and not self._same_rules(state.get("rules")):
-            raise ValueError(f"Expected `incoming_state` to be {self._described()}, but got one of other rules")
+            raise ValueError(f"Expected `incoming_state` to be {self._description()}, but got one of other rules")
         super().merge_state(incoming_state)
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
-        kept = state_dict.get(f"{prefix}rules", self.rules)
-        if not self._same_rules(kept):
-            whose = prefix or "this metric"
-            args[-1].append(f"Expected the state of {whose} to be {self._described()}, but got one of other rules")
+        if not self._same_rules(state_dict.get(f"{prefix}rules", self.rules)):
+            name = prefix or "this metric"
+            args[-1].append(f"Expected the state of {name} to be {self._description()}, but got one of other rules")
             return
         super()._load_from_state_dict(state_dict, prefix, *args)
 
     def _same_rules(self, other: Any) -> bool:
         return isinstance(other, Tensor) and torch.equal(other.cpu(), self.rules.cpu())
 
-    def _described(self) -> str:
+    def _description(self) -> str:
         return f"of protocol {self.protocol.name!r}, task {self.task!r} and layout {self.layout!r}"
 
     def set_dtype(self, dst_type: str | torch.dtype) -> Metric:  # noqa: ARG002
-        """Leave the tables in float64: they hold counts and class ids, which other dtypes would round."""
+        """Keeps the tables in float64: other dtypes would round their counts and class ids."""
         return self
 
     def tables(self) -> tuple[Tensor, Tensor]:
-        """The entries (n, 7) and samples (m, 5) so far, float64."""
+        """Returns the entries (n, 7) and samples (m, 5) so far, float64."""
 
         def joined(rows: list[Tensor] | Tensor, width: int) -> Tensor:
             if isinstance(rows, Tensor):  # gathered from several processes
                 return rows
             return torch.cat(rows) if rows else torch.zeros(0, width, dtype=torch.float64, device=self.device)
 
-        return joined(self.entry_rows, 7), joined(self.sample_rows, 5)
+        return joined(self.entry_rows, ENTRY_COLUMNS), joined(self.sample_rows, SAMPLE_COLUMNS)
 
 
 class SoundLocalization(LocalizationTables):
-    r"""Localization metrics of a named protocol, accumulated over samples of any number of sources and maps.
+    r"""Computes the localization metrics of a protocol over samples with any number of sources and maps.
 
-    Maps are resized to T×T, normalized, binarized and assigned to sources as the protocol says; an entry is a source
-    (or frame) with its map's cIoU and pixel average precision. The metrics are means and success rates over entries,
-    see :class:`~sslosses.metrics.protocols.Protocol`.
+    The protocol defines how maps are resized to T×T, normalized, binarized and assigned to sources. An entry is a
+    source (or frame) with the cIoU and the pixel average precision of its map. The metrics are means and success rates
+    over entries, see :class:`~sslosses.metrics.protocols.Protocol`.
 
-    It keeps a row of numbers for each entry and sample, 96 bytes together, and evaluates a fixed number of pixels at
-    once; DDP synchronizes by gathering the rows.
+    The metric keeps one row of numbers per entry and per sample, 96 bytes together, and scores a fixed number of pixels
+    at once. DDP synchronizes by gathering the rows.
 
     Args:
         protocol: name of a protocol (``protocols.available()`` lists them) or a
             :class:`~sslosses.metrics.protocols.Protocol`.
         task: ``"mixtures"`` or ``"single"``: which of the protocol's metrics to report. ``"single"`` refuses samples of
             several sources.
-        layout: where the sources are. ``"one"``: all in one frame, maps (h, w). ``"stacked"``: source j alone on frame
-            j, frames stacked along the height, maps (S·h, w), as in NoPrior's mixtures. ``"side-by-side"``: the same
-            along the width, maps (h, S·w), as in T-VSL's.
+        layout: where the frames are in the maps. ``"one"``: all sources are in one frame, maps (h, w). ``"stacked"``:
+            source j is alone on frame j, frames stacked along the height, maps (S·h, w), as in NoPrior's mixtures.
+            ``"side-by-side"``: the same along the width, maps (h, S·w), as in T-VSL's mixtures.
         kwargs: passed to :class:`torchmetrics.Metric`.
 
     Raises:
-        ValueError: if an option is none of the above; the message lists them.
+        ValueError: if an option is not one of these; the message lists them.
 
     Example:
         >>> import torch
@@ -260,15 +235,14 @@ class SoundLocalization(LocalizationTables):
         layout: str = "one",
         **kwargs: Any,
     ) -> None:
-        """Check the options and start with no entry."""
         super().__init__(protocol, task=task, layout=layout, **kwargs)
 
     def compute(self) -> dict[str, Tensor]:
-        """Metrics of all samples so far.
+        """Computes the metrics of all samples so far.
 
         Returns:
-            0-d tensors. First the protocol's metrics as fractions in [0, 1] (float64; NaN while there is no entry),
-            then the counts (int64): ``entries``, ``samples``, ``samples_without_map``, ``empty_truths``.
+            0-d tensors: first the protocol's metrics as fractions in [0, 1] (float64, NaN without an entry), then the
+            counts ``entries``, ``samples``, ``samples_without_map`` and ``empty_truths`` (int64).
         """
         entries, samples = self.tables()
         return self._metrics(self.metrics, entries, samples) | counts_of(entries, samples)
@@ -276,17 +250,17 @@ class SoundLocalization(LocalizationTables):
     def result(
         self, *, chance: Mapping[str, Mapping[str, Tensor]] | None = None, class_names: Sequence[str] | None = None
     ) -> LocalizationResult:
-        """The metrics as an object to print and export, with breakdowns by class and size.
+        """Computes the metrics with breakdowns by class and size, as an object to print and export.
 
         Args:
-            chance: what :func:`~sslosses.metrics.chance_levels` returned for the same truths, to stand beside.
+            chance: result of :func:`~sslosses.metrics.chance_levels` for the same ground truth.
             class_names: names of the class ids; None: their numbers.
 
         Returns:
             See :class:`~sslosses.metrics.LocalizationResult`.
 
         Raises:
-            ValueError: if a metric has no chance level, a class id no name, or two the same.
+            ValueError: if a metric lacks a chance level, a class id lacks a name, or two class ids have the same name.
         """
         with self.sync_context(dist_sync_fn=self.dist_sync_fn, should_sync=self._to_sync):
             entries, samples = self.tables()
@@ -318,16 +292,16 @@ class SoundLocalization(LocalizationTables):
         return metrics_of(names, entries, samples, self.protocol.average_positions)
 
     def _part(self, entries: Tensor) -> dict[str, float]:
-        # PIAP and CountAcc belong to a sample, not to a source of it
+        # PIAP and CountAcc belong to a sample, not to one of its sources.
         names = tuple(name for name in self.metrics if name not in ("PIAP", "CountAcc"))
         return _numbers(self._metrics(names, entries, entries)) | {"entries": len(entries)}
 
     def plot(self, val: Any = None, ax: Any = None) -> Any:
-        """Plot the figures, without the counts, with matplotlib.
+        """Plots the metrics, without the counts, with matplotlib.
 
         Args:
-            val: a result of ``compute`` or ``forward``, or a list of them over time; None: the current one.
-            ax: matplotlib axes to draw on; None: new ones.
+            val: a result of ``compute`` or ``forward``, or a list of results over time; None: the current result.
+            ax: matplotlib axes to draw on; None: new axes.
 
         Returns:
             Figure and axes.
@@ -351,7 +325,7 @@ def _named(known: Sequence[int], class_names: Sequence[str]) -> dict[int, str]:
                 f"Expected `class_names` to name class {number}, but got {len(class_names)} names"
             ) from None
         if name in names.values():
-            raise ValueError(f"Expected `class_names` to tell classes apart, but got {name!r} twice")
+            raise ValueError(f"Expected `class_names` to be distinct, but got {name!r} twice")
         names[number] = name
     return names
 

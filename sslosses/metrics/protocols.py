@@ -1,16 +1,16 @@
-"""Named evaluation protocols: what exactly CAP, CIoU or AUC stand for.
+"""Named evaluation protocols: they define what exactly CAP, CIoU or AUC stand for.
 
-Papers of this field print the same names for different computations, so a metric is only comparable with another one of
-the same protocol. Each preset is what the public evaluation code of a method computes: :data:`lvs` (Chen et al., CVPR
+Papers of this field print the same names for different computations. Metrics are comparable only if they are computed
+by the same protocol. Each protocol follows the public evaluation code of a method: :data:`lvs` (Chen et al., CVPR
 2021), :data:`ez_vsl` (Mo and Morgado, ECCV 2022), :data:`avgn` (Mo and Tian, CVPR 2023), :data:`noprior` (Kim et al.,
 CVPR 2024), :data:`tvsl` (Mahmud et al., CVPR 2024). :data:`paper` is noprior's computation under the metric names of
-the object-aware losses' paper, whose code is not public and which says that it follows it. :data:`clean` is ours: every
-source counts once, whatever the order of the maps.
+the paper of the object-aware losses, which says that it follows noprior; its code is not public. :data:`clean` is ours:
+every source counts once, and the order of the maps does not matter.
 
-A protocol starts from corners of boxes or from masks. How a code reads a file's boxes is not part of it: NoPrior's
-reader of MUSIC truncates x and width separately, ``int(224 x) + int(224 width)``, but corners on VGG-SS, as all others
-do, so :data:`noprior` does not carry that. It moves the far edges of most MUSIC boxes by a pixel, and metrics by up to
-0.4 points; who needs it passes such boxes.
+A protocol starts from the corners of boxes or from masks; reading a file's boxes is not part of it. NoPrior's reader of
+MUSIC truncates x and width separately, ``int(224 x) + int(224 width)``. On VGG-SS it truncates the corners, as all
+others do, so :data:`noprior` truncates corners. The other way moves the far edges of most MUSIC boxes by one pixel and
+metrics by up to 0.4 points. To reproduce it, pass such boxes.
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ METRICS = (
     *("CAP", "AP", "CIoU@t", "IoU@t", "AP50", "Precision@t", "CIoU", "mCIoU", "IoU", "AUC", "PIAP", "CountAcc"),
     *("DetAP@t", "DetF1@t"),
 )
-_MOST_SIZE = 4096  # of larger frames, numbers of pixels are not exact in float32
-_KINDS = {"CAP": "AP", "AP": "AP", "CIoU": "CIoU", "mCIoU": "CIoU", "AP50": "success"}
+_MOST_SIZE = 4096  # pixel counts of larger frames are not exact in float32
+_METRIC_KINDS = {"CAP": "AP", "AP": "AP", "CIoU": "CIoU", "mCIoU": "CIoU", "AP50": "success"}
 
 
 @dataclass(frozen=True)
@@ -48,43 +48,51 @@ class Protocol:
         name: the protocol's name.
         mixture_metrics: metrics reported for samples of several sources, in the order of the result.
         single_metrics: metrics reported for samples of one source.
-        size: side T of a frame, at most 4096; truths are T×T, maps are resized to it.
-        upsampling: ``"bicubic"``: a = −0.75, half-pixel centers; ``"bilinear"``, the same centers; ``"bilinear, aligned
-            corners"``.
-        normalization: before the binary map. ``"min-max"``; ``"fixed range, min-max"``: rescaled from [−1/τ, 1/τ] to
-            [0, 1] first, which decides the confidences; ``"inverted min-max"``: 1 − x after it, for maps that are low
-            where it sounds.
-        binarization: ``"above upper median"`` (and at the maximum, where half of the pixels or more are there) or
-            ``"from upper median"`` (>=): of the value at ⌊N/2⌋ of the sorted pixels; ``"from value"``: >=
-            ``threshold``; ``"area fraction"``: that share of the pixels, the largest ones.
-        threshold: of the last two, in [0, 1]; None with the others.
-        assignment: ``"greedy"``: every map in turn takes the source with the largest cIoU among those left, a surplus
-            map is an entry of 0, and a sample without any map has no entry. ``"position"``: map j belongs to source j.
-            ``"optimal"``: the assignment of the largest total cIoU, among maps and sources of one class where known.
-            ``"one per frame"``: the sum of the maps against the union of the sources in a frame. In all but "greedy",
-            every source (or frame) is one entry, of 0 without a map.
-        canvas: ``"frame"``: each frame is normalized and scored for itself; ``"whole map"``: the map of several frames
-            as one, where a source's truth is 0 outside its own frame.
-        average_precision: of a CAP's or AP's entries. ``"binary"``: of the binary map; ``"continuous"``: of the
-            normalized map; ``"swapped"``: with the binary map as label and the truth as score.
-        empty_truths: ``"count"`` or ``"leave out"`` a source whose truth has no pixel.
-        add_boxes: whether overlapping boxes of a source count 2, 3, … in mixtures, instead of once.
-        average_positions: whether metrics are computed for each position j on its own, then averaged.
+        size: side T of a frame, at most 4096. The ground truth is T×T, and maps are resized to it.
+        upsampling: ``"bicubic"`` (a = −0.75, half-pixel centers), ``"bilinear"`` (half-pixel centers) or ``"bilinear,
+            aligned corners"``.
+        normalization: applied before binarization. ``"min-max"``; ``"fixed range, min-max"``: from [−1/τ, 1/τ] to
+            [0, 1] first, which also gives the confidences; ``"inverted min-max"``: 1 − x after min-max, for maps that
+            are low where it sounds.
+        binarization: which pixels are marked. ``"above upper median"``: above the value at index ⌊N/2⌋ of the sorted
+            pixels, or at the maximum if half of the pixels or more have it; ``"from upper median"``: at least that
+            value; ``"from value"``: at least ``threshold``; ``"area fraction"``: the share ``threshold`` of the pixels
+            with the largest values.
+        threshold: threshold of ``"from value"`` and ``"area fraction"``, in [0, 1]; None with the others.
+        assignment: which map belongs to which source. ``"greedy"``: each map in turn takes the source with the largest
+            cIoU among the remaining ones; a surplus map is an entry of 0, and a sample without any map has no entry.
+            ``"position"``: map j belongs to source j. ``"optimal"``: the assignment with the largest total cIoU, within
+            a class where classes are known. ``"one per frame"``: the sum of the maps against the union of the sources
+            in a frame. Except with ``"greedy"``, each source (or frame) is one entry, of 0 without a map.
+        canvas: ``"frame"``: each frame is normalized and scored separately. ``"whole map"``: a map of several frames is
+            scored as one, and a source's ground truth is 0 outside its own frame.
+        average_precision: average precision behind CAP and AP. ``"binary"``: of the binary map; ``"continuous"``: of
+            the normalized map; ``"swapped"``: with the binary map as label and the ground truth as score.
+        empty_truths: whether to ``"count"`` or ``"leave out"`` sources whose ground truth has no pixel.
+        add_boxes: whether overlapping boxes of a source add up to 2, 3, … in mixtures, instead of counting once.
+        average_positions: whether metrics are computed per position j, then averaged.
         tau: τ of the fixed range; None without it.
-        prior_weight: share of the model's map when an object prior is given: both are min-max normalized, mixed and
-            normalized again; None: takes no prior.
+        prior_weight: weight of the model's map if an object prior is given: both are min-max normalized, mixed, and
+            normalized again. None: the protocol takes no prior.
 
-    The metrics: ``"CAP"`` or ``"AP"``, mean pixel average precision over entries; ``"CIoU@t"`` or ``"IoU@t"``, share of
-    entries with cIoU ≥ t, which is ``"AP50"`` at 0.5; ``"Precision@t"``, share with cIoU > t; ``"CIoU"`` or
-    ``"mCIoU"``, mean cIoU; ``"IoU"``, mean IoU with smoothing 1e-4; ``"AUC"``, area under the share with cIoU ≥ t over
-    t = 0, 0.05, …, 1; ``"PIAP"``, mean over samples with a map of the pixel average precision of their summed map,
-    binarized per canvas, against all sources together; ``"CountAcc"``, share of samples with as many maps as sources;
-    ``"DetAP@t"`` and ``"DetF1@t"``, detection over confidence at cIoU ≥ t, see
-    :func:`~sslosses.metrics.functional.detection_average_precision`.
+    The metrics are:
+
+    - ``"CAP"`` or ``"AP"``: mean pixel average precision over entries;
+    - ``"CIoU@t"`` or ``"IoU@t"``: share of entries with cIoU ≥ t; ``"AP50"`` is the same at 0.5;
+    - ``"Precision@t"``: share of entries with cIoU > t;
+    - ``"CIoU"`` or ``"mCIoU"``: mean cIoU;
+    - ``"IoU"``: mean IoU with smoothing 1e-4;
+    - ``"AUC"``: area under the share of entries with cIoU ≥ t over t = 0, 0.05, …, 1;
+    - ``"PIAP"``: mean over samples with a map of the pixel average precision of their summed map, binarized per canvas,
+      against all sources together;
+    - ``"CountAcc"``: share of samples with as many maps as sources;
+    - ``"DetAP@t"`` and ``"DetF1@t"``: detection over confidence at cIoU ≥ t, see
+      :func:`~sslosses.metrics.functional.detection_average_precision`.
 
     Raises:
         TypeError: if an argument has the wrong type.
-        ValueError: if an argument is none of the values above, or two do not fit; the message lists what does.
+        ValueError: if an argument is not one of the values above, or two do not fit; the message lists the allowed
+            values.
 
     Example:
         >>> from sslosses.metrics import protocols
@@ -113,7 +121,6 @@ class Protocol:
     prior_weight: float | None = None
 
     def __post_init__(self) -> None:
-        """Check every field."""
         if not isinstance(self.name, str) or not self.name:
             raise TypeError(f"Expected `name` to be a non-empty string, but got {self.name!r}")
         check_count("size", self.size)
@@ -152,7 +159,6 @@ class Protocol:
             raise ValueError(f"Expected `{name}` to be None with {where}, which does not use it, but got {value!r}")
 
     def __str__(self) -> str:
-        """Name and contents in one line."""
         at = "" if self.threshold is None else f" {self.threshold:g}"
         how = [f"{self.size}×{self.size}", self.upsampling, self.normalization, self.binarization + at, self.assignment]
         how += [f"on the {self.canvas}"] if self.canvas != "frame" else []
@@ -165,19 +171,29 @@ class Protocol:
         mixtures, single = ", ".join(self.mixture_metrics), ", ".join(self.single_metrics)
         return f"{self.name}: {', '.join(how)}; mixtures: {mixtures}; single: {single}"
 
+    @property
+    def one_entry_per_frame(self) -> bool:
+        """Whether all sources of a frame are one entry."""
+        return self.assignment == "one per frame"
+
+    @property
+    def inverts_maps(self) -> bool:
+        """Whether maps are low where it sounds."""
+        return self.normalization == "inverted min-max"
+
     def metrics(self, task: str) -> tuple[str, ...]:
-        """The metrics reported for ``task``, ``"mixtures"`` or ``"single"``."""
+        """Returns the metrics reported for ``task``, ``"mixtures"`` or ``"single"``."""
         check_option("task", task, TASKS)
         return self.mixture_metrics if task == "mixtures" else self.single_metrics
 
     def replace(self, **changes: Any) -> Protocol:
-        """Return a copy with some fields changed.
+        """Returns a copy with some fields changed.
 
-        Unless a new ``name`` is among the changes, the copy is called "<name> (changed)": a metric of it is not
-        comparable with one of the original.
+        Without a new ``name``, the copy is called "<name> (changed)", as its metrics are not comparable with those of
+        the original.
 
         Raises:
-            TypeError: if a change names no field, or has the wrong type.
+            TypeError: if a field is unknown or has the wrong type.
             ValueError: if a value is not available.
         """
         known = [field.name for field in fields(self)]
@@ -189,15 +205,21 @@ class Protocol:
 
 
 def parse_metric(metric: str) -> tuple[str, float | None]:
-    """Kind of a metric (``"AP"``, ``"success"``, ``"precision"``, ``"CIoU"``, ``"IoU"``, ``"AUC"``, ``"PIAP"``,
-    ``"CountAcc"``, ``"DetAP"``, ``"DetF1"``), and its threshold if it has one.
+    """Parses the name of a metric.
+
+    Args:
+        metric: a name, see :class:`Protocol`.
+
+    Returns:
+        Its kind (``"AP"``, ``"success"``, ``"precision"``, ``"CIoU"``, ``"IoU"``, ``"AUC"``, ``"PIAP"``,
+        ``"CountAcc"``, ``"DetAP"`` or ``"DetF1"``), and its threshold or None.
 
     Raises:
-        ValueError: if there is no such metric; the message lists what there is.
+        ValueError: if there is no such metric; the message lists them.
     """
     if isinstance(metric, str):
-        if metric in ("AUC", "PIAP", "CountAcc", "IoU", *_KINDS):
-            return _KINDS.get(metric, metric), 0.5 if metric == "AP50" else None
+        if metric in ("AUC", "PIAP", "CountAcc", "IoU", *_METRIC_KINDS):
+            return _METRIC_KINDS.get(metric, metric), 0.5 if metric == "AP50" else None
         match = re.fullmatch(r"(C?IoU|Precision|DetAP|DetF1)@(\d*\.?\d+)", metric, re.ASCII)
         if match is not None and 0 < float(match[2]) <= 1:
             kind = {"CIoU": "success", "IoU": "success", "Precision": "precision"}.get(match[1], match[1])
@@ -262,24 +284,24 @@ clean = Protocol(
     empty_truths="leave out",
 )
 
-_PRESETS = {protocol.name: protocol for protocol in (lvs, ez_vsl, avgn, noprior, tvsl, paper, clean)}
+_PROTOCOLS = {protocol.name: protocol for protocol in (lvs, ez_vsl, avgn, noprior, tvsl, paper, clean)}
 
 
 def available() -> tuple[str, ...]:
-    """Names of the presets."""
-    return tuple(_PRESETS)
+    """Returns the names of all protocols."""
+    return tuple(_PROTOCOLS)
 
 
 def get(protocol: str | Protocol) -> Protocol:
-    """The preset of that name; a :class:`Protocol` is returned as it is.
+    """Returns the protocol of that name; a :class:`Protocol` is returned unchanged.
 
     Raises:
-        TypeError: if ``protocol`` is neither.
-        ValueError: if there is no preset of that name; the message lists those there are.
+        TypeError: if ``protocol`` is neither a name nor a protocol.
+        ValueError: if there is no protocol of that name; the message lists the names.
     """
     if isinstance(protocol, Protocol):
         return protocol
     if not isinstance(protocol, str):
         raise TypeError(f"Expected `protocol` to be a name or a Protocol, but got {type(protocol).__name__}")
     check_option("protocol", protocol, available())
-    return _PRESETS[protocol]
+    return _PROTOCOLS[protocol]

@@ -1,4 +1,4 @@
-"""The result of an evaluation: metrics with all that is needed to read them, as a row, JSON, Markdown or LaTeX."""
+"""The result of an evaluation: metric values with counts, chance levels and breakdowns."""
 
 from __future__ import annotations
 
@@ -7,25 +7,26 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-Metrics = Mapping[str, float]
+#: Values of metrics by name.
+MetricValues = Mapping[str, float]
 
 
 @dataclass(frozen=True)
 class LocalizationResult:
-    """Metrics of one protocol on one set, with counts, chance levels and breakdowns.
+    """Metrics of one protocol on one data set, with counts, chance levels and breakdowns.
 
     Args:
         protocol: the protocol's name.
         description: the protocol in one line.
         task: ``"mixtures"`` or ``"single"``.
-        metrics: the protocol's metrics, fractions in [0, 1], NaN where there is nothing to average.
+        metrics: the protocol's metrics as fractions in [0, 1], NaN where there is nothing to average.
         counts: ``entries``, ``samples``, ``samples_without_map`` and ``empty_truths``.
-        empty_truths: which truths have no pixel, as (sample, source) in the order of the updates; with several
-            processes, one process after the other.
-        chance: the same metrics for predictions that do not look at the sample, by name of the prediction.
+        empty_truths: sources whose ground truth has no pixel, as (sample, source) in the order of the updates; with
+            several processes, one process after the other.
+        chance: the same metrics for input-independent predictions, by name of the prediction.
         per_class: metrics by class, with the number of ``entries``.
         per_size: metrics by size of the object, with the number of ``entries``: "small" below 32² of 224² pixels,
-            "medium" below 96², "large" below 144², "huge" from there, as in AVGN's code.
+            "medium" below 96², "large" below 144², "huge" above, as in AVGN's code.
 
     Example:
         >>> from sslosses.metrics import LocalizationResult
@@ -44,15 +45,15 @@ class LocalizationResult:
     protocol: str
     description: str
     task: str
-    metrics: Metrics
+    metrics: MetricValues
     counts: Mapping[str, int]
     empty_truths: tuple[tuple[int, int], ...] = ()
-    chance: Mapping[str, Metrics] = field(default_factory=dict)
-    per_class: Mapping[str, Metrics] = field(default_factory=dict)
-    per_size: Mapping[str, Metrics] = field(default_factory=dict)
+    chance: Mapping[str, MetricValues] = field(default_factory=dict)
+    per_class: Mapping[str, MetricValues] = field(default_factory=dict)
+    per_size: Mapping[str, MetricValues] = field(default_factory=dict)
 
     def __str__(self) -> str:
-        """One row, in percent, each metric beside the best of its chance levels where these are known."""
+        """One line in percent, with the best chance level beside each metric."""
         cells = [f"{name} {_percent(value)}{self._best_chance(name)}" for name, value in self.metrics.items()]
         counts = [f"{value:,} {name.replace('_', ' ')}" for name, value in self.counts.items()]
         return f"{self.protocol} ({self.task}) | {' | '.join(cells)} | {', '.join(counts)}"
@@ -63,23 +64,23 @@ class LocalizationResult:
         return f" (chance {_percent(max(known))})" if known else ""
 
     def to_dict(self) -> dict[str, Any]:
-        """Everything as plain numbers, strings, lists and dicts; NaN becomes None."""
-        cleaned: dict[str, Any] = _plain(asdict(self))
-        return cleaned
+        """Returns everything as plain numbers, strings, lists and dicts; NaN becomes None."""
+        content: dict[str, Any] = _plain(asdict(self))
+        return content
 
     def to_json(self) -> str:
-        """Everything as JSON; NaN becomes null."""
+        """Returns everything as JSON; NaN becomes null."""
         return json.dumps(self.to_dict(), indent=2, ensure_ascii=False, allow_nan=False)
 
     def to_markdown(self) -> str:
-        """A table in percent: the result, and a row for each chance level."""
+        """Returns a Markdown table in percent: one row for the result and one row per chance level."""
         head, rows = self._table()
         lines = [head, ["---"] * len(head), *rows]
         table = "\n".join("| " + " | ".join(cells) + " |" for cells in lines)
         return table.replace("| --- |", "|---|").replace(" --- |", "---|").replace("|  |", "| |")
 
     def to_latex(self) -> str:
-        """The same table as a LaTeX ``tabular`` with the rules of ``booktabs``."""
+        """Returns the same table as a LaTeX ``tabular`` with the rules of ``booktabs``."""
         head, rows = self._table()
         lines = [" & ".join(map(_latex, cells)) + r" \\" for cells in (head, *rows)]
         body = ["\\toprule", lines[0], "\\midrule", *lines[1:], "\\bottomrule"]

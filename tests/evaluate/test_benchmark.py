@@ -3,7 +3,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from sslosses.evaluate.benchmark import Truths, read_benchmark
+from sslosses.evaluate.benchmark import LazyTruths, read_benchmark
 
 OVERLAPPING = [[0, 0, 1, 0.5], [0, 0, 0.5, 1]]
 
@@ -32,7 +32,7 @@ def test_protocols_may_add_overlapping_boxes_of_mixtures(tmp_path, vggss, adds):
 
 def test_truths_are_made_when_asked_for(vggss):
     taken = []
-    truths = Truths(benchmark(vggss, "vggss"), SimpleNamespace(size=4), taken.append)
+    truths = LazyTruths(benchmark(vggss, "vggss"), SimpleNamespace(size=4), taken.append)
     assert len(truths) == 3
     assert [truth.shape for truth in truths[1:]] == [(1, 4, 4)] * 2
     assert truths[-1].equal(truths[0])

@@ -66,8 +66,8 @@ def measured(tmp_path):
     return json.loads((tmp_path / "out" / "metrics.json").read_text())
 
 
-def direct(protocol, task, frames, maps, truths):
-    metric = SoundLocalization(protocol, task=task, layout=frames)
+def direct(protocol, task, layout, maps, truths):
+    metric = SoundLocalization(protocol, task=task, layout=layout)
     metric.update(maps, truths)
     return {name: value.item() for name, value in metric.compute().items()}
 

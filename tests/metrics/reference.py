@@ -38,10 +38,10 @@ def resized(x, height, width, kernel, aligned=False):
     return down @ (x - low) @ across.T + low
 
 
-def frames_of(x, frames, sources, size, kernel, aligned=False):
-    if frames == "one":
+def frames_of(x, layout, sources, size, kernel, aligned=False):
+    if layout == "one":
         return [resized(x, size, size, kernel, aligned)]
-    if frames == "stacked":
+    if layout == "stacked":
         return np.split(resized(x, sources * size, size, kernel, aligned), sources, axis=0)
     return np.split(resized(x, size, sources * size, kernel, aligned), sources, axis=1)
 
@@ -80,30 +80,30 @@ def area_under(cious):
     return auc(THRESHOLDS, [success(cious, t) for t in THRESHOLDS])
 
 
-def lvs(samples, frames, size):
+def lvs(samples, layout, size):
     cious = []
     for maps, truths in samples:
         sources = len(truths)
-        scenes = [np.max(truths, axis=0)] if frames == "one" else list(truths)
+        scenes = [np.max(truths, axis=0)] if layout == "one" else list(truths)
         if len(maps) == 0:
             cious += [0.0] * len(scenes)
             continue
-        for x, g in zip(frames_of(sum(maps), frames, sources, size, tent), scenes, strict=True):
+        for x, g in zip(frames_of(sum(maps), layout, sources, size, tent), scenes, strict=True):
             x = min_max(x)
             cious.append(overlap(above_upper_median(x), g))
     return {"CIoU@0.5": success(cious, 0.5), "AUC": area_under(cious), "entries": len(cious)}
 
 
-def ez_vsl(samples, frames, size, priors=None):
+def ez_vsl(samples, layout, size, priors=None):
     cious = []
     for i, (maps, truths) in enumerate(samples):
         sources = len(truths)
-        scenes = [np.max(truths, axis=0)] if frames == "one" else list(truths)
+        scenes = [np.max(truths, axis=0)] if layout == "one" else list(truths)
         if len(maps) == 0:
             cious += [0.0] * len(scenes)
             continue
-        objects = None if priors is None else frames_of(priors[i], frames, sources, size, tent, True)
-        for j, x in enumerate(frames_of(sum(maps), frames, sources, size, tent, True)):
+        objects = None if priors is None else frames_of(priors[i], layout, sources, size, tent, True)
+        for j, x in enumerate(frames_of(sum(maps), layout, sources, size, tent, True)):
             x = min_max(x)
             if objects is not None:
                 x = min_max(0.4 * x + 0.6 * min_max(objects[j]))
@@ -142,7 +142,7 @@ def detection_f1(cious, confidences, t):
     return 2 * p * r / (p + r) if p + r > 0 else 0.0
 
 
-def avgn(samples, frames, size, single, tau=0.03):
+def avgn(samples, layout, size, single, tau=0.03):
     positions = {}
     for maps, truths in samples:
         for j, g in enumerate(truths):
@@ -150,8 +150,8 @@ def avgn(samples, frames, size, single, tau=0.03):
             if j >= len(maps):
                 rows.append((0.0, 0.0, 0.0))
                 continue
-            x = frames_of(maps[j], frames, len(truths), size, cubic)
-            x = (x[0] if frames == "one" else x[j]) * tau / 2 + 0.5
+            x = frames_of(maps[j], layout, len(truths), size, cubic)
+            x = (x[0] if layout == "one" else x[j]) * tau / 2 + 0.5
             confidence = np.sort(x.ravel())[-math.ceil(x.size / 4) :].mean()
             x = min_max(x)
             b = x >= upper_median(x)
@@ -170,7 +170,7 @@ def avgn(samples, frames, size, single, tau=0.03):
     }
 
 
-def tvsl(samples, frames, size):
+def tvsl(samples, layout, size):
     cious, ious, aps = [], [], []
     for maps, truths in samples:
         sources = len(truths)
@@ -178,10 +178,10 @@ def tvsl(samples, frames, size):
             if k >= len(maps):
                 cious.append(0.0), ious.append(0.0), aps.append(0.0)
                 continue
-            parts = frames_of(maps[k], frames, sources, size, cubic)
-            axis = 0 if frames == "stacked" else 1
+            parts = frames_of(maps[k], layout, sources, size, cubic)
+            axis = 0 if layout == "stacked" else 1
             x = 1 - min_max(np.concatenate(parts, axis=axis))
-            wide = g if frames == "one" else np.concatenate([g if j == k else 0 * g for j in range(sources)], axis)
+            wide = g if layout == "one" else np.concatenate([g if j == k else 0 * g for j in range(sources)], axis)
             b = x >= 0.3
             cious.append(overlap(b, wide))
             inter = (b * wide).sum()
@@ -196,15 +196,15 @@ def tvsl(samples, frames, size):
     }
 
 
-def clean(samples, frames, size, classes=None, threshold=0.5, area=None):
+def clean(samples, layout, size, classes=None, threshold=0.5, area=None):
     cious, aps, right = [], [], []
     for i, (maps, truths) in enumerate(samples):
         sources = len(truths)
         right.append(len(maps) == sources)
         table = {}
         for m, x in enumerate(maps):
-            parts = [min_max(f) for f in frames_of(x, frames, sources, size, tent)] * (
-                sources if frames == "one" else 1
+            parts = [min_max(f) for f in frames_of(x, layout, sources, size, tent)] * (
+                sources if layout == "one" else 1
             )
             for s, g in enumerate(truths):
                 if area is None:

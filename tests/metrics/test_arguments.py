@@ -129,6 +129,26 @@ def test_maps_whose_sums_may_be_infinite(maps: int, value: float) -> None:
     metric.update(torch.full((1, maps, 2, 2), value / 2), [[LEFT, RIGHT]])
 
 
+def test_priors_whose_sums_may_be_infinite() -> None:
+    metric = SoundLocalization("ez-vsl")
+    with pytest.raises(ValueError, match="Expected `priors` to be within"):
+        metric.update(halves(), [[LEFT, RIGHT]], priors=torch.full((1, 2, 2), -6e37))
+
+
+@pytest.mark.parametrize("tau", [1e10, 1e300])
+def test_a_tau_that_makes_maps_infinite(tau: float) -> None:
+    metric = SoundLocalization(protocols.avgn.replace(tau=tau))
+    with pytest.raises(ValueError, match="Expected `maps` to be finite"):
+        metric.update(halves() * 1e37, [[LEFT, RIGHT]])
+
+
+@pytest.mark.parametrize("layout", ["stacked", "side-by-side"])
+def test_frames_too_large_together(layout: str) -> None:
+    metric = SoundLocalization(protocols.paper.replace(size=4096), layout=layout)
+    with pytest.raises(ValueError, match=r"at most 16384 pixels .* but got 5 frames of 4096"):
+        metric.update(torch.rand(1, 1, 5, 5), [[LEFT] * 5])
+
+
 @pytest.mark.parametrize("value", [-0.5, 1.5])
 def test_truths_beyond_0_and_1(value: float) -> None:
     with pytest.raises(ValueError, match="Expected `truths` to hold"):

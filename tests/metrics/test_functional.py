@@ -107,7 +107,7 @@ def test_ciou_known_answers():
     assert ciou(torch.zeros(2, 2), torch.zeros(2, 2)) == 0
     assert ciou(b, b) == 1
     assert ciou(torch.ones(3, 1, 2, 2), torch.ones(4, 2, 2)).shape == (3, 4)
-    with pytest.raises(ValueError, match="one height and width"):
+    with pytest.raises(ValueError, match="the same height and width"):
         ciou(torch.ones(2, 2), torch.ones(2, 3))
 
 

@@ -59,15 +59,15 @@ def pixel_ap(b, g):
     return average_precision_score((g > 0).ravel(), b.ravel()) if g.any() else 0.0
 
 
-def frames_of(x, frames, sources, size):
-    if frames == "one":
+def frames_of(x, layout, sources, size):
+    if layout == "one":
         return [resized(x, size, size)]
-    if frames == "stacked":
+    if layout == "stacked":
         return np.split(resized(x, sources * size, size), sources, axis=0)
     return np.split(resized(x, size, sources * size), sources, axis=1)
 
 
-def reference(samples, frames, size):
+def reference(samples, layout, size):
     entries, summed, right, without, empty = [], [], [], 0, 0
     for maps, truths in samples:
         sources = len(truths)
@@ -76,13 +76,13 @@ def reference(samples, frames, size):
         if len(maps) == 0:
             without += 1
             continue
-        total = [binarized(f) for f in frames_of(sum(maps), frames, sources, size)]
-        whole = [np.max(truths, axis=0)] if frames == "one" else truths
+        total = [binarized(f) for f in frames_of(sum(maps), layout, sources, size)]
+        whole = [np.max(truths, axis=0)] if layout == "one" else truths
         summed.append(pixel_ap(np.concatenate(total), np.concatenate(whole)))
         left = [g.copy() for g in truths]
         for x in maps:
-            binary = [binarized(f) for f in frames_of(x, frames, sources, size)]
-            binary = binary * sources if frames == "one" else binary
+            binary = [binarized(f) for f in frames_of(x, layout, sources, size)]
+            binary = binary * sources if layout == "one" else binary
             found = [overlap(b, g) for b, g in zip(binary, left, strict=True)]
             best = int(np.argmax(found))
             entries.append((found[best], pixel_ap(binary[best], left[best])))
@@ -142,20 +142,20 @@ def a_truth(draw):
 
 @st.composite
 def cases(draw, most_sources=3):
-    frames = draw(st.sampled_from(["one", "stacked", "side-by-side"]))
+    layout = draw(st.sampled_from(["one", "stacked", "side-by-side"]))
     samples = []
     for _ in range(draw(st.integers(1, 4))):
         truths = [draw(a_truth()) for _ in range(draw(st.integers(1, most_sources)))]
         side = draw(st.sampled_from([1, 2, 4, 8]))
-        down = len(truths) if frames == "stacked" else 1
-        across = len(truths) if frames == "side-by-side" else 1
+        down = len(truths) if layout == "stacked" else 1
+        across = len(truths) if layout == "side-by-side" else 1
         shape = (draw(st.integers(0, 4)), side * down, side * across)
         values = draw(st.lists(st.integers(-3, 3), min_size=int(np.prod(shape)), max_size=int(np.prod(shape))))
         maps = np.array(values, dtype=np.float64).reshape(shape)
         if len(maps) and draw(st.booleans()):
             maps[draw(st.integers(0, len(maps) - 1))] = draw(st.integers(-2, 2))
         samples.append((maps, np.stack(truths)))
-    return frames, samples
+    return layout, samples
 
 
 def tensors(samples, dtype=torch.float64):
@@ -165,22 +165,22 @@ def tensors(samples, dtype=torch.float64):
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(cases())
 def test_noprior_equals_the_loop(case):
-    frames, samples = case
-    metric = SoundLocalization(protocols.noprior.replace(size=SIZE), layout=frames)
+    layout, samples = case
+    metric = SoundLocalization(protocols.noprior.replace(size=SIZE), layout=layout)
     metric.update(*tensors(samples[:1]))
     metric.update(*tensors(samples[1:]))
-    assert_equal(metric.compute(), reference(samples, frames, SIZE))
+    assert_equal(metric.compute(), reference(samples, layout, SIZE))
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(cases(most_sources=1))
 def test_paper_on_single_sources_equals_the_loop(case):
-    frames, samples = case
-    metric = SoundLocalization(protocols.paper.replace(size=SIZE), task="single", layout=frames)
+    layout, samples = case
+    metric = SoundLocalization(protocols.paper.replace(size=SIZE), task="single", layout=layout)
     metric.update(*tensors(samples))
     result = metric.compute()
     assert list(result)[:3] == ["AP", "IoU@0.5", "AUC"]
-    assert_equal(result, reference(samples, frames, SIZE))
+    assert_equal(result, reference(samples, layout, SIZE))
 
 
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -366,7 +366,7 @@ def test_boxes_in_pixels_are_refused():
         (torch.zeros(2, 1, 2, 2), torch.zeros(1, 1, 4, 4), {}, "as many samples"),
         (torch.full((1, 1, 2, 2), torch.nan), torch.zeros(1, 1, 4, 4), {}, "finite"),
         (torch.zeros(1, 1, 2, 2), torch.full((1, 1, 4, 4), 2.0), {}, r"in \[0, 1\]"),
-        (torch.zeros(1, 1, 3, 2), torch.zeros(1, 2, 4, 4), {"frames": "stacked"}, r"\(M, 2·h, w\)"),
+        (torch.zeros(1, 1, 3, 2), torch.zeros(1, 2, 4, 4), {"layout": "stacked"}, r"\(M, 2·h, w\)"),
         (torch.zeros(1, 1, 2, 2), torch.zeros(1, 2, 4, 4), {"task": "single"}, "at most 1 source"),
         ([torch.zeros(1, 2, 2)] * 2, [torch.zeros(1, 4, 4), torch.zeros(1, 5, 5)], {}, "truths to have shape"),
         ([torch.zeros(2, 2)], [torch.zeros(1, 4, 4)], {}, "`maps\\[0\\]` to have shape"),

@@ -5,7 +5,7 @@ import pytest
 from sslosses.metrics import Protocol, SoundLocalization, protocols
 
 
-def test_presets_are_frozen_printable_and_found_by_name():
+def test_protocols_are_frozen_printable_and_found_by_name():
     assert protocols.available() == ("lvs", "ez-vsl", "avgn", "noprior", "tvsl", "paper", "clean")
     assert protocols.get("paper") is protocols.paper
     assert protocols.get(protocols.noprior) is protocols.noprior
@@ -15,7 +15,7 @@ def test_presets_are_frozen_printable_and_found_by_name():
         protocols.paper.size = 5
 
 
-def test_unknown_preset_lists_those_available():
+def test_unknown_protocol_lists_those_available():
     with pytest.raises(ValueError, match="'paper', 'clean', but got 'lvs2'"):
         SoundLocalization("lvs2")
     with pytest.raises(TypeError, match="a name or a Protocol"):

@@ -1,4 +1,4 @@
-"""Every preset against its slow loop, on generated cases and on the real annotations."""
+"""Every protocol against its slow loop, on generated cases and on the real annotations."""
 
 import json
 import os
@@ -24,10 +24,10 @@ PUBLISHED = ("lvs", "ez-vsl", "avgn", "tvsl", "clean")
 SIZE = 8
 
 
-def expected(name, samples, frames, size, single=False):
+def expected(name, samples, layout, size, single=False):
     if name == "avgn":
-        return reference.avgn(samples, frames, size, single)
-    return getattr(reference, name.replace("-", "_"))(samples, frames, size)
+        return reference.avgn(samples, layout, size, single)
+    return getattr(reference, name.replace("-", "_"))(samples, layout, size)
 
 
 def assert_equal(result, wanted, tolerance=1e-6):
@@ -50,8 +50,8 @@ def a_truth(draw, size=SIZE):
 
 
 @st.composite
-def cases(draw, most_sources=3, frames=("one", "stacked", "side-by-side"), size=SIZE, sides=(1, 2, 4, 8)):
-    layout = draw(st.sampled_from(frames))
+def cases(draw, most_sources=3, layouts=("one", "stacked", "side-by-side"), size=SIZE, sides=(1, 2, 4, 8)):
+    layout = draw(st.sampled_from(layouts))
     samples = []
     for _ in range(draw(st.integers(1, 4))):
         truths = [draw(a_truth(size)) for _ in range(draw(st.integers(1, most_sources)))]
@@ -76,39 +76,39 @@ def tensors(samples, dtype=torch.float64):
 def cases_of(name, **options):
     """With aligned corners it is the intervals between pixels that have to be powers of two."""
     if name == "ez-vsl":
-        options |= {"frames": ("one",), "size": 9, "sides": (1, 2, 3, 5, 9)}
+        options |= {"layouts": ("one",), "size": 9, "sides": (1, 2, 3, 5, 9)}
     return options.get("size", SIZE), cases(**options)
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
-def test_preset_equals_its_loop(name):
+def test_protocol_equals_its_loop(name):
     size, generated = cases_of(name)
     protocol = protocols.get(name).replace(size=size)
 
     @settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
     @given(generated)
     def check(case):
-        frames, samples = case
-        metric = SoundLocalization(protocol, layout=frames)
+        layout, samples = case
+        metric = SoundLocalization(protocol, layout=layout)
         metric.update(*tensors(samples[:1]))
         metric.update(*tensors(samples[1:]))
-        assert_equal(metric.compute(), expected(name, samples, frames, size))
+        assert_equal(metric.compute(), expected(name, samples, layout, size))
 
     check()
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
-def test_preset_on_single_sources_equals_its_loop(name):
-    size, generated = cases_of(name, most_sources=1, frames=("one",))
+def test_protocol_on_single_sources_equals_its_loop(name):
+    size, generated = cases_of(name, most_sources=1, layouts=("one",))
     protocol = protocols.get(name).replace(size=size)
 
     @settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
     @given(generated)
     def check(case):
-        frames, samples = case
-        metric = SoundLocalization(protocol, task="single", layout=frames)
+        layout, samples = case
+        metric = SoundLocalization(protocol, task="single", layout=layout)
         metric.update(*tensors(samples))
-        assert_equal(metric.compute(), expected(name, samples, frames, size, single=True))
+        assert_equal(metric.compute(), expected(name, samples, layout, size, single=True))
 
     check()
 
@@ -116,27 +116,27 @@ def test_preset_on_single_sources_equals_its_loop(name):
 @settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
 @given(cases(), st.data())
 def test_clean_with_classes_equals_its_loop(case, data):
-    frames, samples = case
+    layout, samples = case
     ids = st.integers(-1, 2)
     classes = [
         tuple(data.draw(st.lists(ids, min_size=len(part), max_size=len(part))) for part in sample) for sample in samples
     ]
-    metric = SoundLocalization(protocols.clean.replace(size=SIZE, threshold=0.25), layout=frames)
+    metric = SoundLocalization(protocols.clean.replace(size=SIZE, threshold=0.25), layout=layout)
     metric.update(
         *tensors(samples), map_classes=[mine for mine, _ in classes], source_classes=[theirs for _, theirs in classes]
     )
-    assert_equal(metric.compute(), reference.clean(samples, frames, SIZE, classes, threshold=0.25))
+    assert_equal(metric.compute(), reference.clean(samples, layout, SIZE, classes, threshold=0.25))
 
 
 @settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
 @given(cases())
 def test_clean_by_area_equals_its_loop(case):
-    frames, samples = case
+    layout, samples = case
     metric = SoundLocalization(
-        protocols.clean.replace(size=SIZE, binarization="area fraction", threshold=0.3), layout=frames
+        protocols.clean.replace(size=SIZE, binarization="area fraction", threshold=0.3), layout=layout
     )
     metric.update(*tensors(samples))
-    assert_equal(metric.compute(), reference.clean(samples, frames, SIZE, area=0.3))
+    assert_equal(metric.compute(), reference.clean(samples, layout, SIZE, area=0.3))
 
 
 def test_ez_vsl_with_an_object_prior_equals_its_loop():
@@ -155,16 +155,16 @@ def test_ez_vsl_with_an_object_prior_equals_its_loop():
         )
 
 
-@pytest.mark.parametrize("frames", ["stacked", "side-by-side"])
-def test_ez_vsl_on_several_frames_equals_its_loop(frames):
+@pytest.mark.parametrize("layout", ["stacked", "side-by-side"])
+def test_ez_vsl_on_several_frames_equals_its_loop(layout):
     generator = np.random.default_rng(4)
     samples = []
     for sources in (1, 2, 3):
-        shape = (sources, 7 * sources, 7) if frames == "stacked" else (sources, 7, 7 * sources)
+        shape = (sources, 7 * sources, 7) if layout == "stacked" else (sources, 7, 7 * sources)
         samples.append((generator.normal(size=shape), (generator.random((sources, 32, 32)) < 0.4).astype(float)))
-    metric = SoundLocalization(protocols.ez_vsl.replace(size=32), layout=frames)
+    metric = SoundLocalization(protocols.ez_vsl.replace(size=32), layout=layout)
     metric.update(*tensors(samples))
-    assert_equal(metric.compute(), reference.ez_vsl(samples, frames, 32))
+    assert_equal(metric.compute(), reference.ez_vsl(samples, layout, 32))
 
 
 # Real annotations
@@ -192,7 +192,7 @@ def drawn(boxes):
 @pytest.mark.skipif(METADATA is None, reason="SSLOSSES_METADATA is not set")
 @pytest.mark.parametrize("name", PUBLISHED)
 @pytest.mark.parametrize("kind", ["vggss", "solo", "duet"])
-def test_preset_on_real_boxes_equals_its_loop(name, kind):
+def test_protocol_on_real_boxes_equals_its_loop(name, kind):
     generator = np.random.default_rng(1)
     if kind == "vggss":
         boxes = list(vggss(900))
@@ -200,15 +200,15 @@ def test_preset_on_real_boxes_equals_its_loop(name, kind):
         boxes = list(music(*{"solo": (read_music_solo, "solo", 400), "duet": (read_music_duet, "duet", 200)}[kind]))
     single = kind != "duet"
     # the side-by-side frames of T-VSL's and AVGN's duets; dyadic values keep the order of the pixels
-    frames = "side-by-side" if kind == "duet" and name in ("avgn", "tvsl") else "one"
+    layout = "side-by-side" if kind == "duet" and name in ("avgn", "tvsl") else "one"
     samples = []
     for sources in boxes:
-        width = 7 * (len(sources) if frames == "side-by-side" else 1)
+        width = 7 * (len(sources) if layout == "side-by-side" else 1)
         maps = generator.normal(size=(len(sources), 7, width))
         samples.append((maps, np.stack([drawn(source) for source in sources])))
-    metric = SoundLocalization(name, task="single" if single else "mixtures", layout=frames)
+    metric = SoundLocalization(name, task="single" if single else "mixtures", layout=layout)
     metric.update([torch.tensor(m) for m, _ in samples], boxes)
-    assert_equal(metric.compute(), expected(name, samples, frames, 224, single))
+    assert_equal(metric.compute(), expected(name, samples, layout, 224, single))
 
 
 # Boxes

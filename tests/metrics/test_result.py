@@ -168,7 +168,7 @@ def test_chunks_and_batches_change_nothing(name, monkeypatch):
 
 
 @pytest.mark.parametrize("name", protocols.available())
-def test_chance_levels_of_every_preset(name):
+def test_chance_levels_of_every_protocol(name):
     _, boxes, _, size = scenes()
     protocol = protocols.get(name).replace(size=size)
     levels = chance_levels(boxes, protocol)
@@ -207,7 +207,7 @@ dist.destroy_process_group()
 
 
 @pytest.mark.slow
-def test_two_processes_agree_with_one_for_every_preset(tmp_path):
+def test_two_processes_agree_with_one_for_every_protocol(tmp_path):
     maps, boxes, classes, size = scenes()
     store = tmp_path / "store"
     torch.save((maps, boxes, classes), f"{store}.pt")

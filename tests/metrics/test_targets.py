@@ -5,7 +5,7 @@ import torch
 
 from sslosses.annotations import rasterize, rasterize_sum
 from sslosses.metrics import SoundLocalization, protocols
-from sslosses.metrics._pipeline.targets import Masks, boxes_of
+from sslosses.metrics._pipeline.targets import MaskTargets, box_targets
 
 SIZE = 12
 
@@ -22,7 +22,7 @@ def boxes(generator, batch=5, sources=3, count=3):
 def drawn(found, add):
     draw = rasterize_sum if add else rasterize
     rows = [[draw(b[~b[:, 0].isnan()], SIZE).float() for b in sample] for sample in found]
-    return Masks(torch.stack([torch.stack(row) for row in rows]))
+    return MaskTargets(torch.stack([torch.stack(row) for row in rows]))
 
 
 @pytest.mark.parametrize("add", [False, True])
@@ -31,7 +31,7 @@ def drawn(found, add):
 def test_sums_of_boxes_are_those_of_masks(add, axis, union):
     generator = torch.Generator().manual_seed(1)
     found = boxes(generator)
-    targets, masks = boxes_of(found, SIZE, add), drawn(found, add)
+    targets, masks = box_targets(found, SIZE, add), drawn(found, add)
     if axis is not None:
         targets, masks = targets.spread(axis), masks.spread(axis)
     if union:
@@ -52,17 +52,17 @@ def test_sums_of_boxes_are_those_of_masks(add, axis, union):
 
 
 @pytest.mark.parametrize("name", protocols.available())
-@pytest.mark.parametrize("frames", ["one", "stacked", "side-by-side"])
-def test_boxes_and_masks_give_one_table(name, frames):
+@pytest.mark.parametrize("layout", ["one", "stacked", "side-by-side"])
+def test_boxes_and_masks_give_one_table(name, layout):
     generator = torch.Generator().manual_seed(2)
-    found, shape = boxes(generator), {"one": (4, 4), "stacked": (12, 4), "side-by-side": (4, 12)}[frames]
+    found, shape = boxes(generator), {"one": (4, 4), "stacked": (12, 4), "side-by-side": (4, 12)}[layout]
     maps = torch.randn(5, 2, *shape, generator=generator)
     # each source with another number of boxes, so that batches differ
     given = [[b[~b[:, 0].isnan()] for b in sample] for sample in found]
     protocol = protocols.get(name).replace(size=SIZE)
     kinds = ("PIAP", "IoU", *protocol.mixture_metrics)
     protocol = protocol.replace(mixture_metrics=tuple(dict.fromkeys(kinds)))
-    one, other = (SoundLocalization(protocol, layout=frames) for _ in range(2))
+    one, other = (SoundLocalization(protocol, layout=layout) for _ in range(2))
     one.update(maps, given)
     other.update(maps, drawn(found, protocol.add_boxes).maps)
     for mine, theirs in zip(one.tables(), other.tables(), strict=True):
@@ -70,9 +70,9 @@ def test_boxes_and_masks_give_one_table(name, frames):
 
 
 def test_only_zeros_and_ones_are_binary():
-    assert Masks(torch.tensor([[[[0.0, 1.0, 1.0]]]])).is_binary
-    assert not Masks(torch.tensor([[[[0.0, 0.5, 1.0]]]])).is_binary
+    assert MaskTargets(torch.tensor([[[[0.0, 1.0, 1.0]]]])).is_binary
+    assert not MaskTargets(torch.tensor([[[[0.0, 0.5, 1.0]]]])).is_binary
     # squares that add up to the sum by chance
-    assert not Masks(torch.tensor([[[[2.0, *[0.5] * 8]]]])).is_binary
+    assert not MaskTargets(torch.tensor([[[[2.0, *[0.5] * 8]]]])).is_binary
     # a value that rounding drops from the sum
-    assert not Masks(torch.tensor([[[[1.0, 1e-9]]]])).is_binary
+    assert not MaskTargets(torch.tensor([[[[1.0, 1e-9]]]])).is_binary

@@ -1,1 +1,1 @@
-"""From what a user passes to a metric: samples, targets, scores, tables, in this order."""
+"""The steps of scoring, in the order of the data: samples → targets → scorer → tables."""

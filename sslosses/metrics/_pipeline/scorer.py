@@ -1,4 +1,4 @@
-"""One table of every source's scores out of a batch of maps, by the rules of a protocol."""
+"""Scorer: computes the scores of every source from a batch of maps, by the rules of a protocol."""
 
 from __future__ import annotations
 
@@ -8,177 +8,208 @@ import torch
 from torch import Tensor
 
 from sslosses.metrics._pipeline.samples import Samples
-from sslosses.metrics._pipeline.targets import Boxes, Masks
-from sslosses.metrics.functional import (
-    average_precision,
-    fixed_range_normalize,
-    greedy_assignment,
-    min_max_normalize,
-    optimal_assignment,
-    resize_bicubic,
-    resize_bilinear,
-    swapped_average_precision,
-)
+from sslosses.metrics._pipeline.targets import Targets, targets_of
+from sslosses.metrics.functional._inputs import extremes
 from sslosses.metrics.functional._order import mean_of_largest
-from sslosses.metrics.functional.average_precision import binary_average_precision_of_counts
-from sslosses.metrics.functional.binarize import binarize_area, level_above_upper_median, upper_median_of
+from sslosses.metrics.functional.assignment import _greedy_assignment, _optimal_assignment
+from sslosses.metrics.functional.average_precision import _average_precision, _binary_average_precision_of_counts
+from sslosses.metrics.functional.binarize import (
+    _binarize_area,
+    _fixed_range_normalize,
+    _level_above_upper_median,
+    _min_max_normalize,
+    _upper_median,
+)
+from sslosses.metrics.functional.resize import _resize_bicubic, _resize_bilinear
+from sslosses.metrics.layout import FrameLayout
 from sslosses.metrics.protocols import Protocol
 
 SMOOTHING = 1e-4
 
 
-class Scores(NamedTuple):
-    """Scores of a batch; S is 1 where a frame with all its sources is one entry. float64 unless said otherwise."""
+class SourceScores(NamedTuple):
+    """Scores of a batch; S is 1 where all sources of a frame are one entry. float64 unless said otherwise."""
 
     ciou: Tensor  # (B, S), 0 without a map
     precision: Tensor  # (B, S), pixel AP, 0 without a map
     iou: Tensor  # (B, S), with smoothing, 0 without a map
     confidence: Tensor  # (B, S), 0 without a map
-    area: Tensor  # (B, S), share of the frame that the truth covers
-    empty: Tensor  # (B, S'), bool, truths without a pixel, of all sources S'
-    summed_precision: Tensor  # (B,), PIAP's; 0 without a map
+    area: Tensor  # (B, S), share of the frame that the target covers
+    empty: Tensor  # (B, S'), bool, True for targets without a pixel, of all sources S'
+    summed_precision: Tensor  # (B,), pixel AP of the summed map, 0 without a map
 
 
 class Canvases(NamedTuple):
-    """Maps on the evaluation frames: F canvases a map, one for all sources or one for each."""
+    """Maps on the evaluation frames: F canvases per map, one for all sources or one per source."""
 
     scores: Tensor  # (B, M, F, H, W), in the order of the pixels; normalized where the protocol needs the values
     binary: Tensor  # (B, M, F, H, W), of 0 and 1, dtype of the scores
     confidence: Tensor  # (B, M, F)
 
 
-class Scorer:
-    """The steps from maps to scores; a subclass may replace what a map becomes."""
+class Assignment(NamedTuple):
+    """The map of each source."""
 
-    def __init__(self, protocol: Protocol, task: str, layout: str, kinds: set[str]) -> None:
-        """Keep the rules; ``kinds`` are those of the metrics wanted, see ``parse_metric``."""
+    owner: Tensor  # (B, S), int64, −1 without a map
+    sums: dict[str, Tensor]  # (B, S) each, the pair's sums over pixels, see `MaskTargets.sums`
+
+    @property
+    def has_map(self) -> Tensor:
+        """(B, S), bool."""
+        return self.owner >= 0
+
+    @property
+    def picked(self) -> Tensor:
+        """(B, S), index of the map, 0 where a source has none."""
+        return self.owner.clamp(min=0)
+
+
+class Scorer:
+    """The steps from maps to scores. A subclass may replace what a map becomes.
+
+    Args:
+        protocol: the rules.
+        task: ``"mixtures"`` or ``"single"``.
+        layout: layout of the maps.
+        kinds: the kinds of metrics that are wanted, see :func:`~sslosses.metrics.protocols.parse_metric`.
+    """
+
+    def __init__(self, protocol: Protocol, task: str, layout: FrameLayout, kinds: set[str]) -> None:
         self.protocol, self.layout, self.kinds = protocol, layout, kinds
         self.add_boxes = protocol.add_boxes and task == "mixtures"
 
-    def score(self, samples: Samples) -> Scores:
-        """Scores of a batch."""
-        targets = samples.targets(self.protocol.size, self.add_boxes)
+    def score(self, samples: Samples) -> SourceScores:
+        """Scores a batch: targets → canvases → assignment → scores."""
+        targets = targets_of(samples, self.protocol.size, self.add_boxes)
         empty = targets.total == 0
-        maps, valid = samples.maps, samples.valid
-        if self.protocol.assignment == "one per frame":
-            maps, valid = maps.sum(1, keepdim=True), valid.any(1, keepdim=True)
-            if self.layout == "one" and targets.sources > 1:
-                targets = targets.union()
+        if self.protocol.one_entry_per_frame and self.layout.axis is None and targets.sources > 1:
+            targets = targets.union()
         area = targets.total.double() / self.protocol.size**2
         if samples.maps.shape[1] == 0:
-            none = torch.zeros_like(area)
-            return Scores(none, none, none, none, area, empty, none[:, 0])
-        if self.layout != "one" and self.protocol.canvas == "whole map":
-            targets = targets.spread(-2 if self.layout == "stacked" else -1)
-        canvases = self.canvases(maps, targets.sources, samples.priors)
-        owner, sums = self._assign(samples, canvases, targets, valid)
-        picked = owner.clamp(min=0)
-        has = owner >= 0
-        sums = {name: torch.where(has, value, 0) for name, value in sums.items()}
-        ciou = _ciou(sums)
-        union = sums["binary"] + sums["truth"] - sums["inter"]
-        iou = torch.where(has, (sums["inter"] + SMOOTHING) / (union + SMOOTHING), 0)
-        precision = torch.zeros_like(ciou)
-        if "AP" in self.kinds:
-            precision = torch.where(has, self._precision(canvases, picked, targets, sums), 0)
-        given = samples.confidences
-        if given is not None and self.protocol.assignment != "one per frame":
-            confidence = given.gather(1, picked)
-        else:
-            confidence = _pick(canvases.confidence, picked).double()
-        summed = self._summed(samples, canvases, targets) if "PIAP" in self.kinds else torch.zeros_like(ciou[:, 0])
-        return Scores(ciou, precision, iou, torch.where(has, confidence, 0), area, empty, summed)
+            zero = torch.zeros_like(area)
+            return SourceScores(zero, zero, zero, zero, area, empty, zero[:, 0])
+        if self.protocol.one_entry_per_frame:
+            samples = samples.merged()
+        if self.layout.axis is not None and self.protocol.canvas == "whole map":
+            targets = targets.spread(self.layout.axis)
+        canvases = self.canvases(samples.maps, targets.sources, samples.priors)
+        assignment = self._assign(samples, canvases, targets)
+        return SourceScores(
+            _ciou(assignment.sums),
+            self._precision(canvases, targets, assignment),
+            _smoothed_iou(assignment),
+            _confidence(samples, canvases, assignment),
+            area,
+            empty,
+            self._summed_precision(samples, canvases, targets),
+        )
 
     def canvases(self, maps: Tensor, sources: int, priors: Tensor | None) -> Canvases:
-        """Maps resized as a whole, split into canvases, normalized and binarized."""
+        """Resizes the maps as a whole, splits them into canvases, normalizes and binarizes these."""
         rules = self.protocol
         split = self._split(self._resize(maps, sources), sources)
         confidence = torch.zeros(split.shape[:3], device=split.device)
         if rules.tau is not None:
-            split = fixed_range_normalize(split, rules.tau)
+            split = _fixed_range_normalize(split, rules.tau)
+            extremes("maps", split)  # a large τ can make finite maps infinite
             if self.kinds & {"DetAP", "DetF1"}:
                 confidence = mean_of_largest(split.flatten(-2), -(-split.shape[-2:].numel() // 4))
         mixed = rules.prior_weight is not None and priors is not None
-        # the order of the pixels is all that the rest needs
-        ordinal = rules.normalization != "inverted min-max" and rules.binarization != "from value" and not mixed
-        scores = split if ordinal else min_max_normalize(split)
+        # Otherwise only the order of the pixels matters.
+        needs_values = rules.inverts_maps or rules.binarization == "from value" or mixed
+        scores = _min_max_normalize(split) if needs_values else split
         if rules.prior_weight is not None and priors is not None:
-            prior = min_max_normalize(self._split(self._resize(priors[:, None], sources), sources))
-            scores = min_max_normalize(scores * rules.prior_weight + prior * (1 - rules.prior_weight))
-        if rules.normalization == "inverted min-max":
+            prior = _min_max_normalize(self._split(self._resize(priors[:, None], sources), sources))
+            scores = _min_max_normalize(scores * rules.prior_weight + prior * (1 - rules.prior_weight))
+        if rules.inverts_maps:
             scores = scores.neg_().add_(1)
         return Canvases(scores, self._binary(scores), confidence)
 
-    def _binary(self, scores: Tensor) -> Tensor:
-        rules = self.protocol
-        # compared into numbers, as a boolean map has to be converted for every sum
-        marked = torch.empty_like(scores)
-        if rules.binarization == "above upper median":
-            return torch.gt(scores, level_above_upper_median(scores)[..., None, None], out=marked)
-        level: Tensor | float = rules.threshold or 0.0
-        if rules.binarization == "from upper median":
-            level = upper_median_of(scores)[..., None, None]
-        elif rules.binarization == "area fraction":
-            return binarize_area(scores, rules.threshold or 1.0).to(scores.dtype)
-        return torch.ge(scores, level, out=marked)
-
     def _resize(self, maps: Tensor, sources: int) -> Tensor:
-        size = self.protocol.size
-        wanted = {"one": (size, size), "stacked": (sources * size, size), "side-by-side": (size, sources * size)}
+        down, across = self.layout.grid(sources)
+        size = (down * self.protocol.size, across * self.protocol.size)
         if self.protocol.upsampling == "bicubic":
-            return resize_bicubic(maps, wanted[self.layout])
-        aligned = self.protocol.upsampling == "bilinear, aligned corners"
-        return resize_bilinear(maps, wanted[self.layout], align_corners=aligned)
+            return _resize_bicubic(maps, size)
+        return _resize_bilinear(maps, size, align_corners=self.protocol.upsampling == "bilinear, aligned corners")
 
     def _split(self, resized: Tensor, sources: int) -> Tensor:
-        size = self.protocol.size
-        if self.layout == "one" or self.protocol.canvas == "whole map":
+        if self.protocol.canvas == "whole map":
             return resized.unsqueeze(2)
-        if self.layout == "stacked":
-            return resized.reshape(*resized.shape[:2], sources, size, size)
-        return resized.reshape(*resized.shape[:2], size, sources, size).transpose(2, 3)
+        return self.layout.split(resized, sources)
 
-    def _assign(
-        self, samples: Samples, canvases: Canvases, targets: Masks | Boxes, valid: Tensor
+    def _binary(self, scores: Tensor) -> Tensor:
+        rules = self.protocol
+        if rules.binarization == "area fraction":
+            return _binarize_area(scores, rules.threshold or 1.0).to(scores.dtype)
+        # Compared into numbers: a boolean map would have to be converted for every sum.
+        marked = torch.empty_like(scores)
+        if rules.binarization == "above upper median":
+            return torch.gt(scores, _level_above_upper_median(scores)[..., None, None], out=marked)
+        level: Tensor | float = rules.threshold or 0.0
+        if rules.binarization == "from upper median":
+            level = _upper_median(scores)[..., None, None]
+        return torch.ge(scores, level, out=marked)
+
+    def _assign(self, samples: Samples, canvases: Canvases, targets: Targets) -> Assignment:
+        if self.protocol.assignment in ("position", "one per frame"):
+            owner, sums = self._assign_by_position(samples, canvases, targets)
+        else:
+            owner, sums = self._assign_by_overlap(samples, canvases, targets)
+        return Assignment(owner, {name: torch.where(owner >= 0, value, 0) for name, value in sums.items()})
+
+    def _assign_by_position(
+        self, samples: Samples, canvases: Canvases, targets: Targets
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """The map of each source, (B, S), −1 without, and the sums over pixels of that pair, (B, S) each."""
-        sources, rule = targets.sources, self.protocol.assignment
-        if rule in ("position", "one per frame"):
-            slot = torch.arange(sources, device=valid.device) if rule == "position" else valid.new_zeros(sources).long()
-            there = slot < valid.shape[1]
-            picked = slot.clamp(max=valid.shape[1] - 1).expand(len(valid), -1)
-            owner = torch.where(there & valid.gather(1, picked), picked, -1)
-            pairs = targets.sums(_pick(canvases.binary, picked)[:, None])
-            return owner, {name: value[:, 0] for name, value in pairs.items()}
+        """Map j for source j, or the only map for every source."""
+        valid = samples.valid
+        slot = torch.arange(targets.sources, device=valid.device)
+        if self.protocol.one_entry_per_frame:
+            slot = torch.zeros_like(slot)
+        picked = slot.clamp(max=valid.shape[1] - 1).expand(len(valid), -1)
+        owner = torch.where((slot < valid.shape[1]) & valid.gather(1, picked), picked, -1)
+        pairs = targets.sums(_pick(canvases.binary, picked)[:, None])
+        return owner, {name: value[:, 0] for name, value in pairs.items()}
+
+    def _assign_by_overlap(
+        self, samples: Samples, canvases: Canvases, targets: Targets
+    ) -> tuple[Tensor, dict[str, Tensor]]:
         pairs = targets.sums(canvases.binary)
         overlap = _ciou(pairs)
-        if rule == "greedy":
-            taken = greedy_assignment(overlap, valid)
-            column = torch.arange(sources, device=valid.device)
-            mine = (taken.source[..., None] == column) & taken.fresh[..., None]
-            owner = torch.where(mine.any(1), mine.long().argmax(1), -1)
+        if self.protocol.assignment == "greedy":
+            greedy = _greedy_assignment(overlap, samples.valid)
+            source = torch.arange(targets.sources, device=overlap.device)
+            first = (greedy.source[..., None] == source) & greedy.fresh[..., None]
+            owner = torch.where(first.any(1), first.long().argmax(1), -1)
         else:
-            mine, theirs = samples.map_classes[:, :, None], samples.source_classes[:, None]
-            known = (mine >= 0) & (theirs >= 0)
-            same = known & (mine == theirs)
-            # a pair of one class outweighs any overlap
+            map_class, source_class = samples.map_classes[:, :, None], samples.source_classes[:, None]
+            known = (map_class >= 0) & (source_class >= 0)
+            same = known & (map_class == source_class)
+            # A pair of one class outweighs any overlap.
             value = overlap + same * (1 + min(overlap.shape[1:]))
-            owner = optimal_assignment(value, valid[:, :, None] & (~known | same))
+            owner = _optimal_assignment(value, samples.valid[:, :, None] & (~known | same))
         picked = owner.clamp(min=0)[:, None]
         return owner, {name: value.gather(1, picked)[:, 0] for name, value in pairs.items()}
 
-    def _precision(self, canvases: Canvases, picked: Tensor, targets: Masks | Boxes, sums: dict[str, Tensor]) -> Tensor:
-        kind, pixels = self.protocol.average_precision, canvases.binary.shape[-2] * canvases.binary.shape[-1]
+    def _precision(self, canvases: Canvases, targets: Targets, assignment: Assignment) -> Tensor:
+        """Pixel AP of each source's map, (B, S)."""
+        sums, kind = assignment.sums, self.protocol.average_precision
+        if "AP" not in self.kinds:
+            return torch.zeros_like(sums["inter"])
+        pixels = canvases.binary.shape[-2:].numel()
         if kind == "binary":
-            return binary_average_precision_of_counts(sums["hits"], sums["binary"], sums["positive"], pixels)
-        if kind == "continuous":
-            return average_precision(_pick(canvases.scores, picked), targets.maps).double()
-        if targets.is_binary:
-            return binary_average_precision_of_counts(sums["hits"], sums["truth"], sums["binary"], pixels)
-        return swapped_average_precision(_pick(canvases.binary, picked), targets.maps).double()
+            precision = _binary_average_precision_of_counts(sums["hits"], sums["binary"], sums["positive"], pixels)
+        elif kind == "continuous":
+            precision = _average_precision(_pick(canvases.scores, assignment.picked), targets.maps > 0).double()
+        elif targets.is_binary:
+            precision = _binary_average_precision_of_counts(sums["hits"], sums["truth"], sums["binary"], pixels)
+        else:
+            precision = _average_precision(targets.maps, _pick(canvases.binary, assignment.picked) > 0).double()
+        return torch.where(assignment.has_map, precision, 0)
 
-    def _summed(self, samples: Samples, canvases: Canvases, targets: Masks | Boxes) -> Tensor:
+    def _summed_precision(self, samples: Samples, canvases: Canvases, targets: Targets) -> Tensor:
         """Pixel AP of the summed map, binarized per canvas, against all sources together, (B,)."""
+        if "PIAP" not in self.kinds:
+            return torch.zeros(len(samples.maps), dtype=torch.float64, device=samples.maps.device)
         sources = targets.sources
         if samples.maps.shape[1] > 1:
             canvases = self.canvases(samples.maps.sum(1, keepdim=True), sources, samples.priors)
@@ -186,12 +217,12 @@ class Scorer:
         sums = (targets.union() if frames == 1 and sources > 1 else targets).sums(canvases.binary[:, :1])
         hits, predicted, positives = (sums[name].sum((1, 2)) for name in ("hits", "binary", "positive"))
         pixels = canvases.binary[0, 0].numel()
-        precision = binary_average_precision_of_counts(hits, predicted, positives, pixels)
+        precision = _binary_average_precision_of_counts(hits, predicted, positives, pixels)
         return torch.where(samples.valid.any(1), precision, 0)
 
 
 def _pick(canvases: Tensor, picked: Tensor) -> Tensor:
-    """Of each source, the canvas of its map: (B, M, F, …) and (B, S) → (B, S, …)."""
+    """The canvas of each source's map: (B, M, F, …) and (B, S) → (B, S, …)."""
     if canvases.shape[1] == 1:  # nothing to copy
         return canvases[:, 0].expand(-1, picked.shape[1], *canvases.shape[3:])
     rows = torch.arange(len(picked), device=picked.device)[:, None]
@@ -200,6 +231,20 @@ def _pick(canvases: Tensor, picked: Tensor) -> Tensor:
 
 
 def _ciou(sums: dict[str, Tensor]) -> Tensor:
-    """cIoU out of the sums of :func:`_pixel_sums`; 0 where there is neither map nor truth."""
-    below = sums["truth"] + sums["binary"] - sums["hits"]
-    return torch.where(below > 0, sums["inter"] / below.clamp(min=1e-300), 0)
+    """cIoU from sums over pixels; 0 where both map and target are empty."""
+    denominator = sums["truth"] + sums["binary"] - sums["hits"]
+    return torch.where(denominator > 0, sums["inter"] / denominator.clamp(min=1e-300), 0)
+
+
+def _smoothed_iou(assignment: Assignment) -> Tensor:
+    sums = assignment.sums
+    union = sums["binary"] + sums["truth"] - sums["inter"]
+    return torch.where(assignment.has_map, (sums["inter"] + SMOOTHING) / (union + SMOOTHING), 0)
+
+
+def _confidence(samples: Samples, canvases: Canvases, assignment: Assignment) -> Tensor:
+    if samples.confidences is not None:
+        confidence = samples.confidences.gather(1, assignment.picked)
+    else:
+        confidence = _pick(canvases.confidence, assignment.picked).double()
+    return torch.where(assignment.has_map, confidence, 0)

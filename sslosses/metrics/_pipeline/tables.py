@@ -1,28 +1,74 @@
-"""Metrics out of the tables that a metric keeps: a row an entry, a row a sample."""
+"""Tables: one row per entry and one row per sample, and the metrics computed from them."""
 
 from __future__ import annotations
+
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from sslosses.metrics.functional import (
-    AUC_THRESHOLDS,
-    area_under_success,
-    detection_average_precision,
-    detection_f1,
-)
-from sslosses.metrics.protocols import parse_metric
+from sslosses.metrics._pipeline.samples import Samples
+from sslosses.metrics._pipeline.scorer import SourceScores
+from sslosses.metrics.functional.auc import _success_auc
+from sslosses.metrics.functional.detection import _detection_average_precision, _detection_f1
+from sslosses.metrics.protocols import Protocol, parse_metric
 
-#: Columns of the entries' table; the source is -1 for a map beyond the number of sources, the class -1 if unknown.
+#: Columns of the entries' table. The source is −1 for a map beyond the number of sources, the class −1 if unknown.
 SOURCE, CIOU, PRECISION, IOU, CONFIDENCE, AREA, CLASS = range(7)
-#: Columns of the samples' table; bit j of EMPTY is set where truth j has no pixel.
-ENTRIES, FOUND, SOURCES, SUMMED, EMPTY = range(5)
-#: AVGN's bounds of the objects' area, 32², 96² and 144² pixels of a frame of 224², as shares of any frame.
+ENTRY_COLUMNS = 7
+#: Columns of the samples' table. Bit j of EMPTY is set where source j has no pixel.
+ENTRIES, MAPS, SOURCES, SUMMED, EMPTY = range(5)
+SAMPLE_COLUMNS = 5
+#: AVGN's bounds of an object's area, 32², 96² and 144² pixels of a 224² frame, as shares of any frame.
 SIZES = {"small": 32**2 / 224**2, "medium": 96**2 / 224**2, "large": 144**2 / 224**2, "huge": float("inf")}
 
 
+class TableRows(NamedTuple):
+    """Rows of a batch of samples, and the place of their samples in the update."""
+
+    entries: Tensor  # (n, 7)
+    entry_places: Tensor  # (n,)
+    samples: Tensor  # (B, 5)
+    sample_places: Tensor  # (B,)
+
+
+def rows_of(scores: SourceScores, batch: Samples, protocol: Protocol) -> TableRows:
+    """Returns the rows of a batch."""
+    maps, sources = batch.valid.sum(1), batch.truths.shape[1]
+    width = scores.ciou.shape[1]
+    classes = batch.source_classes.double()
+    if width != sources:  # an entry of several sources has a class only if they share it
+        classes = torch.where((classes == classes[:, :1]).all(1, keepdim=True), classes[:, :1], -1.0)
+    source = torch.arange(width, device=maps.device, dtype=torch.float64).expand_as(scores.ciou)
+    columns = (source, scores.ciou, scores.precision, scores.iou, scores.confidence, scores.area, classes)
+    table = torch.stack(columns, -1)
+    keep = torch.ones_like(scores.empty[:, :width])
+    surplus = torch.zeros_like(maps)
+    if protocol.assignment == "greedy":
+        keep, surplus = (maps > 0)[:, None].expand_as(keep), (maps - sources).clamp(min=0)
+    elif protocol.empty_truths == "leave out":
+        keep = scores.area > 0
+    extra = table.new_zeros(int(surplus.sum()), ENTRY_COLUMNS)
+    extra[:, [SOURCE, CLASS]] = -1
+    place = batch.place.to(maps.device)
+    empty = (scores.empty.long() << torch.arange(sources, device=maps.device)).sum(1)
+    sample = (keep.sum(1) + surplus, maps, torch.full_like(maps, sources), scores.summed_precision, empty)
+    return TableRows(
+        torch.cat([table[keep], extra]),
+        torch.cat([place.repeat_interleave(keep.sum(1)), place.repeat_interleave(surplus)]),
+        torch.stack([column.double() for column in sample], -1),
+        place,
+    )
+
+
+def in_order(parts: list[TableRows]) -> tuple[Tensor, Tensor]:
+    """Returns the entries and samples of all batches in the order of the update."""
+    entries, entry_places, samples, sample_places = (torch.cat(column) for column in zip(*parts, strict=True))
+    return entries[entry_places.argsort(stable=True)], samples[sample_places.argsort()]
+
+
 def metrics_of(names: tuple[str, ...], entries: Tensor, samples: Tensor, average_positions: bool) -> dict[str, Tensor]:
-    """The named metrics as 0-d float64 tensors, NaN where there is nothing to average."""
+    """Computes the named metrics as 0-d float64 tensors, NaN where there is nothing to average."""
     if average_positions:
         positions = sorted({p for p in entries[:, SOURCE].tolist() if p >= 0})
         parts = [entries[entries[:, SOURCE] == p] for p in positions] or [entries]
@@ -37,36 +83,35 @@ def _metric(name: str, entries: Tensor, samples: Tensor) -> Tensor:
     if kind in ("AP", "CIoU", "IoU"):
         return entries[:, {"AP": PRECISION, "CIoU": CIOU, "IoU": IOU}[kind]].mean()
     if kind == "AUC":
-        thresholds = ciou.new_tensor(AUC_THRESHOLDS)
-        return area_under_success((ciou[:, None] >= thresholds).double().mean(0))
+        return _success_auc(ciou)
     if kind == "PIAP":
-        return samples[samples[:, FOUND] > 0, SUMMED].mean()
+        return samples[samples[:, MAPS] > 0, SUMMED].mean()
     if kind == "CountAcc":
-        return (samples[:, FOUND] == samples[:, SOURCES]).double().mean()
+        return (samples[:, MAPS] == samples[:, SOURCES]).double().mean()
     assert threshold is not None
     if kind == "success":
         return (ciou >= threshold).double().mean()
     if kind == "precision":
         return (ciou > threshold).double().mean()
-    detection = detection_average_precision if kind == "DetAP" else detection_f1
+    detection = _detection_average_precision if kind == "DetAP" else _detection_f1
     return detection(ciou, entries[:, CONFIDENCE], threshold)
 
 
 def counts_of(entries: Tensor, samples: Tensor) -> dict[str, Tensor]:
-    """What the metrics are over, as 0-d int64 tensors."""
+    """Counts the entries, samples, samples without a map and empty targets, as 0-d int64 tensors."""
     empty = torch.zeros(len(samples), dtype=torch.int64, device=samples.device)
     for j in range(int(samples[:, SOURCES].max()) if len(samples) else 0):
         empty += (samples[:, EMPTY].long() >> j) & 1
     return {
         "entries": torch.tensor(len(entries), device=entries.device),
         "samples": torch.tensor(len(samples), device=entries.device),
-        "samples_without_map": (samples[:, FOUND] == 0).sum(),
+        "samples_without_map": (samples[:, MAPS] == 0).sum(),
         "empty_truths": empty.sum(),
     }
 
 
 def empty_truths_of(samples: Tensor) -> tuple[tuple[int, int], ...]:
-    """Which truths have no pixel, as (sample, source)."""
+    """Lists the sources whose ground truth has no pixel, as (sample, source)."""
     return tuple(
         (i, j)
         for i, (bits, sources) in enumerate(samples[:, [EMPTY, SOURCES]].long().tolist())
@@ -76,9 +121,9 @@ def empty_truths_of(samples: Tensor) -> tuple[tuple[int, int], ...]:
 
 
 def by_size(entries: Tensor) -> dict[str, Tensor]:
-    """Entries whose object has that size; without the maps that belong to no source."""
-    own, low, groups = entries[entries[:, SOURCE] >= 0], -1.0, {}
+    """Groups the entries by the size of their object, without surplus maps, which have none."""
+    sized, low, groups = entries[entries[:, SOURCE] >= 0], -1.0, {}
     for name, high in SIZES.items():
-        groups[name] = own[(own[:, AREA] >= low) & (own[:, AREA] < high)]
+        groups[name] = sized[(sized[:, AREA] >= low) & (sized[:, AREA] < high)]
         low = high
     return groups

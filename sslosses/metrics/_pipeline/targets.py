@@ -1,4 +1,4 @@
-"""Truths on their canvases: the sums over pixels that metrics are made of, and masks where a metric needs them."""
+"""Targets: the ground truth on its canvases, with the sums over pixels that metrics are computed from."""
 
 from __future__ import annotations
 
@@ -9,48 +9,57 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
+from sslosses._torch import at_least_float32
+from sslosses.metrics._pipeline.samples import Samples
 from sslosses.metrics.functional.boxes import pixel_corners, rasterize_corners
 
 
 @dataclass(frozen=True)
-class Masks:
-    """Truths as maps of the pixels, (B, S, H, W), floating, ≥ 0."""
+class MaskTargets:
+    """Ground truth as maps (B, S, H, W), floating, ≥ 0."""
 
     maps: Tensor
 
     @property
     def sources(self) -> int:
-        """S."""
+        """Number of sources S."""
         return self.maps.shape[1]
 
     @cached_property
     def total(self) -> Tensor:
-        """Sum of each truth, (B, S)."""
+        """Sum over the pixels of each source, (B, S)."""
         return self.maps.flatten(2).sum(-1)
 
-    def spread(self, axis: int) -> Masks:
-        """On canvases of S frames along ``axis``, −2 or −1: source s on frame s, 0 elsewhere."""
+    def spread(self, axis: int) -> MaskTargets:
+        """Puts source s on frame s of a canvas of S frames along ``axis``, −2 or −1, with 0 elsewhere."""
         size = self.maps.shape[axis]
-        around = [(s * size, (self.sources - 1 - s) * size) for s in range(self.sources)]
-        parts = [pad(self.maps[:, s], (0, 0, *each) if axis == -2 else each) for s, each in enumerate(around)]
-        return Masks(torch.stack(parts, 1))
+        margins = [(s * size, (self.sources - 1 - s) * size) for s in range(self.sources)]
+        parts = [pad(self.maps[:, s], (0, 0, *margin) if axis == -2 else margin) for s, margin in enumerate(margins)]
+        return MaskTargets(torch.stack(parts, 1))
 
-    def union(self) -> Masks:
-        """The largest value of any source, as the only one."""
-        return Masks(self.maps.amax(1, keepdim=True))
+    def union(self) -> MaskTargets:
+        """One target per sample: the maximum over its sources."""
+        return MaskTargets(self.maps.amax(1, keepdim=True))
 
     @cached_property
     def is_binary(self) -> bool:
-        """Whether there are only zeros and ones: values of at most 1 add up to the number of those that are not 0."""
+        """Whether all values are 0 or 1: then none exceeds 1 and they add up to the number of non-zero values."""
         flat = self.maps.flatten()
         if flat.numel() == 0:
             return True
         return bool((flat.ceil().sum() == flat.sum()) & (flat.amax() <= 1))
 
     def sums(self, binary: Tensor) -> dict[str, Tensor]:
-        """Sums over pixels for all pairs, binary (B, M, F, H, W) of 0 and 1, F of 1 or S → (B, M, S), float64.
+        """Computes the sums over pixels for all pairs of a map and a source, (B, M, S), float64.
 
-        They are sums of float32 only where these are exact or good to the seventh digit: counts below 2²⁴.
+        The sums are computed in float32 only where that is exact or good to seven digits (counts below 2²⁴).
+
+        Args:
+            binary: (B, M, F, H, W) of 0 and 1 with F = 1 or F = S.
+
+        Returns:
+            By name: ``inter``, the sum of map times target; ``hits``, the marked pixels where the target is positive;
+            ``binary``, the marked pixels; ``truth``, the sum of the target; ``positive``, its positive pixels.
         """
         b, g = binary.flatten(3).to(self.maps.dtype), self.maps.flatten(2)
 
@@ -66,17 +75,16 @@ class Masks:
         return _sums(inter, hits, b.sum(-1), g.sum(-1), positive.sum(-1))
 
 
-class Boxes:
-    """Truths as boxes, which are never drawn for a sum: cells between their edges are summed instead.
+class BoxTargets:
+    """Ground truth as boxes. Sums need no drawn masks: they are taken over the cells between the boxes' edges.
 
     Args:
-        corners: xmin, ymin, xmax, ymax in pixels, n boxes a source, (B, S, n, 4), int64.
+        corners: xmin, ymin, xmax, ymax in pixels, n boxes per source, (B, S, n, 4), int64.
         canvas: height and width.
         add: whether boxes add up where they overlap.
     """
 
     def __init__(self, corners: Tensor, canvas: tuple[int, int], add: bool) -> None:
-        """Find the cells."""
         self.corners, self.canvas, self.add = corners, canvas, add
         self.sources = corners.shape[1]
         self.is_binary = not add
@@ -89,28 +97,28 @@ class Boxes:
         self.total = (area * self._cover).sum((-2, -1))
         self._positive = (area * (self._cover > 0)).sum((-2, -1)) if add else self.total
 
-    def spread(self, axis: int) -> Boxes:
-        """As :meth:`Masks.spread`."""
+    def spread(self, axis: int) -> BoxTargets:
+        """As :meth:`MaskTargets.spread`."""
         shift = torch.arange(self.sources, device=self.corners.device)[:, None, None] * self.canvas[axis]
         along = torch.tensor([axis == -1, axis == -2] * 2, device=self.corners.device)
         height, width = self.canvas
         canvas = (height * self.sources, width) if axis == -2 else (height, width * self.sources)
-        return Boxes(self.corners + shift * along, canvas, self.add)
+        return BoxTargets(self.corners + shift * along, canvas, self.add)
 
-    def union(self) -> Masks | Boxes:
-        """As :meth:`Masks.union`."""
+    def union(self) -> Targets:
+        """As :meth:`MaskTargets.union`."""
         if self.add:
-            return Masks(self.maps).union()
-        return Boxes(self.corners.flatten(1, 2)[:, None], self.canvas, self.add)
+            return MaskTargets(self.maps).union()
+        return BoxTargets(self.corners.flatten(1, 2)[:, None], self.canvas, self.add)
 
     @cached_property
     def maps(self) -> Tensor:
-        """As of :class:`Masks`."""
+        """The boxes drawn as masks, (B, S, H, W)."""
         covered = rasterize_corners(self.corners, self.canvas)
         return covered if self.add else covered.clamp_(max=1)
 
     def sums(self, binary: Tensor) -> dict[str, Tensor]:
-        """As :meth:`Masks.sums`."""
+        """As :meth:`MaskTargets.sums`."""
         b = binary.float()
         batch, maps = b.shape[:2]
         with torch.autocast(b.device.type, enabled=False):
@@ -125,14 +133,31 @@ class Boxes:
         return _sums(inter, hits, b.flatten(3).sum(-1), self.total, self._positive)
 
 
-def boxes_of(boxes: Tensor, size: int, add: bool) -> Boxes:
-    """Boxes in fractions of the frame, (B, S, n, 4), NaN where there is none."""
-    return Boxes(pixel_corners(boxes, size), (size, size), add)
+Targets = MaskTargets | BoxTargets
+
+
+def targets_of(samples: Samples, size: int, add: bool) -> Targets:
+    """Returns the ground truth on frames of T×T; with ``add``, overlapping boxes of a source count 2, 3, …."""
+    if samples.boxed:
+        return box_targets(samples.truths, size, add)
+    truths = samples.truths if samples.truths.dtype.is_floating_point else samples.truths.float()
+    if samples.truths.dtype != torch.bool and not (bool((truths >= 0).all()) and (add or bool((truths <= 1).all()))):
+        raise ValueError(f"Expected `truths` to hold values {'>= 0' if add else 'in [0, 1]'} only")
+    return MaskTargets(at_least_float32(truths, samples.maps)[0])
+
+
+def box_targets(boxes: Tensor, size: int, add: bool) -> BoxTargets:
+    """Returns targets of boxes (B, S, n, 4) in fractions of the frame, NaN for padding."""
+    return BoxTargets(pixel_corners(boxes, size), (size, size), add)
 
 
 def _segments(low: Tensor, high: Tensor, length: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Of intervals (..., n) along an axis: the 2n − 1 segments between their ends as rows of 0 and 1 (..., 2n − 1,
-    length), which segments each interval covers (..., n, 2n − 1), and the segments' lengths; all float32."""
+    """The 2n − 1 segments between the ends of intervals (..., n) along an axis.
+
+    Returns:
+        The segments as rows of 0 and 1 (..., 2n − 1, length), which segments each interval covers (..., n, 2n − 1), and
+        the length of each segment (..., 2n − 1); all float32.
+    """
     ends = torch.cat([low, high], -1).sort(-1).values
     start, end = ends[..., :-1, None], ends[..., 1:, None]
     pixel = torch.arange(length, device=low.device)

@@ -1,4 +1,4 @@
-"""Pixel average precision in compiled code: a map's pixels are sorted by radix in buffers that stay in the cache."""
+"""Pixel average precision as a compiled kernel that radix-sorts the pixels of a map in buffers within the cache."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from torch import Tensor
 from sslosses._threads import parallel_for
 
 _BITS = 11
-_DIGITS = 3  # of 11 bits each, more than the 32 of a key
+_DIGITS = 3  # 3 digits of 11 bits cover the 32 bits of a key
 
 
 @njit(nogil=True, error_model="numpy", cache=True)
 def _sorted(keys: Any, other: Any, counts: Any) -> Any:
-    """The keys ascending, in one of the two buffers; ``counts`` has a row of 2¹¹ a digit."""
+    """Returns the keys in ascending order in one of the two buffers; ``counts`` has a row of 2¹¹ per digit."""
     counts[:] = 0
     for key in keys:
         for digit in range(_DIGITS):
@@ -25,7 +25,7 @@ def _sorted(keys: Any, other: Any, counts: Any) -> Any:
     for digit in range(_DIGITS):
         shift, row = np.uint32(_BITS * digit), counts[digit]
         if len(keys) and row[(keys[0] >> shift) & np.uint32((1 << _BITS) - 1)] == len(keys):
-            continue  # all have the same
+            continue  # all keys have the same digit
         first = 0
         for value in range(len(row)):
             first, row[value] = first + row[value], first
@@ -38,27 +38,27 @@ def _sorted(keys: Any, other: Any, counts: Any) -> Any:
 
 
 @njit(nogil=True, error_model="numpy", cache=True)
-def _precision(bits: Any, positive: Any, space: Any, counts: Any) -> float:
-    """AP of one map, see ``average_precision``; the scores' float32 bits as integers."""
+def _precision(bits: Any, positive: Any, workspace: Any, counts: Any) -> float:
+    """Computes AP of one map, see ``average_precision``; ``bits`` are the bits of the float32 scores as integers."""
     size = len(bits)
     right = 0
     wrong = size
     for i in range(size):
-        # Unsigned integers in the order of the scores: of negative ones all bits are flipped, of others the sign.
+        # Unsigned integers in the order of the scores: negative scores have all bits flipped, others the sign bit.
         key = np.uint32(bits[i])
         if key == np.uint32(0x80000000):  # -0.0 is 0.0
             key = np.uint32(0)
         key ^= np.uint32(0xFFFFFFFF) if key & np.uint32(0x80000000) else np.uint32(0x80000000)
         if positive[i]:
-            space[0, right] = key
+            workspace[0, right] = key
             right += 1
         else:
             wrong -= 1
-            space[0, wrong] = key
+            workspace[0, wrong] = key
     if right == 0:
         return 0.0
-    yes = _sorted(space[0, :right], space[1, :right], counts)
-    no = _sorted(space[0, right:], space[1, right:], counts)
+    yes = _sorted(workspace[0, :right], workspace[1, :right], counts)
+    no = _sorted(workspace[0, right:], workspace[1, right:], counts)
     total, below, i = 0.0, len(no), right - 1
     while i >= 0:
         level, before = yes[i], i
@@ -72,7 +72,7 @@ def _precision(bits: Any, positive: Any, space: Any, counts: Any) -> float:
 
 
 def average_precision_of_rows(scores: Tensor, positive: Tensor) -> Tensor:
-    """Pixel average precision of rows of pixels on the CPU, on torch's threads.
+    """Computes the pixel average precision of rows of pixels on the CPU, with as many threads as torch uses.
 
     Args:
         scores: (R, N), float32, free of NaN.
@@ -84,9 +84,9 @@ def average_precision_of_rows(scores: Tensor, positive: Tensor) -> Tensor:
     bits = scores.detach().contiguous().view(torch.int32).numpy().view(np.uint32)
     labels, out = positive.contiguous().numpy(), np.zeros(len(bits))
 
-    def do(row: int) -> None:
-        space, counts = np.empty((2, bits.shape[1]), np.uint32), np.empty((_DIGITS, 1 << _BITS), np.int32)
-        out[row] = _precision(bits[row], labels[row], space, counts)
+    def compute(row: int) -> None:
+        workspace, counts = np.empty((2, bits.shape[1]), np.uint32), np.empty((_DIGITS, 1 << _BITS), np.int32)
+        out[row] = _precision(bits[row], labels[row], workspace, counts)
 
-    parallel_for(do, len(bits))
+    parallel_for(compute, len(bits))
     return torch.from_numpy(out)

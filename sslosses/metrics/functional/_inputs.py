@@ -1,4 +1,4 @@
-"""Checks of what the functional metrics are given: dense real tensors with values, maps with pixels, pairs of maps."""
+"""Checks of the arguments of functional metrics. Public functions check; their private blocks do not."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from torch import Tensor
 
 from sslosses._checks import check_count, check_dense, check_floating, check_number
 
-#: The largest side of a frame: a mask of it takes a gigabyte in float32.
+#: Largest side of a frame: its mask takes a gigabyte in float32.
 MOST_SIDE = 16_384
 
 
 def check_values(name: str, value: Any) -> None:
-    """Raise unless ``value`` is a dense tensor of real numbers that are there to be read."""
+    """Raises unless ``value`` is a dense real tensor with data (not complex, quantized or on the meta device)."""
     check_dense(name, value)
     if value.dtype.is_complex or (value.dtype.is_floating_point and value.dtype.itemsize < 2):
         raise TypeError(
@@ -28,7 +28,7 @@ def check_values(name: str, value: Any) -> None:
 
 
 def check_maps(name: str, value: Any) -> None:
-    """Raise unless ``value`` holds maps (..., h, w) with a pixel, floating."""
+    """Raises unless ``value`` holds floating maps (..., h, w) with at least one pixel."""
     check_floating(name, value)
     check_values(name, value)
     if value.ndim < 2 or 0 in value.shape[-2:]:
@@ -36,13 +36,13 @@ def check_maps(name: str, value: Any) -> None:
 
 
 def check_pair(first: tuple[str, Any], second: tuple[str, Any]) -> None:
-    """Raise unless both, each a name with a value, hold maps of one height and width that broadcast."""
+    """Raises unless both (name, value) pairs hold maps of the same height and width that broadcast."""
     for name, value in (first, second):
         check_values(name, value)
     (name, a), (other, b) = first, second
     if a.ndim < 2 or b.ndim < 2 or a.shape[-2:] != b.shape[-2:]:
         raise ValueError(
-            f"Expected `{name}` and `{other}` to have shapes (..., H, W) of one height and width, "
+            f"Expected `{name}` and `{other}` to have shapes (..., H, W) of the same height and width, "
             f"but got {tuple(a.shape)} and {tuple(b.shape)}"
         )
     if a.device != b.device:
@@ -55,13 +55,13 @@ def check_pair(first: tuple[str, Any], second: tuple[str, Any]) -> None:
 
 
 def check_no_nan(name: str, value: Tensor) -> None:
-    """Raise if a value is NaN."""
+    """Raises if a value is NaN."""
     if value.dtype.is_floating_point and bool(torch.isnan(value).any()):
-        raise ValueError(f"Expected `{name}` to be free of NaN, but got {int(torch.isnan(value).sum())} of it")
+        raise ValueError(f"Expected `{name}` to be free of NaN, but got {int(torch.isnan(value).sum())} NaN values")
 
 
 def check_scores(name: str, value: Any) -> None:
-    """Raise unless ``value`` is floating with finite values of at least 0."""
+    """Raises unless ``value`` is floating with finite values of at least 0."""
     check_floating(name, value)
     check_values(name, value)
     if not bool(((value >= 0) & (value < torch.inf)).all()):
@@ -69,20 +69,23 @@ def check_scores(name: str, value: Any) -> None:
 
 
 def check_binary(name: str, value: Tensor) -> None:
-    """Raise unless ``value``, of any dtype, holds 0 and 1 only."""
+    """Raises unless ``value``, of any dtype, holds 0 and 1 only."""
     if value.dtype != torch.bool and not bool(((value == 0) | (value == 1)).all()):
         raise ValueError(f"Expected `{name}` to hold 0 and 1 only, but got other values")
 
 
 def check_fractions(name: str, value: Tensor) -> None:
-    """Raise unless ``value``, of any dtype, lies in [0, 1]."""
+    """Raises unless ``value``, of any dtype, lies in [0, 1]."""
     if value.dtype != torch.bool and not bool(((value >= 0) & (value <= 1)).all()):
         raise ValueError(f"Expected `{name}` to hold values in [0, 1] only, but got others")
 
 
 def extremes(name: str, maps: Tensor) -> tuple[Tensor, Tensor]:
-    """The minimum of each map, (..., 1, 1), and its range; raises if a value is not finite or so large that sums and
-    differences of a few may not be."""
+    """Computes the minimum of each map, (..., 1, 1), and its range.
+
+    Raises:
+        ValueError: if a value is not finite, or so large that sums and differences of a few values may overflow.
+    """
     low, high = maps.amin((-2, -1), keepdim=True), maps.amax((-2, -1), keepdim=True)
     limit = torch.finfo(maps.dtype).max / 8
     if not bool(((low >= -limit) & (high <= limit)).all()):
@@ -91,7 +94,7 @@ def extremes(name: str, maps: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def check_size(name: str, size: Any) -> tuple[int, int]:
-    """Height and width; raises unless ``size`` is a pair of usable integers."""
+    """Returns height and width; raises unless ``size`` is a pair of integers that a map can have as sides."""
     if not isinstance(size, Sequence) or isinstance(size, str) or len(size) != 2:
         raise TypeError(f"Expected `{name}` to be two integers, height and width, but got {size!r}")
     for i, side in enumerate(size):
@@ -100,6 +103,6 @@ def check_size(name: str, size: Any) -> tuple[int, int]:
 
 
 def check_side(name: str, side: Any) -> None:
-    """Raise unless ``side`` is a number of pixels that a map can have."""
+    """Raises unless ``side`` is a number of pixels that a map can have along a side."""
     check_count(name, side)
     check_number(name, side, most=MOST_SIDE)

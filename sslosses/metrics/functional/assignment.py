@@ -14,29 +14,29 @@ from sslosses.metrics.functional._inputs import check_scores
 
 
 class GreedyAssignment(NamedTuple):
-    """What :func:`greedy_assignment` returns: one row a sample, one column a map."""
+    """Result of :func:`greedy_assignment`: one row per sample, one column per map."""
 
-    source: Tensor  #: the chosen source, (B, M), int64; −1 where there is no map
-    score: Tensor  #: what is left of the score with that source, (B, M); 0 if it was taken before or there is no map
-    fresh: Tensor  #: whether that source had not been taken before, (B, M), bool; False where there is no map
+    source: Tensor  #: the chosen source, (B, M), int64; −1 for padding
+    score: Tensor  #: score with that source, (B, M); 0 if it was taken before, and for padding
+    fresh: Tensor  #: whether that source was not taken before, (B, M), bool; False for padding
 
 
 def greedy_assignment(scores: Tensor, valid: Tensor | None = None) -> GreedyAssignment:
-    """Assign maps to sources in the order of the maps, as NoPrior's evaluation code does.
+    """Computes the assignment of maps to sources in the order of the maps, as NoPrior's evaluation code does.
 
-    Each map takes the source with the largest score, the first one on ties, and a taken source counts as score 0 for
-    the maps that follow. Taken sources stay in the comparison: a map whose every remaining score is 0 takes source 0,
-    be it taken or not, exactly as the published code's argmax over blanked ground truths does.
+    Each map takes the source with the largest score, the first one on ties. A taken source has score 0 for the
+    following maps. If all remaining scores of a map are 0, it takes source 0, taken or not, exactly as the published
+    code's argmax over blanked ground truths does.
 
     Args:
         scores: cIoU of each map with each source, (B, M, S), floating, finite, non-negative, S ≥ 1.
-        valid: which maps there are, (B, M), bool; all if None. The others take nothing.
+        valid: True for maps that exist, False for padding, (B, M), bool; None: all exist.
 
     Returns:
-        Chosen sources, remaining scores, and whether the source was fresh.
+        The chosen sources, their scores, and whether they were taken for the first time.
 
     Raises:
-        TypeError: if ``scores`` is not floating or ``valid`` not boolean.
+        TypeError: if ``scores`` is not floating or ``valid`` is not boolean.
         ValueError: if shapes or devices do not fit, S is 0, or a score is negative or not finite.
 
     Example:
@@ -54,12 +54,17 @@ def greedy_assignment(scores: Tensor, valid: Tensor | None = None) -> GreedyAssi
         valid = torch.ones(scores.shape[:2], dtype=torch.bool, device=scores.device)
     check_mask("valid", valid)
     check_shapes(scores=(scores, "B M S"), valid=(valid, "B M"))
+    return _greedy_assignment(scores, valid)
+
+
+def _greedy_assignment(scores: Tensor, valid: Tensor) -> GreedyAssignment:
+    batch, maps, sources = scores.shape
     source = torch.full(valid.shape, -1, dtype=torch.int64, device=scores.device)
     score = torch.zeros_like(scores[..., 0])
     fresh = torch.zeros_like(valid)
-    taken = torch.zeros(sizes["B"], sizes["S"], dtype=torch.bool, device=scores.device)
-    slots = torch.arange(sizes["S"], device=scores.device)
-    for m in range(sizes["M"]):  # every choice depends on the ones before
+    taken = torch.zeros(batch, sources, dtype=torch.bool, device=scores.device)
+    slots = torch.arange(sources, device=scores.device)
+    for m in range(maps):  # every choice depends on the previous ones
         best, chosen = scores[:, m].masked_fill(taken, 0).max(-1)
         here = (slots == chosen[:, None]) & valid[:, m, None]
         source[:, m] = torch.where(valid[:, m], chosen, -1)
@@ -73,24 +78,24 @@ _MOST_CANDIDATES = 50_000
 
 
 def optimal_assignment(scores: Tensor, allowed: Tensor | None = None) -> Tensor:
-    r"""Assign maps to sources, each at most once, with the largest total score: the Hungarian assignment.
+    r"""Computes the assignment of maps to sources, each at most once, with the largest total score.
 
     .. math:: \max_\pi \sum_s \mathrm{scores}_{\pi(s), s}
 
-    Of several with the largest total (up to 1e-9), that of the most pairs; of these the one whose maps, read source by
-    source, come first, none last. All candidates of all samples are compared at once, which is exact and fast for the
-    few sources of a scene; their number max(M, S)! / (max(M, S) − S)! is limited to 50,000, so for instance 8 maps for
-    6 sources.
+    where π(s) is the map of source s (the Hungarian assignment). Ties within 1e-9 go to the assignment with the most
+    pairs, then to the one whose maps, read source by source, come first; a source without a map comes last. All
+    candidates of all samples are compared at once, which is exact, and fast for the few sources of a scene. Their
+    number max(M, S)! / (max(M, S) − S)! is limited to 50,000, for example 8 maps for 6 sources.
 
     Args:
-        scores: of each map for each source, (B, M, S), floating, finite, non-negative, S ≥ 1.
+        scores: score of each map for each source, (B, M, S), floating, finite, non-negative, S ≥ 1.
         allowed: which pairs may be assigned, (B, M, S), bool; None: all.
 
     Returns:
-        The map of each source, (B, S), int64; −1 where it has none.
+        The map of each source, (B, S), int64; −1 without a map.
 
     Raises:
-        TypeError: if ``scores`` is not floating or ``allowed`` not boolean.
+        TypeError: if ``scores`` is not floating or ``allowed`` is not boolean.
         ValueError: if shapes or devices do not fit, S is 0, a score is negative or not finite, or there are too many
             candidates.
 
@@ -102,14 +107,19 @@ def optimal_assignment(scores: Tensor, allowed: Tensor | None = None) -> Tensor:
     """
     check_scores("scores", scores)
     sizes = check_shapes(scores=(scores, "B M S"))
-    maps, sources = sizes["M"], sizes["S"]
-    if sources == 0:
+    if sizes["S"] == 0:
         raise ValueError(f"Expected `scores` to have shape (B, M, S) with S >= 1, but got {tuple(scores.shape)}")
     if allowed is None:
         allowed = torch.ones_like(scores, dtype=torch.bool)
     check_mask("allowed", allowed)
     check_shapes(scores=(scores, "B M S"), allowed=(allowed, "B M S"))
-    slots = max(maps, sources)  # fewer maps than sources: empty slots, so that every candidate is a permutation
+    return _optimal_assignment(scores, allowed)
+
+
+def _optimal_assignment(scores: Tensor, allowed: Tensor) -> Tensor:
+    """Unchecked but for the limit on the number of candidates."""
+    maps, sources = scores.shape[1:]
+    slots = max(maps, sources)  # empty slots for missing maps make every candidate a permutation
     if perm(slots, sources) > _MOST_CANDIDATES:
         raise ValueError(
             f"Expected at most {_MOST_CANDIDATES} ways to assign maps to sources, but got {perm(slots, sources)} of "
@@ -124,7 +134,7 @@ def optimal_assignment(scores: Tensor, allowed: Tensor | None = None) -> Tensor:
     made = usable[:, candidates, column]
     pairs = torch.where(totals >= totals.amax(-1, keepdim=True) - 1e-9, made.sum(-1), -1)
     best = pairs == pairs.amax(-1, keepdim=True)
-    # the candidate as a number with one digit a source, where a source without a map has the largest digit
+    # The candidate as a number with one digit per source; a source without a map has the largest digit.
     digits = torch.where(made, candidates, slots) * (slots + 1) ** column.flip(0)
     order = torch.where(best, digits.sum(-1), (slots + 1) ** sources)
     chosen = candidates[order.argmin(-1)]

@@ -8,12 +8,12 @@ from torch import Tensor
 from sslosses._checks import check_floating, check_number
 from sslosses.metrics.functional._inputs import check_no_nan, check_values
 
-#: The thresholds of the AUC, t = 0, 0.05, …, 1. As i / 20, which is what a cIoU of exactly that fraction is rounded to.
+#: Thresholds of the AUC, t = 0, 0.05, …, 1, as i / 20: a cIoU of exactly that fraction is rounded to the same number.
 AUC_THRESHOLDS: tuple[float, ...] = tuple(i / 20 for i in range(21))
 
 
 def success_rate(ciou: Tensor, threshold: float) -> Tensor:
-    r"""Share of entries whose cIoU reaches a threshold, :math:`\frac1n \sum_i [\mathrm{cIoU}_i \ge t]`.
+    r"""Computes the share of entries whose cIoU reaches a threshold, :math:`\frac1n \sum_i [\mathrm{cIoU}_i \ge t]`.
 
     Args:
         ciou: cIoU of the entries, (..., n), floating, free of NaN.
@@ -23,8 +23,8 @@ def success_rate(ciou: Tensor, threshold: float) -> Tensor:
         Share in [0, 1], (...), dtype of ``ciou``; NaN for n = 0.
 
     Raises:
-        TypeError: if ``ciou`` is not floating or ``threshold`` no number.
-        ValueError: if ``threshold`` is outside [0, 1], or ``ciou`` has no dimension or NaN.
+        TypeError: if ``ciou`` is not floating or ``threshold`` is not a number.
+        ValueError: if ``threshold`` is outside [0, 1], or ``ciou`` has no dimension or contains NaN.
 
     Example:
         >>> import torch
@@ -38,7 +38,7 @@ def success_rate(ciou: Tensor, threshold: float) -> Tensor:
 
 
 def area_under_success(rates: Tensor) -> Tensor:
-    """Area under success rates at t = 0, 0.05, …, 1, by the trapezoid rule.
+    """Computes the area under success rates at t = 0, 0.05, …, 1 by the trapezoid rule.
 
     Args:
         rates: success rates at :data:`AUC_THRESHOLDS`, (..., 21), floating.
@@ -54,11 +54,15 @@ def area_under_success(rates: Tensor) -> Tensor:
     check_values("rates", rates)
     if rates.ndim < 1 or rates.shape[-1] != len(AUC_THRESHOLDS):
         raise ValueError(f"Expected `rates` to have shape (..., {len(AUC_THRESHOLDS)}), but got {tuple(rates.shape)}")
+    return _area_under_success(rates)
+
+
+def _area_under_success(rates: Tensor) -> Tensor:
     return torch.trapezoid(rates, dx=0.05, dim=-1)
 
 
 def success_auc(ciou: Tensor) -> Tensor:
-    """AUC of the field: area under the success rate over t = 0, 0.05, …, 1, by the trapezoid rule.
+    """Computes the AUC of this field: the area under the success rate over t = 0, 0.05, …, 1 by the trapezoid rule.
 
     Args:
         ciou: cIoU of the entries, (..., n), floating, free of NaN.
@@ -68,7 +72,7 @@ def success_auc(ciou: Tensor) -> Tensor:
 
     Raises:
         TypeError: if ``ciou`` is not floating.
-        ValueError: if it has no dimension or NaN.
+        ValueError: if it has no dimension or contains NaN.
 
     Reference:
         Chen et al., Localizing Visual Sounds the Hard Way, CVPR 2021, evaluation code.
@@ -80,8 +84,12 @@ def success_auc(ciou: Tensor) -> Tensor:
         tensor(0.2750)
     """
     _check_entries("ciou", ciou)
+    return _success_auc(ciou)
+
+
+def _success_auc(ciou: Tensor) -> Tensor:
     thresholds = torch.tensor(AUC_THRESHOLDS, dtype=ciou.dtype, device=ciou.device)
-    return area_under_success((ciou.unsqueeze(-2) >= thresholds[:, None]).to(ciou.dtype).mean(-1))
+    return _area_under_success((ciou.unsqueeze(-2) >= thresholds[:, None]).to(ciou.dtype).mean(-1))
 
 
 def _check_entries(name: str, value: Tensor) -> None:

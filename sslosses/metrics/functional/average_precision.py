@@ -1,4 +1,4 @@
-"""Pixel average precision: of continuous maps with ties by one sort, of binary maps in closed form."""
+"""Pixel average precision: by one sort for continuous maps, in closed form for binary maps."""
 
 from __future__ import annotations
 
@@ -12,31 +12,32 @@ from sslosses.metrics.functional._inputs import check_binary, check_no_nan, chec
 from sslosses.metrics.functional._order import ordered_keys, sort_rows, true_places
 from sslosses.metrics.functional.ciou import ratio_or_zero
 
-_WORTH_COMPILING = 1 << 18  # pixels; below, loading compiled code takes longer than it saves
+_WORTH_COMPILING = 1 << 18  # with fewer pixels, loading the compiled kernel takes longer than it saves
 
 
 def average_precision(scores: Tensor, truth: Tensor) -> Tensor:
-    r"""Pixel average precision of continuous maps.
+    r"""Computes the pixel average precision of continuous maps.
 
     .. math:: \mathrm{AP} = \sum_k (R_k - R_{k-1})\, P_k
 
-    over the distinct score levels from the highest down, with recall R and precision P of the pixels at or above level
-    k, so pixels of one score enter together. A pixel is positive where the truth is above 0. Without any positive pixel
-    AP is 0.
+    over the distinct score levels k from the highest down, where :math:`R_k` and :math:`P_k` are recall and precision
+    of the pixels at or above level k. Pixels with the same score enter together. A pixel is positive where the ground
+    truth is above 0. Without any positive pixel AP is 0.
 
     Args:
         scores: maps, (..., H, W), floating, free of NaN.
-        truth: truths, (..., H, W), any real dtype, free of NaN; leading dimensions broadcast with those of ``scores``.
+        truth: ground truth, (..., H, W), any real dtype, free of NaN; leading dimensions broadcast with those of
+            ``scores``.
 
     Returns:
         AP in [0, 1], (...); float64 if ``scores`` is float64, else float32.
 
     Raises:
-        TypeError: if ``scores`` is not floating, or an argument no dense real tensor.
+        TypeError: if ``scores`` is not floating, or an argument is not a dense real tensor.
         ValueError: if shapes or devices do not fit, or values are NaN.
 
     Reference:
-        ``sklearn.metrics.average_precision_score``, whose value this is.
+        ``sklearn.metrics.average_precision_score``, which gives the same value.
 
     Example:
         >>> import torch
@@ -51,8 +52,11 @@ def average_precision(scores: Tensor, truth: Tensor) -> Tensor:
     (scores,) = at_least_float32(scores)
     check_no_nan("scores", scores)
     check_no_nan("truth", truth)
-    positive = (truth > 0) | torch.zeros_like(scores, dtype=torch.bool)
-    scores = scores.expand_as(positive)
+    return _average_precision(scores, truth > 0)
+
+
+def _average_precision(scores: Tensor, positive: Tensor) -> Tensor:
+    scores, positive = torch.broadcast_tensors(scores, positive)  # type: ignore[no-untyped-call]
     compiles = scores.device.type == "cpu" and scores.dtype == torch.float32 and is_installed("numba")
     if compiles and scores.numel() >= _WORTH_COMPILING:
         from sslosses.metrics.functional._compiled import average_precision_of_rows
@@ -62,36 +66,38 @@ def average_precision(scores: Tensor, truth: Tensor) -> Tensor:
         return rows.view(positive.shape[:-2]).to(scores.dtype)
     keys, positive = _sorted_levels(scores.flatten(-2), positive.flatten(-2))
     count, positives = positive.shape[-1], positive.sum(-1).flatten()
-    # Positives are the first of their level: where one starts a level, what is at or above the level is what follows.
+    # Positives come first within their level, so the pixels at or above a level start at its first positive.
     places = true_places(positive.flatten())
     row = places.div(count, rounding_mode="floor")
     levels = keys.flatten()[places]
     starts = torch.ones_like(places, dtype=torch.bool)
     starts[1:] = (levels[1:] != levels[:-1]) | (row[1:] != row[:-1])
     first = true_places(starts)
-    row, here = row[first], first.diff(append=first.new_tensor([len(places)]))
+    row, level_size = row[first], first.diff(append=first.new_tensor([len(places)]))
     hits = (positives.cumsum(0)[row] - first).to(torch.float64)
-    terms = here * hits / (count * (row + 1) - places[first])
+    terms = level_size * hits / (count * (row + 1) - places[first])
     total = torch.zeros_like(positives, dtype=torch.float64).index_add(0, row, terms)
     return ratio_or_zero(total, positives.to(torch.float64)).view(positive.shape[:-1]).to(scores.dtype)
 
 
 def swapped_average_precision(binary: Tensor, truth: Tensor) -> Tensor:
-    """Pixel average precision with its arguments swapped, as AVGN's evaluation code calls it.
+    """Computes the pixel average precision with swapped arguments, as AVGN's evaluation code does.
 
-    The binary prediction is taken for the label and the truth for the score: it asks how well the truth finds the
-    prediction. An empty prediction gives 0; an empty truth, a single score level, the predicted share of the frame.
+    The binary prediction is the label and the ground truth is the score, so the result says how well the ground truth
+    predicts the prediction. An empty prediction gives 0. An empty ground truth, which has one score level, gives the
+    predicted share of the frame.
 
     Args:
         binary: predicted maps, (..., H, W), boolean or holding 0 and 1 only.
-        truth: truths, (..., H, W), any real dtype, free of NaN; leading dimensions broadcast with those of ``binary``.
+        truth: ground truth, (..., H, W), any real dtype, free of NaN; leading dimensions broadcast with those of
+            ``binary``.
 
     Returns:
         AP in [0, 1], (...); float64 if an argument is float64, else float32.
 
     Raises:
-        TypeError: if an argument is no dense real tensor.
-        ValueError: if shapes or devices do not fit, or values are none of the above.
+        TypeError: if an argument is not a dense real tensor.
+        ValueError: if shapes or devices do not fit, or values are out of range or NaN.
 
     Reference:
         Mo and Tian, Audio-Visual Grouping Network for Sound Localization from Mixtures, CVPR 2023, evaluation code.
@@ -106,18 +112,21 @@ def swapped_average_precision(binary: Tensor, truth: Tensor) -> Tensor:
     """
     check_pair(("binary", binary), ("truth", truth))
     check_binary("binary", binary)
-    if truth.dtype == torch.bool:
-        return binary_average_precision(truth, binary)
     b, g = at_least_float32(binary, truth)
+    if truth.dtype == torch.bool:
+        return _binary_average_precision(g, b)
     check_no_nan("truth", g)
-    return average_precision(g, b)
+    return _average_precision(g, b > 0)
 
 
 def _sorted_levels(scores: Tensor, positive: Tensor) -> tuple[Tensor, Tensor]:
-    """Rows in ascending order of the scores, of one score positives first: keys that tell scores apart among
-    positives, and the pixels' labels."""
+    """Sorts rows by ascending score, positives first among equal scores.
+
+    Returns:
+        Keys that differ between positives of different scores, and the labels of the pixels.
+    """
     if scores.dtype == torch.float32:
-        # Score and label in one number need no indices to be sorted together.
+        # With score and label in one number, sorting needs no indices.
         keys = sort_rows(ordered_keys(scores, ~positive))
         return keys, (keys & 1) == 0
     first = (~positive).sort(dim=-1, stable=True).indices
@@ -126,29 +135,29 @@ def _sorted_levels(scores: Tensor, positive: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def binary_average_precision(binary: Tensor, truth: Tensor) -> Tensor:
-    r"""Pixel average precision of binary maps, in closed form.
+    r"""Computes the pixel average precision of binary maps in closed form.
 
-    With two score levels only, the sum of :func:`average_precision` has two terms:
+    With only two score levels, the sum of :func:`average_precision` has two terms:
 
     .. math:: \mathrm{AP} = R\,\frac{t}{p} + (1 - R)\,\frac{P}{N}, \qquad R = \frac{t}{P}
 
-    for N pixels, P positive ones, p predicted ones and t predicted positive ones. An empty map has one level, AP = P /
-    N. Without any positive pixel AP is 0.
+    for N pixels, P positive pixels, p predicted pixels and t pixels that are both. An empty map has one level, so AP =
+    P / N. Without any positive pixel AP is 0.
 
     Args:
         binary: predicted maps, (..., H, W), boolean or holding 0 and 1 only.
-        truth: truths, (..., H, W), free of NaN, positive where above 0; leading dimensions broadcast with those of
-            ``binary``.
+        truth: ground truth, (..., H, W), free of NaN, positive where above 0; leading dimensions broadcast with those
+            of ``binary``.
 
     Returns:
         AP in [0, 1], (...); float64 if an argument is float64, else float32.
 
     Raises:
-        TypeError: if an argument is no dense real tensor.
-        ValueError: if shapes or devices do not fit, or values are none of the above.
+        TypeError: if an argument is not a dense real tensor.
+        ValueError: if shapes or devices do not fit, or values are out of range or NaN.
 
     Reference:
-        ``sklearn.metrics.average_precision_score`` of a binary score, whose value this is.
+        ``sklearn.metrics.average_precision_score`` of a binary score, which gives the same value.
 
     Example:
         >>> import torch
@@ -162,14 +171,17 @@ def binary_average_precision(binary: Tensor, truth: Tensor) -> Tensor:
     b, g = at_least_float32(binary, truth)
     check_binary("binary", b)
     check_no_nan("truth", g)
-    positive = (g > 0).to(g.dtype)
-    positives = positive.sum((-2, -1))
-    hits = (b * positive).sum((-2, -1))
-    return binary_average_precision_of_counts(hits, b.sum((-2, -1)), positives, truth.shape[-2] * truth.shape[-1])
+    return _binary_average_precision(b, (g > 0).to(g.dtype))
 
 
-def binary_average_precision_of_counts(hits: Tensor, predicted: Tensor, positives: Tensor, pixels: int) -> Tensor:
-    """:func:`binary_average_precision` from numbers of pixels: t, p, P and N."""
+def _binary_average_precision(binary: Tensor, positive: Tensor) -> Tensor:
+    hits = (binary * positive).sum((-2, -1))
+    pixels = positive.shape[-2] * positive.shape[-1]
+    return _binary_average_precision_of_counts(hits, binary.sum((-2, -1)), positive.sum((-2, -1)), pixels)
+
+
+def _binary_average_precision_of_counts(hits: Tensor, predicted: Tensor, positives: Tensor, pixels: int) -> Tensor:
+    """Computes :func:`binary_average_precision` from numbers of pixels: t, p, P and N."""
     recall = ratio_or_zero(hits, positives)
-    # recall is 0 without a positive, and so is the prevalence
+    # Without a positive pixel, recall and prevalence are 0.
     return recall * ratio_or_zero(hits, predicted) + (1 - recall) * (positives / pixels)

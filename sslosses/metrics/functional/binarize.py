@@ -1,4 +1,4 @@
-"""Normalization and binarization of maps: by their extremes or a fixed range; at the median, a value or an area."""
+"""Normalization of maps by their extremes or a fixed range; binarization at the median, at a value or by area."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from sslosses.metrics.functional._order import kth_smallest
 
 
 def min_max_normalize(maps: Tensor) -> Tensor:
-    r"""Scale each map to [0, 1] by its own extremes, :math:`(x - \min x) / (\max x - \min x)`.
+    r"""Computes maps scaled to [0, 1] by their own extremes, :math:`(x - \min x) / (\max x - \min x)`.
 
-    A constant map, whose range is 0, becomes 0 everywhere.
+    A constant map becomes 0 everywhere.
 
     Args:
         maps: (..., H, W), floating, finite.
@@ -24,7 +24,7 @@ def min_max_normalize(maps: Tensor) -> Tensor:
 
     Raises:
         TypeError: if ``maps`` is not floating.
-        ValueError: if it has no pixel, or values that are not finite.
+        ValueError: if it has no pixel, or non-finite values.
 
     Example:
         >>> import torch
@@ -35,12 +35,20 @@ def min_max_normalize(maps: Tensor) -> Tensor:
     """
     check_maps("maps", maps)
     (maps,) = at_least_float32(maps)
-    low, span = extremes("maps", maps)
+    return _rescale(maps, *extremes("maps", maps))
+
+
+def _min_max_normalize(maps: Tensor) -> Tensor:
+    low, high = maps.amin((-2, -1), keepdim=True), maps.amax((-2, -1), keepdim=True)
+    return _rescale(maps, low, high - low)
+
+
+def _rescale(maps: Tensor, low: Tensor, span: Tensor) -> Tensor:
     return (maps - low).div_(torch.where(span == 0, 1.0, span))
 
 
 def fixed_range_normalize(maps: Tensor, tau: float = 0.03) -> Tensor:
-    r"""Scale cosine similarities divided by τ from their possible range to [0, 1], :math:`(x + 1/\tau)\,\tau/2`.
+    r"""Computes cosine similarities divided by τ, scaled from [−1/τ, 1/τ] to [0, 1], :math:`(x + 1/\tau)\,\tau/2`.
 
     Args:
         maps: (..., H, W), floating.
@@ -50,7 +58,7 @@ def fixed_range_normalize(maps: Tensor, tau: float = 0.03) -> Tensor:
         Same shape, in [0, 1] for maps in [−1/τ, 1/τ]; half precision is computed and returned in float32.
 
     Raises:
-        TypeError: if ``maps`` is not floating or ``tau`` no number.
+        TypeError: if ``maps`` is not floating or ``tau`` is not a number.
         ValueError: if ``tau`` is below 1e-30.
 
     Reference:
@@ -66,23 +74,27 @@ def fixed_range_normalize(maps: Tensor, tau: float = 0.03) -> Tensor:
     check_values("maps", maps)
     check_number("tau", tau, least=1e-30)  # 1/τ has to be finite in float32
     (maps,) = at_least_float32(maps)
+    return _fixed_range_normalize(maps, tau)
+
+
+def _fixed_range_normalize(maps: Tensor, tau: float) -> Tensor:
     return (maps + 1 / tau) / (2 / tau)
 
 
 def upper_median(maps: Tensor) -> Tensor:
-    """The pixel value at index ⌊N/2⌋ of the N ascending sorted pixels of each map.
+    """Computes the value at index ⌊N/2⌋ of the N pixels of each map in ascending order.
 
-    For an even N this is the larger of the two middle values (``torch.median`` takes the smaller one).
+    For an even N this is the larger of the two middle values (``torch.median`` returns the smaller one).
 
     Args:
         maps: (..., H, W), floating, free of NaN.
 
     Returns:
-        One value a map, (...), dtype of ``maps``.
+        One value per map, (...), dtype of ``maps``.
 
     Raises:
         TypeError: if ``maps`` is not floating.
-        ValueError: if it has no pixel, or NaN.
+        ValueError: if it has no pixel, or contains NaN.
 
     Example:
         >>> import torch
@@ -92,18 +104,17 @@ def upper_median(maps: Tensor) -> Tensor:
     """
     check_maps("maps", maps)
     check_no_nan("maps", maps)
-    return upper_median_of(maps)
+    return _upper_median(maps)
 
 
-def upper_median_of(maps: Tensor) -> Tensor:
-    """:func:`upper_median` of maps that are known to be right."""
+def _upper_median(maps: Tensor) -> Tensor:
     pixels = maps.flatten(-2)
     return kth_smallest(pixels, pixels.shape[-1] // 2)
 
 
-def level_above_upper_median(maps: Tensor) -> Tensor:
-    """The value that :func:`binarize_above_upper_median` marks pixels above, (...)."""
-    median = upper_median_of(maps)
+def _level_above_upper_median(maps: Tensor) -> Tensor:
+    """Value above which :func:`binarize_above_upper_median` marks pixels, (...)."""
+    median = _upper_median(maps)
     at_maximum = median == maps.amax((-2, -1))
     if not bool(at_maximum.any()):
         return median
@@ -112,10 +123,10 @@ def level_above_upper_median(maps: Tensor) -> Tensor:
 
 
 def binarize_above_upper_median(maps: Tensor) -> Tensor:
-    """Min-max normalize each map, then mark the pixels above its upper median, and those at its maximum.
+    """Computes which pixels of each min-max normalized map are above its upper median or at its maximum.
 
-    At most half of the pixels are marked, fewer with ties at the median, unless more than half are at the maximum. None
-    is in a constant map.
+    At most half of the pixels are marked, fewer with ties at the median, unless more than half are at the maximum. In a
+    constant map no pixel is marked.
 
     Args:
         maps: (..., H, W), floating, finite.
@@ -138,13 +149,13 @@ def binarize_above_upper_median(maps: Tensor) -> Tensor:
                 [False, False]])
     """
     maps = min_max_normalize(maps)
-    return maps > level_above_upper_median(maps)[..., None, None]
+    return maps > _level_above_upper_median(maps)[..., None, None]
 
 
 def binarize_from_upper_median(maps: Tensor) -> Tensor:
-    """Min-max normalize each map, then mark the pixels from its upper median upwards.
+    """Computes which pixels of each min-max normalized map are at least its upper median.
 
-    At least half of the pixels are marked, more with ties at the median, all in a constant map.
+    At least half of the pixels are marked, more with ties at the median. In a constant map all pixels are marked.
 
     Args:
         maps: (..., H, W), floating, finite.
@@ -167,21 +178,21 @@ def binarize_from_upper_median(maps: Tensor) -> Tensor:
                 [ True, False]])
     """
     maps = min_max_normalize(maps)
-    return maps >= upper_median(maps)[..., None, None]
+    return maps >= _upper_median(maps)[..., None, None]
 
 
 def binarize_from_value(maps: Tensor, value: float) -> Tensor:
-    """Min-max normalize each map, then mark the pixels of at least ``value``.
+    """Computes which pixels of each min-max normalized map are at least ``value``.
 
     Args:
         maps: (..., H, W), floating, finite.
-        value: in [0, 1].
+        value: threshold in [0, 1].
 
     Returns:
         Boolean, same shape.
 
     Raises:
-        TypeError: if ``maps`` is not floating or ``value`` no number.
+        TypeError: if ``maps`` is not floating or ``value`` is not a number.
         ValueError: if ``value`` is outside [0, 1], and as for :func:`min_max_normalize`.
 
     Example:
@@ -196,18 +207,20 @@ def binarize_from_value(maps: Tensor, value: float) -> Tensor:
 
 
 def binarize_area(maps: Tensor, fraction: float) -> Tensor:
-    """Mark the ``round(fraction * N)`` largest of the N pixels of each map, at least one, and their ties.
+    """Computes which pixels are among the ``round(fraction * N)`` largest of the N pixels of each map.
+
+    At least one pixel is marked, and ties with the smallest marked value are marked too.
 
     Args:
         maps: (..., H, W), floating, free of NaN.
-        fraction: in (0, 1].
+        fraction: share of the pixels, in (0, 1].
 
     Returns:
-        Boolean, same shape; a constant map is marked as a whole.
+        Boolean, same shape; in a constant map all pixels are marked.
 
     Raises:
-        TypeError: if ``maps`` is not floating or ``fraction`` no number.
-        ValueError: if ``fraction`` is outside (0, 1], or ``maps`` has no pixel or NaN.
+        TypeError: if ``maps`` is not floating or ``fraction`` is not a number.
+        ValueError: if ``fraction`` is outside (0, 1], or ``maps`` has no pixel or contains NaN.
 
     Example:
         >>> import torch
@@ -220,6 +233,10 @@ def binarize_area(maps: Tensor, fraction: float) -> Tensor:
     check_number("fraction", fraction, above=0, most=1)
     (maps,) = at_least_float32(maps)
     check_no_nan("maps", maps)
+    return _binarize_area(maps, fraction)
+
+
+def _binarize_area(maps: Tensor, fraction: float) -> Tensor:
     pixels = maps.flatten(-2)
     count = max(1, round(fraction * pixels.shape[-1]))
     return maps >= kth_smallest(pixels, pixels.shape[-1] - count)[..., None, None]

@@ -1,4 +1,4 @@
-"""Boxes to truths, many at once."""
+"""Rasterizes many boxes at once."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ from sslosses.metrics.functional._inputs import check_side, check_values
 
 
 def boxes_to_truths(boxes: Tensor, size: int = 224, *, add: bool = False) -> Tensor:
-    """Rasterize the boxes of many sources, the truncating way of all published codes of this field.
+    """Computes the masks of the boxes of many sources, with truncated corners as in all published codes of this field.
 
-    Each corner v becomes ``int(size * v)``, truncated and clipped to the frame, and the pixels ``[ymin:ymax,
-    xmin:xmax]`` are set. A box that is empty or inverted after that sets none, and so does a row of NaN, which pads.
+    Each corner v becomes ``int(size * v)``, clipped to the frame, and the pixels ``[ymin:ymax, xmin:xmax]`` are set. A
+    box that is then empty or inverted sets no pixel, nor does a row of NaN, which is padding.
 
     Args:
-        boxes: corners (xmin, ymin, xmax, ymax) as fractions of the frame, n boxes a source, (..., n, 4), floating.
-        size: T, side of the frame in pixels.
-        add: whether overlapping boxes of a source count 2, 3, …, as in AVGN's mixtures, instead of once.
+        boxes: corners (xmin, ymin, xmax, ymax) as fractions of the frame, n boxes per source, (..., n, 4), floating.
+        size: side T of the frame in pixels.
+        add: whether overlapping boxes of a source add up to 2, 3, …, as in AVGN's mixtures, instead of counting once.
 
     Returns:
         (..., T, T), bool, or with ``add`` counts as float32.
 
     Raises:
-        TypeError: if ``boxes`` is not floating or ``size`` no integer.
+        TypeError: if ``boxes`` is not floating or ``size`` is not an integer.
         ValueError: if the last dimension is not 4, or ``size`` is outside [1, 16384].
 
     Example:
@@ -46,12 +46,12 @@ def boxes_to_truths(boxes: Tensor, size: int = 224, *, add: bool = False) -> Ten
 
 
 def pixel_corners(boxes: Tensor, size: int) -> Tensor:
-    """Corners in pixels, int64; those of a row of NaN are 0."""
+    """Computes the corners in pixels, int64; a row of NaN becomes 0."""
     return (boxes.to(torch.float64) * size).clamp(0, size).nan_to_num(0).long()
 
 
 def rasterize_corners(corners: Tensor, frame: tuple[int, int]) -> Tensor:
-    """How many of the boxes (..., n, 4) cover each pixel, (..., H, W), float32."""
+    """Counts the boxes (..., n, 4) that cover each pixel, (..., H, W), float32."""
     down, across = (torch.arange(length, device=corners.device) for length in frame)
     xmin, ymin, xmax, ymax = (corner[..., None] for corner in corners.unbind(-1))
     columns = ((across >= xmin) & (across < xmax)).float()

@@ -1,4 +1,4 @@
-"""Overlap of a binary map with a truth that may be fractional: cIoU, and IoU with smoothing."""
+"""Overlap of a binary map with a ground truth that may be fractional: cIoU, and IoU with smoothing."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ from sslosses.metrics.functional._inputs import check_binary, check_fractions, c
 
 
 def ciou(binary: Tensor, truth: Tensor) -> Tensor:
-    r"""Consensus intersection over union of binary maps with (possibly fractional) truths.
+    r"""Computes the consensus intersection over union (cIoU) of binary maps and a ground truth that may be fractional.
 
     .. math:: \mathrm{cIoU}(b, g) = \frac{\sum b\,g}{\sum g + \sum b\,[g = 0]}
 
-    The sums run over the last two dimensions. For a binary truth this is the plain intersection over union. An empty
-    truth gives 0, also when the map is empty as well.
+    with the binary map b and the ground truth g. The sums run over the last two dimensions. For a binary ground truth
+    this is the intersection over union. An empty ground truth gives 0, also for an empty map.
 
     Args:
         binary: predicted maps, (..., H, W), boolean or holding 0 and 1 only.
-        truth: truths in [0, 1], (..., H, W), any dtype; the leading dimensions broadcast against those of ``binary``.
+        truth: ground truth in [0, 1], (..., H, W), any dtype; leading dimensions broadcast with those of ``binary``.
 
     Returns:
         cIoU in [0, 1], (...); float64 if an argument is float64, else float32.
 
     Raises:
-        TypeError: if an argument is no dense real tensor.
-        ValueError: if shapes or devices do not fit, or values are none of the above.
+        TypeError: if an argument is not a dense real tensor.
+        ValueError: if shapes or devices do not fit, or values are out of range.
 
     Reference:
         Senocak et al., Learning to Localize Sound Source in Visual Scenes, CVPR 2018.
@@ -47,23 +47,24 @@ def ciou(binary: Tensor, truth: Tensor) -> Tensor:
 
 
 def smoothed_iou(binary: Tensor, truth: Tensor, smoothing: float = 1e-4) -> Tensor:
-    r"""Intersection over union with a constant added above and below, as T-VSL's evaluation code does.
+    r"""Computes the intersection over union with a constant in numerator and denominator, as T-VSL's evaluation code.
 
     .. math:: \mathrm{IoU}(b, g) = \frac{\sum b\,g + s}{\sum b + \sum g - \sum b\,g + s}
 
-    The sums run over the last two dimensions. An empty map of an empty truth gives 1.
+    with the binary map b, the ground truth g and the smoothing s. The sums run over the last two dimensions. An empty
+    map of an empty ground truth gives 1.
 
     Args:
         binary: predicted maps, (..., H, W), boolean or holding 0 and 1 only.
-        truth: truths in [0, 1], (..., H, W), any dtype; the leading dimensions broadcast against those of ``binary``.
+        truth: ground truth in [0, 1], (..., H, W), any dtype; leading dimensions broadcast with those of ``binary``.
         smoothing: s, positive.
 
     Returns:
         IoU in (0, 1], (...); float64 if an argument is float64, else float32.
 
     Raises:
-        TypeError: if an argument is no dense real tensor, or ``smoothing`` no number.
-        ValueError: if shapes or devices do not fit, values are none of the above, or ``smoothing`` is not positive.
+        TypeError: if an argument is not a dense real tensor, or ``smoothing`` is not a number.
+        ValueError: if shapes or devices do not fit, values are out of range, or ``smoothing`` is not positive.
 
     Example:
         >>> import torch
@@ -86,6 +87,6 @@ def _checked(binary: Tensor, truth: Tensor) -> tuple[Tensor, ...]:
 
 
 def ratio_or_zero(numerator: Tensor, denominator: Tensor) -> Tensor:
-    """``numerator / denominator``, and 0 where the denominator is 0."""
+    """Computes ``numerator / denominator``, and 0 where the denominator is 0."""
     empty = denominator == 0
     return torch.where(empty, 0.0, numerator / torch.where(empty, 1.0, denominator))

@@ -1,4 +1,4 @@
-"""Detection metrics over confidence: a localization counts only where the model says that something sounds."""
+"""Detection metrics over confidence: a localization counts only if the model is confident that something sounds."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ from sslosses.metrics.functional._inputs import check_no_nan, check_values
 
 
 def detection_average_precision(ciou: Tensor, confidence: Tensor, threshold: float = 0.5) -> Tensor:
-    r"""Average precision of detections, as AVGN's (and SLAVC's) evaluation code computes it.
+    r"""Computes the average precision of detections, as AVGN's (and SLAVC's) evaluation code does.
 
-    At a confidence level c, an entry of confidence ≥ c is a true positive if its cIoU reaches the threshold and a false
-    positive otherwise; an entry below c is a false negative. So recall is TP / (TP + FN), and n entries are positives
-    at any level. Levels run down from the second largest confidence, in steps of max(1, ⌊n / 200⌋) entries:
+    At a confidence level c, an entry of confidence ≥ c is a true positive (TP) if its cIoU reaches the threshold and a
+    false positive otherwise. An entry below c is a false negative (FN). Recall is R = TP / (TP + FN), and P is the
+    precision. Levels run down from the second largest confidence in steps of max(1, ⌊n / 200⌋) entries:
 
     .. math:: \mathrm{AP} = \sum_i \max_{j \ge i} P_j \; (R_{i+1} - R_i)
 
     Args:
         ciou: cIoU of the entries, (n,), floating, free of NaN.
         confidence: their confidence, (n,), floating, free of NaN.
-        threshold: cIoU from which a localization is right, in [0, 1].
+        threshold: smallest cIoU of a correct localization, in [0, 1].
 
     Returns:
-        0-d float64. Up to 1; 0 with fewer than three entries, NaN with none.
+        0-d float64 in [0, 1]; 0 with fewer than three entries, NaN without an entry.
 
     Raises:
         TypeError: if a tensor is not floating.
@@ -37,16 +37,19 @@ def detection_average_precision(ciou: Tensor, confidence: Tensor, threshold: flo
         >>> detection_average_precision(ciou, confidence)  # recall 1/2, 2/3, 1 at precision 1, 2/3, 3/4
         tensor(0.4167, dtype=torch.float64)
     """
-    ciou, confidence = _checked(ciou, confidence, threshold)
+    return _detection_average_precision(*_checked(ciou, confidence, threshold), threshold)
+
+
+def _detection_average_precision(ciou: Tensor, confidence: Tensor, threshold: float) -> Tensor:
     count = len(ciou)
     if count == 0:
         return ciou.new_tensor(torch.nan)
     ordered, order = confidence.sort(stable=True)
-    right = (ciou[order] >= threshold).long()  # sums of integers are the same in any order, on any device
+    right = (ciou[order] >= threshold).long()  # sums of integers do not depend on their order
     levels = ordered[:-1].flip(0)[:: max(1, count // 200)].contiguous()
     first = torch.searchsorted(ordered, levels)  # the first entry of at least that confidence
-    from_here = torch.cat([right.flip(0).cumsum(0).flip(0), right.new_zeros(1)])[first].double()
-    precision, recall = from_here / (count - first), _recall(from_here, first)
+    hits = torch.cat([right.flip(0).cumsum(0).flip(0), right.new_zeros(1)])[first].double()
+    precision, recall = hits / (count - first), _recall(hits, first)
     if len(levels) < 2:
         return ciou.new_zeros(())
     best = precision.flip(0).cummax(0).values.flip(0)
@@ -54,16 +57,16 @@ def detection_average_precision(ciou: Tensor, confidence: Tensor, threshold: flo
 
 
 def detection_f1(ciou: Tensor, confidence: Tensor, threshold: float = 0.5, level: float = 0.5) -> Tensor:
-    r"""F1 of detections at one confidence level, :math:`2PR / (P + R)`, as AVGN's evaluation code computes it.
+    r"""Computes the F1 of detections at one confidence level, :math:`2PR / (P + R)`, as AVGN's evaluation code does.
 
-    True and false positives and false negatives are those of :func:`detection_average_precision`. Precision is 1 where
-    nothing is detected, recall 1 where there is neither a true positive nor a false negative; F1 is 0 if both are 0.
+    Precision P and recall R are those of :func:`detection_average_precision`. P is 1 if nothing is detected, R is 1 if
+    there is neither a true positive nor a false negative, and F1 is 0 if both are 0.
 
     Args:
         ciou: cIoU of the entries, (n,), floating, free of NaN.
         confidence: their confidence, (n,), floating, free of NaN.
-        threshold: cIoU from which a localization is right, in [0, 1].
-        level: confidence from which an entry is a detection.
+        threshold: smallest cIoU of a correct localization, in [0, 1].
+        level: smallest confidence of a detection.
 
     Returns:
         0-d float64 in [0, 1]; NaN without an entry.
@@ -79,12 +82,15 @@ def detection_f1(ciou: Tensor, confidence: Tensor, threshold: float = 0.5, level
         tensor(0.6667, dtype=torch.float64)
     """
     check_number("level", level)
-    ciou, confidence = _checked(ciou, confidence, threshold)
+    return _detection_f1(*_checked(ciou, confidence, threshold), threshold, level)
+
+
+def _detection_f1(ciou: Tensor, confidence: Tensor, threshold: float, level: float = 0.5) -> Tensor:
     if len(ciou) == 0:
         return ciou.new_tensor(torch.nan)
-    found = confidence >= level
-    right = (found & (ciou >= threshold)).sum().to(torch.float64)
-    detected, missed = found.sum(), (~found).sum()
+    is_detected = confidence >= level
+    right = (is_detected & (ciou >= threshold)).sum().to(torch.float64)
+    detected, missed = is_detected.sum(), (~is_detected).sum()
     precision = torch.where(detected == 0, 1.0, right / detected.clamp(min=1))
     recall = _recall(right, missed)
     return torch.where(precision + recall == 0, 0.0, 2 * precision * recall / (precision + recall).clamp(min=1e-300))

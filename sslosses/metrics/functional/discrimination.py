@@ -1,4 +1,4 @@
-"""Silent-object discrimination: does the map of a sound prefer what sounds to what is silent?"""
+"""Silent-object discrimination: is the map of a sound higher on the sounding object than on silent ones?"""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from sslosses.metrics.functional._inputs import check_values, extremes
 
 
 class Discrimination(NamedTuple):
-    """What :func:`silent_object_discrimination` returns, all 0-d tensors; shares are NaN without a pair."""
+    """Result of :func:`silent_object_discrimination`: 0-d tensors; shares are NaN without a pair."""
 
-    share: Tensor  #: over all pairs, in [0, 1], chance 0.5
-    same_class_share: Tensor  #: over the pairs of one class, in [0, 1], chance 0.5
+    share: Tensor  #: share over all pairs, in [0, 1], chance 0.5
+    same_class_share: Tensor  #: share over pairs of the same class, in [0, 1], chance 0.5
     pairs: Tensor  #: number of pairs, int64
-    same_class_pairs: Tensor  #: number of pairs of one class, int64
+    same_class_pairs: Tensor  #: number of pairs of the same class, int64
 
 
 def silent_object_discrimination(
@@ -29,27 +29,28 @@ def silent_object_discrimination(
     same_class: Tensor | None = None,
     valid: Tensor | None = None,
 ) -> Discrimination:
-    r"""Share of (sounding, silent) object pairs whose mean map value is higher on the sounding one, ties counting ½.
+    r"""Computes the share of (sounding, silent) object pairs whose mean map value is higher on the sounding object.
 
     .. math:: \frac{1}{|\mathcal P|} \sum_{(i, j) \in \mathcal P}
               [\bar m_i(\text{sounding}_i) > \bar m_i(\text{silent}_{ij})] + \tfrac12 [\ldots = \ldots]
 
-    A map that knows nothing of sound, so prefers either object as often, scores 0.5. So does a constant map. Maps are
-    resized to the masks bilinearly with half-pixel centers. A pair with an empty mask is left out.
+    with the pairs :math:`\mathcal P` and the mean :math:`\bar m_i` of map i over a mask; ties count ½. A map that does
+    not depend on the sound prefers either object equally often and scores 0.5. So does a constant map. Maps are resized
+    to the masks bilinearly with half-pixel centers. Pairs with an empty mask are left out.
 
     Args:
-        maps: the map of one sounding source a row, (B, h, w), floating, finite.
+        maps: one map per sounding source, (B, h, w), floating, finite.
         sounding: mask of that source's object, (B, H, W), bool.
         silent: masks of silent objects in that frame, (B, Q, H, W), bool; pad with empty masks.
-        same_class: whether the silent object is of the sounding one's class, (B, Q), bool; None: none is.
-        valid: which silent objects there are, (B, Q), bool; None: all whose mask is not empty.
+        same_class: whether the silent object has the class of the sounding one, (B, Q), bool; None: none has.
+        valid: True for silent objects that exist, (B, Q), bool; None: all with a non-empty mask.
 
     Returns:
-        The share over all pairs and over those of one class, with the number of pairs of each.
+        The shares over all pairs and over same-class pairs, with the numbers of pairs.
 
     Raises:
-        TypeError: if ``maps`` is not floating or a mask not boolean.
-        ValueError: if shapes or devices do not fit, or a map has no pixel or values that are not finite.
+        TypeError: if ``maps`` is not floating or a mask is not boolean.
+        ValueError: if shapes or devices do not fit, or a map has no pixel or non-finite values.
 
     Example:
         >>> import torch
@@ -71,7 +72,7 @@ def silent_object_discrimination(
 def pair_outcomes(
     maps: Tensor, sounding: Tensor, silent: Tensor, same_class: Tensor | None, valid: Tensor | None
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Each pair's outcome (1, ½ or 0), whether it counts, and whether it is of one class, each (B, Q)."""
+    """Computes the outcome of each pair (1, ½ or 0), whether it counts, and whether it is of one class, (B, Q) each."""
     check_floating("maps", maps)
     check_mask("sounding", sounding)
     check_mask("silent", silent)
@@ -81,14 +82,14 @@ def pair_outcomes(
     flags = torch.zeros(silent.shape[:2], dtype=torch.bool, device=maps.device)
     same_class = flags if same_class is None else same_class
     valid = ~flags if valid is None else valid
-    given = {"maps": maps, "sounding": sounding, "silent": silent, "same_class": same_class, "valid": valid}
-    for name, value in given.items():
+    arguments = {"maps": maps, "sounding": sounding, "silent": silent, "same_class": same_class, "valid": valid}
+    for name, value in arguments.items():
         check_values(name, value)
     for name, value in (("same_class", same_class), ("valid", valid)):
         check_mask(name, value)
         check_shapes(silent=(silent, "B Q H W"), **{name: (value, "B Q")})
     (maps,) = at_least_float32(maps)
-    # Measured from the map's minimum, a constant map is exactly 0, so that rounding cannot decide its ties.
+    # Relative to its minimum, a constant map is exactly 0, so that rounding cannot decide its ties.
     maps = maps - extremes("maps", maps)[0]
     if maps.shape[-2:] != sounding.shape[-2:] and maps.shape[0] > 0:
         maps = F.interpolate(maps[:, None], size=sounding.shape[-2:], mode="bilinear", align_corners=False)[:, 0]
