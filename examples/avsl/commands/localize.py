@@ -14,7 +14,7 @@ from torch import Tensor
 
 from sslosses import IdentifiedObjects
 
-from ..files import written_aside
+from ..files import atomic_write
 from ..localization.overlay import paint, scaled
 from ..localization.user_files import as_frame, as_waveform, read_picture, read_sound
 from ..localization.video import draw, save_watched, watch
@@ -65,10 +65,10 @@ def localize(options: argparse.Namespace, console: Console) -> None:
     _save_overlay(out / f"{stem}-sound.png", picture, sound)
     for number in valid.nonzero().flatten().tolist():
         _save_overlay(out / f"{stem}-source{number + 1}.png", picture, maps[number])
-    with written_aside(out / f"{stem}-maps.npz") as aside:
+    with atomic_write(out / f"{stem}-maps.npz") as temporary:
         arrays = {"maps": maps, "valid": valid, "peaks": peaks, "sound": sound}
         np.savez_compressed(
-            aside,
+            temporary,
             frame_size=np.array([picture.height, picture.width]),
             **{name: value.numpy() for name, value in arrays.items()},
         )
@@ -89,5 +89,5 @@ def find_sources(
 
 def _save_overlay(path: Path, picture: Image.Image, heat: Tensor) -> None:
     painted = paint(np.asarray(picture), scaled(heat, float(heat.min()), float(heat.max())))
-    with written_aside(path) as aside:
-        Image.fromarray(painted).save(aside)
+    with atomic_write(path) as temporary:
+        Image.fromarray(painted).save(temporary)

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ..constants import FRAME_SIZE
 from ..data.folders import Box
-from ..files import write_json, write_text, written_aside
+from ..files import atomic_write, write_json, write_text
 from .predict import HeldOutScenes, Metrics, Prediction
 
 matplotlib.use("Agg")
@@ -79,8 +79,8 @@ def draw_sheet(path: Path, tests: Sequence[tuple[HeldOutScenes, Prediction]], pe
         for index in range(rows):
             _draw_scene(axes[index, first : first + width], held_out, prediction, index)
         first += width
-    with written_aside(path) as aside:
-        figure.savefig(aside, dpi=75)
+    with atomic_write(path) as temporary:
+        figure.savefig(temporary, dpi=75)
     plt.close(figure)
 
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from sslosses.metrics import LocalizationResult, Protocol, SoundLocalization, chance_levels
 
-from ..files import written_aside
+from ..files import atomic_write
 from .predict import HeldOutScenes, Prediction, resolution
 
 
@@ -49,5 +49,5 @@ def save_maps(path: Path, held_out: HeldOutScenes, prediction: Prediction) -> No
     arrays = {
         key: maps[valid].numpy() for key, maps, valid in zip(keys, prediction.maps, prediction.valid, strict=True)
     }
-    with written_aside(path) as aside:
-        np.savez_compressed(aside, **arrays)
+    with atomic_write(path) as temporary:
+        np.savez_compressed(temporary, **arrays)

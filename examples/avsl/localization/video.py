@@ -15,7 +15,7 @@ from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
-from ..files import written_aside
+from ..files import atomic_write
 from ..model.localizer import Localizer
 from .overlay import paint, scaled
 from .user_files import SoundAround, as_frame, as_waveform, decoded, open_media, sound_blocks, upright
@@ -78,9 +78,9 @@ def draw(path: Path, out: Path, watched: Watched) -> None:
     """
     low, high = float(watched.maps.min()), float(watched.maps.max())
     maps = scaled(watched.maps, low, high)
-    with written_aside(out) as aside, open_media(path) as source:
+    with atomic_write(out) as temporary, open_media(path) as source:
         stream = _video_stream(source, path)
-        with av.open(str(aside), "w", options={"movflags": "faststart"}) as target:
+        with av.open(str(temporary), "w", options={"movflags": "faststart"}) as target:
             rate = _rate(stream)
             sink = target.add_stream("libx264", rate=rate, options={"crf": "18", "preset": "veryfast"})
             sink.width, sink.height = watched.width, watched.height
@@ -163,9 +163,9 @@ def _rate(stream: av.VideoStream) -> Fraction:
 
 def save_watched(path: Path, watched: Watched) -> None:
     """The maps of the sound with their times, and the size of the frames, as NPZ."""
-    with written_aside(path) as aside:
+    with atomic_write(path) as temporary:
         np.savez_compressed(
-            aside,
+            temporary,
             times=watched.times.numpy(),
             sound=watched.maps.numpy(),
             frame_size=np.array([watched.height, watched.width]),

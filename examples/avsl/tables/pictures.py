@@ -13,7 +13,7 @@ from PIL import Image
 from ..data.folders import Clip, ClipFolder
 from ..evaluation.predict import HeldOutScenes, predict
 from ..evaluation.report import draw_boxes, overlay, picture_of
-from ..files import written_aside
+from ..files import atomic_write
 from ..model.checkpoints import open_model
 
 matplotlib.use("Agg")
@@ -46,8 +46,8 @@ def compare_maps(path: Path, rows: Sequence[tuple[str, Path]], held_out: HeldOut
                 overlay(axis, picture, prediction.maps[index, source])
     for place, (name, _) in enumerate(rows):
         axes[0, 1 + place * sources].set_title(name, fontsize=8, loc="left")
-    with written_aside(path) as aside:
-        figure.savefig(aside, dpi=75)
+    with atomic_write(path) as temporary:
+        figure.savefig(temporary, dpi=75)
     plt.close(figure)
 
 
@@ -66,6 +66,6 @@ def caption_sheet(path: Path, folder: ClipFolder, clips: Sequence[Clip], count: 
         said = [f"+ {text}" for text in clip.foreground] + [f"– {clip.background}"]
         text = "\n".join(textwrap.fill(each, 44) for each in said)
         words.text(0, 1, text, fontsize=8, va="top", transform=words.transAxes)
-    with written_aside(path) as aside:
-        figure.savefig(aside, dpi=90)
+    with atomic_write(path) as temporary:
+        figure.savefig(temporary, dpi=90)
     plt.close(figure)

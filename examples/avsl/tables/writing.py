@@ -11,7 +11,7 @@ from pathlib import Path
 import matplotlib
 
 from ..evaluation.report import pipe_table
-from ..files import write_text, written_aside
+from ..files import atomic_write, write_text
 from .collect import Cell, Line, Result
 from .specification import TestSet
 from .statistics import Estimate
@@ -161,8 +161,8 @@ def plot(result: Result, path: Path) -> None:
         legend = axis.legend(fontsize=8, loc="lower center", bbox_to_anchor=(0.5, 1), ncols=3, frameon=False)
         axis.set_title(s.name, pad=12 + 14 * math.ceil(len(legend.get_texts()) / 3))
     axes[0, 0].set_xlabel(result.table.axis or "")
-    with written_aside(path) as aside:
-        figure.savefig(aside, dpi=90)
+    with atomic_write(path) as temporary:
+        figure.savefig(temporary, dpi=90)
     plt.close(figure)
 
 

@@ -9,7 +9,7 @@ import lightning as L
 from lightning.pytorch.callbacks import Checkpoint, TQDMProgressBar
 from lightning.pytorch.loggers import CSVLogger
 
-from ..files import written_aside
+from ..files import atomic_write
 
 
 class KeepLast(Checkpoint):
@@ -35,8 +35,8 @@ class KeepLast(Checkpoint):
             if isinstance(logger, CSVLogger):
                 logger.save()
         if trainer.is_global_zero:
-            with written_aside(self.path) as aside:
-                trainer.save_checkpoint(aside, weights_only=False)  # with the optimizer
+            with atomic_write(self.path) as temporary:
+                trainer.save_checkpoint(temporary, weights_only=False)  # with the optimizer
         else:
             trainer.save_checkpoint(self.path, weights_only=False)  # takes part and writes nothing
 

@@ -31,7 +31,7 @@ from ..data.quality import with_quality
 from ..data.vggsound import VggsoundFolder
 from ..evaluation.predict import HeldOutScenes, Metrics, chance, collapse, load_held_out, predict, resolution, score
 from ..evaluation.report import draw_sheet, rich_table, write_report
-from ..files import read_json, write_json, write_text, written_aside
+from ..files import atomic_write, read_json, write_json, write_text
 from ..model.caption_features import CaptionTable, encode_captions
 from ..model.localizer import Localizer
 from ..yaml_files import read_yaml
@@ -223,8 +223,8 @@ def _load_pretrained(model: Localizer, config: Config, media: str | None, cache:
     pretrain(
         model.visual, images, labels, targets, steps=config.pretraining_steps, batch=64, rate=config.pretraining_rate
     )
-    with written_aside(path) as aside:
-        torch.save(model.visual.state_dict(), aside)
+    with atomic_write(path) as temporary:
+        torch.save(model.visual.state_dict(), temporary)
 
 
 def _fit(model: Localizer, data: TrainingScenes, directory: Path, config: Config) -> None:
