@@ -14,9 +14,10 @@ from sslosses.metrics import LocalizationResult, protocols
 
 from ..config import SUBSETS
 from ..data.folders import ClipFolder
-from ..evaluation.predict import HeldOutScenes, Prediction, load_held_out, predict, resolution
+from ..evaluation.held_out import HeldOutScenes, load_held_out
+from ..evaluation.predict import Prediction, frame_resolution, predict, save_maps
 from ..evaluation.report import draw_sheet, pipe_table, rich_table
-from ..evaluation.score import counting, save_maps, score
+from ..evaluation.score import protocol_result, source_counts
 from ..evaluation.timing import measure
 from ..files import write_json, write_text
 from ..model.checkpoints import recorded_data, run_name
@@ -87,8 +88,11 @@ def evaluate(options: argparse.Namespace, console: Console) -> None:
     pages = []
     for test in tests:
         prediction = predict(model, test, options.batch_size, workers, known=known)
-        results = {p.name: score(test, prediction, p, chance=not options.no_chance, seed=options.seed) for p in chosen}
-        counts = None if known or test.task == "single" else counting(test, prediction)
+        results = {
+            p.name: protocol_result(test, prediction, p, chance=not options.no_chance, seed=options.seed)
+            for p in chosen
+        }
+        counts = None if known or test.task == "single" else source_counts(test, prediction)
         name = f"{dataset}-{test.subset}"
         save_maps(out / "maps" / f"{name}.npz", test, prediction)
         for protocol, result in results.items():
@@ -126,7 +130,7 @@ def _trained_on(model: Path) -> Path | None:
 
 def _drawn(test: HeldOutScenes, prediction: Prediction) -> Prediction:
     """The maps that the sheet shows: of found sources, as many as its scenes have."""
-    most = max(test.sources, int(prediction.valid[:6].sum(1).max()))
+    most = max(test.num_sources, int(prediction.valid[:6].sum(1).max()))
     return prediction._replace(maps=prediction.maps[:, :most], valid=prediction.valid[:, :most])
 
 
@@ -136,7 +140,7 @@ def _as_dict(
     content: dict[str, Any] = {
         "scenes": len(test.test.scenes),
         "layout": test.layout,
-        "resolution": list(resolution(test, prediction)),
+        "resolution": list(frame_resolution(test, prediction)),
         "protocols": {name: result.to_dict() for name, result in results.items()},
     }
     return content | ({"counting": counts} if counts else {})

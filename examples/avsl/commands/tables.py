@@ -9,7 +9,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from ..evaluation.predict import load_held_out
+from ..evaluation.held_out import load_held_out
 from ..model.checkpoints import pick_device
 from ..tables.collect import collect
 from ..tables.cost import measure_cost, write_cost

@@ -15,7 +15,9 @@ from torch import Tensor
 from ..constants import FRAME_SIZE
 from ..data.folders import Box
 from ..files import atomic_write, write_json, write_text
-from .predict import HeldOutScenes, Metrics, Prediction
+from .held_out import HeldOutScenes
+from .predict import Prediction
+from .score import Metrics
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
@@ -62,8 +64,8 @@ def write_report(run: Path, rows: Mapping[str, Metrics], seconds: Mapping[str, f
 def draw_sheet(path: Path, tests: Sequence[tuple[HeldOutScenes, Prediction]], per_subset: int = 6) -> None:
     """A row a scene, subsets side by side: the frames with the boxes of sounding (green) and silent objects (red,
     dashed), the map of the whole sound and, for mixtures, the map of each source."""
-    widths = [2 if held_out.sources == 1 else 2 + found.maps.shape[1] for held_out, found in tests]
-    across = [len(held_out.test.scenes[0]) for held_out, _ in tests]
+    widths = [2 if held_out.num_sources == 1 else 2 + found.maps.shape[1] for held_out, found in tests]
+    across = [held_out.num_frames for held_out, _ in tests]
     rows = min(per_subset, *(len(held_out.test.scenes) for held_out, _ in tests))
     ratios = [n for width, n in zip(widths, across, strict=True) for _ in range(width)]
     figure, axes = plt.subplots(

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ..model.localizer import Localizer
-from .predict import HeldOutScenes
+from .held_out import HeldOutScenes
 
 WARM_UP, REPEATS = 3, 10
 
@@ -26,7 +26,7 @@ def measure(model: Localizer, held_out: HeldOutScenes, batch_sizes: tuple[int, .
     examples = [held_out.scenes[scenes[i % len(scenes)]] for i in range(max(batch_sizes))]
     frames = torch.stack([e.frame for e in examples]).to(model.device)
     waveforms = torch.stack([e.waveform for e in examples]).to(model.device)
-    one_source, num_sources = held_out.task == "single", held_out.sources if known else None
+    one_source, num_sources = held_out.task == "single", held_out.num_sources if known else None
     return {
         "device": _device_name(model.device),
         "threads": torch.get_num_threads(),

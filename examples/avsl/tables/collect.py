@@ -12,7 +12,7 @@ from .statistics import Estimate
 
 #: Metrics beside the paper's, where the data allow them: pairs with the higher map on the sounding object.
 BESIDE = ("> silent", "> twin")
-#: Of a run rather than of a set: see ``evaluation.collapse``.
+#: Of a run rather than of a set: see ``evaluation.score.mean_reference_deviation``.
 COLLAPSE = "deviation of reference maps"
 LEVELS = ("untrained", "centered Gaussian", "whole frame", "random maps")
 

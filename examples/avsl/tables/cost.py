@@ -12,7 +12,7 @@ import torch
 
 from ..config import Config
 from ..data.loading import SceneBatch, TrainingScenes
-from ..evaluation.predict import HeldOutScenes
+from ..evaluation.held_out import HeldOutScenes
 from ..evaluation.report import pipe_table
 from ..evaluation.timing import measure, resident_peak
 from ..files import write_json, write_text

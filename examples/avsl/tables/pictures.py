@@ -11,7 +11,8 @@ import torch
 from PIL import Image
 
 from ..data.folders import Clip, ClipFolder
-from ..evaluation.predict import HeldOutScenes, predict
+from ..evaluation.held_out import HeldOutScenes
+from ..evaluation.predict import predict
 from ..evaluation.report import draw_boxes, overlay, picture_of
 from ..files import atomic_write
 from ..model.checkpoints import open_model
@@ -25,7 +26,7 @@ def compare_maps(path: Path, rows: Sequence[tuple[str, Path]], held_out: HeldOut
     shown = held_out._replace(test=held_out.test._replace(scenes=held_out.test.scenes[:count]))
     shown = shown._replace(test=shown.test._replace(boxes=held_out.test.boxes[:count]))
     predictions = [predict(open_model(folder, torch.device("cpu")), shown) for _, folder in rows]
-    sources, across = held_out.sources, len(held_out.test.scenes[0])
+    sources, across = held_out.num_sources, held_out.num_frames
     columns = 1 + len(rows) * sources
     figure, axes = plt.subplots(
         len(shown.test.scenes),

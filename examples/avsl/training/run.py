@@ -29,8 +29,10 @@ from ..data.loading import TrainingScenes
 from ..data.music import MusicFolder
 from ..data.quality import with_quality
 from ..data.vggsound import VggsoundFolder
-from ..evaluation.predict import HeldOutScenes, Metrics, chance, collapse, load_held_out, predict, resolution, score
+from ..evaluation.held_out import HeldOutScenes, load_held_out
+from ..evaluation.predict import frame_resolution, predict
 from ..evaluation.report import draw_sheet, rich_table, write_report
+from ..evaluation.score import Metrics, chance_metrics, mean_reference_deviation, run_metrics
 from ..files import atomic_write, read_json, write_json, write_text
 from ..model.caption_features import CaptionTable, encode_captions
 from ..model.localizer import Localizer
@@ -114,9 +116,11 @@ def run(options: argparse.Namespace, console: Console) -> dict[str, Metrics]:
         if rank_zero_only.rank != 0:
             return {}
         predictions = [predict(model, test, workers=config.workers) for test in tests]
-        trained = _merge([score(t, p) for t, p in zip(tests, predictions, strict=True)]) | collapse(model, training)
-        size = resolution(tests[0], predictions[0])
-        levels = [chance(test, size) for test in tests]
+        trained = _merge(
+            [run_metrics(t, p) for t, p in zip(tests, predictions, strict=True)]
+        ) | mean_reference_deviation(model, training)
+        size = frame_resolution(tests[0], predictions[0])
+        levels = [chance_metrics(test, size) for test in tests]
         rows = {"trained": trained, "untrained": untrained}
         rows |= {row: _merge([level[row] for level in levels]) for row in levels[0]}
         clock.lap("evaluation")
@@ -278,6 +282,6 @@ def _merge(parts: Sequence[Metrics]) -> Metrics:
 def _untrained_metrics(path: Path, model: Localizer, tests: Sequence[HeldOutScenes], config: Config) -> Metrics:
     """Metrics before training, kept so that a resumed run need not compute them again."""
     if not path.is_file():
-        write_json(path, _merge([score(test, predict(model, test, workers=config.workers)) for test in tests]))
+        write_json(path, _merge([run_metrics(test, predict(model, test, workers=config.workers)) for test in tests]))
     metrics: Metrics = read_json(path)
     return metrics

@@ -13,7 +13,8 @@ import soundfile
 import torch
 from avsl.commands.localize import main
 from avsl.data.music import MusicFolder
-from avsl.evaluation.predict import load_held_out, predict
+from avsl.evaluation.held_out import load_held_out
+from avsl.evaluation.predict import predict
 from avsl.localization.overlay import STRONGEST, paint
 from avsl.localization.user_files import SAMPLES, SoundAround, read_sound
 from avsl.localization.video import Watched, draw

@@ -12,7 +12,8 @@ import transformers
 from avsl.config import Config
 from avsl.data.loading import SceneBatch
 from avsl.data.music import MusicFolder
-from avsl.evaluation.predict import load_held_out, predict
+from avsl.evaluation.held_out import load_held_out
+from avsl.evaluation.predict import predict
 from avsl.model.encoders import build_trunk
 from avsl.model.localizer import Localizer
 from torch import nn

@@ -10,7 +10,8 @@ import pytest
 import torch
 import transformers
 from avsl.data.music import MusicFolder
-from avsl.evaluation.predict import load_held_out, predict
+from avsl.evaluation.held_out import load_held_out
+from avsl.evaluation.predict import predict
 from avsl.model.localizer import Localizer
 from avsl.training import run as training
 from avsl.training.run import main

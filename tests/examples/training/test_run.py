@@ -20,7 +20,9 @@ import torch
 import yaml
 from avsl.config import Config
 from avsl.data.music import MusicFolder
-from avsl.evaluation.predict import load_held_out, predict, score
+from avsl.evaluation.held_out import load_held_out
+from avsl.evaluation.predict import predict
+from avsl.evaluation.score import run_metrics
 from avsl.model.localizer import Localizer
 from avsl.training import run as training
 from avsl.training.run import main
@@ -115,7 +117,7 @@ def test_the_checkpoint_gives_the_printed_metrics(whole: Path) -> None:
     folder = MusicFolder(whole.parents[1] / "data" / "drawn-seed0-16-6")
     for subset in ("solo", "duet"):
         test = load_held_out(folder, subset, model.config.image_size)
-        for name, value in score(test, predict(model, test)).items():
+        for name, value in run_metrics(test, predict(model, test)).items():
             assert rows["trained"][name] == pytest.approx(value, abs=1e-3)
 
 
