@@ -8,6 +8,6 @@ python examples/train_music.py --media DIR        scenes from photographs and re
 import sys
 
 if __name__ == "__main__":
-    from avsl.training.run import main
+    from avsl.commands.train import main
 
     sys.exit(main())

@@ -8,6 +8,6 @@ python examples/train_vggsound.py --data-root DIR --subsets single  one clip a s
 import sys
 
 if __name__ == "__main__":
-    from avsl.training.run import main
+    from avsl.commands.train import main
 
     sys.exit(main(dataset="vggsound"))

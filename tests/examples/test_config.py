@@ -6,8 +6,8 @@ import dataclasses
 from pathlib import Path
 
 import pytest
-from avsl.config import CONFIGS, Config, given_options
-from avsl.training.run import parse_arguments
+from avsl.commands.train import parse_arguments
+from avsl.config import CONFIGS, Config, chosen_options
 
 
 @pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.yaml")), ids=lambda p: p.stem)
@@ -88,7 +88,7 @@ def test_the_command_line_is_put_over_the_file(tmp_path: Path) -> None:
     path.write_text("epochs: 5\nrate: 1.0e-2\n")
     line = "--epochs 9 --in-memory true --visual-weights none --visual-widths 8 16 --subsets solo --tau 0.5"
     options = parse_arguments(["--config", str(path), *line.split()])
-    assert Config.load(options.config, given_options(options)) == Config(
+    assert Config.load(options.config, chosen_options(options)) == Config(
         epochs=9, rate=0.01, in_memory=True, visual_weights=None, visual_widths=(8, 16), subsets=("solo",), tau=0.5
     )
 
@@ -150,8 +150,8 @@ def test_help_lists_every_key_with_its_values_and_default(capsys: pytest.Capture
     text = " ".join(capsys.readouterr().out.split("\nconfiguration:\n")[1].split())
     for key in dataclasses.fields(Config):
         assert f"--{key.name.replace('_', '-')} " in text
-    assert "--schedule {constant,one-cycle} (constant)" in text
-    assert "--visual-depths int [int ...] (2 2 2 2)" in text
+    assert "--schedule {constant,one-cycle} learning-rate schedule (default: constant)" in text
+    assert "--visual-depths int [int ...] blocks per stage of a visual ResNet from scratch (default: 2 2 2 2)" in text
 
 
 def test_of_several_files_the_wrong_one_is_named(tmp_path: Path) -> None:

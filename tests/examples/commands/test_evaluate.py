@@ -185,14 +185,14 @@ def test_the_data_of_the_run(run: Path, duets: Path, tmp_path: Path, monkeypatch
 
 @pytest.mark.usefixtures("no_sheet")
 def test_composed_data(run: Path, duets: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A run whose data are not there, or a lone checkpoint, is evaluated on what its configuration composes."""
+    """A run whose data do not exist, or a lone checkpoint, is evaluated on what its configuration composes."""
     asked = []
 
     def compose(root: Path, description: object) -> Path:
         asked.append((root, description))
         return duets
 
-    monkeypatch.setattr("avsl.training.run.ensure_composed", compose)
+    monkeypatch.setattr("avsl.training.data_location.ensure_composed", compose)
     alone = write_checkpoint(tmp_path / "alone.ckpt")
     line = ["--no-chance", "--subsets", "solo", "--data", str(tmp_path / "data"), "--out", str(tmp_path / "out")]
     assert main([str(alone), *line]) == 0
@@ -225,7 +225,7 @@ def test_data_that_are_gone(run: Path, tmp_path: Path, caplog: pytest.LogCapture
     """Other scenes in their place would give metrics of something else."""
     (run / "config.yaml").write_text(yaml.safe_dump(CONFIG.as_dict() | {"data": str(tmp_path / "MUSIC")}))
     assert main([str(run), "--data", str(tmp_path / "data"), "--out", str(tmp_path / "out")]) == 2
-    assert f"Expected `data_root`, since the data of this run, {tmp_path / 'MUSIC'}, are not there" in caplog.text
+    assert f"Expected `data_root`, since the data of this run, {tmp_path / 'MUSIC'}, do not exist" in caplog.text
 
 
 class Unsafe:

@@ -15,9 +15,9 @@ from avsl.commands.localize import main
 from avsl.data.music import MusicFolder
 from avsl.evaluation.held_out import load_held_out
 from avsl.evaluation.predict import predict
-from avsl.localization.overlay import STRONGEST, paint
+from avsl.localization.overlay import MAX_OPACITY, paint
 from avsl.localization.user_files import SAMPLES, SoundAround, read_sound
-from avsl.localization.video import Watched, draw
+from avsl.localization.video import VideoMaps, draw_heatmaps
 from avsl.model.checkpoints import open_model
 from PIL import Image
 
@@ -73,10 +73,10 @@ def sound(path: Path) -> tuple[str, list[bytes]]:
         return stream.codec_context.name, [bytes(packet) for packet in source.demux(stream) if packet.size]
 
 
-def moving_heat(width: int, height: int, every: int) -> Watched:
+def moving_heat(width: int, height: int, every: int) -> VideoMaps:
     """High on the left at first, on the right at last."""
     left = torch.tensor([[1.0, 0.0, 0.0, 0.0]]).expand(4, 4)
-    return Watched(torch.tensor([0.0, 1.0]), torch.stack([left, left.flip(1)]), every, height, width)
+    return VideoMaps(torch.tensor([0.0, 1.0]), torch.stack([left, left.flip(1)]), every, height, width)
 
 
 def added(path: Path, out: Path) -> list[np.ndarray]:
@@ -88,7 +88,7 @@ def added(path: Path, out: Path) -> list[np.ndarray]:
 
 def test_heat_is_where_the_map_is_high(tmp_path: Path) -> None:
     path, out = write_video(tmp_path / "in.mp4", count=11), tmp_path / "out.mp4"
-    draw(path, out, moving_heat(64, 48, every=10))
+    draw_heatmaps(path, out, moving_heat(64, 48, every=10))
     red = added(path, out)
     assert [columns.shape for columns in red] == [(64,)] * 11
     first, middle, last = red[0], red[5], red[10]
@@ -104,7 +104,7 @@ def test_paint() -> None:
     assert np.array_equal(paint(picture, torch.zeros(7, 7)), picture)
     painted = paint(picture, torch.ones(7, 7))
     darkest_red = np.round([0.4796 * 255, 0.0158 * 255, 0.0106 * 255])  # the end of turbo
-    expected = (1 - STRONGEST) * 100 + STRONGEST * darkest_red
+    expected = (1 - MAX_OPACITY) * 100 + MAX_OPACITY * darkest_red
     assert abs(painted - expected).max() <= 2
     assert picture.min() == picture.max() == 100
 
@@ -207,7 +207,7 @@ def test_sound_around_a_time(seconds: float) -> None:
         start = round((time - 2.0) * 16_000) - SAMPLES // 2
         start = max(min(start, len(whole) - SAMPLES), 0)
         assert np.array_equal(around.at(float(time)), np.resize(whole[start : start + SAMPLES], SAMPLES))
-        most = max(most, len(around._held))
+        most = max(most, len(around._samples))
     assert most <= SAMPLES + 16_000
 
 

@@ -11,7 +11,7 @@ import pytest
 from avsl.commands.tables import main
 from avsl.config import CONFIGS, Config
 from avsl.tables import runs as runs_module
-from avsl.tables.collect import LEVELS
+from avsl.tables.collect import BASELINES
 from avsl.tables.runs import Plan, Run, complete_runs
 from avsl.tables.specification import SETS, numbers, read_table
 from avsl.tables.statistics import Estimate
@@ -109,7 +109,7 @@ def finish(run: Run, value: float) -> None:
     run.folder.mkdir(parents=True, exist_ok=True)
     row = {f"{s} {f}": value for s, metrics in METRICS.items() for f in (*metrics, "> silent", "> twin")}
     trained = row | {"deviation of reference maps": 5.0}
-    rows = {"trained": trained} | {level: dict.fromkeys(row, 20.0) for level in LEVELS}
+    rows = {"trained": trained} | {baseline: dict.fromkeys(row, 20.0) for baseline in BASELINES}
     (run.folder / "metrics.json").write_text(json.dumps({"percent": rows, "seconds": {"training": 1.0}}))
 
 

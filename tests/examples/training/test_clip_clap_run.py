@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 import torch
 import transformers
+from avsl.commands.train import main
 from avsl.data.music import MusicFolder
 from avsl.evaluation.held_out import load_held_out
 from avsl.evaluation.predict import predict
 from avsl.model.localizer import Localizer
-from avsl.training import run as training
-from avsl.training.run import main
+from avsl.training.callbacks import KeepLast
 
 pytestmark = [
     pytest.mark.slow,
@@ -33,13 +33,13 @@ def one_thread() -> Iterator[None]:
 
 
 def stop_after_the_first_epoch(monkeypatch: pytest.MonkeyPatch) -> None:
-    save = training.KeepLast.on_train_epoch_end
+    save = KeepLast.on_train_epoch_end
 
     def save_and_stop(self, trainer, module) -> None:
         save(self, trainer, module)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(training.KeepLast, "on_train_epoch_end", save_and_stop)
+    monkeypatch.setattr(KeepLast, "on_train_epoch_end", save_and_stop)
 
 
 def test_trains_evaluates_and_goes_on(

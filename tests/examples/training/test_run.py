@@ -18,6 +18,7 @@ from typing import IO
 import pytest
 import torch
 import yaml
+from avsl.commands.train import main
 from avsl.config import Config
 from avsl.data.music import MusicFolder
 from avsl.evaluation.held_out import load_held_out
@@ -25,7 +26,7 @@ from avsl.evaluation.predict import predict
 from avsl.evaluation.score import run_metrics
 from avsl.model.localizer import Localizer
 from avsl.training import run as training
-from avsl.training.run import main
+from avsl.training.run_folder import claimed
 from PIL import Image
 
 import sslosses
@@ -125,8 +126,8 @@ def test_a_finished_run_is_shown_and_not_repeated(
     whole: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     before = {p: p.stat().st_mtime_ns for p in whole.rglob("*")}
-    monkeypatch.setattr(training, "_fit", None)
-    monkeypatch.setattr(training, "prepare", None)
+    monkeypatch.setattr(training, "fit", None)
+    monkeypatch.setattr(training, "set_up_training", None)
     assert main(arguments(whole.parents[1], "whole")) == 0
     shown = capsys.readouterr().out
     assert "complete; delete it or choose another --name" in " ".join(shown.split())
@@ -145,7 +146,7 @@ def test_a_run_from_before_a_key_was_added(whole: Path, monkeypatch: pytest.Monk
     path = whole / "config.yaml"
     written = path.read_text()
     path.write_text(written.replace("mirror: true\n", ""))
-    monkeypatch.setattr(training, "_fit", None)
+    monkeypatch.setattr(training, "fit", None)
     try:
         assert main(arguments(whole.parents[1], "whole")) == 0
         assert main(arguments(whole.parents[1], "whole", "--mirror", "false")) == 2
@@ -199,7 +200,7 @@ def test_goes_on_where_it_was_stopped(whole: Path, tmp_path: Path) -> None:
     line, log, last = arguments(place, "stopped"), tmp_path / "log", run / "checkpoints" / "last.ckpt"
 
     assert start_and_stop(line, log, last.is_file, signal.SIGINT) == 130, log.read_text()
-    assert "Stopped. The same command goes on from here." in log.read_text()
+    assert "Interrupted. Run the same command again to resume." in log.read_text()
     assert not (run / "metrics.json").exists()
     untrained, first, time_of_first = (run / "untrained.json").read_text(), checkpoint(run)["epoch"], last.stat()
 
@@ -297,13 +298,13 @@ def test_a_damaged_folder(users_folder: Path, tmp_path: Path, caplog: pytest.Log
 
 def test_a_start_that_failed_does_not_hold_the_folder(tmp_path: Path) -> None:
     run = tmp_path / "run"
-    with pytest.raises(ValueError, match="dens"), training._claimed(run, Config(ori_solver="dens"), tmp_path):
+    with pytest.raises(ValueError, match="dens"), claimed(run, Config(ori_solver="dens"), tmp_path):
         raise ValueError("dens")
-    with training._claimed(run, Config(), tmp_path):
+    with claimed(run, Config(), tmp_path):
         assert yaml.safe_load((run / "config.yaml").read_text())["ori_solver"] == "auto"
         (run / "untrained.json").write_text("{}")
     with (
         pytest.raises(ValueError, match="another tau"),
-        training._claimed(run, Config(tau=0.5), tmp_path),
+        claimed(run, Config(tau=0.5), tmp_path),
     ):
         pass
