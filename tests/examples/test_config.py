@@ -107,7 +107,7 @@ def test_the_command_line_is_put_over_the_file(tmp_path: Path) -> None:
 )
 def test_which_files(line: str, music: str, vggsound: str) -> None:
     assert parse_arguments(line.split()).config == music.split()
-    assert parse_arguments(line.split(), "vggsound").config == vggsound.split()
+    assert parse_arguments(line.split(), dataset="vggsound").config == vggsound.split()
     assert Config.load(vggsound.split(), {}).dataset == ("music" if vggsound == "music" else "vggsound")
 
 

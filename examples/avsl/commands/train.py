@@ -16,7 +16,7 @@ from .exit_status import exit_status
 TITLES = {"music": "MUSIC", "vggsound": "VGGSound"}
 
 
-def parse_arguments(arguments: Sequence[str] | None = None, dataset: str = "music") -> argparse.Namespace:
+def parse_arguments(arguments: Sequence[str] | None = None, *, dataset: str = "music") -> argparse.Namespace:
     """Reads the command line; ``config`` is set to the default configuration of ``dataset`` if none is named."""
     parser = argparse.ArgumentParser(
         description=f"Train and evaluate on {TITLES[dataset]} or, without --data-root, on composed scenes, which are "
@@ -54,9 +54,9 @@ def _default_config(options: argparse.Namespace, dataset: str) -> list[str]:
     return [base] if dataset == "music" else [base, dataset]
 
 
-def main(arguments: Sequence[str] | None = None, dataset: str = "music") -> int:
+def main(arguments: Sequence[str] | None = None, *, dataset: str = "music") -> int:
     """Trains and evaluates; returns 0 on success, 2 if it is not possible, 130 if interrupted."""
-    options = parse_arguments(arguments, dataset)
+    options = parse_arguments(arguments, dataset=dataset)
 
     def job() -> None:
         config = Config.load(options.config, chosen_options(options))
