@@ -146,6 +146,9 @@ class Config:
                         f"Expected `{name}` to name a {model} model, as in the configuration clip-clap, "
                         f"but got {getattr(self, name)!r}"
                     )
+        for name in ("ori_margin", "ori_temperature"):
+            if getattr(self, name) <= 0:
+                raise ValueError(f"Expected `{name}` to be above 0, but got {getattr(self, name)}")
         if self.tower_rate < 0:
             raise ValueError(f"Expected `tower_rate` to be at least 0, but got {self.tower_rate}")
 

@@ -60,6 +60,8 @@ def test_a_float_may_be_written_as_a_number_or_a_text() -> None:
         ({"workers": -1}, "Expected `workers` to be at least 0, but got -1"),
         ({"devices": 0}, "Expected `devices` to be a number of devices, or -1 for all, but got 0"),
         ({"accumulate": 4, "checkpoint_steps": 6}, "`checkpoint_steps` to be a multiple of `accumulate` .4., .* 6"),
+        ({"ori_target": "apart"}, "Expected `ori_target` to be one of complement, separate, but got 'apart'"),
+        ({"ori_margin": 0.0}, "Expected `ori_margin` to be above 0, but got 0.0"),
         ({"schedule": "cosine"}, "Expected `schedule` to be one of constant, one-cycle, but got 'cosine'"),
     ],
 )

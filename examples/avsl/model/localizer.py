@@ -13,6 +13,7 @@ from sslosses import (
     IdentifiedObjects,
     ObjectAwareObjective,
     ObjectiveTerms,
+    ObjectRegionSeparationLoss,
     OCALoss,
     ORILoss,
     TriMapContrastiveLoss,
@@ -58,14 +59,7 @@ class Localizer(L.LightningModule):
                 gather_distributed=True,
                 **masks,
             ),
-            ori=ORILoss(
-                target=c.ori_target,
-                margin=c.ori_margin,
-                temperature=c.ori_temperature,
-                solver=c.ori_solver,
-                epsilon=c.ori_epsilon,
-                tol=c.ori_tol,
-            ),
+            ori=_region_loss(c),
         )
 
     def encode(self, frames: Tensor, waveforms: Tensor) -> tuple[Tensor, Tensor]:
@@ -145,3 +139,11 @@ class Localizer(L.LightningModule):
             alpha_background=c.alpha_background,
             omega=c.omega,
         )
+
+
+def _region_loss(config: Config) -> nn.Module:
+    """The paper's ORI, or this library's separation loss in its place."""
+    transport = {"solver": config.ori_solver, "epsilon": config.ori_epsilon, "tol": config.ori_tol}
+    if config.ori_target == "complement":
+        return ORILoss(**transport)
+    return ObjectRegionSeparationLoss(margin=config.ori_margin, temperature=config.ori_temperature, **transport)

@@ -93,6 +93,14 @@ def test_oca_alone_reaches_the_audio_encoder(monkeypatch: pytest.MonkeyPatch) ->
     assert model.audio.head.weight.grad.abs().max() > 0
 
 
+def test_the_separation_loss_takes_the_place_of_ori(monkeypatch: pytest.MonkeyPatch) -> None:
+    loss, logged = step(build(ori_target="separate", ori_margin=0.5, ori_tol=0.01), monkeypatch)
+    _, paper = step(build(), monkeypatch)
+    assert loss.isfinite()
+    assert logged["oca"] == paper["oca"]
+    assert logged["ori"] != paper["ori"]
+
+
 def test_padding_does_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
     scenes = batch()
     padded = scenes._replace(foreground=scenes.foreground.masked_fill(~scenes.source_mask[..., None], 5.0))
