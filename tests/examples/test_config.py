@@ -1,4 +1,4 @@
-"""The configuration: YAML files, command line, and what is said of wrong values."""
+"""The configuration: YAML files, command line, and errors for wrong values."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The test scenes of a subset, with the boxes of what sounds and, where known, of what is silent."""
+"""The test scenes of a subset, with the boxes of sounding objects and, where known, of silent ones."""
 
 from __future__ import annotations
 

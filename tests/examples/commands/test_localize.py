@@ -1,4 +1,4 @@
-"""The command that localizes in a user's own pictures and videos."""
+"""The command ``localize.py``, on pictures and videos."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def moving_heat(width: int, height: int, every: int) -> VideoMaps:
 
 
 def added(path: Path, out: Path) -> list[np.ndarray]:
-    """Of each frame, what the heat changed, as red minus green of every column."""
+    """The change of each frame by the heatmap, as red minus green per column."""
     pairs = zip(frames(path), frames(out), strict=True)
     changes = [after.astype(float) - before for before, after in pairs]
     return [(change[..., 0] - change[..., 1]).mean(0) for change in changes]
@@ -195,7 +195,7 @@ def test_a_short_sound_is_repeated(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("seconds", [1.0, 3.0, 20.0])
 def test_sound_around_a_time(seconds: float) -> None:
-    """In pieces as in one, whatever of it is no longer held."""
+    """Reading in blocks gives the same samples as reading at once."""
     whole = np.random.default_rng(0).integers(-9000, 9000, round(16_000 * seconds), dtype=np.int16)
 
     def pieces() -> Iterator[tuple[float, np.ndarray]]:
@@ -228,9 +228,7 @@ def written(path: Path, content: bytes) -> Path:
         (lambda d: [d / "none.jpg", write_video(d / "own.mp4")], "none.jpg"),
     ],
 )
-def test_media_that_do_not_serve(
-    run: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, make: object, said: str
-) -> None:
+def test_unsuitable_media(run: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, make: object, said: str) -> None:
     media = [str(path) for path in make(tmp_path)]
     assert main([str(run), *media, "--out", str(tmp_path / "out")]) == 2
     assert said in caplog.text

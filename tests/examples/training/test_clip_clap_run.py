@@ -42,14 +42,14 @@ def stop_after_the_first_epoch(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(KeepLast, "on_train_epoch_end", save_and_stop)
 
 
-def test_trains_evaluates_and_goes_on(
+def test_trains_evaluates_and_resumes(
     clip: str, clap: str, tmp_path: Path, music: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     line = ["--quick", "--backbone", "clip-clap", *SIZES]
     line += ["--visual-weights", clip, "--audio-weights", clap, "--text-encoder", clip, "--embedding-dim", "16"]
     line += ["--runs", str(tmp_path / "runs"), "--data", str(tmp_path / "data")]
     assert main([*line, "--name", "whole"]) == 0
-    # Weights were given: no stand-in for them is trained on crops.
+    # With pretrained weights, nothing is pretrained on crops.
     assert [p.suffix for p in (tmp_path / "data" / "cache").glob("[!.]*")] == [".sqlite"]
 
     with monkeypatch.context() as patch:

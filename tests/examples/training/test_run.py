@@ -1,4 +1,4 @@
-"""The main job from end to end: finished, repeated, interrupted, refused, and on a user's folder."""
+"""The training command from end to end: finished, repeated, interrupted, refused, and on a user's folder."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ import sslosses
 
 pytestmark = [
     pytest.mark.slow,
-    # Lightning's, on a run that goes on: the log of the earlier part is replaced.
+    # Lightning warns when a run is resumed that it replaces the log of the earlier part.
     pytest.mark.filterwarnings("ignore:Experiment logs directory .* exists and is not empty:UserWarning"),
 ]
 
@@ -47,7 +47,7 @@ FILES = ("config.yaml", "metrics.json", "table.md", "sheet.png", "checkpoints/la
 
 @pytest.fixture(scope="module", autouse=True)
 def one_thread() -> Iterator[None]:
-    """Here and in the processes below, so that their numbers are the same."""
+    """One thread here and in the processes below, so that their numbers are the same."""
     previous = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -56,7 +56,7 @@ def one_thread() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where the runs of this file and the data that they share lie."""
+    """The folder of this file's runs and of the data that they share."""
     return tmp_path_factory.mktemp("example")
 
 
@@ -163,7 +163,7 @@ def test_a_configuration_that_does_not_fit_the_captions(
 
 
 def start(line: list[str], out: IO[str] | int) -> subprocess.Popen:
-    """The command in a process of its own: losses are compared closely, and this one has run other tests before."""
+    """Starts the command in a new process, since losses are compared closely and this one has run other tests."""
     root = Path(sslosses.__file__).parents[1]
     path = os.pathsep.join([str(root), os.environ.get("PYTHONPATH", "")])
     environment = os.environ | {"PYTHONPATH": path, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
@@ -177,7 +177,7 @@ def complete(line: list[str]) -> None:
 
 
 def start_and_stop(line: list[str], log: Path, ready: Callable[[], bool], how: signal.Signals) -> int:
-    """Run the command until ``ready``, send it a signal, and return its exit status."""
+    """Runs the command until ``ready``, sends it a signal, and returns its exit status."""
     with log.open("w") as out:
         process = start(line, out)
     deadline = time.monotonic() + 300
@@ -194,8 +194,8 @@ def start_and_stop(line: list[str], log: Path, ready: Callable[[], bool], how: s
 
 
 @pytest.mark.usefixtures("interruptible")
-def test_goes_on_where_it_was_stopped(whole: Path, tmp_path: Path) -> None:
-    """Ctrl-C after one epoch, killed after another, then finished: the same losses, weights and metrics."""
+def test_an_interrupted_run_is_resumed(whole: Path, tmp_path: Path) -> None:
+    """Interrupted after one epoch, killed after another, then finished: the same losses, weights and metrics."""
     place, run = whole.parents[1], whole.parent / "stopped"
     line, log, last = arguments(place, "stopped"), tmp_path / "log", run / "checkpoints" / "last.ckpt"
 
@@ -249,7 +249,7 @@ def test_killed_within_an_epoch(whole: Path, tmp_path: Path) -> None:
 
 
 def test_stopped_after_training_and_moved(whole: Path, tmp_path: Path) -> None:
-    """Only what was missing is made: the evaluation, by the same model."""
+    """Only the missing step is done: the evaluation, by the same model."""
     run = tmp_path / "moved"
     shutil.copytree(whole, run)
     (run / "metrics.json").unlink()
@@ -262,7 +262,7 @@ def test_stopped_after_training_and_moved(whole: Path, tmp_path: Path) -> None:
 
 @pytest.fixture
 def users_folder(whole: Path, tmp_path: Path) -> Path:
-    """The composed scenes without what only composed data have."""
+    """The composed scenes without the files that only composed data have."""
     composed, folder = whole.parents[1] / "data" / "drawn-seed0-16-6", tmp_path / "MUSIC"
     shutil.copytree(composed, folder, ignore=shutil.ignore_patterns("silent_objects.json", "dataset.json"))
     return folder
