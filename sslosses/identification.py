@@ -72,7 +72,7 @@ def identify_objects(
         ``max_iterations`` there, as the graph holds that many.
 
     Raises:
-        TypeError: if an input is no floating tensor or an option has the wrong type.
+        TypeError: if an input is not a floating tensor or an option has the wrong type.
         ValueError: if shapes or devices do not fit or an option is out of range.
 
     Source: Um et al., section 3.1; Kim et al., "Learning to Visually Localize Sound Sources from Mixtures without Prior

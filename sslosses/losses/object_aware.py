@@ -118,7 +118,7 @@ def object_aware_contrastive_loss(
         no negative for the others.
 
     Raises:
-        TypeError: if an input has the wrong type or dtype, or an option no number.
+        TypeError: if an input has the wrong type or dtype, or an option has the wrong type.
         ValueError: if shapes or devices do not fit or an option is out of range or unknown.
 
     Source: Um et al., "Object-aware Sound Source Localization via Audio-Visual Scene Understanding", Eqs. 1-6.

@@ -88,7 +88,7 @@ def trimap_contrastive_loss(
         B² · H · W (with gathering, times the number of processes).
 
     Raises:
-        TypeError: if an input is no floating tensor or an option has the wrong type.
+        TypeError: if an input is not a floating tensor or an option has the wrong type.
         ValueError: if shapes or devices do not fit or an option is out of range or unknown.
 
     Source: Chen et al., "Localizing Visual Sounds the Hard Way", Eqs. 4-6; Um et al., Table 3 without OCA and ORI.
