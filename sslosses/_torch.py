@@ -33,13 +33,13 @@ def check_no_transform(name: str, value: Tensor, *, differentiable: bool) -> Non
     while not torch.compiler.is_compiling() and functorch.is_functorch_wrapped_tensor(value):
         if functorch.is_batchedtensor(value):
             raise ValueError(
-                f"Expected `{name}` to be an ordinary tensor, but got one inside torch.vmap, which can't trace iterations "
-                "whose number depends on values. Use the batch dimensions instead"
+                f"Expected `{name}` to be an ordinary tensor, but got one inside torch.vmap, which can't trace "
+                "iterations whose number depends on values. Use the batch dimensions instead"
             )
         if not differentiable:
             raise ValueError(
-                f"Expected `{name}` to be an ordinary tensor, but got one inside torch.func.grad or another transform. Use "
-                "torch.autograd.grad, or solver='dense' with gradient='unrolled'"
+                f"Expected `{name}` to be an ordinary tensor, but got one inside torch.func.grad or another transform. "
+                "Use torch.autograd.grad, or solver='dense' with gradient='unrolled'"
             )
         value = functorch.get_unwrapped(value)
     if torch.compiler.is_compiling() or differentiable:

@@ -153,7 +153,7 @@ def hard_mask(similarity: Tensor, *, threshold: float | None = None, area: float
 
     Raises:
         TypeError: if the input is not a floating tensor or an option is not a number.
-        ValueError: unless exactly one of ``threshold`` and ``area`` is given, or it is out of range.
+        ValueError: if not exactly one of ``threshold`` and ``area`` is given, or it is out of range.
 
     Example:
         >>> import torch
@@ -207,7 +207,7 @@ def straight_through_mask(
 
     Raises:
         TypeError: if the input is not a floating tensor or an option is not a number.
-        ValueError: unless exactly one of ``threshold`` and ``area`` is given, or an option is out of range.
+        ValueError: if not exactly one of ``threshold`` and ``area`` is given, or an option is out of range.
 
     Source: the straight-through estimator of Bengio et al., "Estimating or Propagating Gradients Through Stochastic
     Neurons".
