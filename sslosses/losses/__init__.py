@@ -11,6 +11,11 @@ from sslosses.losses.region_isolation import (
     RegionIsolationTerms,
     object_region_isolation_loss,
 )
+from sslosses.losses.region_separation import (
+    ObjectRegionSeparationLoss,
+    RegionSeparationTerms,
+    object_region_separation_loss,
+)
 from sslosses.losses.trimap import TriMapContrastiveLoss, TriMapTerms, trimap_contrastive_loss
 
 OCALoss = ObjectAwareContrastiveLoss
@@ -23,11 +28,14 @@ __all__ = [
     "ObjectAwareObjective",
     "ObjectAwareTerms",
     "ObjectRegionIsolationLoss",
+    "ObjectRegionSeparationLoss",
     "ObjectiveTerms",
     "RegionIsolationTerms",
+    "RegionSeparationTerms",
     "TriMapContrastiveLoss",
     "TriMapTerms",
     "object_aware_contrastive_loss",
     "object_region_isolation_loss",
+    "object_region_separation_loss",
     "trimap_contrastive_loss",
 ]

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from sslosses._checks import check_flag, check_floating, check_number, check_option, check_shapes
 from sslosses._torch import at_least_float32, autocast_off
 from sslosses.distributed import gather_rows
 from sslosses.losses._inputs import check_references, finite_samples
+from sslosses.losses._module import LossModule
 from sslosses.losses._reduction import REDUCTIONS, reduce_samples
 from sslosses.masks import ALPHA_BACKGROUND, ALPHA_FOREGROUND, OMEGA, masked_pool
 from sslosses.similarity import cosine, similarity_map, unit
@@ -133,17 +135,17 @@ def object_aware_contrastive_loss(
     _check_options(
         alpha_foreground, alpha_background, omega, tau, temperature, false_negatives, gather_distributed, reduction
     )
-    real = check_references(visual, foreground, background, source_mask)
+    present = check_references(visual, foreground, background, source_mask)
     check_floating("audio", audio)
     check_shapes(visual=(visual, "B C H W"), audio=(audio, "B C"))
-    valid = real.any(1)
+    valid = present.any(1)
     visual, audio, foreground, background = at_least_float32(visual, audio, foreground, background)
     with autocast_off(visual):
         similarity = similarity_map(visual, audio)
         sounding = masked_pool(visual, similarity, alpha=alpha_foreground, omega=omega)
         silent = masked_pool(visual, similarity, alpha=alpha_background, omega=omega, foreground=False)
         # The sum points where the mean does, which is all that a cosine sees.
-        references = foreground.where(real[..., None], 0).sum(1)
+        references = foreground.where(present[..., None], 0).sum(1)
         background = background.where(valid[:, None], 0)
         # A sample of NaN is no negative: it would make NaN of the others, or of their gradient.
         sound = valid & finite_samples(sounding) & finite_samples(references) & finite_samples(background)
@@ -186,7 +188,8 @@ def _compare(
     return _Pairs(cosines, others, others & (tested.detach().clamp(max=1) <= tau))
 
 
-class ObjectAwareContrastiveLoss(nn.Module):
+@dataclass(kw_only=True, eq=False, repr=False)
+class ObjectAwareContrastiveLoss(LossModule):
     """Module over :func:`object_aware_contrastive_loss`; the arguments are its options. Also named ``OCALoss``.
 
     Raises:
@@ -202,31 +205,18 @@ class ObjectAwareContrastiveLoss(nn.Module):
         8e-07
     """
 
-    def __init__(
-        self,
-        *,
-        alpha_foreground: float = ALPHA_FOREGROUND,
-        alpha_background: float = ALPHA_BACKGROUND,
-        omega: float = OMEGA,
-        tau: float = 0.7,
-        temperature: float = 1.0,
-        false_negatives: str = "visual-reference",
-        gather_distributed: bool = False,
-        reduction: str = "mean",
-    ) -> None:
-        """Check and keep the options."""
-        super().__init__()
-        _check_options(
-            alpha_foreground, alpha_background, omega, tau, temperature, false_negatives, gather_distributed, reduction
-        )
-        self.alpha_foreground = alpha_foreground
-        self.alpha_background = alpha_background
-        self.omega = omega
-        self.tau = tau
-        self.temperature = temperature
-        self.false_negatives = false_negatives
-        self.gather_distributed = gather_distributed
-        self.reduction = reduction
+    alpha_foreground: float = ALPHA_FOREGROUND
+    alpha_background: float = ALPHA_BACKGROUND
+    omega: float = OMEGA
+    tau: float = 0.7
+    temperature: float = 1.0
+    false_negatives: str = "visual-reference"
+    gather_distributed: bool = False
+    reduction: str = "mean"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check_options(**self._options())
 
     def forward(
         self,
@@ -237,26 +227,5 @@ class ObjectAwareContrastiveLoss(nn.Module):
         source_mask: Tensor | None = None,
     ) -> Tensor:
         """The OCA loss of a batch: a scalar, or (B,) with ``reduction="none"``."""
-        return object_aware_contrastive_loss(
-            visual,
-            audio,
-            foreground,
-            background,
-            source_mask,
-            alpha_foreground=self.alpha_foreground,
-            alpha_background=self.alpha_background,
-            omega=self.omega,
-            tau=self.tau,
-            temperature=self.temperature,
-            false_negatives=self.false_negatives,
-            gather_distributed=self.gather_distributed,
-            reduction=self.reduction,
-        ).loss
-
-    def extra_repr(self) -> str:
-        """The options, for printing."""
-        return (
-            f"alpha_foreground={self.alpha_foreground}, alpha_background={self.alpha_background}, omega={self.omega}, "
-            f"tau={self.tau}, temperature={self.temperature}, false_negatives={self.false_negatives!r}, "
-            f"gather_distributed={self.gather_distributed}, reduction={self.reduction!r}"
-        )
+        options = self._options()
+        return object_aware_contrastive_loss(visual, audio, foreground, background, source_mask, **options).loss

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from sslosses._checks import check_flag, check_floating, check_number, check_option, check_shapes
 from sslosses._torch import at_least_float32, autocast_off
 from sslosses.distributed import gather_rows
 from sslosses.losses._inputs import finite_samples
+from sslosses.losses._module import LossModule
 from sslosses.losses._reduction import REDUCTIONS, reduce_samples
 from sslosses.masks import ALPHA_BACKGROUND, ALPHA_FOREGROUND, OMEGA, mask_weights
 from sslosses.similarity import cross_similarity_map
@@ -130,7 +132,8 @@ def _weighted_mean(similarity: Tensor, alpha: float, omega: float, *, foreground
     return (mask_weights(similarity, alpha=alpha, omega=omega, foreground=foreground) * similarity).sum((-2, -1))
 
 
-class TriMapContrastiveLoss(nn.Module):
+@dataclass(kw_only=True, eq=False, repr=False)
+class TriMapContrastiveLoss(LossModule):
     """Module over :func:`trimap_contrastive_loss`; the arguments are its options.
 
     Raises:
@@ -144,43 +147,17 @@ class TriMapContrastiveLoss(nn.Module):
         tensor(0.3133)
     """
 
-    def __init__(
-        self,
-        *,
-        temperature: float = 0.07,
-        alpha_foreground: float = ALPHA_FOREGROUND,
-        alpha_background: float = ALPHA_BACKGROUND,
-        omega: float = OMEGA,
-        gather_distributed: bool = False,
-        reduction: str = "mean",
-    ) -> None:
-        """Check and keep the options."""
-        super().__init__()
-        _check_options(temperature, alpha_foreground, alpha_background, omega, gather_distributed, reduction)
-        self.temperature = temperature
-        self.alpha_foreground = alpha_foreground
-        self.alpha_background = alpha_background
-        self.omega = omega
-        self.gather_distributed = gather_distributed
-        self.reduction = reduction
+    temperature: float = 0.07
+    alpha_foreground: float = ALPHA_FOREGROUND
+    alpha_background: float = ALPHA_BACKGROUND
+    omega: float = OMEGA
+    gather_distributed: bool = False
+    reduction: str = "mean"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check_options(**self._options())
 
     def forward(self, visual: Tensor, audio: Tensor) -> Tensor:
         """The tri-map loss of a batch: a scalar, or (B,) with ``reduction="none"``."""
-        return trimap_contrastive_loss(
-            visual,
-            audio,
-            temperature=self.temperature,
-            alpha_foreground=self.alpha_foreground,
-            alpha_background=self.alpha_background,
-            omega=self.omega,
-            gather_distributed=self.gather_distributed,
-            reduction=self.reduction,
-        ).loss
-
-    def extra_repr(self) -> str:
-        """The options, for printing."""
-        return (
-            f"temperature={self.temperature}, alpha_foreground={self.alpha_foreground}, "
-            f"alpha_background={self.alpha_background}, omega={self.omega}, "
-            f"gather_distributed={self.gather_distributed}, reduction={self.reduction!r}"
-        )
+        return trimap_contrastive_loss(visual, audio, **self._options()).loss

@@ -14,12 +14,14 @@ from torch import nn
 
 from sslosses import (
     ObjectAwareObjective,
+    ObjectRegionSeparationLoss,
     OCALoss,
     ORILoss,
     TriMapContrastiveLoss,
     identify_objects,
     object_aware_contrastive_loss,
     object_region_isolation_loss,
+    object_region_separation_loss,
     trimap_contrastive_loss,
     trimap_masks,
 )
@@ -42,7 +44,7 @@ COPIES: dict[str, Callable[[Any], Any]] = {
 MODULES: dict[str, Callable[[], nn.Module]] = {
     "oca": lambda: OCALoss(temperature=0.3, tau=0.1),
     "trimap": lambda: TriMapContrastiveLoss(temperature=0.3),
-    "ori": lambda: ORILoss(target="separate", margin=0.3),
+    "separation": lambda: ObjectRegionSeparationLoss(margin=0.3),
     "ori, warm": lambda: ORILoss(warm_start=True, tol=1e-4, max_iter=1000),
     "objective": lambda: ObjectAwareObjective(trimap_weight=0.5, oca=OCALoss(tau=0.2)),
 }
@@ -50,7 +52,7 @@ MODULES: dict[str, Callable[[], nn.Module]] = {
 
 def call(module: nn.Module, inputs: tuple[torch.Tensor, ...]) -> torch.Tensor:
     count = {"OCALoss": 5, "TriMapContrastiveLoss": 2}.get(type(module).__name__, 5)
-    given = (inputs[0], *inputs[2:]) if isinstance(module, ORILoss) else inputs[:count]
+    given = (inputs[0], *inputs[2:]) if isinstance(module, (ORILoss, ObjectRegionSeparationLoss)) else inputs[:count]
     result: torch.Tensor = module(*given)
     return result
 
@@ -76,6 +78,7 @@ def test_a_copied_result_is_the_result(way: str, batch: Callable[..., Any]) -> N
         identify_objects(visual, audio),
         object_aware_contrastive_loss(visual, audio, foreground, background),
         object_region_isolation_loss(visual, foreground, background),
+        object_region_separation_loss(visual, foreground, background),
         trimap_contrastive_loss(visual, audio),
         trimap_masks(maps),
         gather_rows(audio),

@@ -20,6 +20,7 @@ from sslosses import (
     masked_pool,
     object_aware_contrastive_loss,
     object_region_isolation_loss,
+    object_region_separation_loss,
     similarity_map,
     straight_through_mask,
     trimap_contrastive_loss,
@@ -144,20 +145,21 @@ def test_a_pixel_of_zeros_has_no_second_derivative_of_nan(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "options",
+    ("function", "options"),
     [
-        {},
-        {"solver": "dense"},
-        {"target": "separate"},
-        {"epsilon": 0.0},
-        {"value": "regularized"},
-        {"gradient": "envelope"},
+        (object_region_isolation_loss, {}),
+        (object_region_isolation_loss, {"solver": "dense"}),
+        (object_region_separation_loss, {}),
+        (object_region_isolation_loss, {"epsilon": 0.0}),
+        (object_region_isolation_loss, {"kind": "regularized"}),
+        (object_region_isolation_loss, {"gradient": "envelope"}),
     ],
-    ids=str,
 )
-def test_a_second_derivative_is_refused_where_it_would_be_wrong(options: dict[str, Any]) -> None:
+def test_a_second_derivative_is_refused_where_it_would_be_wrong(
+    function: Callable[..., Any], options: dict[str, Any]
+) -> None:
     visual = SMALL[0].clone().requires_grad_()
-    loss = object_region_isolation_loss(visual, *SMALL[2:], **options).loss
+    loss = function(visual, *SMALL[2:], **options).loss
     with pytest.raises(RuntimeError, match=r'no second derivative\. Use gradient="unrolled" with the dense solver'):
         torch.autograd.grad(loss, visual, create_graph=True)
 

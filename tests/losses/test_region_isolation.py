@@ -168,11 +168,11 @@ def test_constant_half_maps_cost_nothing() -> None:
     assert entropic[0] < 1e-3
 
 
-def test_values_differ_as_defined() -> None:
+def test_kinds_differ_as_defined() -> None:
     inputs = make()
     values = {
-        value: float(object_region_isolation_loss(*inputs, **TIGHT, kind=value).loss)
-        for value in ("transport", "regularized", "divergence")
+        kind: float(object_region_isolation_loss(*inputs, **TIGHT, kind=kind).loss)
+        for kind in ("transport", "regularized", "divergence")
     }
     exact = float(object_region_isolation_loss(*inputs, solver="exact", epsilon=0).loss)
     assert exact < values["transport"] < values["regularized"]
@@ -206,12 +206,12 @@ def test_divergence_reports_self_problems_that_did_not_converge() -> None:
 
 
 @pytest.mark.parametrize("formulation", ["pointcloud", "distribution"])
-@pytest.mark.parametrize("value", ["transport", "regularized", "divergence"])
-def test_exact_gradient_is_that_of_the_value(formulation: str, value: str) -> None:
+@pytest.mark.parametrize("kind", ["transport", "regularized", "divergence"])
+def test_exact_gradient_is_that_of_the_value(formulation: str, kind: str) -> None:
     visual, foreground, background = make(2, 2, (2, 2), 4)
     inputs = tuple(t.requires_grad_() for t in (visual, foreground, background))
     mask = torch.tensor([[True, False], [True, True]])
-    options = TIGHT | {"formulation": formulation, "value": value, "epsilon": 0.3, "max_iter": 200}
+    options = TIGHT | {"formulation": formulation, "kind": kind, "epsilon": 0.3, "max_iter": 200}
     assert torch.autograd.gradcheck(lambda *t: object_region_isolation_loss(*t, mask, **options).loss, inputs)
 
 
@@ -349,7 +349,7 @@ def test_module_is_the_function() -> None:
         "max_iter": 300,
         "tol": 1e-5,
         "formulation": "distribution",
-        "value": "regularized",
+        "kind": "regularized",
         "gradient": "envelope",
         "normalize": "relu",
         "value_weight": 0.5,
@@ -368,9 +368,11 @@ def test_module_is_the_function() -> None:
     ("options", "error"),
     [
         ({"sovler": "dense"}, TypeError),
+        ({"target": "separate"}, TypeError),
+        ({"margin": 0.2}, TypeError),
         ({"solver": "sinkhorn"}, ValueError),
         ({"formulation": "points"}, ValueError),
-        ({"value": "loss"}, ValueError),
+        ({"kind": "loss"}, ValueError),
         ({"gradient": "implicit"}, ValueError),
         ({"normalize": "sigmoid"}, ValueError),
         ({"reduction": "avg"}, ValueError),
