@@ -1,4 +1,4 @@
-"""Losses: a pure function that returns named terms, and a Module over it that returns one tensor."""
+"""Losses. Each is a pure function that returns named terms, and a module that calls it and returns one tensor."""
 
 from sslosses.losses.object_aware import (
     ObjectAwareContrastiveLoss,

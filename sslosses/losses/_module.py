@@ -39,7 +39,7 @@ class LossModule(nn.Module):
 class PairLossModule(LossModule):
     """A loss that solves transport problems: it can start warm, and warns once if the solver did not converge."""
 
-    function: ClassVar[Callable[..., Any]]
+    _function: ClassVar[Callable[..., Any]]
     """Returns the terms of the loss."""
 
     # Fields of the subclasses.
@@ -79,7 +79,7 @@ class PairLossModule(LossModule):
         options = self._options()
         warm_start = options.pop("warm_start")
         init = self._init(visual, foreground) if warm_start else None
-        terms = type(self).function(visual, foreground, background, source_mask, init=init, **options)
+        terms = self._function(visual, foreground, background, source_mask, init=init, **options)
         if warm_start:
             self._potentials = terms.potentials
         if not self._warned and has_values(terms.loss) and not bool(terms.converged):

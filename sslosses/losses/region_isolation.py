@@ -94,7 +94,7 @@ def object_region_isolation_loss(
         formulation: ``"pointcloud"`` or ``"distribution"``.
         kind: ``"transport"``, Cuturi's Sinkhorn distance ⟨P, C⟩; ``"regularized"``, the minimum itself; or
             ``"divergence"``, the debiased Sinkhorn divergence, which equals ``"transport"`` at ε = 0.
-        gradient: ``"exact"``, ``"envelope"`` (exact for ``kind="regularized"``, an approximation otherwise) or
+        gradient: ``"exact"``, ``"envelope"`` (an approximation for ``kind="transport"``, exact otherwise) or
             ``"unrolled"``; see :mod:`sslosses.transport`.
         normalize: how ``"distribution"`` turns maps into measures: ``"softmax"`` over the pixels; or ``"relu"`` or
             ``"shift"`` (minus the smallest value), divided by the sum, uniform where the sum is 0.
@@ -210,7 +210,7 @@ class ObjectRegionIsolationLoss(PairLossModule):
         1.0000
     """
 
-    function = staticmethod(object_region_isolation_loss)
+    _function = staticmethod(object_region_isolation_loss)
 
     solver: Any = "auto"
     epsilon: float = 0.05

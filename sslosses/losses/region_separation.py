@@ -172,7 +172,7 @@ class ObjectRegionSeparationLoss(PairLossModule):
         tensor(0.3000)
     """
 
-    function = staticmethod(object_region_separation_loss)
+    _function = staticmethod(object_region_separation_loss)
 
     margin: float = 0.2
     temperature: float = 0.1
