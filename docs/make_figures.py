@@ -128,7 +128,7 @@ def draw_masks(held_out: HeldOutScenes, index: int, sound: Tensor, reference: Te
     halves = (("$S_a$, similarity to the sound", sound), ("$S_{r,1}$, to caption 1", reference))
     for (upper, lower), (name, similarity) in zip(axes.reshape(2, 2, 4), halves, strict=True):
         upper[0].imshow(picture_of(held_out, index))
-        draw_boxes(upper[0], test, index, silent=True)
+        draw_boxes(upper[0], held_out, index, silent=True)
         upper[0].axis("off")
         panel(upper[1], similarity, name, -0.5, 1)
         panel(upper[2], foreground_mask(similarity), "$M^p$, soft", 0, 1)
