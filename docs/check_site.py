@@ -1,9 +1,9 @@
-"""Looks at every page of the built site in headless Chromium, light and dark, on a phone and on a wide screen.
+"""Checks every page of the built site in headless Chromium, light and dark, at the widths of a phone and a wide screen.
 
     python docs/check_site.py docs/_build/html --screenshots /tmp/screenshots
 
-Prints what is wrong and exits 1: what leaves the window and does not scroll, columns of single words, formulas that are
-not drawn, pictures that are missing or have no text, links to pages or places that are not there, ids used twice,
+Prints the faults and exits with 1 if there are any: content that leaves the window and does not scroll, columns of
+single words, formulas that are not drawn, pictures that are missing or have no text, broken links, ids used twice,
 headings that skip a level, text without contrast, errors on the console, a search without result.
 """
 
@@ -28,7 +28,7 @@ const done = arguments[0], ready = [document.fonts.ready, window.MathJax?.startu
 Promise.all(ready).then(() => setTimeout(done, location.search ? 2000 : 0, ''), e => done(`MathJax: ${e}`));
 """
 
-# What a page holds at any width, in any theme: complaints, links, ids.
+# Independent of width and theme: faults, links, ids.
 CONTENT = r"""
 const all = s => [...document.querySelectorAll(s)], wrong = [], tex = /\\\(|\\\[|\$[^$]+\$|\\[a-z]+\{/;
 const drawn = f => f.querySelector('mjx-container') && !f.querySelector('mjx-merror, [data-mml-node="merror"]');
@@ -50,7 +50,7 @@ if (location.search && !document.querySelector('#search-results li')) wrong.push
 return [wrong, all('a[href]').map(a => a.href), ids];
 """
 
-# What depends on width and theme: complaints. Contrast is WCAG's, which asks for 4.5, of large text for 3.
+# Dependent on width and theme: faults. WCAG asks for a contrast of 4.5, for large text of 3.
 LAYOUT = r"""
 const wrong = [], root = document.documentElement, style = e => getComputedStyle(e), up = e => e.parentElement;
 const name = e => `<${e.localName}> ${e.textContent.trim().slice(0, 60)}`;
@@ -113,7 +113,7 @@ def photograph(browser: Any, width: int, stem: Path) -> None:
 
 
 def check(browser: Any, site: Path, address: str, screenshots: Path | None) -> dict[str, list[str]]:
-    """What is wrong, by page. The search comes last: its words are highlighted on the pages after it."""
+    """Returns the faults by page. The search comes last, because its words are highlighted on the pages after it."""
     pages = [p.relative_to(site).as_posix() for p in site.rglob("*.html") if "_static" not in p.parts]
     wrong, links, ids = {}, {}, {}
     for page in sorted(pages, key=lambda page: (page == "search.html", page)):
@@ -140,7 +140,7 @@ def check(browser: Any, site: Path, address: str, screenshots: Path | None) -> d
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("site", type=Path, help="the folder with the built HTML")
-    parser.add_argument("--screenshots", type=Path, metavar="DIR", help="leave pictures of every page here")
+    parser.add_argument("--screenshots", type=Path, metavar="DIR", help="write pictures of every page to this folder")
     options = parser.parse_args()
     site = options.site.resolve(strict=True)
     handler = functools.partial(Quiet, directory=str(site))

@@ -24,7 +24,7 @@ extensions = [
 
 exclude_patterns = ["_build"]
 
-# A misspelled reference to an object of this library is an error; other packages' pages are not looked up.
+# A misspelled reference to an object of this library is an error. Pages of other packages are not checked.
 nitpicky = True
 nitpick_ignore_regex = [("py:.*", r"((torch|torchmetrics|collections|itertools|os|pathlib)\..*|Tensor)")]
 
@@ -51,7 +51,7 @@ html_show_copyright = False
 
 
 def _silence_field_aliases(module: str) -> None:
-    """Drop "Alias for field number 0" from the fields of NamedTuples, whose class docstrings describe them."""
+    """Drop "Alias for field number 0" from the fields of NamedTuples; the class docstrings describe them."""
     for value in vars(importlib.import_module(module)).values():
         if isinstance(value, type) and issubclass(value, tuple):
             for field in getattr(value, "_fields", ()):
@@ -70,7 +70,7 @@ for _module in (
 
 
 def _name_factories(_app: Sphinx, *event: Any) -> tuple[str, str | None] | None:
-    """Let a field whose default a factory makes be ``= ...``: Sphinx cannot read ``= <factory>`` as Python."""
+    """Show ``= ...`` for the default of a field with a factory, because Sphinx cannot parse ``= <factory>``."""
     *_, signature, returns = event
     return (signature.replace("<factory>", "..."), returns) if signature else None
 

@@ -1,11 +1,11 @@
-"""Pictures of every map and mask of the method, for two pages of docs/, on one composed test scene.
+"""Draws every map and mask of the method on one composed test scene, for two pages of docs/.
 
-They come from the model that the default run of the example leaves, and are the same for the same checkpoint:
+The pictures show the model of the example's default run. The same checkpoint gives the same pictures:
 
     OMP_NUM_THREADS=1 python examples/train_music.py
     python docs/make_figures.py --run runs/composed-seed0
 
-Writes docs/figures/scene.jpg, docs/figures/method-*.png and, by running the blocks of that page, get_started.png.
+Writes docs/figures/scene.jpg and docs/figures/method-*.png, and runs the blocks of get_started.md for get_started.png.
 """
 
 from __future__ import annotations
@@ -49,12 +49,12 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "examples"))
 from avsl.data.composed.arrangement import Scene, SceneObject
 from avsl.data.composed.composer import DrawnSource, captions
 from avsl.data.folders import Clip
-from avsl.evaluation.predict import HeldOutScenes, load_held_out
+from avsl.evaluation.held_out import HeldOutScenes, load_held_out
 from avsl.evaluation.report import draw_boxes, overlay, picture_of
 from avsl.model.caption_features import encode_captions
 from avsl.model.checkpoints import open_model, recorded_data
 from avsl.model.localizer import Localizer
-from avsl.training.run import FOLDERS
+from avsl.training.data_location import FOLDERS
 
 ROOT = Path(__file__).resolve().parents[1]
 plt.rcParams.update({"font.size": 9, "axes.titlesize": 9, "savefig.dpi": 110})
@@ -62,7 +62,7 @@ EPSILON = 0.05
 
 
 class Features(NamedTuple):
-    """Of scenes: F_v (B, C, H, W), l_a (B, C), F_r^p (B, K, C), l_r^n (B, C), and the captions."""
+    """Features of scenes: F_v (B, C, H, W), l_a (B, C), F_r^p (B, K, C), l_r^n (B, C), and their captions."""
 
     visual: Tensor
     audio: Tensor
@@ -76,27 +76,27 @@ class Features(NamedTuple):
         return similarity_map(self.visual, torch.cat([self.foreground, self.background[:, None]], dim=1))
 
 
-def words(test: HeldOutScenes, index: int) -> list[str]:
-    """The captions of a test scene, which training would have: those of its sources, then that of what is silent."""
-    number = test.test.scenes[index][0]
-    clip: Clip = test.test.clips[number]
-    names = [(n, True) for n in clip.classes] + [(n, False) for n in test.silent[number].classes]
-    said = captions(Scene(tuple(SceneObject(n, s, (0, 0, 1, 1)) for n, s in names)), DrawnSource())
-    return [*said["foreground"], said["background"]]
+def scene_captions(held_out: HeldOutScenes, index: int) -> list[str]:
+    """The captions of a test scene as in training: one per source, then the background caption."""
+    number = held_out.test.scenes[index][0]
+    clip: Clip = held_out.test.clips[number]
+    names = [(n, True) for n in clip.classes] + [(n, False) for n in held_out.silent[number].classes]
+    texts = captions(Scene(tuple(SceneObject(n, s, (0, 0, 1, 1)) for n, s in names)), DrawnSource())
+    return [*texts["foreground"], texts["background"]]
 
 
 @torch.no_grad()
-def features(model: Localizer, test: HeldOutScenes, indices: list[int], cache: Path) -> Features:
-    examples = [test.scenes[test.test.scenes[i]] for i in indices]
+def features(model: Localizer, held_out: HeldOutScenes, indices: list[int], cache: Path) -> Features:
+    examples = [held_out.scenes[held_out.test.scenes[i]] for i in indices]
     visual, audio = model.encode(torch.stack([e.frame for e in examples]), torch.stack([e.waveform for e in examples]))
-    texts = [words(test, i) for i in indices]
+    texts = [scene_captions(held_out, i) for i in indices]
     flat = [text for scene in texts for text in scene]
     encoded = model.text(encode_captions(flat, model.config.text_encoder, cache)).view(len(texts), len(texts[0]), -1)
     return Features(visual, audio, encoded[:, :-1], encoded[:, -1], texts)
 
 
 def panel(axis: Axes, values: Tensor, title: str, low: float | None = None, high: float | None = None) -> None:
-    """One map as squares, with its range written below."""
+    """Draws one map as squares, with its range below."""
     axis.imshow(values, cmap="viridis", vmin=low, vmax=high)
     axis.set(xticks=[], yticks=[], title=title)
     axis.set_xlabel(f"{_short(values.min())} … {_short(values.max())}", fontsize=8)
@@ -106,29 +106,29 @@ def _short(value: Tensor) -> str:
     return f"{value + 0.0:.2g}".replace("e-0", "e-")  # + 0.0: no "-0"
 
 
-def draw_scene(test: HeldOutScenes, index: int, sound: Tensor, found: IdentifiedObjects) -> Figure:
+def draw_scene(held_out: HeldOutScenes, index: int, sound: Tensor, identified: IdentifiedObjects) -> Figure:
     figure, axes = plt.subplots(1, 4, figsize=(8.4, 2.4), layout="constrained")
-    picture = picture_of(test, index)
+    picture = picture_of(held_out, index)
     for axis in axes:
         axis.axis("off")
         axis.imshow(picture)
-        draw_boxes(axis, test, index, silent=axis is axes[0])
+        draw_boxes(axis, held_out, index, silent=axis is axes[0])
     axes[0].set_title("sounding: green, silent: red")
     overlay(axes[1], picture, sound)
     axes[1].set_title("map of the sound")
     for k in range(2):
-        overlay(axes[k + 2], picture, found.maps[0, k])
+        overlay(axes[k + 2], picture, identified.maps[0, k])
         axes[k + 2].set_title(f"map of source {k + 1}")
     return figure
 
 
-def draw_masks(test: HeldOutScenes, index: int, sound: Tensor, reference: Tensor) -> Figure:
-    """Two rows for S_a, two for a map that reaches the thresholds."""
+def draw_masks(held_out: HeldOutScenes, index: int, sound: Tensor, reference: Tensor) -> Figure:
+    """Draws two rows for S_a and two for a map that reaches the thresholds."""
     figure, axes = plt.subplots(4, 4, figsize=(7.6, 8.4), layout="constrained")
     halves = (("$S_a$, similarity to the sound", sound), ("$S_{r,1}$, to caption 1", reference))
     for (upper, lower), (name, similarity) in zip(axes.reshape(2, 2, 4), halves, strict=True):
-        upper[0].imshow(picture_of(test, index))
-        draw_boxes(upper[0], test, index, silent=True)
+        upper[0].imshow(picture_of(held_out, index))
+        draw_boxes(upper[0], held_out, index, silent=True)
         upper[0].axis("off")
         panel(upper[1], similarity, name, -0.5, 1)
         panel(upper[2], foreground_mask(similarity), "$M^p$, soft", 0, 1)
@@ -140,11 +140,11 @@ def draw_masks(test: HeldOutScenes, index: int, sound: Tensor, reference: Tensor
     return figure
 
 
-def draw_references(test: HeldOutScenes, index: int, scene: Features) -> Figure:
+def draw_references(held_out: HeldOutScenes, index: int, scene: Features) -> Figure:
     maps = scene.reference_maps[0]
     figure, axes = plt.subplots(1, len(maps) + 1, figsize=(10, 3.5), layout="constrained")
-    axes[0].imshow(picture_of(test, index))
-    draw_boxes(axes[0], test, index, silent=True)
+    axes[0].imshow(picture_of(held_out, index))
+    draw_boxes(axes[0], held_out, index, silent=True)
     axes[0].axis("off")
     for k, (axis, values) in enumerate(zip(axes[1:], maps, strict=True)):
         name = f"$S_{{r,{k + 1}}}$" if k < len(maps) - 1 else "$S_r$ of the background"
@@ -162,7 +162,7 @@ def _wrapped(caption: str, width: int = 30) -> str:
 
 
 def draw_negatives(batch: Features, tau: float) -> Figure:
-    """What OCA compares in a batch: c_ij, with the pairs that τ leaves out by either test crossed."""
+    """Draws what OCA compares in a batch: c_ij, with crosses on the pairs that τ leaves out by either test."""
     sound = similarity_map(batch.visual, batch.audio)
     pooled = masked_pool(batch.visual, sound, alpha=0.65, omega=0.03)
     references = batch.foreground.mean(1)
@@ -184,7 +184,7 @@ def draw_negatives(batch: Features, tau: float) -> Figure:
 
 
 def draw_transport(maps: Tensor) -> Figure:
-    """The transport problem of two reference maps in both formulations."""
+    """Draws the transport problem of two reference maps in both formulations."""
     one, two = maps[0], maps[1]
     height, width = one.shape
     positions = grid_positions(height, width)
@@ -216,15 +216,15 @@ def draw_transport(maps: Tensor) -> Figure:
 
 
 def _spread(plan: Tensor) -> Tensor:
-    """Each entry over its neighbors, as single pixels of a sparse plan vanish in print."""
+    """Spreads each entry over its neighbors, because single pixels of a sparse plan vanish in print."""
     return F.max_pool2d(plan[None], 3, stride=1, padding=1)[0]
 
 
-def _arrows(axis: Axes, plan: Tensor, below: Tensor, most: int = 60) -> None:
-    """The ``most`` largest entries of a plan between pixels, as arrows."""
-    width = below.shape[1]
-    axis.imshow(below, cmap="Grays", vmin=0, vmax=2 * float(below.max()))
-    values, entries = plan.flatten().topk(most)
+def _arrows(axis: Axes, plan: Tensor, background: Tensor, count: int = 60) -> None:
+    """Draws the ``count`` largest entries of a plan between pixels as arrows."""
+    width = background.shape[1]
+    axis.imshow(background, cmap="Grays", vmin=0, vmax=2 * float(background.max()))
+    values, entries = plan.flatten().topk(count)
     start, end = entries // plan.shape[1], entries % plan.shape[1]
     x, y = start % width, start // width
     axis.quiver(
@@ -241,8 +241,8 @@ def _arrows(axis: Axes, plan: Tensor, below: Tensor, most: int = 60) -> None:
     )
 
 
-def draw_identification(test: HeldOutScenes, index: int, visual: Tensor, sound: Tensor) -> Figure:
-    """The steps of the identification by the formulas of the page: the peaks, what they claim, their maps."""
+def draw_identification(held_out: HeldOutScenes, index: int, visual: Tensor, sound: Tensor) -> Figure:
+    """Draws the steps of the identification: the peaks, the pixels that they claim, and their maps."""
     energy = (visual * sound).flatten(1).T
     silent = background_mask(sound).flatten()
     ground = (energy * silent[:, None]).mean(0)
@@ -250,8 +250,8 @@ def draw_identification(test: HeldOutScenes, index: int, visual: Tensor, sound: 
     unclaimed = torch.ones(sound.numel(), dtype=torch.bool)
     figure, axes = plt.subplots(2, 5, figsize=(10.6, 4.6), layout="constrained")
     panel(axes[0, 0], sound, "$S_a$ and its peaks, in order")
-    axes[1, 0].imshow(picture_of(test, index))
-    draw_boxes(axes[1, 0], test, index, silent=True)
+    axes[1, 0].imshow(picture_of(held_out, index))
+    draw_boxes(axes[1, 0], held_out, index, silent=True)
     axes[1, 0].axis("off")
     for step in range(4):
         peak = int(sound.flatten().masked_fill(~unclaimed, -torch.inf).argmax())
@@ -280,7 +280,7 @@ def save(figure: Figure, path: Path) -> None:
 
 
 def run_get_started(target: Path) -> None:
-    """Run the page's Python and keep the picture that it leaves."""
+    """Runs the page's Python and keeps the picture that it writes."""
     page = (ROOT / "docs" / "start" / "get_started.md").read_text(encoding="utf-8")
     code = "\n".join(re.findall(r"^```python\n(.*?)^```", page, re.DOTALL | re.MULTILINE))
     with tempfile.TemporaryDirectory() as folder:
@@ -294,27 +294,27 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--run", type=Path, default=Path("runs/composed-seed0"), help="folder of the run")
     parser.add_argument("--scene", type=int, default=70, help="number of the test scene")
-    parser.add_argument("--cache", type=Path, default=Path("data/cache"), help="where features of captions are kept")
-    parser.add_argument("--out", type=Path, default=ROOT / "docs" / "figures", help="folder of the pictures")
+    parser.add_argument("--cache", type=Path, default=Path("data/cache"), help="folder with features of captions")
+    parser.add_argument("--out", type=Path, default=ROOT / "docs" / "figures", help="folder for the pictures")
     options = parser.parse_args()
     model = open_model(options.run, torch.device("cpu"))
     data = recorded_data(options.run)
     if data is None or not data.is_dir():
-        parser.error(f"the scenes of the run are not there: {data}")
-    test = load_held_out(FOLDERS["music"](data), "duet", model.config.image_size)
+        parser.error(f"Expected {data} to be the data folder of the run, but there is no such folder")
+    held_out = load_held_out(FOLDERS["music"](data), "duet", model.config.image_size)
     index = options.scene
-    scene = features(model, test, [index], options.cache)
+    scene = features(model, held_out, [index], options.cache)
     sound = similarity_map(scene.visual, scene.audio)[0]
-    found = model.source_maps(scene.visual, scene.audio, num_sources=2)
-    batch = features(model, test, list(range(24)), options.cache)
+    identified = model.source_maps(scene.visual, scene.audio, num_sources=2)
+    batch = features(model, held_out, list(range(24)), options.cache)
     options.out.mkdir(parents=True, exist_ok=True)
     for name, figure in (
-        ("scene.jpg", draw_scene(test, index, sound, found)),
-        ("method-masks.png", draw_masks(test, index, sound, scene.reference_maps[0, 0])),
-        ("method-references.png", draw_references(test, index, scene)),
+        ("scene.jpg", draw_scene(held_out, index, sound, identified)),
+        ("method-masks.png", draw_masks(held_out, index, sound, scene.reference_maps[0, 0])),
+        ("method-references.png", draw_references(held_out, index, scene)),
         ("method-negatives.png", draw_negatives(batch, model.config.tau)),
         ("method-transport.png", draw_transport(scene.reference_maps[0])),
-        ("method-identification.png", draw_identification(test, index, scene.visual[0], sound)),
+        ("method-identification.png", draw_identification(held_out, index, scene.visual[0], sound)),
     ):
         save(figure, options.out / name)
     run_get_started(options.out / "get_started.png")
