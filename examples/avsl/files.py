@@ -28,9 +28,6 @@ def atomic_write(path: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
-written_aside = atomic_write
-
-
 def write_text(path: Path, text: str) -> None:
     """Writes ``text`` to ``path`` atomically."""
     with atomic_write(path) as temporary:

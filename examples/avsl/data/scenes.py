@@ -14,10 +14,9 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from ..clip_ids import Sound, find_sound, sound_files
-from ..constants import SAMPLE_RATE, SECONDS
+from ..constants import SAMPLE_RATE, SAMPLES
 from ..files import read_picture
 
-SAMPLES = int(SAMPLE_RATE * SECONDS)
 #: Indices of the clips of one scene: their frames are placed side by side and their sounds mixed.
 ClipIndices = tuple[int, ...]
 

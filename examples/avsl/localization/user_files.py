@@ -12,8 +12,7 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from ..constants import SAMPLE_RATE
-from ..data.scenes import SAMPLES
+from ..constants import SAMPLE_RATE, SAMPLES
 from ..files import read_picture
 
 

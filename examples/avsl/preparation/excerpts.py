@@ -14,9 +14,8 @@ import av
 import numpy as np
 from PIL import Image
 
-from ..constants import SAMPLE_RATE, SECONDS
+from ..constants import SAMPLE_RATE, SAMPLES, SECONDS
 
-SAMPLES = int(SAMPLE_RATE * SECONDS)
 _SLACK = 0.05  # s; tolerance for the end of a sound and for time stamps
 _BEFORE = 2.0  # s decoded before a clip, because clips near the end of a file are moved forward
 _PAST_END = 0.5  # s beyond the first and last frame or sample for which these are still used

@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from ..data.composed.arrangement import MAX_STRETCH, Box, Scene, SceneObject
+from ..data.composed.arrangement import MAX_STRETCH, Placement, Scene, SceneObject
 from ..data.composed.composer import render_frame
 from ..data.composed.dataset import open_source
 
@@ -72,7 +72,7 @@ def _render_chunk(indices: range, *, side: int, seed: int, media: str | None) ->
     return np.stack(images), np.array(chosen)
 
 
-def _crop_box(rng: np.random.Generator, aspect: float) -> Box:
+def _crop_box(rng: np.random.Generator, aspect: float) -> Placement:
     """Draws a box that covers most of the crop and may extend beyond its edge."""
     ratio = aspect * MAX_STRETCH ** rng.uniform(-1, 1)
     longer = rng.uniform(0.45, 1.15)

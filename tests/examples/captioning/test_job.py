@@ -198,7 +198,7 @@ def test_interrupted(server, make_folder) -> None:
         os.kill(process.pid, signal.SIGINT)
         _, errors = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert "The same command goes on from here." in errors
+    assert "Run the same command again to resume." in errors
     assert "Traceback" not in errors
     assert "never retrieved" not in errors
     assert 8 <= len(lines(folder)) <= 10

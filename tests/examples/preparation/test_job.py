@@ -203,7 +203,7 @@ def test_interrupted(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPat
     out = tmp_path / "out"
     monkeypatch.setattr(worker, "prepare", interrupted)
     assert main(arguments(source, out), dataset=MUSIC) == 130
-    assert "The same command goes on from here" in caplog.text
+    assert "Run the same command again to resume" in caplog.text
     monkeypatch.setattr(worker, "prepare", prepare)
     assert main(arguments(source, out), dataset=MUSIC) == 0
     assert len(state(out)) == 14
@@ -246,7 +246,7 @@ def test_killed(source: Path, tmp_path: Path, media: Media, number: int, code: i
     process.send_signal(number)
     said, _ = process.communicate(timeout=60)
     assert process.returncode == code, said
-    assert ("The same command goes on from here" in said) == (code == 130)
+    assert ("Run the same command again to resume" in said) == (code == 130)
     assert main(arguments(part, out), dataset=MUSIC) == 0
     assert len((out / "metadata" / "music_solo_train.txt").read_text().split()) == 200
     for path in (out / "frames").iterdir():

@@ -10,7 +10,6 @@ import numpy as np
 
 #: x, y, width and height in fractions of the frame.
 Placement = tuple[float, float, float, float]
-Box = Placement  # the former name, until training/pretraining.py imports the new one
 
 HEADROOM = 0.12  # fraction of a slot kept free above an instrument, for the head of its player
 MAX_STRETCH = 1.7  # maximum factor by which an aspect ratio may change

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageEnhance
 from scipy.signal import resample_poly
 
-from ...constants import SAMPLE_RATE, SECONDS
+from ...constants import SAMPLE_RATE, SAMPLES
 from ...files import read_picture
 from . import drawing
 from .arrangement import Placement, Vocabulary
@@ -97,7 +97,7 @@ class MediaSource:
         Test clips use the same recording as training clips with another loudness contour.
         """
         recording = _recording(self.pictures[name].with_suffix(".ogg"))
-        length = int(SAMPLE_RATE * SECONDS)
+        length = SAMPLES
         parts: list[NDArray[np.float32]] = []
         while sum(map(len, parts)) < 2 * length:
             pause = np.zeros(int(rng.uniform(0.0, 0.25) * SAMPLE_RATE), dtype=np.float32)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ...constants import SAMPLE_RATE, SECONDS
+from ...constants import SAMPLE_RATE, SAMPLES, SECONDS
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ def play(name: str, rng: np.random.Generator, held_out: bool = False) -> NDArray
     The tuning of ``held_out`` clips is a quarter tone higher, so that training and test clips share no notes.
     """
     timbre = TIMBRES[name]
-    out = np.zeros(int(SAMPLE_RATE * SECONDS), dtype=np.float64)
+    out = np.zeros(SAMPLES, dtype=np.float64)
     start = rng.uniform(0, 0.15)
     while start < SECONDS - 0.05:
         length = rng.uniform(0.6, 1.4) / timbre.notes_per_second
