@@ -236,7 +236,7 @@ class Unsafe:
 @pytest.mark.parametrize(
     ("made", "said"),
     [
-        (lambda _: None, "there is no"),
+        (lambda _: None, "does not exist"),
         (lambda path: path.mkdir(), "holds no checkpoints/last.ckpt"),
         (lambda path: path.write_text("hello"), "can't be read as weights"),
         (lambda path: path.write_bytes(b""), "can't be read as weights"),
