@@ -1,4 +1,4 @@
-"""What an input class is, and what may come of it: a right result, or a named error."""
+"""What an input class is, and how its calls may end: with a right result, or with an error that names the place."""
 
 from __future__ import annotations
 
@@ -12,125 +12,165 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from sslosses.evaluate.errors import CommandError
+from sslosses.transport import ConvergenceWarning
 
-#: All that a reader or a metric may raise; RuntimeError is that of torch's ``load_state_dict``. A UnicodeError is a
-#: ValueError too, but says nothing of the file.
+#: Errors that a reader or a metric may raise. RuntimeError is what torch's ``load_state_dict`` raises.
 ERRORS = (TypeError, ValueError, OSError, RuntimeError, CommandError)
 
+Reader = Callable[[Path], Any]
+#: Returns False, or raises AssertionError, for a wrong result.
+Check = Callable[[Any], Any]
+#: A list, or a function that makes one where it is large.
+Contents = Iterable[bytes] | Callable[[], Iterable[bytes]]
 
-class Attempt(NamedTuple):
-    """A call.
+
+def any_result(_: Any) -> bool:
+    return True
+
+
+class Case(NamedTuple):
+    """A call and how it has to end.
 
     Attributes:
         run: the call.
-        error: regular expression that the error's text has to match; None where there has to be a result.
-        check: whether a result is right.
+        error: regular expression that the error's text has to match; None where a result is required.
+        check: what a result has to pass.
+        may_succeed: whether a result is allowed too.
     """
 
     run: Callable[[], Any]
     error: str | None = None
-    check: Callable[[Any], bool] = lambda _: True
-
-
-class Either(NamedTuple):
-    """A call that may have a result, and else an error whose text matches ``error``."""
-
-    run: Callable[[], Any]
-    error: str
+    check: Check = any_result
+    may_succeed: bool = False
 
 
 class InputClass(NamedTuple):
-    """Some inputs of a function; ``attempts`` makes the calls, with an empty folder for their files."""
+    """Some inputs of one function.
+
+    Attributes:
+        function: its name.
+        name: what the inputs have in common.
+        cases: makes the calls, given an empty folder for their files.
+        errors: the types of error that the function may raise.
+    """
 
     function: str
     name: str
-    attempts: Callable[[Path], Iterable[Attempt | Either]]
+    cases: Callable[[Path], Iterable[Case]]
+    errors: tuple[type[Exception], ...] = ERRORS
 
     def __str__(self) -> str:
         return f"{self.function}: {self.name}"
 
 
 class Outcome(NamedTuple):
-    """Calls, how many had a result, and the text of one of the errors."""
+    """Number of cases and of results, and the most frequent error's text."""
 
     cases: int
     results: int
-    example: str
+    error: str
 
     def __str__(self) -> str:
         errors = self.cases - self.results
         if not errors:
             return "result"
-        return f"{self.results} × result, {errors} × {self.example}" if self.results else self.example
+        return f"{self.results} × result, {errors} × {self.error}" if self.results else self.error
 
 
 def outcome(inputs: InputClass) -> Outcome:
     """Run all calls of a class.
 
     Raises:
-        AssertionError: if one does not end as it has to.
+        AssertionError: if a call does not end as it has to.
     """
-    texts: Counter[str] = Counter()
+    errors: Counter[str] = Counter()
+    count = 0
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
         warnings.simplefilter("error")
-        for attempt in inputs.attempts(Path(folder)):
-            text = _run(attempt)
-            texts[text.replace(folder, "…")] += 1
-    results = texts.pop("", 0)
-    example = texts.most_common(1)[0][0] if texts else ""
-    return Outcome(results + texts.total(), results, example)
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        for case in inputs.cases(Path(folder)):
+            count += 1
+            error = _run(case, inputs.errors)
+            if error is not None:
+                errors[error.replace(folder, "…")] += 1
+    return Outcome(count, count - errors.total(), errors.most_common(1)[0][0] if errors else "")
 
 
-def _run(attempt: Attempt | Either) -> str:
+def _run(case: Case, allowed: tuple[type[Exception], ...]) -> str | None:
     failure: Exception | None = None
     try:
-        result = attempt.run()
-    except (RecursionError, NotImplementedError):  # RuntimeErrors too
+        result = case.run()
+    except (RecursionError, NotImplementedError):  # they are RuntimeErrors
         raise
-    except ERRORS as error:
+    except allowed as error:
         failure = error
-    if failure is not None:
-        text = str(failure)
-        assert attempt.error is not None, f"expected a result, but got {type(failure).__name__}: {text}"
-        assert not isinstance(failure, UnicodeError), repr(failure)
-        assert re.search(attempt.error, text, re.DOTALL), f"{text!r} does not match {attempt.error!r}"
-        assert len(text) < 2000, f"an error of {len(text)} characters"
-        return f"{type(failure).__name__}: {text}"
-    if isinstance(attempt, Attempt):
-        assert attempt.error is None, f"expected an error matching {attempt.error!r}, but got {result!r:.200}"
-        assert attempt.check(result), f"a wrong result: {result!r:.200}"
-    return ""
+    if failure is None:
+        assert case.error is None or case.may_succeed, f"expected an error matching {case.error!r}, but got {result!r:.200}"
+        verdict = case.check(result)
+        assert verdict is None or verdict, f"a wrong result: {result!r:.200}"
+        return None
+    text = str(failure)
+    assert case.error is not None, f"expected a result, but got {type(failure).__name__}: {text}"
+    # It is a ValueError, but says nothing about the file.
+    assert not isinstance(failure, UnicodeError), repr(failure)
+    assert re.search(case.error, text, re.DOTALL), f"{text!r} does not match {case.error!r}"
+    assert len(text) < 2000, f"an error of {len(text)} characters"
+    return f"{type(failure).__name__}: {text}"
 
 
-_LETTERS = b'{}[]",:<>&;.\\/-0123456789eE+ntf\n\x00\xff'
+class Row(NamedTuple):
+    """An input class as data: its name, the argument of each call, and the error (a regular expression) or a check."""
+
+    name: str
+    arguments: Iterable[Any]
+    expected: str | Check = any_result
+
+    def cases(self, run: Callable[[Any], Any]) -> list[Case]:
+        error, check = (self.expected, any_result) if isinstance(self.expected, str) else (None, self.expected)
+        return [Case(lambda argument=argument: run(argument), error, check) for argument in self.arguments]
 
 
-Reader = Callable[[Path], Any]
+def input_classes(function: str, run: Callable[[Any], Any], rows: Iterable[Row]) -> Iterator[InputClass]:
+    """The classes of a table, each of whose arguments ``run`` is called with."""
+    for row in rows:
+        yield InputClass(function, row.name, lambda _, row=row: row.cases(run))
 
 
-def written(
-    reader: Reader, file: str, contents: Callable[[], Iterator[bytes]], right: str, error: str | None
-) -> Callable[[Path], Iterator[Attempt | Either]]:
-    """Attempts to read ``file`` with each of ``contents``: all end in ``error``, or if that is None in a value or in an
-    error that matches ``right``."""
+def called(function: Callable[[], Any]) -> Any:
+    """The ``run`` of tables whose arguments are functions."""
+    return function()
 
-    def attempts(folder: Path) -> Iterator[Attempt | Either]:
-        for content in contents():
-            (folder / file).write_bytes(content)
-            run = lambda: reader(folder / file)  # noqa: E731
-            yield Either(run, right) if error is None else Attempt(run, error)
 
-    return attempts
+def file_cases(
+    reader: Reader, file: str, contents: Contents, error: str | None, may: str
+) -> Callable[[Path], Iterator[Case]]:
+    """Cases that read ``file`` with each of some contents.
+
+    Args:
+        reader: reads the file.
+        file: its name.
+        contents: what is in it.
+        error: what the error has to match; None if a result is allowed.
+        may: what an error has to match if a result is allowed.
+    """
+
+    def cases(folder: Path) -> Iterator[Case]:
+        path = folder / file
+        for content in contents() if callable(contents) else contents:
+            path.write_bytes(content)
+            yield Case(lambda: reader(path), may if error is None else error, may_succeed=error is None)
+
+    return cases
 
 
 def truncated(content: bytes) -> Iterator[bytes]:
-    """Every beginning of some bytes that lacks something."""
+    """Every proper prefix of some bytes."""
     for end in range(len(content)):
         yield content[:end]
 
 
 def mutated(content: bytes, count: int, seed: int = 0) -> Iterator[bytes]:
-    """The bytes with one to four random changes: a byte replaced, inserted, removed, a part repeated or moved."""
+    """The bytes with one to four random changes: a byte replaced, some inserted or removed, a part repeated or moved."""
     draw = random.Random(seed)
     for _ in range(count):
         changed = bytearray(content)
@@ -140,9 +180,7 @@ def mutated(content: bytes, count: int, seed: int = 0) -> Iterator[bytes]:
             if kind == 0 and at < len(changed):
                 changed[at] = draw.randrange(256)
             elif kind == 1:
-                changed[at:at] = bytes(
-                    draw.choice(b'{}[]",:<>&;.\\/-0123456789eE+ntf\n\x00\xff') for _ in range(length)
-                )
+                changed[at:at] = bytes(draw.choice(_LETTERS) for _ in range(length))
             elif kind == 2:
                 del changed[at : at + length]
             elif kind == 3:
@@ -153,3 +191,7 @@ def mutated(content: bytes, count: int, seed: int = 0) -> Iterator[bytes]:
                 place = draw.randrange(len(changed) + 1)
                 changed[place:place] = part
         yield bytes(changed)
+
+
+#: What separates and numbers things in the formats that are read.
+_LETTERS = b'{}[]",:<>&;.\\/-0123456789eE+ntf\n\x00\xff'
