@@ -18,7 +18,7 @@ from pathlib import Path
 
 import torch
 from problems import pairs_of, similarity_maps
-from result_files import ROOT, Row, described, environment, interleaved, markdown, seconds, spread
+from result_files import ROOT, Row, environment, interleaved, machine_and_command, markdown, seconds, spread
 
 from sslosses.transport import solve
 
@@ -87,7 +87,7 @@ def main() -> None:
     )  # fmt: skip
     for path, text in (
         (options.output / "kernel.json", json.dumps({"run": run, "rows": rows}, indent=1) + "\n"),
-        (options.output / "kernel.md", f"{described([run])}\n{table}"),
+        (options.output / "kernel.md", f"{machine_and_command([run])}\n{table}"),
     ):
         path.parent.mkdir(parents=True, exist_ok=True)
         aside = path.with_suffix(".tmp")

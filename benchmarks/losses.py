@@ -30,9 +30,9 @@ from result_files import (
     ROOT,
     Results,
     Row,
-    described,
     environment,
     interleaved,
+    machine_and_command,
     markdown,
     number,
     reason,
@@ -323,7 +323,7 @@ def measure_step(results: Results, options: Any) -> None:
 
 
 def tables(results: Results) -> str:
-    parts = [described(results.runs)] if results.runs else []
+    parts = [machine_and_command(results.runs)] if results.runs else []
     for row in results.rows.values():
         times: dict[str, Row] = row["times"]
         if row["kind"] == "step":

@@ -27,7 +27,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
-from result_files import ROOT, Results, Row, described, environment, interleaved, markdown, spread
+from result_files import ROOT, Results, Row, environment, interleaved, machine_and_command, markdown, spread
 from sklearn.metrics import auc, average_precision_score
 
 from sslosses.metrics import SoundLocalization, protocols
@@ -247,7 +247,7 @@ def table(results: Results) -> str:
     columns = ("protocol", "frames", "threads", "library, ms a frame", "loop", "× elapsed", "× processor time")
     columns += ("largest difference of a metric", "peak MiB of 1 and 8 times the frames")
     rows = sorted(results.rows.values(), key=lambda row: (row["frames"], row["threads"]))
-    return described(results.runs) + "\n" + markdown(columns, map(cells, rows))
+    return machine_and_command(results.runs) + "\n" + markdown(columns, map(cells, rows))
 
 
 def main(arguments: list[str] | None = None) -> None:

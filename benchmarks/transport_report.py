@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from result_files import Results, Row, described, markdown, number, seconds
+from result_files import Results, Row, machine_and_command, markdown, number, seconds
 
 MODES = {
     "fixed": "Equal iterations",
@@ -45,7 +45,7 @@ point. "above W₁" is the mean excess over the exact, unregularized distance.
 
 def tables(results: Results) -> str:
     """One section per case and mode."""
-    parts = [described(results.runs)] if results.runs else []
+    parts = [machine_and_command(results.runs)] if results.runs else []
     groups: dict[tuple[object, ...], list[Row]] = {}
     for row in results.rows.values():
         case = (row["height"], row["width"], row["batch"], row["sources"], row["epsilon"], row["threads"])
@@ -182,7 +182,7 @@ def iterations_table(results: Results) -> str:
         yield ", ".join(f"{omega:.1f}" for omega in row["slower_or_diverging_omega"])
 
     note = "Mean over the problems and, in brackets, the most; – is an ω that takes more than plain or diverges.\n"
-    return "\n".join([described(results.runs), markdown(columns, map(cells, rows)), note])
+    return "\n".join([machine_and_command(results.runs), markdown(columns, map(cells, rows)), note])
 
 
 def draw(results: Results, folder: Path, stem: str) -> str:

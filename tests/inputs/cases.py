@@ -64,17 +64,20 @@ class InputClass(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """Number of cases and of results, and the most frequent error's text."""
+    """Number of results, and how often each error came."""
 
-    cases: int
     results: int
-    error: str
+    errors: Counter[str]
+
+    @property
+    def cases(self) -> int:
+        return self.results + self.errors.total()
 
     def __str__(self) -> str:
-        errors = self.cases - self.results
-        if not errors:
+        if not self.errors:
             return "result"
-        return f"{self.results} × result, {errors} × {self.error}" if self.results else self.error
+        error = self.errors.most_common(1)[0][0]
+        return f"{self.results} × result, {self.errors.total()} × {error}" if self.results else error
 
 
 def outcome(inputs: InputClass) -> Outcome:
@@ -83,17 +86,17 @@ def outcome(inputs: InputClass) -> Outcome:
     Raises:
         AssertionError: if a call does not end as it has to.
     """
-    errors: Counter[str] = Counter()
-    count = 0
+    results, errors = 0, Counter[str]()
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
         warnings.simplefilter("error")
         warnings.simplefilter("ignore", ConvergenceWarning)
         for case in inputs.cases(Path(folder)):
-            count += 1
             error = _run(case, inputs.errors)
-            if error is not None:
+            if error is None:
+                results += 1
+            else:
                 errors[error.replace(folder, "…")] += 1
-    return Outcome(count, count - errors.total(), errors.most_common(1)[0][0] if errors else "")
+    return Outcome(results, errors)
 
 
 def _run(case: Case, allowed: tuple[type[Exception], ...]) -> str | None:
@@ -105,7 +108,9 @@ def _run(case: Case, allowed: tuple[type[Exception], ...]) -> str | None:
     except allowed as error:
         failure = error
     if failure is None:
-        assert case.error is None or case.may_succeed, f"expected an error matching {case.error!r}, but got {result!r:.200}"
+        assert case.error is None or case.may_succeed, (
+            f"expected an error matching {case.error!r}, but got {result!r:.200}"
+        )
         verdict = case.check(result)
         assert verdict is None or verdict, f"a wrong result: {result!r:.200}"
         return None
@@ -141,26 +146,40 @@ def called(function: Callable[[], Any]) -> Any:
     return function()
 
 
-def file_cases(
-    reader: Reader, file: str, contents: Contents, error: str | None, may: str
-) -> Callable[[Path], Iterator[Case]]:
-    """Cases that read ``file`` with each of some contents.
+class Format(NamedTuple):
+    """A reader, the name of its file, and small valid contents."""
 
-    Args:
-        reader: reads the file.
-        file: its name.
-        contents: what is in it.
-        error: what the error has to match; None if a result is allowed.
-        may: what an error has to match if a result is allowed.
-    """
+    reader: Reader
+    file: str
+    valid: bytes
+
+
+class FileRow(NamedTuple):
+    """An input class of files: its name, their contents, and the error. None allows a result as well."""
+
+    name: str
+    contents: Contents
+    error: str | None
+
+
+def file_cases(format_: Format, row: FileRow, allowed: str) -> Callable[[Path], Iterator[Case]]:
+    """Cases that read a file with each of the contents; ``allowed`` is the error where a result is allowed as well."""
 
     def cases(folder: Path) -> Iterator[Case]:
-        path = folder / file
-        for content in contents() if callable(contents) else contents:
+        path = folder / format_.file
+        for content in row.contents() if callable(row.contents) else row.contents:
             path.write_bytes(content)
-            yield Case(lambda: reader(path), may if error is None else error, may_succeed=error is None)
+            yield Case(lambda: format_.reader(path), row.error or allowed, may_succeed=row.error is None)
 
     return cases
+
+
+def changed_bytes(valid: bytes, changes: int = 300) -> tuple[FileRow, FileRow]:
+    """The two classes of files that were valid before."""
+    return (
+        FileRow("truncated at every byte", lambda: truncated(valid), None),
+        FileRow("random bytes changed, inserted, moved", lambda: mutated(valid, changes), None),
+    )
 
 
 def truncated(content: bytes) -> Iterator[bytes]:
@@ -170,7 +189,7 @@ def truncated(content: bytes) -> Iterator[bytes]:
 
 
 def mutated(content: bytes, count: int, seed: int = 0) -> Iterator[bytes]:
-    """The bytes with one to four random changes: a byte replaced, some inserted or removed, a part repeated or moved."""
+    """The bytes with one to four random changes: bytes replaced, inserted, removed, repeated or moved."""
     draw = random.Random(seed)
     for _ in range(count):
         changed = bytearray(content)
@@ -193,5 +212,5 @@ def mutated(content: bytes, count: int, seed: int = 0) -> Iterator[bytes]:
         yield bytes(changed)
 
 
-#: What separates and numbers things in the formats that are read.
+#: Punctuation and digits of the formats that are read.
 _LETTERS = b'{}[]",:<>&;.\\/-0123456789eE+ntf\n\x00\xff'
