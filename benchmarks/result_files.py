@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import datetime
 import importlib.metadata
 import json
@@ -19,6 +20,8 @@ import torch
 
 Row = dict[str, Any]
 ROOT = Path(__file__).resolve().parents[1]
+RESULTS = ROOT / "benchmarks" / "results"
+FIGURES = ROOT / "docs" / "figures"
 PACKAGES = ("torch", "numpy", "POT", "geomloss", "pykeops", "numba", "triton", "transformers")
 
 
@@ -105,6 +108,27 @@ class Results:
     def put(self, key: str, row: Row) -> None:
         self.rows[key] = row | {"run": len(self.runs) - 1}
         write_json(self.path, {"runs": self.runs, "rows": self.rows})
+
+
+def add_run_options(parser: argparse.ArgumentParser) -> None:
+    """The options of every program that measures."""
+    parser.add_argument("--device", default="cpu", help="default: cpu")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="threads of torch")
+    parser.add_argument("--fresh", action="store_true", help="measure again what the file holds")
+    parser.add_argument("--table", action="store_true", help="print the tables of the file and measure nothing")
+    parser.add_argument("--output", type=Path, default=RESULTS, help="folder of the results")
+
+
+def open_results(options: argparse.Namespace, name: str) -> Results:
+    """The results of a program, in a file of their own for each kind of device; with ``--table`` without a new run."""
+    suffix = "" if options.device == "cpu" else f"-{options.device.split(':')[0]}"
+    path = options.output / f"{name}{suffix}.json"
+    if options.table and not path.exists():
+        raise SystemExit(f"{path} does not exist: measure first")
+    results = Results(path, environment(options.device, options.threads), fresh=options.fresh and not options.table)
+    if options.table:
+        results.runs.pop()
+    return results
 
 
 def synchronize(device: str) -> None:
