@@ -6,7 +6,7 @@ import transport
 from peers import contestants
 from problems import pairs_of, similarity_maps
 from reference import graded, leaves, reference
-from result_files import Results
+from result_files import ROOT, Results
 
 from sslosses.transport import solve
 
@@ -23,7 +23,7 @@ def pairs():
 @pytest.fixture
 def run(tmp_path, monkeypatch):
     # The processes of the contestants import the library from this repository.
-    monkeypatch.setenv("PYTHONPATH", str(transport.ROOT))
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
 
     def start(*arguments):
         case = ["--pixels", "3x2", "--batch", "1", "--sources", "1", "--epsilon", str(EPSILON), "--rounds", "2"]
