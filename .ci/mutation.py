@@ -1,15 +1,15 @@
-"""Do the tests notice when losses and metrics compute something else?
+"""Checks whether the tests notice a change in what losses and metrics compute.
 
-The mutants are cosmic-ray's: a comparison, sign, number, flag or branch of one line is another. Of all of them a random
-part is tried, of the numbers a fourth of that share, as most are sizes in messages or bounds. A mutant is written into
-a copy of the repository, and the tests of its package run there until one fails, in a fork of a process that has
-imported torch already.
+The mutants are cosmic-ray's: each changes one comparison, sign, number, flag or branch. A random part of them is tried.
+Numbers are tried a fourth as often, as most of them are bounds or sizes in messages. A mutant is written into a copy of
+the repository, where the tests of its file run until one fails, in a fork of a process that has imported torch already.
 
-    python .ci/mutation.py --count 300 --jobs 2  # goes on where an earlier run of the same seed stopped
+    python .ci/mutation.py --count 300 --jobs 2  # resumes an earlier run of the same seed
     python .ci/mutation.py --again               # tries the survivors again, after tests were added
 
-Writes mutation.json and mutation.md in benchmarks/results/. `reason` of a survivor in the JSON file is written by
-hand: why no test can or should tell it from the original. It is kept as long as the line and its mutant are the same.
+Writes mutation.json and mutation.md in benchmarks/results/. The `reason` of a survivor in the JSON file is written by
+hand: why no test can or should tell the mutant from the original. It is kept as long as the line and its mutant stay
+the same.
 """
 
 from __future__ import annotations
@@ -38,14 +38,13 @@ from typing import Any, NamedTuple
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("sslosses/losses", "sslosses/metrics")
-# The tests of a file, the quick ones first; those of its package where none are named here.
+# The tests of a file, the fast ones first. A file that is not listed has the tests of its package.
 TESTS = {
     "sslosses/losses/object_aware.py": ("tests/losses/test_object_aware.py", "tests/test_distributed.py"),
     "sslosses/losses/objective.py": ("tests/losses/test_objective.py",),
-    "sslosses/losses/region_isolation.py": (
-        "tests/losses/test_region_separation.py",
-        "tests/losses/test_region_isolation.py",
-    ),
+    "sslosses/losses/region_isolation.py": ("tests/losses/test_region_isolation.py",),
+    "sslosses/losses/region_separation.py": ("tests/losses/test_region_separation.py",),
+    "sslosses/losses/_pairs.py": ("tests/losses/test_region_separation.py", "tests/losses/test_region_isolation.py"),
     "sslosses/losses/trimap.py": ("tests/losses/test_trimap.py", "tests/test_distributed.py"),
     "sslosses/losses": ("tests/losses", "tests/test_distributed.py"),
     "sslosses/metrics": (
@@ -59,32 +58,34 @@ TESTS = {
         "tests/metrics/test_localization.py",
     ),
 }
-SOONEST = {  # of those, the one that most likely tells
+FIRST_TESTS = {  # of those, the one that most likely fails
+    "sslosses/losses/_module.py": "tests/losses/test_region_separation.py",
     "sslosses/metrics/_pipeline/samples.py": "tests/metrics/test_targets.py",
     "sslosses/metrics/_pipeline/scorer.py": "tests/metrics/test_published_protocols.py",
     "sslosses/metrics/_pipeline/tables.py": "tests/metrics/test_result.py",
+    "sslosses/metrics/_pipeline/targets.py": "tests/metrics/test_targets.py",
     "sslosses/metrics/chance.py": "tests/metrics/test_localization.py",
     "sslosses/metrics/localization.py": "tests/metrics/test_localization.py",
     "sslosses/metrics/result.py": "tests/metrics/test_result.py",
     "sslosses/metrics/functional": "tests/metrics/test_functional.py",
 }
-REPLACED = {  # what cosmic-ray replaces by what; of its many pairs those that a person might confuse
+REPLACEMENTS = {  # those of cosmic-ray's replacements that a person might confuse
     "ReplaceBinaryOperator": "Add_Sub Sub_Add Mul_Div Div_Mul FloorDiv_Mul Mod_Mul Pow_Mul BitAnd_BitOr BitOr_BitAnd",
     "ReplaceComparisonOperator": "Eq_NotEq NotEq_Eq Lt_LtE LtE_Lt Gt_GtE GtE_Gt Lt_GtE Gt_LtE GtE_Lt LtE_Gt Is_IsNot "
     "IsNot_Is",
     "ReplaceUnaryOperator": "Delete_Invert Delete_Not Delete_USub",
 }
-WHOLE = (
+OTHER_OPERATORS = (
     "AddNot", "NumberReplacer", "ReplaceTrueWithFalse", "ReplaceFalseWithTrue", "ReplaceAndWithOr", "ReplaceOrWithAnd",
     "ReplaceBreakWithContinue", "ReplaceContinueWithBreak", "ZeroIterationForLoop",
 )  # fmt: skip
-OPERATORS = (*WHOLE, *(f"{kind}_{pair}" for kind, pairs in REPLACED.items() for pair in pairs.split()))
-PROCESSOR_SECONDS = 120  # of a mutant; the tests of none take as long
+OPERATORS = (*OTHER_OPERATORS, *(f"{kind}_{pair}" for kind, pairs in REPLACEMENTS.items() for pair in pairs.split()))
+PROCESSOR_SECONDS = 120  # limit per mutant; tests that end take less
 Row = dict[str, Any]
 
 
 class Mutant(NamedTuple):
-    """A file and which occurrence of which operator is applied to it."""
+    """A file, the operator applied to it, and to which of its occurrences."""
 
     file: str
     operator: str
@@ -92,15 +93,15 @@ class Mutant(NamedTuple):
 
 
 def candidates() -> Iterator[Mutant]:
-    """Every mutant of the packages, those that differ in nothing that runs among them."""
+    """Every mutant of the packages, including those that change nothing that runs."""
     from cosmic_ray.ast import ast_nodes, get_ast
 
     for package in PACKAGES:
         for path in sorted((ROOT / package).rglob("*.py")):
             tree = get_ast(path.read_text(encoding="utf-8"))
             for operator in OPERATORS:
-                found = operator_of(operator)
-                count = sum(1 for node in ast_nodes(tree) for _ in found.mutation_positions(node))
+                mutator = operator_of(operator)
+                count = sum(1 for node in ast_nodes(tree) for _ in mutator.mutation_positions(node))
                 yield from (Mutant(str(path.relative_to(ROOT)), operator, i) for i in range(count))
 
 
@@ -111,15 +112,15 @@ def operator_of(name: str) -> Any:
 
 
 def sampled(seed: int) -> list[Mutant]:
-    """All candidates in a random order, three fourths of the numbers left out."""
+    """All candidates in random order, without three fourths of the numbers."""
     generator = random.Random(seed)
-    found = [m for m in candidates() if m.operator != "NumberReplacer" or generator.random() < 0.25]
-    generator.shuffle(found)
-    return found
+    mutants = [m for m in candidates() if m.operator != "NumberReplacer" or generator.random() < 0.25]
+    generator.shuffle(mutants)
+    return mutants
 
 
-class _Running(ast.NodeTransformer):
-    """Leaves what runs: annotations and docstrings do not."""
+class _WithoutAnnotations(ast.NodeTransformer):
+    """Removes annotations, which do not run."""
 
     def visit_arg(self, node: ast.arg) -> ast.arg:
         node.annotation = None
@@ -137,25 +138,25 @@ class _Running(ast.NodeTransformer):
 
 
 def mutated(mutant: Mutant) -> tuple[str, int] | None:
-    """The mutant's text and the line that is another; None if it is no Python or runs the same."""
+    """The mutant's text and the line that it changes; None if it is not valid Python or runs the same."""
     from cosmic_ray.mutating import mutate_code
 
     code = (ROOT / mutant.file).read_text(encoding="utf-8")
     text = mutate_code(code, operator_of(mutant.operator), mutant.occurrence)
     try:
-        same = ast.dump(_Running().visit(ast.parse(text))) == ast.dump(_Running().visit(ast.parse(code)))
+        before, after = (ast.dump(_WithoutAnnotations().visit(ast.parse(source))) for source in (code, text))
     except SyntaxError:
         return None
     pairs = zip(code.splitlines(), text.splitlines(), strict=False)
     line = next((i for i, (old, new) in enumerate(pairs, 1) if old != new), None)
-    return None if same or line is None else (text, line)
+    return None if before == after or line is None else (text, line)
 
 
 def tests_of(file: str) -> tuple[str, ...]:
-    """The examples of the file's docstrings and its tests."""
-    soonest = [test for place, test in SOONEST.items() if file.startswith(place)]
+    """The file itself, for the examples in its docstrings, and its tests."""
+    first = [test for place, test in FIRST_TESTS.items() if file.startswith(place)]
     tests = TESTS.get(file, TESTS[file[: file.index("/", len("sslosses/"))]])
-    return tuple(dict.fromkeys((file, *soonest, *tests)))
+    return tuple(dict.fromkeys((file, *first, *tests)))
 
 
 def run_tests(copy: Path, output: Path, tests: tuple[str, ...]) -> int:
@@ -170,17 +171,17 @@ def run_tests(copy: Path, output: Path, tests: tuple[str, ...]) -> int:
     descriptor = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     os.dup2(descriptor, 1)
     os.dup2(descriptor, 2)
-    # That an example fails is enough, a smaller one is not sought.
+    # One failing example is enough: it is not shrunk.
     phases = (hypothesis.Phase.explicit, hypothesis.Phase.generate)
     hypothesis.settings.register_profile("mutation", phases=phases, database=None, derandomize=True)
     hypothesis.settings.load_profile("mutation")
-    # Compiling repeats in minutes what other tests say; plugins that the fork already has can't be rewritten.
+    # Tests of torch.compile take minutes and show nothing new. Plugins that the fork has loaded can't be rewritten.
     options = ["-x", "-q", "-p", "no:cacheprovider", "-k", "not compiles and not processes"]
     return int(pytest.main([*options, "-W", "ignore::pytest.PytestAssertRewriteWarning", *tests]))
 
 
 def first_failure(copy: Path, tests: tuple[str, ...]) -> tuple[str, str]:
-    """(outcome, the first test that failed) of the tests in a fork of this process."""
+    """Run the tests in a fork of this process and return the outcome and the first test that failed."""
     output = copy / "output"
     child = os.fork()
     if child == 0:
@@ -190,17 +191,17 @@ def first_failure(copy: Path, tests: tuple[str, ...]) -> tuple[str, str]:
             traceback.print_exc()
             os._exit(3)
     _, status = os.waitpid(child, 0)
-    # What a test had started and left behind.
+    # Ends processes that a test left behind.
     with contextlib.suppress(ProcessLookupError):
         os.killpg(child, signal.SIGKILL)
     code = os.waitstatus_to_exitcode(status)
     text = output.read_text(encoding="utf-8", errors="replace")
     lines = [line for line in text.splitlines() if line.startswith(("FAILED ", "ERROR "))]
     test = lines[0].split(" ", 1)[1].split(" - ")[0] if lines else ""
-    return ("survived" if code == 0 else "killed"), test or ("no end" if code < 0 else f"exit {code}")
+    return ("survived" if code == 0 else "killed"), test or ("timeout" if code < 0 else f"exit {code}")
 
 
-def try_out(copy: Path, mutant: Mutant, text: str, line: int) -> Row:
+def try_mutant(copy: Path, mutant: Mutant, text: str, line: int) -> Row:
     path = copy / mutant.file
     original = (ROOT / mutant.file).read_text(encoding="utf-8")
     path.write_text(text, encoding="utf-8")
@@ -239,7 +240,7 @@ def report(kept: Row) -> str:
     print(
         "# Mutation run\n\n"
         f"{len(rows)} mutants of {kept['candidates']:,}, drawn with seed {kept['seed']}. Made by "
-        "`python .ci/mutation.py`, which says how; the rows are in `mutation.json`.\n\n"
+        "`python .ci/mutation.py`, which explains how; the rows are in `mutation.json`.\n\n"
         "| package | mutants | killed | survived |\n| --- | ---: | ---: | ---: |",
         file=text,
     )
@@ -252,31 +253,31 @@ def report(kept: Row) -> str:
     return text.getvalue()
 
 
-def written(kept: Row, folder: Path) -> None:
+def write(kept: Row, folder: Path) -> None:
     for name, text in (("mutation.json", json.dumps(kept, indent=1) + "\n"), ("mutation.md", report(kept))):
-        aside = folder / f"{name}.tmp"
-        aside.write_text(text, encoding="utf-8")
-        aside.replace(folder / name)
+        temporary = folder / f"{name}.tmp"
+        temporary.write_text(text, encoding="utf-8")
+        temporary.replace(folder / name)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--count", type=int, default=300, help="mutants in all, those of earlier runs among them")
+    parser.add_argument("--count", type=int, default=300, help="number of mutants, including those of earlier runs")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--jobs", type=int, default=1, help="mutants at once")
-    parser.add_argument("--again", action="store_true", help="try the survivors without a reason again, nothing else")
-    parser.add_argument("--report", action="store_true", help="write the Markdown file from the JSON file")
+    parser.add_argument("--jobs", type=int, default=1, help="number of mutants tried at once")
+    parser.add_argument("--again", action="store_true", help="only try the survivors without a reason again")
+    parser.add_argument("--report", action="store_true", help="only write the Markdown file from the JSON file")
     parser.add_argument("--output", type=Path, default=ROOT / "benchmarks" / "results")
     options = parser.parse_args()
     path = options.output / "mutation.json"
     kept: Row = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {"seed": options.seed, "rows": []}
     if kept["seed"] != options.seed:
-        raise SystemExit(f"{path} is of seed {kept['seed']}: remove it or give another --output")
+        raise SystemExit(f"{path} was made with seed {kept['seed']}. Remove it, or choose another --output")
     if options.report:
-        written(kept, options.output)
+        write(kept, options.output)
         return
 
-    # Loaded once; the forks have them. Not the package itself.
+    # Loaded once, for all forks. The package itself is not: every fork imports its mutant.
     import hypothesis
     import numba
     import pytest
@@ -298,7 +299,7 @@ def main() -> None:
             outcome, test = first_failure(copies[0], TESTS[package])
             if outcome != "survived":
                 raise SystemExit(
-                    f"The tests fail without any mutant: {test}\n{(copies[0] / 'output').read_text()[-3000:]}"
+                    f"The tests fail without a mutant: {test}\n{(copies[0] / 'output').read_text()[-3000:]}"
                 )
         done = {tuple(row["mutant"]) for row in kept["rows"]}
         again = {tuple(row["mutant"]) for row in kept["rows"] if row["outcome"] == "survived" and not row["reason"]}
@@ -314,14 +315,14 @@ def main() -> None:
                     mutant, change = next(changes, (None, None))
                 if mutant is None or change is None:
                     return
-                row = try_out(copy, mutant, *change) | {"mutant": mutant}
+                row = try_mutant(copy, mutant, *change) | {"mutant": mutant}
                 with lock:
-                    kept["rows"] = [each for each in kept["rows"] if tuple(each["mutant"]) != mutant] + [row]
-                    written(kept, options.output)
-                said = (row["outcome"], row["file"], row["line"], row["new"], row.get("test", ""))
-                print(len(kept["rows"]), *said, flush=True)
+                    kept["rows"] = [other for other in kept["rows"] if tuple(other["mutant"]) != mutant] + [row]
+                    write(kept, options.output)
+                message = (row["outcome"], row["file"], row["line"], row["new"], row.get("test", ""))
+                print(len(kept["rows"]), *message, flush=True)
 
-        # Each only waits for its fork.
+        # Threads are enough: each only waits for its fork.
         with ThreadPoolExecutor(options.jobs) as pool:
             list(pool.map(work, copies))
 

@@ -1,4 +1,4 @@
-"""Argument checks with one form of message: what was expected of which argument, and what came."""
+"""Argument checks. Every message reads "Expected `name` to be …, but got …"."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ def check_dense(name: str, value: Any) -> None:
     if not isinstance(value, Tensor):
         raise TypeError(f"Expected `{name}` to be a tensor, but got {type(value).__name__}")
     if value.layout != torch.strided or value.is_nested:
-        kind = "a nested tensor" if value.is_nested else f"one of layout {value.layout}"
-        raise TypeError(f"Expected `{name}` to be a dense tensor, but got {kind}")
+        actual = "a nested tensor" if value.is_nested else f"one of layout {value.layout}"
+        raise TypeError(f"Expected `{name}` to be a dense tensor, but got {actual}")
 
 
 def check_floating(name: str, value: Any) -> None:
@@ -34,20 +34,20 @@ def check_mask(name: str, value: Any) -> None:
 
 
 def check_dimensions(name: str, value: Tensor, spec: str) -> None:
-    """Raise unless ``value`` has at least the dimensions of ``spec``, for example "... H W"."""
+    """Raise unless ``value`` has at least the dimensions named in ``spec``, for example "... H W"."""
     letters = spec.split()
     if value.ndim < len(letters) - 1:
         raise ValueError(f"Expected `{name}` to have shape ({', '.join(letters)}), but got {tuple(value.shape)}")
 
 
 def check_shapes(**arguments: tuple[Tensor, str]) -> dict[str, int]:
-    """Check shapes against letters and return the size that each letter stands for.
+    """Check shapes and devices, and return the size of each dimension.
 
-    ``check_shapes(visual=(visual, "B C H W"), audio=(audio, "B C"))`` holds every letter to one size over all
-    arguments. The devices have to agree as well.
+    In ``check_shapes(visual=(visual, "B C H W"), audio=(audio, "B C"))`` each letter has one size in all arguments. All
+    arguments must be on one device.
 
     Raises:
-        ValueError: naming the argument, the expected shape and the shape that came.
+        ValueError: names the argument, the expected shape and the actual shape.
     """
     sizes: dict[str, int] = {}
     owner: dict[str, str] = {}
@@ -89,17 +89,17 @@ def check_number(
     least: float | None = None,
     most: float | None = None,
 ) -> None:
-    """Raise unless ``value`` is a finite number with ``above`` < value, ``least`` <= value <= ``most``."""
+    """Raise unless ``value`` is a finite number with ``above`` < value and ``least`` <= value <= ``most``."""
     bounds = [
         text
         for bound, text in ((above, f"> {above}"), (least, f">= {least}"), (most, f"<= {most}"))
         if bound is not None
     ]
-    wanted = " and ".join(["a finite number", *bounds])
-    # A tuple, as torch.compile of torch 2.5 knows no unions.
+    expected = " and ".join(["a finite number", *bounds])
+    # A tuple instead of a union, which torch.compile of torch 2.5 can't trace.
     if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise TypeError(f"Expected `{name}` to be {wanted}, but got {value!r}")
-    # Not math.isfinite: torch.compile with dynamic=True makes options symbolic and can't trace it.
+        raise TypeError(f"Expected `{name}` to be {expected}, but got {value!r}")
+    # Not math.isfinite, which torch.compile can't trace: with dynamic=True options are symbolic.
     inside = (
         abs(value) < math.inf
         and (above is None or value > above)
@@ -107,7 +107,7 @@ def check_number(
         and (most is None or value <= most)
     )
     if not inside:
-        raise ValueError(f"Expected `{name}` to be {wanted}, but got {value!r}")
+        raise ValueError(f"Expected `{name}` to be {expected}, but got {value!r}")
 
 
 def check_count(name: str, value: Any, *, least: int = 1) -> None:

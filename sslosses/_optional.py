@@ -1,4 +1,4 @@
-"""Optional packages, imported at use; the error names the command that installs them."""
+"""Imports optional packages on first use. If one is missing, the error names the command that installs it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from types import ModuleType
 
 
 class MissingDependencyError(ImportError):
-    """A package that an option needs is not installed. The message holds the command that installs it."""
+    """A package that an option needs is not installed. The message contains the command that installs it."""
 
 
 def is_installed(package: str) -> bool:
@@ -17,12 +17,12 @@ def is_installed(package: str) -> bool:
 
 
 def require(module: str, *, extra: str | None, purpose: str) -> ModuleType:
-    """Import ``module``, or say which command installs it.
+    """Import ``module``, or raise an error with the command that installs it.
 
     Args:
         module: dotted module name, e.g. ``"pykeops.torch"``.
-        extra: the extra of this package that brings it; ``None`` if it is a core dependency.
-        purpose: what needs it, as the subject of the error's first sentence.
+        extra: the extra of this package that contains it; ``None`` if it is a core dependency.
+        purpose: what needs it, as the subject of the error message.
 
     Raises:
         MissingDependencyError: if the top-level package is not installed.

@@ -1,7 +1,7 @@
-"""Running Python code that releases the interpreter's lock on several threads: torch's own where they can be had.
+"""Runs Python code that releases the interpreter's lock on several threads, on torch's own threads if possible.
 
-After each of torch's operations its OpenMP threads wait actively for the next, for milliseconds, and threads of our own
-would share the cores with them. So the work is handed to them through GCC's OpenMP runtime, if that is torch's.
+After each operation, torch's OpenMP threads wait actively for some milliseconds. Threads of our own would compete with
+them for the cores. So the work runs on torch's threads, if torch uses GCC's OpenMP runtime.
 """
 
 from __future__ import annotations
@@ -19,35 +19,35 @@ from typing import Any
 import torch
 
 
-def parallel_for(do: Callable[[int], None], count: int) -> None:
-    """Call ``do(0)`` … ``do(count - 1)``, each once, on as many threads as torch uses."""
-    taken = itertools.count()
+def parallel_for(function: Callable[[int], None], count: int) -> None:
+    """Call ``function(0)`` … ``function(count - 1)``, each once, on as many threads as torch uses."""
+    counter = itertools.count()
 
     def work() -> None:
-        for i in taken:
+        for i in counter:
             if i >= count:
                 return
-            do(i)
+            function(i)
 
     run_on_threads(work, max(1, min(torch.get_num_threads(), count)))
 
 
 def run_on_threads(work: Callable[[], None], threads: int) -> None:
-    """Call ``work`` on up to ``threads`` threads at once, this one among them, and raise what it raised."""
+    """Call ``work`` on up to ``threads`` threads at once, including this one, and raise what it raised."""
     openmp = _openmp() if threads > 1 else None
     if threads == 1:
         work()
     elif openmp is None:
         with ThreadPoolExecutor(threads - 1) as pool:
-            others = [pool.submit(work) for _ in range(threads - 1)]
+            futures = [pool.submit(work) for _ in range(threads - 1)]
             work()
-            for other in others:
-                other.result()
+            for future in futures:
+                future.result()
     else:
         failures: list[BaseException] = []
 
         def guarded(_: Any) -> None:
-            # An exception can't pass through the runtime.
+            # An exception can't pass through the OpenMP runtime.
             try:
                 work()
             except BaseException as failure:
@@ -66,10 +66,10 @@ def _openmp() -> ctypes.CDLL | None:
         return None
     lines = Path("/proc/self/maps").read_text(encoding="utf-8", errors="replace").splitlines()
     loaded = {line.split(maxsplit=5)[5] for line in lines if "/libgomp" in line}
-    # Other packages may bring one of their own.
+    # Other packages may have loaded their own copy.
     root = str(Path(torch.__file__).parent)
-    of_torch = [path for path in loaded if path.startswith((root, f"{root}.libs"))]
-    for path in of_torch or (loaded if len(loaded) == 1 else ()):
+    torch_paths = [path for path in loaded if path.startswith((root, f"{root}.libs"))]
+    for path in torch_paths or (loaded if len(loaded) == 1 else ()):
         try:
             library = ctypes.CDLL(path, mode=os.RTLD_NOW | os.RTLD_NOLOAD)
         except OSError:

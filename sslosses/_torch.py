@@ -1,4 +1,4 @@
-"""The precision that everything here computes in: at least float32, whatever autocast says."""
+"""Helpers around torch's dtypes, autocast, compilation and ``torch.func``."""
 
 from __future__ import annotations
 
@@ -9,43 +9,43 @@ from torch import Tensor
 
 
 def autocast_off(tensor: Tensor) -> AbstractContextManager[object]:
-    """A context without autocast on the device of ``tensor``: half-precision products undo a cast to float32."""
-    if tensor.is_meta:  # has no autocast
+    """A context without autocast on the device of ``tensor``, which would compute products in half precision."""
+    if tensor.is_meta:  # the meta device has no autocast
         return nullcontext()
     return torch.autocast(device_type=tensor.device.type, enabled=False)
 
 
 def at_least_float32(*tensors: Tensor) -> tuple[Tensor, ...]:
-    """Cast all tensors to one dtype: float64 if any of them is, else float32."""
+    """Cast all tensors to one dtype: float64 if one of them has it, else float32."""
     wide = any(t.dtype == torch.float64 for t in tensors)
     dtype = torch.float64 if wide else torch.float32
     return tuple(t.to(dtype) for t in tensors)
 
 
 def has_values(tensor: Tensor) -> bool:
-    """Whether Python may ask for values of ``tensor``: not while compiling, nor of a meta tensor, which has none."""
+    """Whether Python can read values of ``tensor``: not during compilation, and not from a meta tensor."""
     return not (torch.compiler.is_compiling() or tensor.is_meta)
 
 
 def check_no_transform(name: str, value: Tensor, *, differentiable: bool) -> None:
-    """Raise if ``value`` is one of ``torch.vmap``, or of another ``torch.func`` transform unless ``differentiable``."""
+    """Raise if ``value`` is inside ``torch.vmap``, or inside another transform unless ``differentiable``."""
     functorch = torch._C._functorch
     while not torch.compiler.is_compiling() and functorch.is_functorch_wrapped_tensor(value):
         if functorch.is_batchedtensor(value):
             raise ValueError(
-                f"Expected `{name}` to be an ordinary tensor, but got one of torch.vmap, which can't follow iterations "
-                "that end by their values. Use the batch dimensions instead"
+                f"Expected `{name}` to be an ordinary tensor, but got one inside torch.vmap, which can't trace "
+                "iterations whose number depends on values. Use the batch dimensions instead"
             )
         if not differentiable:
             raise ValueError(
-                f"Expected `{name}` to be an ordinary tensor, but got one of torch.func.grad or another transform. Use "
-                "torch.autograd.grad, or solver='dense' with gradient='unrolled'"
+                f"Expected `{name}` to be an ordinary tensor, but got one inside torch.func.grad or another transform. "
+                "Use torch.autograd.grad, or solver='dense' with gradient='unrolled'"
             )
         value = functorch.get_unwrapped(value)
     if torch.compiler.is_compiling() or differentiable:
         return
     if torch.autograd.forward_ad.unpack_dual(value).tangent is not None:  # type: ignore[no-untyped-call]
         raise ValueError(
-            f"Expected `{name}` to be an ordinary tensor, but got one of forward-mode differentiation. Use backward, "
-            "or solver='dense' with gradient='unrolled'"
+            f"Expected `{name}` to be an ordinary tensor, but got one inside forward-mode differentiation. Use "
+            "backward, or solver='dense' with gradient='unrolled'"
         )

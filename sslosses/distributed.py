@@ -1,9 +1,9 @@
-"""Gather and sum over processes, with gradient.
+"""Gathers and sums tensors over processes, with gradient.
 
-One convention: every process returns the loss of the whole batch, and gradients that arrive from several processes are
-added. So what a process gets for its own rows is the gradient of the *sum* of the copies, with W processes W times the
-gradient of the loss. DistributedDataParallel averages parameter gradients, that is, it adds the shares of the processes
-and divides by W: it ends with the gradient of one process holding the whole batch. Without it, divide yourself.
+Every process returns the loss of the whole batch, and the gradients from all processes are added. So each process gets
+the gradient of the *sum* of the W equal losses for its own rows: W times the gradient of the loss. Averaging over the
+processes, as DistributedDataParallel does with parameter gradients, gives the gradient of one process that holds the
+whole batch. Without DistributedDataParallel, divide by W yourself.
 
 Without a process group, or with one process, these functions return their argument.
 """
@@ -20,14 +20,14 @@ from sslosses._checks import check_dimensions, check_floating
 
 
 class Gathered(NamedTuple):
-    """Rows of all processes, and the index of this process's first row."""
+    """The rows of all processes, and the index of this process's first row."""
 
     rows: Tensor
     offset: int
 
 
 def process_count() -> int:
-    """Number of processes of the default group; 1 without one.
+    """Computes the number of processes in the default group; 1 if there is no group.
 
     Example:
         >>> process_count()
@@ -37,22 +37,23 @@ def process_count() -> int:
 
 
 def gather_rows(rows: Tensor) -> Gathered:
-    """Concatenate the rows of all processes in rank order, with gradient.
+    """Computes the concatenation of the rows of all processes in rank order, with gradient.
 
-    Numbers of rows may differ between processes (shorter ones are padded on the way); the other sizes must agree. All
-    processes have to call this, and all have to run backward if one does.
+    The number of rows may differ between processes; the other sizes must agree. All processes have to call this
+    function, and if one runs backward, all have to.
 
     Args:
         rows: (B, ...), floating.
 
     Returns:
-        :class:`Gathered`: (sum of all B, ...) and where this process's rows begin.
+        :class:`Gathered`: the rows, (sum of all B, ...), and the index of this process's first row.
 
     Raises:
-        TypeError: if ``rows`` is no floating tensor.
+        TypeError: if ``rows`` is not a floating tensor.
         ValueError: if it is a scalar.
 
     Example:
+        >>> import torch
         >>> gather_rows(torch.ones(2, 3)).rows.shape
         torch.Size([2, 3])
     """
@@ -66,12 +67,19 @@ def gather_rows(rows: Tensor) -> Gathered:
 
 
 def sum_over_processes(value: Tensor) -> Tensor:
-    """Sum of ``value`` over all processes, with gradient.
+    """Computes the sum of ``value`` over all processes, with gradient.
+
+    Args:
+        value: (...), floating, of the same shape in all processes.
+
+    Returns:
+        (...), the sum.
 
     Raises:
-        TypeError: if ``value`` is no floating tensor.
+        TypeError: if ``value`` is not a floating tensor.
 
     Example:
+        >>> import torch
         >>> sum_over_processes(torch.tensor(2.0))
         tensor(2.)
     """
@@ -101,7 +109,7 @@ class _Gather(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
-        # A sum followed by a cut instead of reduce_scatter, which gloo lacks and which wants equal parts.
+        # Sum and slice instead of reduce_scatter, which gloo does not support and which needs equal parts.
         total = gradients[0].clone(memory_format=torch.contiguous_format)
         dist.all_reduce(total)
         start = sum(ctx.sizes[: dist.get_rank()])

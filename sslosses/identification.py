@@ -1,4 +1,4 @@
-"""Iterative object identification: maps of an unknown number of sounding objects."""
+"""Iterative object identification: maps of sounding objects whose number may be unknown."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from sslosses.similarity import similarity_map, unit
 
 
 class IdentifiedObjects(NamedTuple):
-    """Objects of a batch, in the order of falling peak; M slots a sample.
+    """The objects of a batch, sorted by falling peak, in M slots per sample.
 
     Attributes:
-        maps: (B, M, H, W), <= 0: minus the distance of each pixel's feature to the object's prototypes, their mean.
-        valid: (B, M) bool, which slots hold an object; the others are 0.
+        maps: (B, M, H, W), at most 0: minus the mean distance of each pixel's feature to the prototypes of the object.
+        valid: (B, M) bool, True for slots that hold an object; the other slots are 0.
         prototypes: (B, M, C), the mean of the object's prototypes.
-        peaks: (B, M), largest audio-visual similarity of the object.
+        peaks: (B, M), the largest audio-visual similarity of the object.
     """
 
     maps: Tensor
@@ -42,48 +42,55 @@ def identify_objects(
     omega: float = OMEGA,
     max_iterations: int | None = None,
 ) -> IdentifiedObjects:
-    r"""Find the sounding objects one by one, from the most similar pixel downwards.
+    r"""Computes the maps of the sounding objects, one by one, starting at the most similar pixel.
 
-    With :math:`E(x) = F_v(x) S_a(x)` and the background prototype :math:`e_0`, the mean of :math:`E M^n` over the
-    pixels: take the unclaimed pixel of largest :math:`S_a`, its :math:`E` is a prototype :math:`e_1`; it claims
-    :math:`\{x : \|E(x) - e_1\| < \|E(x) - e_0\|\}` minus what is claimed, and :math:`-\|E(x) - e_1\|` is its map.
-    Repeat until nothing new is claimed or the largest unclaimed :math:`S_a` is below ``peak_threshold``. Prototypes
-    whose cosine with :math:`e_0` is above ``background_threshold`` are background; of the rest, those linked (directly
-    or through others) by a cosine above ``merge_threshold`` are one object, whose map is the mean of its members'.
+    .. math:: E(x) = F_v(x) S_a(x), \quad e_0 = \frac{1}{HW} \sum_x E(x) M^n(x)
 
-    ``visual`` is taken as it comes: distances, unlike cosines, see the length of a pixel's feature.
+    F_v(x) is the visual feature of pixel x, S_a the similarity map of the audio, M^n its background mask
+    (:func:`~sslosses.masks.background_mask`) and :math:`e_0` the background prototype.
+
+    1. The unclaimed pixel with the largest S_a gives the next prototype :math:`e_1 = E(x)`. Its map is
+       :math:`-\|E(x) - e_1\|`. It claims the unclaimed pixels with :math:`\|E(x) - e_1\| < \|E(x) - e_0\|`.
+    2. Step 1 is repeated until no pixel is newly claimed or the largest unclaimed S_a is below ``peak_threshold``.
+    3. Prototypes whose cosine with :math:`e_0` is above ``background_threshold`` are dropped as background.
+    4. Prototypes linked by a cosine above ``merge_threshold``, directly or through others, are one object. Its map is
+       the mean of their maps.
+
+    ``visual`` is not normalized: distances, unlike cosines, depend on the length of a pixel's feature.
 
     Args:
         visual: (B, C, H, W), floating, visual features F_v.
         audio: (B, C), floating, audio features l_a.
-        num_sources: the number K of sources where it is known, an int >= 1 or (B,) integers: the K objects of largest
-            peak are kept. With fewer objects than K, ``valid`` is False for the rest.
-        peak_threshold: smallest similarity that starts an object.
+        num_sources: the number K of sources if known, an int >= 1 or (B,) integers. The K objects with the largest
+            peaks are kept. If there are fewer, ``valid`` is False for the remaining slots. None if unknown.
+        peak_threshold: smallest similarity at which an object can start.
         background_threshold: cosine in [-1, 1].
         merge_threshold: cosine in [-1, 1].
-        alpha_background: where M^n is one half.
-        omega: width of M^n's step, above 0.
-        max_iterations: bound on the prototypes a sample; None for H · W, which is never reached in practice.
+        alpha_background: similarity at which M^n is one half.
+        omega: width of the step of M^n, above 0.
+        max_iterations: largest number of prototypes per sample, at least 1; None for H · W, which is never reached in
+            practice.
 
     Returns:
-        :class:`IdentifiedObjects` without gradient, with M = K, the largest K, or the largest number of objects found
-        (which may be 0); float64 if an input is, else float32. A sample with NaN or inf has none. Compiled or exported,
-        where a size can't depend on values, M = K if that is an int, else the bound on the prototypes: give
-        ``max_iterations`` there, as the graph holds that many.
+        :class:`IdentifiedObjects` without gradient; float64 if an input is, else float32. M is K, the largest K, or the
+        largest number of objects in a sample (which may be 0). A sample with NaN or inf has no objects. In a compiled
+        or exported graph sizes can't depend on values: M is K if that is an int, else the largest number of prototypes.
+        Pass ``max_iterations`` there, because the graph contains every iteration.
 
     Raises:
-        TypeError: if an input is no floating tensor or an option has the wrong type.
+        TypeError: if an input is not a floating tensor or an option has the wrong type.
         ValueError: if shapes or devices do not fit or an option is out of range.
 
     Source: Um et al., section 3.1; Kim et al., "Learning to Visually Localize Sound Sources from Mixtures without Prior
     Source Knowledge".
 
     Example:
+        >>> import torch
         >>> visual = torch.tensor([[1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]]).T.reshape(1, 3, 1, 3)
-        >>> found = identify_objects(visual, torch.tensor([[8.0, 6.0, 2.0]]))
-        >>> found.valid, found.peaks  # the left and the middle pixel sound, the right one is silent
+        >>> objects = identify_objects(visual, torch.tensor([[8.0, 6.0, 2.0]]))
+        >>> objects.valid, objects.peaks  # the left and the middle pixel sound, the right one is silent
         (tensor([[True, True]]), tensor([[0.7845, 0.5883]]))
-        >>> found.maps[0, :, 0].argmax(-1)
+        >>> objects.maps[0, :, 0].argmax(-1)
         tensor([0, 1])
     """
     _check_inputs(visual, audio, num_sources, max_iterations)
@@ -97,11 +104,11 @@ def identify_objects(
         silent = background_mask(similarity, alpha=alpha_background, omega=omega)
         features = (visual * similarity[:, None]).flatten(2).transpose(1, 2)
         background = (features * silent.flatten(1)[..., None]).mean(1)
-        found = _find(features, similarity.flatten(1), background, peak_threshold, max_iterations)
-        objects = _group(found, background, background_threshold, merge_threshold)
-        objects = _keep(objects, num_sources)
+        candidates = _find(features, similarity.flatten(1), background, peak_threshold, max_iterations)
+        objects = _group(candidates, background, background_threshold, merge_threshold)
+        objects = _select(objects, num_sources)
     maps = objects.maps.view(*objects.maps.shape[:2], *similarity.shape[1:])
-    return IdentifiedObjects(maps, *objects[1:])  # torch 2.5 can't export `_replace`
+    return IdentifiedObjects(maps, *objects[1:])  # not `_replace`, which torch 2.5 can't export
 
 
 def _check_inputs(visual: Tensor, audio: Tensor, num_sources: int | Tensor | None, max_iterations: int | None) -> None:
@@ -126,7 +133,10 @@ def _check_inputs(visual: Tensor, audio: Tensor, num_sources: int | Tensor | Non
 def _find(
     features: Tensor, similarity: Tensor, background: Tensor, peak_threshold: float, max_iterations: int | None
 ) -> IdentifiedObjects:
-    """Prototypes of all samples side by side, from features (B, N, C) and similarity (B, N); maps are (B, T, N)."""
+    """Find the T prototypes of all samples in parallel, from features (B, N, C) and similarity (B, N).
+
+    The maps of the result are (B, T, N).
+    """
     batch, pixels, _ = features.shape
     to_background = torch.linalg.vector_norm(features - background[:, None], dim=-1)
     unclaimed = torch.ones_like(similarity, dtype=torch.bool)
@@ -152,29 +162,29 @@ def _find(
 
 
 def _group(
-    found: IdentifiedObjects, background: Tensor, background_threshold: float, merge_threshold: float
+    candidates: IdentifiedObjects, background: Tensor, background_threshold: float, merge_threshold: float
 ) -> IdentifiedObjects:
-    """Drop background prototypes and merge linked ones into the slot of their first member, the one of largest peak."""
-    directions = unit(found.prototypes, -1)
-    # Of vectors that point the same way the cosine may be rounded above 1, which is never above a threshold of 1.
+    """Drop background prototypes, and merge linked ones into the slot of the one with the largest peak."""
+    directions = unit(candidates.prototypes, -1)
+    # Rounding can make the cosine of equal directions larger than 1, but it must not exceed a threshold of 1.
     to_background = (directions @ unit(background, -1)[..., None])[..., 0].clamp(max=1)
-    kept = found.valid & ~(to_background > background_threshold)
+    kept = candidates.valid & ~(to_background > background_threshold)
     count = kept.shape[1]
     alike = (directions @ directions.mT).clamp(max=1) > merge_threshold
     linked = alike | torch.eye(count, dtype=torch.bool, device=kept.device)
     linked = linked & kept[:, None] & kept[..., None]
-    for _ in range(max(count - 1, 0).bit_length()):  # squaring doubles the length of the chains followed
+    for _ in range(max(count - 1, 0).bit_length()):  # each squaring doubles the length of the chains
         linked = (linked.to(directions.dtype) @ linked.to(directions.dtype)) > 0
-    first = linked & (linked.cumsum(1) == 1)  # (B, object, member): each column keeps its first linked row
+    first = linked & (linked.cumsum(1) == 1)  # (B, object, member): the first linked row per column
     member = first.to(directions.dtype)
     valid = first.any(-1)
     share = member / member.sum(-1, keepdim=True).clamp(min=1)
-    peaks = found.peaks.where(valid, 0)
-    return IdentifiedObjects(share @ found.maps, valid, share @ found.prototypes, peaks)
+    peaks = candidates.peaks.where(valid, 0)
+    return IdentifiedObjects(share @ candidates.maps, valid, share @ candidates.prototypes, peaks)
 
 
-def _keep(objects: IdentifiedObjects, num_sources: int | Tensor | None) -> IdentifiedObjects:
-    """Move the objects to the front, in their order, and cut or pad to the number of slots."""
+def _select(objects: IdentifiedObjects, num_sources: int | Tensor | None) -> IdentifiedObjects:
+    """Move the objects to the first slots, keep their order, and cut or pad to the number of slots."""
     order = objects.valid.to(torch.int8).argsort(dim=1, descending=True, stable=True)
     rank = torch.arange(order.shape[1], device=order.device)
     valid = _rows(objects.valid, order)
@@ -192,7 +202,7 @@ def _keep(objects: IdentifiedObjects, num_sources: int | Tensor | None) -> Ident
 
 
 def _rows(values: Tensor, index: Tensor) -> Tensor:
-    """Of values (B, N, ...) the rows of index (B, M). Not ``take_along_dim``, which fixes B in an exported graph."""
+    """The rows of values (B, N, ...) at index (B, M). Not ``take_along_dim``, which fixes B in an exported graph."""
     index = index.reshape(*index.shape, *[1] * (values.ndim - 2))
     return values.gather(1, index.expand(-1, -1, *values.shape[2:]))
 

@@ -1,4 +1,4 @@
-"""Masks over similarity maps (Eq. 2), soft, hard and straight-through, and the pooling under them (Eq. 3)."""
+"""Soft, hard and straight-through masks over similarity maps (Eq. 2), and pooling under them (Eq. 3)."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ OMEGA = 0.03
 
 
 class TriMapMasks(NamedTuple):
-    """Shares of every pixel, each (..., H, W) in [0, 1], that sum to 1."""
+    """The positive, negative and ignored share of every pixel, each (..., H, W) in [0, 1]; they sum to 1."""
 
     positive: Tensor
     negative: Tensor
@@ -38,25 +38,28 @@ def _score(similarity: Tensor, alpha: float, omega: float) -> Tensor:
 
 
 def foreground_mask(similarity: Tensor, *, alpha: float = ALPHA_FOREGROUND, omega: float = OMEGA) -> Tensor:
-    r"""Soft mask of the pixels that look like the sound.
+    r"""Computes the soft mask of the pixels that match the sound.
 
     .. math:: M^p = \sigma((S_a - \alpha_p) / \omega)
 
+    S_a is the similarity map, σ the logistic function, :math:`\alpha_p` the threshold ``alpha`` and ω the width.
+
     Args:
         similarity: (..., H, W), floating, in [-1, 1].
-        alpha: where the mask is one half.
+        alpha: similarity at which the mask is one half.
         omega: width of the step, above 0.
 
     Returns:
-        The mask, same shape, in [0, 1]; float64 if the input is, else float32.
+        The mask, (..., H, W), in [0, 1]; float64 if the input is, else float32.
 
     Raises:
-        TypeError: if the input is no floating tensor or an option no number.
+        TypeError: if the input is not a floating tensor or an option is not a number.
         ValueError: if an option is out of range.
 
     Source: Um et al., Eq. 2.
 
     Example:
+        >>> import torch
         >>> foreground_mask(torch.tensor([[0.0, 0.65, 1.0]]))
         tensor([[3.8930e-10, 5.0000e-01, 9.9999e-01]])
     """
@@ -64,25 +67,28 @@ def foreground_mask(similarity: Tensor, *, alpha: float = ALPHA_FOREGROUND, omeg
 
 
 def background_mask(similarity: Tensor, *, alpha: float = ALPHA_BACKGROUND, omega: float = OMEGA) -> Tensor:
-    r"""Soft mask of the pixels that do not look like the sound.
+    r"""Computes the soft mask of the pixels that do not match the sound.
 
     .. math:: M^n = 1 - \sigma((S_a - \alpha_n) / \omega)
 
+    S_a is the similarity map, σ the logistic function, :math:`\alpha_n` the threshold ``alpha`` and ω the width.
+
     Args:
         similarity: (..., H, W), floating, in [-1, 1].
-        alpha: where the mask is one half.
+        alpha: similarity at which the mask is one half.
         omega: width of the step, above 0.
 
     Returns:
-        The mask, same shape, in [0, 1]; float64 if the input is, else float32.
+        The mask, (..., H, W), in [0, 1]; float64 if the input is, else float32.
 
     Raises:
-        TypeError: if the input is no floating tensor or an option no number.
+        TypeError: if the input is not a floating tensor or an option is not a number.
         ValueError: if an option is out of range.
 
     Source: Um et al., Eq. 2.
 
     Example:
+        >>> import torch
         >>> background_mask(torch.tensor([[0.0, 0.4, 1.0]]))
         tensor([[1.0000e+00, 5.0000e-01, 2.0611e-09]])
     """
@@ -96,27 +102,31 @@ def trimap_masks(
     alpha_background: float = ALPHA_BACKGROUND,
     omega: float = OMEGA,
 ) -> TriMapMasks:
-    r"""Positive, negative and ignored share of every pixel.
+    r"""Computes the positive, negative and ignored share of every pixel.
 
     .. math:: M^p = \sigma((S - \alpha_p)/\omega), \quad M^n = 1 - \sigma((S - \alpha_n)/\omega), \quad
         M^{ign} = 1 - M^p - M^n
 
+    S is the similarity map, σ the logistic function, :math:`\alpha_p` is ``alpha_foreground``, :math:`\alpha_n` is
+    ``alpha_background`` and ω the width.
+
     Args:
         similarity: (..., H, W), floating, in [-1, 1].
-        alpha_foreground: where the positive mask is one half; at least ``alpha_background``.
-        alpha_background: where the negative mask is one half.
+        alpha_foreground: similarity at which the positive mask is one half; at least ``alpha_background``.
+        alpha_background: similarity at which the negative mask is one half.
         omega: width of both steps, above 0.
 
     Returns:
         :class:`TriMapMasks`, each (..., H, W) in [0, 1]; they sum to 1.
 
     Raises:
-        TypeError: if the input is no floating tensor or an option no number.
+        TypeError: if the input is not a floating tensor or an option is not a number.
         ValueError: if an option is out of range.
 
     Source: Chen et al., "Localizing Visual Sounds the Hard Way", section 3.2.
 
     Example:
+        >>> import torch
         >>> trimap_masks(torch.tensor([[0.0, 0.5, 1.0]]), omega=0.01).ignore.round()
         tensor([[0., 1., 0.]])
     """
@@ -124,27 +134,29 @@ def trimap_masks(
     check_number("alpha_foreground", alpha_foreground, least=alpha_background)
     positive = foreground_mask(similarity, alpha=alpha_foreground, omega=omega)
     negative = background_mask(similarity, alpha=alpha_background, omega=omega)
-    # 1 - positive - negative cancels to rounding noise below 0; the difference of two sigmoids does not.
+    # The difference of two sigmoids is never below 0; rounding can make 1 - positive - negative negative.
     ignore = foreground_mask(similarity, alpha=alpha_background, omega=omega) - positive
     return TriMapMasks(positive, negative, ignore)
 
 
 def hard_mask(similarity: Tensor, *, threshold: float | None = None, area: float | None = None) -> Tensor:
-    """Pixels of at least ``threshold``, or the given share of pixels with the largest values.
+    """Computes the mask of the pixels that reach ``threshold``, or of a given share of pixels with the largest values.
 
     Args:
         similarity: (..., H, W), floating.
-        threshold: keep values >= ``threshold``. Give this or ``area``.
-        area: share of pixels to keep, in (0, 1]: round(area · H · W) of them but at least one; among equal values any.
+        threshold: values >= ``threshold`` are kept. Pass this or ``area``.
+        area: share of pixels to keep, in (0, 1]: round(area · H · W) pixels, but at least one. Ties are broken
+            arbitrarily.
 
     Returns:
-        bool, same shape.
+        (..., H, W) bool.
 
     Raises:
-        TypeError: if the input is no floating tensor or an option no number.
+        TypeError: if the input is not a floating tensor or an option is not a number.
         ValueError: if not exactly one of ``threshold`` and ``area`` is given, or it is out of range.
 
     Example:
+        >>> import torch
         >>> values = torch.tensor([[0.1, 0.9], [0.7, 0.3]])
         >>> hard_mask(values, threshold=0.3)
         tensor([[False,  True],
@@ -172,35 +184,36 @@ def _largest(similarity: Tensor, area: float | None) -> torch.return_types.topk:
     check_number("area", area, above=0, most=1)
     assert area is not None
     pixels = similarity.flatten(-2)
-    pixels = pixels.masked_fill(pixels.isnan(), -torch.inf)  # for topk they are the largest
+    pixels = pixels.masked_fill(pixels.isnan(), -torch.inf)  # topk sorts NaN as the largest value
     return pixels.topk(min(pixels.shape[-1], max(1, round(area * pixels.shape[-1]))), dim=-1)
 
 
 def straight_through_mask(
     similarity: Tensor, *, threshold: float | None = None, area: float | None = None, omega: float = OMEGA
 ) -> Tensor:
-    r"""Hard mask with the gradient of a soft one.
+    r"""Computes a hard mask with the gradient of a soft mask.
 
-    The value is that of :func:`hard_mask`; the gradient is that of :math:`\sigma((S - t)/\omega)`, with t the threshold
-    or, for ``area``, the smallest value kept.
+    The value is that of :func:`hard_mask`. The gradient is that of :math:`\sigma((S - t)/\omega)`, where S is the
+    similarity map, σ the logistic function, ω the width, and t the threshold, or with ``area`` the smallest value kept.
 
     Args:
         similarity: (..., H, W), floating.
-        threshold: as in :func:`hard_mask`. Give this or ``area``.
+        threshold: as in :func:`hard_mask`. Pass this or ``area``.
         area: as in :func:`hard_mask`.
         omega: width of the soft step, above 0.
 
     Returns:
-        Same shape, 0 or 1; float64 if the input is, else float32.
+        (..., H, W), 0 or 1; float64 if the input is, else float32.
 
     Raises:
-        TypeError: if the input is no floating tensor or an option no number.
+        TypeError: if the input is not a floating tensor or an option is not a number.
         ValueError: if not exactly one of ``threshold`` and ``area`` is given, or an option is out of range.
 
-    Source: Bengio et al., "Estimating or Propagating Gradients Through Stochastic Neurons", the straight-through
-    estimator.
+    Source: the straight-through estimator of Bengio et al., "Estimating or Propagating Gradients Through Stochastic
+    Neurons".
 
     Example:
+        >>> import torch
         >>> values = torch.tensor([[0.1, 0.65]], requires_grad=True)
         >>> mask = straight_through_mask(values, threshold=0.65)
         >>> mask.detach(), torch.autograd.grad(mask.sum(), values)[0][0, 1]
@@ -218,29 +231,33 @@ def straight_through_mask(
 
 
 def mask_weights(similarity: Tensor, *, alpha: float, omega: float = OMEGA, foreground: bool = True) -> Tensor:
-    r"""A soft mask divided by its sum over the pixels, computed in log space.
+    r"""Computes a soft mask divided by its sum over the pixels, in log space.
 
     .. math:: w = M / \sum_x M(x) = \mathrm{softmax}_x \log \sigma(\pm (S - \alpha)/\omega)
 
-    The quotient underflows where M does everywhere: at S ≈ 0 in half precision (M^p ≈ 4e-10), in float32 from ω ≈ 0.01
-    downwards. The softmax does not.
+    M is the mask, S the similarity map, x a pixel, σ the logistic function, α is ``alpha`` and ω the width. The sign is
+    plus for the foreground and minus for the background.
+
+    If the mask underflows at every pixel, so does the quotient: in half precision at S ≈ 0 (M^p ≈ 4e-10), in float32 at
+    ω ≈ 0.01 and below. The softmax does not.
 
     Args:
         similarity: (..., H, W), floating, in [-1, 1].
-        alpha: where the mask is one half.
+        alpha: similarity at which the mask is one half.
         omega: width of the step, above 0.
-        foreground: weights of M^p (plus sign) or of M^n (minus sign).
+        foreground: True for the weights of M^p, False for those of M^n.
 
     Returns:
-        Same shape, >= 0, sum over the last two dimensions 1; float64 if the input is, else float32.
+        (..., H, W), at least 0, with sum 1 over the last two dimensions; float64 if the input is, else float32.
 
     Raises:
-        TypeError: if the input is no floating tensor or an option no number.
+        TypeError: if the input is not a floating tensor or an option is not a number.
         ValueError: if an option is out of range.
 
     Source: Um et al., Eqs. 2 and 3.
 
     Example:
+        >>> import torch
         >>> mask_weights(torch.full((1, 2, 2), -1.0), alpha=0.65)
         tensor([[[0.2500, 0.2500],
                  [0.2500, 0.2500]]])
@@ -255,30 +272,32 @@ def mask_weights(similarity: Tensor, *, alpha: float, omega: float = OMEGA, fore
 def masked_pool(
     features: Tensor, similarity: Tensor, *, alpha: float, omega: float = OMEGA, foreground: bool = True
 ) -> Tensor:
-    r"""Mean feature under a soft mask of the similarity.
+    r"""Computes the mean feature under a soft mask of the similarity.
 
     .. math:: l = \sum_x w(x) F(x), \quad w = M / \sum_x M(x)
 
-    It points where the paper's :math:`\mathrm{GAP}(\langle F, M \rangle)` points and differs in length only, which no
-    cosine sees; unlike that it has a useful value and gradient for every similarity.
+    F(x) is the feature of pixel x, and M the mask, :func:`foreground_mask` or :func:`background_mask`. The result has
+    the direction of the paper's :math:`\mathrm{GAP}(\langle F, M \rangle)` and another length, which does not matter
+    to a cosine. Unlike that, it has a useful value and gradient at every similarity.
 
     Args:
         features: (B, C, H, W), floating.
         similarity: (B, H, W), floating, in [-1, 1].
-        alpha: where the mask is one half.
+        alpha: similarity at which the mask is one half.
         omega: width of the step, above 0.
-        foreground: pool under M^p, or under M^n.
+        foreground: True to pool under M^p, False to pool under M^n.
 
     Returns:
         (B, C); float64 if an input is, else float32.
 
     Raises:
-        TypeError: if an input is no floating tensor or an option no number.
+        TypeError: if an input is not a floating tensor or an option is not a number.
         ValueError: if the shapes or devices do not fit or an option is out of range.
 
     Source: Um et al., Eq. 3.
 
     Example:
+        >>> import torch
         >>> features = torch.tensor([[[[1.0, 3.0]]]])
         >>> masked_pool(features, torch.tensor([[[-1.0, 1.0]]]), alpha=0.65)
         tensor([[3.]])

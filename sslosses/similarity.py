@@ -1,4 +1,4 @@
-"""Cosine similarities (Eq. 1): between vectors, and between feature maps and vectors."""
+"""Cosine similarities (Eq. 1) between vectors, and between feature maps and vectors."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from sslosses._torch import at_least_float32, autocast_off
 
 
 def unit(value: Tensor, dim: int) -> Tensor:
-    """Scale ``value`` to length 1 along ``dim``, whatever its length; a zero vector stays zero with zero gradient.
+    """Scale ``value`` to length 1 along ``dim``, at any scale; a zero vector stays zero with zero gradient.
 
-    A floor such as 1e-8 under the length would make the result depend on the scale, and squares of 1e-30 or 1e30 do not
-    fit into float32: so the largest entry is divided out first. The result does not depend on that factor, hence
-    neither does the gradient, and it is detached.
+    Squares of 1e-30 or 1e30 do not fit into float32, and a lower bound for the length would make the result depend on
+    the scale. So the vector is first divided by its largest entry. The result does not depend on that factor, so it is
+    detached.
 
     Example:
         >>> unit(torch.tensor([[3e-30, 4e-30], [0.0, 0.0]]), dim=1)
@@ -30,9 +30,11 @@ def unit(value: Tensor, dim: int) -> Tensor:
 
 
 def cosine(first: Tensor, second: Tensor) -> Tensor:
-    r"""Cosine of the angle between vectors along the last dimension.
+    r"""Computes the cosine of the angle between vectors along the last dimension.
 
     .. math:: \mathrm{Sim}(A, B) = \frac{\langle A, B \rangle}{\|A\| \|B\|}
+
+    A and B are the vectors of ``first`` and ``second``, ⟨·, ·⟩ is the scalar product and ‖·‖ the Euclidean norm.
 
     Args:
         first: (..., C), floating.
@@ -42,12 +44,13 @@ def cosine(first: Tensor, second: Tensor) -> Tensor:
         (...) in [-1, 1], 0 where a vector is zero; float64 if an input is, else float32.
 
     Raises:
-        TypeError: if an input is no floating tensor.
+        TypeError: if an input is not a floating tensor.
         ValueError: if the shapes or devices do not fit.
 
     Source: Um et al., "Object-aware Sound Source Localization via Audio-Visual Scene Understanding", Eq. 1.
 
     Example:
+        >>> import torch
         >>> cosine(torch.tensor([1.0, 0.0]), torch.tensor([[2.0, 0.0], [0.0, 5.0], [-3.0, 0.0]]))
         tensor([ 1.,  0., -1.])
     """
@@ -73,24 +76,27 @@ def _check_vectors(first: Tensor, second: Tensor) -> None:
 
 
 def similarity_map(features: Tensor, vectors: Tensor) -> Tensor:
-    r"""Cosine between every pixel's feature and the vectors of the same sample.
+    r"""Computes the cosine between every pixel's feature and the vectors of the same sample.
 
     .. math:: S(x) = \mathrm{Sim}(F(x), l) = \frac{\langle F(x), l \rangle}{\|F(x)\| \|l\|}
 
+    F(x) is the feature of pixel x, and l a vector of the same sample.
+
     Args:
-        features: (B, C, H, W), floating; any length, any memory layout.
-        vectors: (B, C), one vector a sample, or (B, K, C), several.
+        features: (B, C, H, W), floating; any scale, any memory layout.
+        vectors: (B, C), one vector per sample, or (B, K, C), K vectors per sample.
 
     Returns:
         (B, H, W) or (B, K, H, W) in [-1, 1], 0 where a vector is zero; float64 if an input is, else float32.
 
     Raises:
-        TypeError: if an input is no floating tensor.
+        TypeError: if an input is not a floating tensor.
         ValueError: if the shapes or devices do not fit.
 
-    Source: Um et al., Eq. 1: S_a with one audio feature a sample, S_r (Eq. 7) with K + 1 references.
+    Source: Um et al., Eq. 1: S_a with one audio feature per sample, S_r (Eq. 7) with K + 1 references.
 
     Example:
+        >>> import torch
         >>> features = torch.eye(2).reshape(1, 2, 1, 2)
         >>> similarity_map(features, torch.tensor([[1.0, 0.0]]))
         tensor([[[1., 0.]]])
@@ -109,22 +115,27 @@ def similarity_map(features: Tensor, vectors: Tensor) -> Tensor:
 
 
 def cross_similarity_map(features: Tensor, vectors: Tensor) -> Tensor:
-    r"""Cosine between every pixel's feature and the vectors of all samples.
+    r"""Computes the cosine between every pixel's feature and the vectors of all samples.
+
+    .. math:: S_{ij}(x) = \mathrm{Sim}(F_i(x), l_j)
+
+    F_i(x) is the feature of pixel x in sample i, and l_j the j-th vector.
 
     Args:
         features: (B, C, H, W), floating.
-        vectors: (G, C), floating, e.g. the audio features of the whole batch.
+        vectors: (G, C), floating, for example the audio features of the whole batch.
 
     Returns:
         (B, G, H, W) in [-1, 1], where entry (i, j) is the map of sample i for vector j.
 
     Raises:
-        TypeError: if an input is no floating tensor.
+        TypeError: if an input is not a floating tensor.
         ValueError: if the shapes or devices do not fit.
 
     Source: Um et al., Eq. 1; Chen et al., "Localizing Visual Sounds the Hard Way", compares all pairs of a batch.
 
     Example:
+        >>> import torch
         >>> cross_similarity_map(torch.eye(2).reshape(1, 2, 1, 2), torch.eye(2))
         tensor([[[[1., 0.]],
         <BLANKLINE>
@@ -139,10 +150,10 @@ def cross_similarity_map(features: Tensor, vectors: Tensor) -> Tensor:
 
 
 def _cosines(features: Tensor, directions: Tensor) -> Tensor:
-    """Cosines of all pixels (B, C, H, W) with unit vectors (B, K, C) or (K, C); makes no unit features in memory."""
+    """Cosines of all pixels (B, C, H, W) with unit vectors (B, K, C) or (K, C), without a copy of unit features."""
     largest = torch.linalg.vector_norm(features.detach(), ord=math.inf, dim=1, keepdim=True)
     features = features / largest.masked_fill(largest == 0, math.inf)
-    # Not a norm, whose second derivative at 0 is NaN.
+    # Not vector_norm, whose second derivative at 0 is NaN.
     square = (features * features).sum(1, keepdim=True)
     length = square.masked_fill(square == 0, 1).sqrt()
     shape = (features.shape[0], directions.shape[-2], *features.shape[2:])

@@ -1,8 +1,9 @@
-"""Who may import whom, what `import sslosses` loads and how long that takes."""
+"""Which modules may import which, what `import sslosses` loads, and how long that takes."""
 
 from __future__ import annotations
 
 import ast
+import functools
 import subprocess
 import sys
 from pathlib import Path
@@ -44,14 +45,35 @@ def imports(path: Path) -> set[str]:
         elif isinstance(node, ast.ImportFrom):
             base = list(package[: len(package) - node.level + 1]) if node.level else []
             module = ".".join([*base, *([node.module] if node.module else [])])
-            # `from package import module` imports the module.
-            names |= {f"{module}.{a.name}" if is_module(f"{module}.{a.name}") else module for a in node.names}
+            names |= {imported(module, alias.name) for alias in node.names}
     return names
+
+
+def imported(module: str, name: str) -> str:
+    """The module behind ``from module import name``.
+
+    That is the submodule of this name, unless the package exports the name: ``from sslosses.transport import solve`` is
+    the function, although it lives in a file ``solve.py``.
+    """
+    submodule = f"{module}.{name}"
+    return submodule if is_module(submodule) and name not in exported(module) else module
 
 
 def is_module(name: str) -> bool:
     path = ROOT.parent.joinpath(*name.split("."))
     return path.is_dir() or path.with_suffix(".py").exists()
+
+
+@functools.cache
+def exported(package: str) -> frozenset[str]:
+    """The names in the ``__all__`` of a package."""
+    path = ROOT.parent.joinpath(*package.split("."), "__init__.py")
+    if not path.exists():
+        return frozenset()
+    for node in ast.parse(path.read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__":
+            return frozenset(ast.literal_eval(node.value))
+    return frozenset()
 
 
 def ours(path: Path) -> set[str]:
@@ -69,11 +91,32 @@ def within(name: str, *packages: str) -> bool:
 def test_the_reader_sees_the_files_and_their_imports() -> None:
     """An empty set of imports would pass every rule below."""
     assert "sslosses.losses" in ours(ROOT / "__init__.py")
-    assert "sslosses.transport" in ours(ROOT / "losses" / "region_isolation.py")
+    assert "sslosses.transport" in ours(ROOT / "losses" / "_pairs.py")
+    assert "sslosses.losses._pairs" in ours(ROOT / "losses" / "region_separation.py")
+    assert "sslosses.transport.solve" in ours(ROOT / "transport" / "__init__.py")
     assert "sslosses.transport.problem" in ours(ROOT / "transport" / "solvers" / "dense.py")
+    assert "sslosses.transport.solvers.fused.cpu.entry" in ours(ROOT / "transport/solvers/fused/cpu/problems.py")
+    assert "sslosses.metrics._pipeline.samples" in ours(ROOT / "metrics" / "_pipeline" / "scorer.py")
     assert "sslosses.annotations" in ours(ROOT / "evaluate" / "benchmark.py")
-    for folder in ("losses", "transport", "transport/solvers", "metrics/functional", "annotations", "evaluate"):
+    for folder in (
+        "losses",
+        "transport",
+        "transport/solvers",
+        "transport/solvers/fused/cpu",
+        "transport/solvers/fused/gpu",
+        "metrics/_pipeline",
+        "metrics/functional",
+        "annotations",
+        "evaluate",
+    ):
         assert len(files(folder)) >= 3, folder
+
+
+def test_an_exported_function_is_not_the_module_of_its_name() -> None:
+    assert imported("sslosses.transport", "solve") == "sslosses.transport"
+    assert imported("sslosses.transport", "problem") == "sslosses.transport.problem"
+    assert imported("sslosses.transport.solve", "solve") == "sslosses.transport.solve"
+    assert imported("sslosses", "_optional") == "sslosses._optional"
 
 
 def test_losses() -> None:
@@ -91,10 +134,15 @@ def test_losses_use_public_names_of_transport() -> None:
 
 
 def test_solvers_know_the_problem_and_no_other_solver() -> None:
-    allowed = {f"sslosses.transport.{name}" for name in ("problem", "result", "costs", "adjoint", "_foreign")}
+    modules = ("problem", "potentials", "result", "costs", "adjoint", "_foreign")
+    allowed = {f"sslosses.transport.{name}" for name in modules}
+    fused = "sslosses.transport.solvers.fused"
     for path in files("transport/solvers"):
-        own = {name for name in ours(path) if "fused" in path.parts and ".solvers.fused" in name}
-        assert ours(path) - own <= allowed, f"{path.name} imports {ours(path) - own - allowed}"
+        strangers = ours(path) - allowed
+        if "fused" in path.parts:
+            side = path.parent.name
+            strangers = {n for n in strangers if not within(n, fused if side == "fused" else f"{fused}.{side}")}
+        assert not strangers, f"{path} imports {strangers}"
 
 
 def test_transport_knows_nothing_but_itself() -> None:
@@ -105,6 +153,21 @@ def test_transport_knows_nothing_but_itself() -> None:
 def test_functional_metrics_import_nothing_of_ours() -> None:
     for path in files("metrics/functional"):
         assert all(within(name, "sslosses.metrics.functional") for name in ours(path)), path.name
+
+
+def test_the_pipeline_of_metrics_knows_no_metric_class() -> None:
+    allowed = [f"sslosses.metrics.{name}" for name in ("_pipeline", "functional", "protocols", "layout")]
+    for path in files("metrics/_pipeline"):
+        strangers = {name for name in ours(path) if not within(name, *allowed)}
+        assert not strangers, f"{path.name} imports {strangers}"
+
+
+def test_private_modules_are_used_in_their_package_only() -> None:
+    for path in files("."):
+        package = path.relative_to(ROOT).parts[0]
+        for name in ours(path):
+            private = any(part[0] == "_" for part in name.split("."))
+            assert not private or within(name, f"sslosses.{package}"), f"{path} imports {name}"
 
 
 def test_metrics_losses_and_annotations_do_not_know_each_other() -> None:
@@ -132,9 +195,17 @@ def test_similarity_masks_and_distributed_know_no_loss() -> None:
 
 def test_examples_and_benchmarks_use_the_public_api() -> None:
     for folder in ("examples", "benchmarks"):
-        for path in sorted((ROOT.parent / folder).rglob("*.py")):
+        paths = sorted((ROOT.parent / folder).rglob("*.py"))
+        assert len(paths) >= 10, folder
+        for path in paths:
             private = {n for n in imports(path) if within(n, "sslosses") and any(p[0] == "_" for p in n.split("."))}
             assert not private, f"{path} imports {private}"
+    assert list((ROOT.parent / "benchmarks" / "studies").glob("*.py"))
+
+
+def test_the_library_needs_no_example_and_no_benchmark() -> None:
+    for path in files("."):
+        assert not {name for name in imports(path) if within(name, "avsl", "benchmarks", "examples", "tests")}, path
 
 
 def run(code: str) -> str:

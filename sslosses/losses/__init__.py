@@ -1,4 +1,4 @@
-"""Losses: a pure function that returns named terms, and a Module over it that returns one tensor."""
+"""Losses. Each is a pure function that returns named terms, and a module that calls it and returns one tensor."""
 
 from sslosses.losses.object_aware import (
     ObjectAwareContrastiveLoss,
@@ -10,6 +10,11 @@ from sslosses.losses.region_isolation import (
     ObjectRegionIsolationLoss,
     RegionIsolationTerms,
     object_region_isolation_loss,
+)
+from sslosses.losses.region_separation import (
+    ObjectRegionSeparationLoss,
+    RegionSeparationTerms,
+    object_region_separation_loss,
 )
 from sslosses.losses.trimap import TriMapContrastiveLoss, TriMapTerms, trimap_contrastive_loss
 
@@ -23,11 +28,14 @@ __all__ = [
     "ObjectAwareObjective",
     "ObjectAwareTerms",
     "ObjectRegionIsolationLoss",
+    "ObjectRegionSeparationLoss",
     "ObjectiveTerms",
     "RegionIsolationTerms",
+    "RegionSeparationTerms",
     "TriMapContrastiveLoss",
     "TriMapTerms",
     "object_aware_contrastive_loss",
     "object_region_isolation_loss",
+    "object_region_separation_loss",
     "trimap_contrastive_loss",
 ]

@@ -1,4 +1,4 @@
-"""Checks of the inputs that OCA and ORI share."""
+"""Checks of the inputs that several losses share."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from sslosses._checks import check_floating, check_mask, check_shapes
 
 
 def finite_samples(values: Tensor) -> Tensor:
-    """Whether a sample is free of NaN and inf: (B, ...) → (B,) bool."""
+    """Whether each sample is free of NaN and inf: (B, ...) → (B,) bool."""
     return values.detach().isfinite().flatten(1).all(1)
 
 
 def check_references(visual: Tensor, foreground: Tensor, background: Tensor, source_mask: Tensor | None) -> Tensor:
-    """Raise unless types, shapes and devices fit, and return which references are real, (B, K) bool."""
+    """Check types, shapes and devices, and return which foreground references are present, (B, K) bool."""
     check_floating("visual", visual)
     check_floating("foreground", foreground)
     check_floating("background", background)

@@ -1,4 +1,4 @@
-"""Reduction of a loss over the samples that take part."""
+"""Reduction of a loss over the valid samples of a batch."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ REDUCTIONS = ("mean", "sum", "none")
 
 
 def reduce_samples(values: Tensor, valid: Tensor, reduction: str, *, all_processes: bool = False) -> Tensor:
-    """Mean or sum of ``values`` (B,) over the ``valid`` samples, or ``values`` with 0 for the others.
+    """Mean or sum of ``values`` (B,) over the ``valid`` samples, or ``values`` with 0 for the other samples.
 
-    Without a valid sample the mean is a zero that keeps its graph. ``all_processes`` extends mean and sum over the
-    samples of all processes.
+    Without a valid sample the mean is a zero that keeps its graph. With ``all_processes`` the mean and the sum are over
+    the samples of all processes.
     """
     values = values.where(valid, 0)
     if reduction == "none":

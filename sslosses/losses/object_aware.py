@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from sslosses._checks import check_flag, check_floating, check_number, check_option, check_shapes
 from sslosses._torch import at_least_float32, autocast_off
 from sslosses.distributed import gather_rows
 from sslosses.losses._inputs import check_references, finite_samples
+from sslosses.losses._module import LossModule
 from sslosses.losses._reduction import REDUCTIONS, reduce_samples
 from sslosses.masks import ALPHA_BACKGROUND, ALPHA_FOREGROUND, OMEGA, masked_pool
 from sslosses.similarity import cosine, similarity_map, unit
@@ -20,14 +22,14 @@ FALSE_NEGATIVES = ("visual-reference", "reference-reference")
 
 
 class ObjectAwareTerms(NamedTuple):
-    """Terms of the OCA loss. All but the last are scalars, or (B,) with ``reduction="none"``.
+    """Terms of the OCA loss: scalars, or (B,) with ``reduction="none"`` except for the last.
 
     Attributes:
         loss: (foreground + background) / 2.
         foreground: the foreground alignment loss, Eq. 4.
         background: the background alignment loss, Eq. 5.
-        kept_negatives: scalar without gradient, the share of the other samples that τ keeps as soft negatives; 0 if
-            there are none. Near 0 the contrast between clips is gone.
+        kept_negatives: scalar without gradient, the share of the other samples that τ keeps as soft negatives; 0
+            without other samples. Near 0 there is no contrast between clips.
     """
 
     loss: Tensor
@@ -72,7 +74,7 @@ def object_aware_contrastive_loss(
     gather_distributed: bool = False,
     reduction: str = "mean",
 ) -> ObjectAwareTerms:
-    r"""Align what sounds with the foreground captions and what is silent with the background caption.
+    r"""Computes the OCA loss, which aligns sounding regions with foreground and silent ones with background captions.
 
     .. math::
         \mathcal{L}_{frg,i} &= -\log \frac{p_i}{p_i + n_i^{hard} + n_i^{soft}}, \quad
@@ -85,43 +87,45 @@ def object_aware_contrastive_loss(
         \hat p_i &= e^{\mathrm{Sim}(l_{v,i}^n, l_{r,i}^n)/t}, \quad
         \hat n_i^{hard} = e^{\mathrm{Sim}(l_{v,i}^p, l_{r,i}^n)/t}
 
-    :math:`l_v^p, l_v^n` are the visual features pooled under the masks of the audio's similarity map
-    (:func:`~sslosses.masks.masked_pool`), :math:`l_r^p` the mean of the sample's real foreground references,
-    :math:`l_r^n` its background reference, t the temperature (the paper has none: 1).
+    :math:`l_v^p, l_v^n` are the visual features pooled under the masks M^p and M^n of the audio's similarity map
+    (:func:`~sslosses.masks.masked_pool`), :math:`l_r^p` is the mean of the sample's foreground references,
+    :math:`l_r^n` its background reference, and t the temperature (the paper has none, which is t = 1).
 
     Args:
         visual: (B, C, H, W), floating, visual features F_v.
         audio: (B, C), floating, audio features l_a.
-        foreground: (B, K, C), floating, one reference a caption of a sounding object.
-        background: (B, C), floating, reference of the background caption.
-        source_mask: (B, K) bool, which of the K references are real; all if None. A sample without any takes no part:
-            it is left out of the reduction and is no negative for the others, as if it were not in the batch, whatever
-            stands in its references.
-        alpha_foreground: where M^p is one half.
-        alpha_background: where M^n is one half.
-        omega: width of both masks' step, above 0.
-        tau: other samples above this raw cosine are taken for false negatives and left out. No gradient.
-        temperature: divides every similarity inside the exponentials, above 0.
-        false_negatives: what ``tau`` tests. ``"visual-reference"``: Sim(l_v,j^p, l_r,i^p), as Eq. 4 is printed;
-            ``"reference-reference"``: Sim(l_r,j^p, l_r,i^p), as the paper's text says.
-        gather_distributed: take soft negatives from all processes. Loss and (under DistributedDataParallel) gradient
-            are then those of one process holding the whole batch; see :mod:`sslosses.distributed`. With
+        foreground: (B, K, C), floating, one reference per caption of a sounding object.
+        background: (B, C), floating, the reference of the background caption.
+        source_mask: (B, K) bool, True for references that exist, False for padding; None if all exist. A sample without
+            any reference is treated as if it were not in the batch: it is left out of the reduction and is not a
+            negative for other samples. The values of padding do not matter.
+        alpha_foreground: similarity at which M^p is one half.
+        alpha_background: similarity at which M^n is one half.
+        omega: width of the step of both masks, above 0.
+        tau: τ; other samples with a cosine above it are taken for false negatives and left out. It has no gradient.
+        temperature: t, above 0.
+        false_negatives: the cosine that is compared with τ. ``"visual-reference"``: Sim(l_v,j^p, l_r,i^p), as in Eq. 4;
+            ``"reference-reference"``: Sim(l_r,j^p, l_r,i^p), as in the paper's text.
+        gather_distributed: whether soft negatives come from all processes. The loss and (with DistributedDataParallel)
+            its gradient are then those of one process that holds the whole batch; see :mod:`sslosses.distributed`. With
             ``reduction="none"`` the values are those of this process's samples.
-        reduction: ``"mean"`` or ``"sum"`` over the samples that take part, or ``"none"``: (B,), 0 for the others.
+        reduction: ``"mean"`` or ``"sum"`` over the samples with a reference that exists, or ``"none"``: (B,), 0 for
+            the other samples.
 
     Returns:
         :class:`ObjectAwareTerms`; float64 if an input is, else float32. At temperature 1 a sample's background term is
-        in [log(1 + e⁻²), log(1 + e²)], its foreground term in [log(1 + e⁻²), log(1 + e² + (B - 1) e^(1 + τ))]. With no
-        sample to take part (or B = 0), the terms are zeros that keep their graph. A sample with NaN or inf is NaN and
-        no negative for the others.
+        in [log(1 + e⁻²), log(1 + e²)], its foreground term in [log(1 + e⁻²), log(1 + e² + (B - 1) e^(1 + τ))]. Without
+        any sample that has a reference, or with B = 0, the terms are zeros that keep their graph. A sample with NaN or
+        inf has terms of NaN and is not a negative for the other samples.
 
     Raises:
-        TypeError: if an input has the wrong type or dtype, or an option no number.
+        TypeError: if an input has the wrong type or dtype, or an option has the wrong type.
         ValueError: if shapes or devices do not fit or an option is out of range or unknown.
 
     Source: Um et al., "Object-aware Sound Source Localization via Audio-Visual Scene Understanding", Eqs. 1-6.
 
     Example:
+        >>> import torch
         >>> visual = torch.eye(2).reshape(1, 2, 1, 2)  # the left pixel shows (1, 0), the right one (0, 1)
         >>> left, right = torch.tensor([[1.0, 0.0]]), torch.tensor([[0.0, 1.0]])
         >>> terms = object_aware_contrastive_loss(visual, left, left[:, None], right)
@@ -133,21 +137,21 @@ def object_aware_contrastive_loss(
     _check_options(
         alpha_foreground, alpha_background, omega, tau, temperature, false_negatives, gather_distributed, reduction
     )
-    real = check_references(visual, foreground, background, source_mask)
+    present = check_references(visual, foreground, background, source_mask)
     check_floating("audio", audio)
     check_shapes(visual=(visual, "B C H W"), audio=(audio, "B C"))
-    valid = real.any(1)
+    valid = present.any(1)
     visual, audio, foreground, background = at_least_float32(visual, audio, foreground, background)
     with autocast_off(visual):
         similarity = similarity_map(visual, audio)
         sounding = masked_pool(visual, similarity, alpha=alpha_foreground, omega=omega)
         silent = masked_pool(visual, similarity, alpha=alpha_background, omega=omega, foreground=False)
-        # The sum points where the mean does, which is all that a cosine sees.
-        references = foreground.where(real[..., None], 0).sum(1)
+        # The sum has the direction of the mean, and a cosine depends on directions only.
+        references = foreground.where(present[..., None], 0).sum(1)
         background = background.where(valid[:, None], 0)
-        # A sample of NaN is no negative: it would make NaN of the others, or of their gradient.
-        sound = valid & finite_samples(sounding) & finite_samples(references) & finite_samples(background)
-        pairs = _compare(sounding, references, sound, tau, false_negatives, gather_distributed)
+        # A non-finite sample is not a negative: it would make the loss or the gradient of other samples NaN.
+        finite = valid & finite_samples(sounding) & finite_samples(references) & finite_samples(background)
+        pairs = _compare(sounding, references, finite, tau, false_negatives, gather_distributed)
         negatives = pairs.cosines.masked_fill(~pairs.kept, -torch.inf)
         positive = cosine(sounding, references)
         hard = cosine(silent, references)
@@ -161,12 +165,17 @@ def object_aware_contrastive_loss(
 
 
 class _Pairs(NamedTuple):
+    """Pairs of this process's samples i and the samples j of all processes, each (B, G).
+
+    Attributes:
+        cosines: Sim(l_v,j^p, l_r,i^p).
+        others: bool, True for two different valid samples.
+        kept: bool, True for those that are soft negatives.
+    """
+
     cosines: Tensor
-    """(B, G), Sim(l_v,j^p, l_r,i^p) of this process's samples i and the samples j of all."""
     others: Tensor
-    """(B, G) bool, pairs of different samples that both take part."""
     kept: Tensor
-    """(B, G) bool, those of them that are soft negatives."""
 
 
 def _compare(
@@ -182,12 +191,13 @@ def _compare(
     sample = torch.arange(rows.shape[0], device=rows.device)
     own = torch.arange(offset, offset + valid.shape[0], device=rows.device)
     others = (own[:, None] != sample) & valid[:, None] & (rows[:, -1] > 0)
-    # Of vectors that point the same way the cosine may be rounded above 1, which is never above τ = 1.
+    # Rounding can make the cosine of equal directions larger than 1, but it must not exceed τ = 1.
     return _Pairs(cosines, others, others & (tested.detach().clamp(max=1) <= tau))
 
 
-class ObjectAwareContrastiveLoss(nn.Module):
-    """Module over :func:`object_aware_contrastive_loss`; the arguments are its options. Also named ``OCALoss``.
+@dataclass(kw_only=True, eq=False, repr=False)
+class ObjectAwareContrastiveLoss(LossModule):
+    """Computes :func:`object_aware_contrastive_loss`, whose options are the arguments. Also named ``OCALoss``.
 
     Raises:
         TypeError: if an option has the wrong type.
@@ -202,31 +212,18 @@ class ObjectAwareContrastiveLoss(nn.Module):
         8e-07
     """
 
-    def __init__(
-        self,
-        *,
-        alpha_foreground: float = ALPHA_FOREGROUND,
-        alpha_background: float = ALPHA_BACKGROUND,
-        omega: float = OMEGA,
-        tau: float = 0.7,
-        temperature: float = 1.0,
-        false_negatives: str = "visual-reference",
-        gather_distributed: bool = False,
-        reduction: str = "mean",
-    ) -> None:
-        """Check and keep the options."""
-        super().__init__()
-        _check_options(
-            alpha_foreground, alpha_background, omega, tau, temperature, false_negatives, gather_distributed, reduction
-        )
-        self.alpha_foreground = alpha_foreground
-        self.alpha_background = alpha_background
-        self.omega = omega
-        self.tau = tau
-        self.temperature = temperature
-        self.false_negatives = false_negatives
-        self.gather_distributed = gather_distributed
-        self.reduction = reduction
+    alpha_foreground: float = ALPHA_FOREGROUND
+    alpha_background: float = ALPHA_BACKGROUND
+    omega: float = OMEGA
+    tau: float = 0.7
+    temperature: float = 1.0
+    false_negatives: str = "visual-reference"
+    gather_distributed: bool = False
+    reduction: str = "mean"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check_options(**self._options())
 
     def forward(
         self,
@@ -236,27 +233,6 @@ class ObjectAwareContrastiveLoss(nn.Module):
         background: Tensor,
         source_mask: Tensor | None = None,
     ) -> Tensor:
-        """The OCA loss of a batch: a scalar, or (B,) with ``reduction="none"``."""
-        return object_aware_contrastive_loss(
-            visual,
-            audio,
-            foreground,
-            background,
-            source_mask,
-            alpha_foreground=self.alpha_foreground,
-            alpha_background=self.alpha_background,
-            omega=self.omega,
-            tau=self.tau,
-            temperature=self.temperature,
-            false_negatives=self.false_negatives,
-            gather_distributed=self.gather_distributed,
-            reduction=self.reduction,
-        ).loss
-
-    def extra_repr(self) -> str:
-        """The options, for printing."""
-        return (
-            f"alpha_foreground={self.alpha_foreground}, alpha_background={self.alpha_background}, omega={self.omega}, "
-            f"tau={self.tau}, temperature={self.temperature}, false_negatives={self.false_negatives!r}, "
-            f"gather_distributed={self.gather_distributed}, reduction={self.reduction!r}"
-        )
+        """Computes the loss of a batch: a scalar, or (B,) with ``reduction="none"``."""
+        options = self._options()
+        return object_aware_contrastive_loss(visual, audio, foreground, background, source_mask, **options).loss

@@ -1,4 +1,4 @@
-"""The training objective: a weighted sum of OCA, ORI and the tri-map baseline, Eq. 8."""
+"""The training objective, Eq. 8: a weighted sum of OCA, ORI and the tri-map baseline."""
 
 from __future__ import annotations
 
@@ -14,7 +14,14 @@ from sslosses.losses.trimap import TriMapContrastiveLoss
 
 
 class ObjectiveTerms(NamedTuple):
-    """Terms of the objective, for logging; each loss unweighted, a zero without graph where its weight is 0."""
+    """Terms of the objective, for logging.
+
+    Attributes:
+        total: the weighted sum.
+        trimap: the tri-map loss without its weight, or a zero without graph if the weight is 0.
+        oca: the same for the OCA loss.
+        ori: the same for the ORI loss.
+    """
 
     total: Tensor
     trimap: Tensor
@@ -23,28 +30,30 @@ class ObjectiveTerms(NamedTuple):
 
 
 class ObjectAwareObjective(nn.Module):
-    r"""Weighted sum of the losses.
+    r"""Computes the weighted sum of the losses.
 
     .. math:: \mathcal{L} = \lambda_0 \mathcal{L}_{trimap} + \lambda_1 \mathcal{L}_{oca} + \lambda_2 \mathcal{L}_{ori}
 
-    The paper's objective is the default, λ₀ = 0, λ₁ = 1 and λ₂ = 0.1; its Table 3 without OCA and ORI is λ = (1, 0, 0).
-    The weights are plain attributes, which a schedule may change between steps. A loss of weight 0 is not computed.
+    λ₀, λ₁ and λ₂ are the weights. The default is the paper's objective, λ = (0, 1, 0.1). The row of its Table 3 without
+    OCA and ORI is λ = (1, 0, 0). The weights are plain attributes: a schedule may change them between steps. A loss
+    with weight 0 is not computed.
 
     Args:
         trimap_weight: λ₀, at least 0.
         oca_weight: λ₁, at least 0.
         ori_weight: λ₂, at least 0.
-        trimap: the loss to use; ``TriMapContrastiveLoss()`` if None.
-        oca: the loss to use; ``OCALoss()`` if None.
-        ori: the loss to use; ``ORILoss()`` if None.
+        trimap: the first loss; ``TriMapContrastiveLoss()`` if None.
+        oca: the second loss; ``OCALoss()`` if None.
+        ori: the third loss, for example ``ObjectRegionSeparationLoss()``; ``ORILoss()`` if None.
 
     Raises:
-        TypeError: if a weight is no number or a loss no module.
-        ValueError: if a weight is negative or all are 0, or if the losses' ``reduction`` differ.
+        TypeError: if a weight is not a number, or a loss is not a module.
+        ValueError: if a weight is negative or all weights are 0, or if the ``reduction`` of the losses differs.
 
     Source: Um et al., "Object-aware Sound Source Localization via Audio-Visual Scene Understanding", Eq. 8.
 
     Example:
+        >>> import torch
         >>> visual = torch.eye(2).reshape(1, 2, 1, 2)
         >>> left, right = torch.tensor([[1.0, 0.0]]), torch.tensor([[0.0, 1.0]])
         >>> objective = ObjectAwareObjective(ori=ObjectRegionIsolationLoss(epsilon=0.02))
@@ -65,7 +74,6 @@ class ObjectAwareObjective(nn.Module):
         oca: nn.Module | None = None,
         ori: nn.Module | None = None,
     ) -> None:
-        """Check the weights and keep or build the losses."""
         super().__init__()
         weights = {"trimap_weight": trimap_weight, "oca_weight": oca_weight, "ori_weight": ori_weight}
         for name, weight in weights.items():
@@ -78,8 +86,8 @@ class ObjectAwareObjective(nn.Module):
         self.trimap_weight = trimap_weight
         self.oca_weight = oca_weight
         self.ori_weight = ori_weight
-        given = [loss for loss in (trimap, oca, ori) if loss is not None]
-        reductions = {getattr(loss, "reduction", "mean") for loss in given} or {"mean"}
+        losses = [loss for loss in (trimap, oca, ori) if loss is not None]
+        reductions = {getattr(loss, "reduction", "mean") for loss in losses} or {"mean"}
         if len(reductions) > 1:
             raise ValueError(f"Expected losses of one `reduction`, but got {', '.join(sorted(reductions))}")
         (reduction,) = reductions
@@ -95,7 +103,7 @@ class ObjectAwareObjective(nn.Module):
         background: Tensor,
         source_mask: Tensor | None = None,
     ) -> Tensor:
-        """The weighted sum; arguments as of :func:`~sslosses.losses.object_aware_contrastive_loss`."""
+        """Computes the weighted sum; arguments as in :func:`~sslosses.losses.object_aware_contrastive_loss`."""
         return self.terms(visual, audio, foreground, background, source_mask).total
 
     def terms(
@@ -106,7 +114,7 @@ class ObjectAwareObjective(nn.Module):
         background: Tensor,
         source_mask: Tensor | None = None,
     ) -> ObjectiveTerms:
-        """The weighted sum and its terms. A sample without real sources takes part in the tri-map term only."""
+        """Computes the weighted sum and its terms. A sample without any reference only counts in the tri-map term."""
         check_floating("visual", visual)
         dtype = torch.float64 if visual.dtype == torch.float64 else torch.float32
         zero = torch.zeros((), dtype=dtype, device=visual.device)
@@ -117,5 +125,5 @@ class ObjectAwareObjective(nn.Module):
         return ObjectiveTerms(total, trimap, oca, ori)
 
     def extra_repr(self) -> str:
-        """The weights, for printing."""
+        """Returns the weights, for printing."""
         return f"trimap_weight={self.trimap_weight}, oca_weight={self.oca_weight}, ori_weight={self.ori_weight}"

@@ -1,27 +1,29 @@
-"""Tri-map contrastive loss, the baseline without captions."""
+"""The tri-map contrastive loss, the baseline without captions."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from sslosses._checks import check_flag, check_floating, check_number, check_option, check_shapes
 from sslosses._torch import at_least_float32, autocast_off
 from sslosses.distributed import gather_rows
 from sslosses.losses._inputs import finite_samples
+from sslosses.losses._module import LossModule
 from sslosses.losses._reduction import REDUCTIONS, reduce_samples
 from sslosses.masks import ALPHA_BACKGROUND, ALPHA_FOREGROUND, OMEGA, mask_weights
 from sslosses.similarity import cross_similarity_map
 
 
 class TriMapTerms(NamedTuple):
-    """Terms of the tri-map loss, scalars, or (B,) with ``reduction="none"``.
+    """Terms of the tri-map loss: scalars, or (B,) with ``reduction="none"``.
 
     Attributes:
         loss: the cross-entropy.
-        positive: mean similarity of image and own sound under M^p, without gradient.
+        positive: mean similarity of a clip's image and its own sound under M^p, without gradient.
         hard_negative: the same under M^n, without gradient.
     """
 
@@ -57,7 +59,7 @@ def trimap_contrastive_loss(
     gather_distributed: bool = False,
     reduction: str = "mean",
 ) -> TriMapTerms:
-    r"""Tell a clip's own sound, where it is, from other clips' sounds and from the clip's silent region.
+    r"""Computes the tri-map loss, which contrasts a clip's own sound with other sounds and with its silent region.
 
     .. math::
         \mathcal{L}_i = -\log \frac{e^{s_{ii}/t}}{e^{s_{ii}/t} + \sum_{j \ne i} e^{s_{ij}/t} + e^{h_i/t}}
@@ -65,33 +67,36 @@ def trimap_contrastive_loss(
         s_{ij} = \frac{\sum_x M^p_{ij}(x) S_{ij}(x)}{\sum_x M^p_{ij}(x)}, \quad
         h_i = \frac{\sum_x M^n_{ii}(x) S_{ii}(x)}{\sum_x M^n_{ii}(x)}
 
-    S_ij is the map of clip i for the sound of clip j, M^p_ij and M^n_ij its masks. The public code of the method also
-    keeps the own pair among the negatives, times -99, which turns a negative own similarity into a large positive
-    logit; here it is left out. The means are computed in log space.
+    S_ij is the similarity map of clip i for the sound of clip j, M^p_ij and M^n_ij are its foreground and background
+    masks (:func:`~sslosses.masks.trimap_masks`), and t is the temperature. The means are computed in log space. The
+    public code of the method also keeps the own pair among the negatives, times -99, which turns a negative own
+    similarity into a large positive logit. Here the own pair is not a negative.
 
     Args:
         visual: (B, C, H, W), floating, visual features.
         audio: (B, C), floating, audio features.
         temperature: t, above 0.
-        alpha_foreground: where M^p is one half.
-        alpha_background: where M^n is one half.
-        omega: width of both masks' step, above 0.
-        gather_distributed: take the sounds of all processes as negatives. Loss and (under DistributedDataParallel)
-            gradient are then those of one process holding the whole batch; see :mod:`sslosses.distributed`.
-        reduction: ``"mean"`` | ``"sum"`` | ``"none"`` over the samples.
+        alpha_foreground: similarity at which M^p is one half.
+        alpha_background: similarity at which M^n is one half.
+        omega: width of the step of both masks, above 0.
+        gather_distributed: whether the sounds of all processes are negatives. The loss and (with
+            DistributedDataParallel) its gradient are then those of one process that holds the whole batch; see
+            :mod:`sslosses.distributed`.
+        reduction: ``"mean"`` or ``"sum"`` over the samples, or ``"none"``: (B,).
 
     Returns:
-        :class:`TriMapTerms`; float64 if an input is, else float32; the loss is above 0. With B = 0 mean and sum are
-        zeros that keep their graph. A sample with NaN or inf is NaN and no negative for the others. Memory grows as
-        B² · H · W (with gathering, times the number of processes).
+        :class:`TriMapTerms`; float64 if an input is, else float32. The loss is above 0. With B = 0 the mean and the sum
+        are zeros that keep their graph. A sample with NaN or inf has terms of NaN and is not a negative for the other
+        samples. Memory grows as B² · H · W, with ``gather_distributed`` times the number of processes.
 
     Raises:
-        TypeError: if an input is no floating tensor or an option has the wrong type.
+        TypeError: if an input is not a floating tensor or an option has the wrong type.
         ValueError: if shapes or devices do not fit or an option is out of range or unknown.
 
     Source: Chen et al., "Localizing Visual Sounds the Hard Way", Eqs. 4-6; Um et al., Table 3 without OCA and ORI.
 
     Example:
+        >>> import torch
         >>> visual = torch.eye(2).reshape(1, 2, 1, 2)
         >>> terms = trimap_contrastive_loss(visual, torch.tensor([[1.0, 0.0]]), temperature=1.0)
         >>> terms.positive, terms.hard_negative, terms.loss  # log(1 + 1/e)
@@ -103,24 +108,24 @@ def trimap_contrastive_loss(
     check_shapes(visual=(visual, "B C H W"), audio=(audio, "B C"))
     visual, audio = at_least_float32(visual, audio)
     with autocast_off(visual):
-        # What is not finite is NaN by itself only: the others do not see it, and zeros keep it out of their gradient.
+        # A non-finite sample makes only its own loss NaN. It is zeroed, so that it does not enter other gradients.
         finite = finite_samples(visual) & finite_samples(audio)
         visual, audio = visual.where(finite[:, None, None, None], 0), audio.where(finite[:, None], torch.nan)
         sounds, offset = gather_rows(audio) if gather_distributed else (audio, 0)
-        heard = finite_samples(sounds)
+        audible = finite_samples(sounds)
         rows = torch.arange(visual.shape[0], device=visual.device)
         own = offset + rows
-        pairs = cross_similarity_map(visual, sounds.where(heard[:, None], 0))
+        pairs = cross_similarity_map(visual, sounds.where(audible[:, None], 0))
         similarities = _weighted_mean(pairs, alpha_foreground, omega, foreground=True)
         hard = _weighted_mean(pairs[rows, own], alpha_background, omega, foreground=False)
         positive = similarities[rows, own]
-        # The own pair's column is the positive, so it stands once in the denominator.
-        logits = torch.cat([similarities.masked_fill(~heard, -torch.inf), hard[:, None]], dim=1) / temperature
+        # The column of the own pair is the positive, which the denominator contains once.
+        logits = torch.cat([similarities.masked_fill(~audible, -torch.inf), hard[:, None]], dim=1) / temperature
         loss = logits.logsumexp(1) - positive / temperature
         loss, positive, hard = (x.masked_fill(~finite, torch.nan) for x in (loss, positive, hard))
-        everyone = torch.ones_like(loss, dtype=torch.bool)
+        valid = torch.ones_like(loss, dtype=torch.bool)
         loss, positive, hard = (
-            reduce_samples(term, everyone, reduction, all_processes=gather_distributed)
+            reduce_samples(term, valid, reduction, all_processes=gather_distributed)
             for term in (loss, positive.detach(), hard.detach())
         )
     return TriMapTerms(loss, positive, hard)
@@ -130,8 +135,9 @@ def _weighted_mean(similarity: Tensor, alpha: float, omega: float, *, foreground
     return (mask_weights(similarity, alpha=alpha, omega=omega, foreground=foreground) * similarity).sum((-2, -1))
 
 
-class TriMapContrastiveLoss(nn.Module):
-    """Module over :func:`trimap_contrastive_loss`; the arguments are its options.
+@dataclass(kw_only=True, eq=False, repr=False)
+class TriMapContrastiveLoss(LossModule):
+    """Computes :func:`trimap_contrastive_loss`, whose options are the arguments.
 
     Raises:
         TypeError: if an option has the wrong type.
@@ -144,43 +150,17 @@ class TriMapContrastiveLoss(nn.Module):
         tensor(0.3133)
     """
 
-    def __init__(
-        self,
-        *,
-        temperature: float = 0.07,
-        alpha_foreground: float = ALPHA_FOREGROUND,
-        alpha_background: float = ALPHA_BACKGROUND,
-        omega: float = OMEGA,
-        gather_distributed: bool = False,
-        reduction: str = "mean",
-    ) -> None:
-        """Check and keep the options."""
-        super().__init__()
-        _check_options(temperature, alpha_foreground, alpha_background, omega, gather_distributed, reduction)
-        self.temperature = temperature
-        self.alpha_foreground = alpha_foreground
-        self.alpha_background = alpha_background
-        self.omega = omega
-        self.gather_distributed = gather_distributed
-        self.reduction = reduction
+    temperature: float = 0.07
+    alpha_foreground: float = ALPHA_FOREGROUND
+    alpha_background: float = ALPHA_BACKGROUND
+    omega: float = OMEGA
+    gather_distributed: bool = False
+    reduction: str = "mean"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check_options(**self._options())
 
     def forward(self, visual: Tensor, audio: Tensor) -> Tensor:
-        """The tri-map loss of a batch: a scalar, or (B,) with ``reduction="none"``."""
-        return trimap_contrastive_loss(
-            visual,
-            audio,
-            temperature=self.temperature,
-            alpha_foreground=self.alpha_foreground,
-            alpha_background=self.alpha_background,
-            omega=self.omega,
-            gather_distributed=self.gather_distributed,
-            reduction=self.reduction,
-        ).loss
-
-    def extra_repr(self) -> str:
-        """The options, for printing."""
-        return (
-            f"temperature={self.temperature}, alpha_foreground={self.alpha_foreground}, "
-            f"alpha_background={self.alpha_background}, omega={self.omega}, "
-            f"gather_distributed={self.gather_distributed}, reduction={self.reduction!r}"
-        )
+        """Computes the loss of a batch: a scalar, or (B,) with ``reduction="none"``."""
+        return trimap_contrastive_loss(visual, audio, **self._options()).loss

@@ -14,12 +14,14 @@ from torch import nn
 
 from sslosses import (
     ObjectAwareObjective,
+    ObjectRegionSeparationLoss,
     OCALoss,
     ORILoss,
     TriMapContrastiveLoss,
     identify_objects,
     object_aware_contrastive_loss,
     object_region_isolation_loss,
+    object_region_separation_loss,
     trimap_contrastive_loss,
     trimap_masks,
 )
@@ -42,16 +44,19 @@ COPIES: dict[str, Callable[[Any], Any]] = {
 MODULES: dict[str, Callable[[], nn.Module]] = {
     "oca": lambda: OCALoss(temperature=0.3, tau=0.1),
     "trimap": lambda: TriMapContrastiveLoss(temperature=0.3),
-    "ori": lambda: ORILoss(target="separate", margin=0.3),
+    "separation": lambda: ObjectRegionSeparationLoss(margin=0.3),
     "ori, warm": lambda: ORILoss(warm_start=True, tol=1e-4, max_iter=1000),
     "objective": lambda: ObjectAwareObjective(trimap_weight=0.5, oca=OCALoss(tau=0.2)),
 }
 
 
 def call(module: nn.Module, inputs: tuple[torch.Tensor, ...]) -> torch.Tensor:
-    count = {"OCALoss": 5, "TriMapContrastiveLoss": 2}.get(type(module).__name__, 5)
-    given = (inputs[0], *inputs[2:]) if isinstance(module, ORILoss) else inputs[:count]
-    result: torch.Tensor = module(*given)
+    arguments = inputs
+    if isinstance(module, TriMapContrastiveLoss):
+        arguments = inputs[:2]
+    elif isinstance(module, (ORILoss, ObjectRegionSeparationLoss)):
+        arguments = (inputs[0], *inputs[2:])
+    result: torch.Tensor = module(*arguments)
     return result
 
 
@@ -71,18 +76,19 @@ def test_a_copied_module_is_the_module(name: str, way: str, batch: Callable[...,
 def test_a_copied_result_is_the_result(way: str, batch: Callable[..., Any]) -> None:
     visual, audio, foreground, background, _ = batch()
     maps, at = visual[:, 0], grid_positions(3, 8, dtype=torch.float64)
-    described = pointcloud_cost(maps.flatten(1), 1 - maps.flatten(1), at, at)
+    lazy_cost = pointcloud_cost(maps.flatten(1), 1 - maps.flatten(1), at, at)
     results = [
         identify_objects(visual, audio),
         object_aware_contrastive_loss(visual, audio, foreground, background),
         object_region_isolation_loss(visual, foreground, background),
+        object_region_separation_loss(visual, foreground, background),
         trimap_contrastive_loss(visual, audio),
         trimap_masks(maps),
         gather_rows(audio),
         solve(grid_cost(2, 3)),
-        solve(described, epsilon=0.5),
-        solve(described, epsilon=0.0),
-        described,
+        solve(lazy_cost, epsilon=0.5),
+        solve(lazy_cost, epsilon=0.0),
+        lazy_cost,
         lazy_grid_cost(2, 3),
     ]
     for result in results:

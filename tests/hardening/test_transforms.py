@@ -1,4 +1,4 @@
-"""vmap, torch.func and second derivatives: right where they work, an error that names the way round where not."""
+"""vmap, torch.func and second derivatives: correct, or an error that names an alternative."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from sslosses import (
     masked_pool,
     object_aware_contrastive_loss,
     object_region_isolation_loss,
+    object_region_separation_loss,
     similarity_map,
     straight_through_mask,
     trimap_contrastive_loss,
@@ -70,7 +71,7 @@ def test_vmap_is_a_loop(name: str) -> None:
     ],
 )
 def test_what_iterates_refuses_vmap(function: Callable[..., Any], inputs: tuple[Tensor, ...]) -> None:
-    with pytest.raises(ValueError, match=r"Expected `(visual|cost)` .* got one of torch.vmap.* batch dimensions"):
+    with pytest.raises(ValueError, match=r"Expected `(visual|cost)` .* got one inside torch.vmap.* batch dimensions"):
         vmap(function)(*inputs)
 
 
@@ -78,8 +79,8 @@ def test_gradients_of_torch_func() -> None:
     inputs = tuple(x[0] for x in (VISUAL, AUDIO, FOREGROUND, BACKGROUND))
     leaf = inputs[0].clone().requires_grad_()
     object_aware_contrastive_loss(leaf, *inputs[1:]).loss.backward()
-    found = grad(lambda x: object_aware_contrastive_loss(x, *inputs[1:]).loss)(inputs[0])
-    torch.testing.assert_close(found, leaf.grad)
+    gradient = grad(lambda x: object_aware_contrastive_loss(x, *inputs[1:]).loss)(inputs[0])
+    torch.testing.assert_close(gradient, leaf.grad)
 
     def value(cost: Tensor, gradient: str) -> Tensor:
         return solve(cost, epsilon=0.5, tol=1e-12, max_iter=500, solver="dense", gradient=gradient).value().sum()
@@ -87,15 +88,15 @@ def test_gradients_of_torch_func() -> None:
     cost = inputs[0][0].clone().requires_grad_()
     value(cost, "exact").backward()
     torch.testing.assert_close(grad(lambda x: value(x, "unrolled"))(cost.detach()), cost.grad, atol=1e-8, rtol=0)
-    with pytest.raises(ValueError, match=r"`cost` .* got one of torch.func.grad .* gradient='unrolled'"):
+    with pytest.raises(ValueError, match=r"`cost` .* got one inside torch.func.grad .* gradient='unrolled'"):
         grad(lambda x: value(x, "exact"))(cost.detach())
-    with pytest.raises(ValueError, match=r"`visual` .* got one of torch.func.grad"):
+    with pytest.raises(ValueError, match=r"`visual` .* got one inside torch.func.grad"):
         grad(lambda x: object_region_isolation_loss(x, *inputs[2:]).loss)(inputs[0])
 
 
 @pytest.mark.filterwarnings("ignore::sslosses.transport.ConvergenceWarning")
 def test_functional_call() -> None:
-    """Of a model that holds its loss, with other weights than its own."""
+    """A model that contains its loss, called with other weights than its own."""
 
     class Model(nn.Module):
         def __init__(self) -> None:
@@ -133,7 +134,7 @@ def test_second_derivatives(name: str) -> None:
 
 @pytest.mark.parametrize("name", TWICE)
 def test_a_pixel_of_zeros_has_no_second_derivative_of_nan(name: str) -> None:
-    """A rectifier leaves many of them; their cosine is 0 with a gradient of 0."""
+    """Rectifiers produce many such pixels. Their cosine is 0 with a gradient of 0."""
     inputs = [x.clone() for x in SMALL]
     inputs[0][0, :, 0, 0] = 0
     visual = inputs[0].requires_grad_()
@@ -144,20 +145,21 @@ def test_a_pixel_of_zeros_has_no_second_derivative_of_nan(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "options",
+    ("function", "options"),
     [
-        {},
-        {"solver": "dense"},
-        {"target": "separate"},
-        {"epsilon": 0.0},
-        {"value": "regularized"},
-        {"gradient": "envelope"},
+        (object_region_isolation_loss, {}),
+        (object_region_isolation_loss, {"solver": "dense"}),
+        (object_region_separation_loss, {}),
+        (object_region_isolation_loss, {"epsilon": 0.0}),
+        (object_region_isolation_loss, {"kind": "regularized"}),
+        (object_region_isolation_loss, {"gradient": "envelope"}),
     ],
-    ids=str,
 )
-def test_a_second_derivative_is_refused_where_it_would_be_wrong(options: dict[str, Any]) -> None:
+def test_a_second_derivative_is_refused_where_it_would_be_wrong(
+    function: Callable[..., Any], options: dict[str, Any]
+) -> None:
     visual = SMALL[0].clone().requires_grad_()
-    loss = object_region_isolation_loss(visual, *SMALL[2:], **options).loss
+    loss = function(visual, *SMALL[2:], **options).loss
     with pytest.raises(RuntimeError, match=r'no second derivative\. Use gradient="unrolled" with the dense solver'):
         torch.autograd.grad(loss, visual, create_graph=True)
 
@@ -166,5 +168,5 @@ def test_a_second_derivative_is_refused_where_it_would_be_wrong(options: dict[st
 def test_forward_mode_is_refused_by_name() -> None:
     with torch.autograd.forward_ad.dual_level():
         cost = torch.autograd.forward_ad.make_dual(VISUAL[0, 0, 0], VISUAL[1, 0, 0])
-        with pytest.raises(ValueError, match=r"`cost` .* got one of forward-mode differentiation"):
+        with pytest.raises(ValueError, match=r"`cost` .* got one inside forward-mode differentiation"):
             solve(cost, epsilon=0.5).value()

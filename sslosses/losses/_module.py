@@ -1,0 +1,107 @@
+"""Bases of the loss modules: they keep, print and pass on the options of the function behind the module."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from typing import Any, ClassVar
+
+from torch import Tensor, nn
+
+from sslosses._checks import check_count, check_flag, check_number, check_option
+from sslosses._torch import has_values
+from sslosses.losses._pairs import pair_count
+from sslosses.transport import KINDS, ConvergenceWarning, check_solver
+
+
+@dataclass(kw_only=True, eq=False, repr=False)
+class LossModule(nn.Module):
+    """A module whose options are dataclass fields, with the names and defaults of the function's options.
+
+    Subclasses are dataclasses with the same arguments and check their options in ``__post_init__``.
+    """
+
+    def __post_init__(self) -> None:
+        super().__init__()
+        # Stored, because torch.compile can't trace `fields`.
+        self._option_names = tuple(field.name for field in fields(self))
+
+    def _options(self) -> dict[str, Any]:
+        """The current options: an attribute that was changed takes effect in the next call."""
+        return {name: getattr(self, name) for name in self._option_names}
+
+    def extra_repr(self) -> str:
+        """Returns the options, for printing."""
+        return ", ".join(f"{name}={getattr(self, name)!r}" for name in self._option_names)
+
+
+class PairLossModule(LossModule):
+    """A loss that solves transport problems: it can start warm, and warns once if the solver did not converge."""
+
+    _function: ClassVar[Callable[..., Any]]
+    """Returns the terms of the loss."""
+
+    # Fields of the subclasses.
+    solver: Any
+    epsilon: float
+    max_iter: int
+    tol: float
+    kind: str
+    gradient: str
+    scaling: float | None
+    warm_start: bool
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_flag("warm_start", self.warm_start)
+        if self.warm_start and self.scaling is not None:
+            raise ValueError(
+                "Expected `warm_start` or `scaling`, which computes its own starting potentials, but got both"
+            )
+        check_solver(
+            self.solver,
+            epsilon=self.epsilon,
+            gradient=self.gradient,
+            scaling=self.scaling,
+            with_init=self.warm_start,
+        )
+        check_count("max_iter", self.max_iter)
+        check_number("tol", self.tol, above=0)
+        check_option("kind", self.kind, KINDS)
+        self._potentials: tuple[Tensor, Tensor] | None = None
+        self._warned = False
+
+    def forward(
+        self, visual: Tensor, foreground: Tensor, background: Tensor, source_mask: Tensor | None = None
+    ) -> Tensor:
+        """Computes the loss of a batch: a scalar, or (B,) with ``reduction="none"``."""
+        options = self._options()
+        warm_start = options.pop("warm_start")
+        init = self._init(visual, foreground) if warm_start else None
+        terms = self._function(visual, foreground, background, source_mask, init=init, **options)
+        if warm_start:
+            self._potentials = terms.potentials
+        if not self._warned and has_values(terms.loss) and not bool(terms.converged):
+            self._warned = True
+            warnings.warn(
+                f"Transport problems of {type(self).__name__} did not converge within max_iter={self.max_iter}: the "
+                f"marginal error is up to {float(terms.marginal_error):.2g}, tol is {self.tol:g}. Raise max_iter or "
+                f"epsilon, or accept the error by raising tol. Shown once per instance.",
+                ConvergenceWarning,
+                stacklevel=2,
+            )
+        loss: Tensor = terms.loss
+        return loss
+
+    def _init(self, visual: Tensor, foreground: Tensor) -> tuple[Tensor, Tensor] | None:
+        """The potentials of the last call, if they fit this batch."""
+        if self._potentials is None:
+            return None
+        batch, sources = foreground.shape[:2]
+        shape = (batch, pair_count(sources + 1, self._symmetric()), visual.shape[-2:].numel())
+        return self._potentials if self._potentials[0].shape == shape else None
+
+    def _symmetric(self) -> bool:
+        """Whether the distances of (n, m) and (m, n) are equal, so that half of them are solved."""
+        return True
