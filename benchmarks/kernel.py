@@ -1,9 +1,9 @@
-"""How fast the fused solver's iterations are by themselves, and what bounds them.
+"""How fast the iterations of the fused solver are by themselves, and what limits them.
 
-The time of an iteration is the difference of two solves that differ in nothing but their number of iterations, so what
-happens once (the cost, the first plan, threads, the value) is left out. An iteration is 4·N·M floating-point operations
-a problem. Beside it: a float32 matrix product by torch, the most that the machine's arithmetic gives, and how often a
-second the plan is read.
+The time of an iteration is the difference between two solves with different numbers of iterations, divided by the
+difference in iterations. That leaves out the work that is done once: the cost, the first plan, threads, the value. An
+iteration takes 4·N·M floating-point operations per problem. The table also gives the speed of torch's float32 matrix
+product, an upper limit of the machine's arithmetic, and the bytes of the plan that are read per second.
 
     python benchmarks/kernel.py
 
@@ -13,12 +13,22 @@ Writes benchmarks/results/kernel.json and benchmarks/results/kernel.md.
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
 
 import torch
 from problems import pairs_of, similarity_maps
-from result_files import ROOT, Row, described, environment, interleaved, markdown, seconds, spread
+from result_files import (
+    RESULTS,
+    Row,
+    environment,
+    interleaved,
+    machine_and_command,
+    markdown,
+    seconds,
+    spread,
+    write_json,
+    write_text,
+)
 
 from sslosses.transport import solve
 
@@ -38,20 +48,20 @@ def measure(side: tuple[int, int], batch: int, threads: int, rounds: int) -> Row
     for call in work.values():
         call()
     times = interleaved(work, dict.fromkeys(work, rounds), "cpu")
-    few, many = (spread([elapsed for elapsed, _ in times[f"{count}"][0]]) for count in ITERATIONS)
+    short, long = (spread([elapsed for elapsed, _ in times[f"{count}"][0]]) for count in ITERATIONS)
     pixels, problems = side[0] * side[1], batch * 3
-    iteration = (many["median"] - few["median"]) / (ITERATIONS[1] - ITERATIONS[0])
-    best = (many["range"][0] - few["range"][0]) / (ITERATIONS[1] - ITERATIONS[0])
+    iteration = (long["median"] - short["median"]) / (ITERATIONS[1] - ITERATIONS[0])
+    best = (long["range"][0] - short["range"][0]) / (ITERATIONS[1] - ITERATIONS[0])
     product = min(elapsed for elapsed, _ in times["product"][0])
-    work_done = 4 * pixels**2 * problems / 1e9
+    gflop = 4 * pixels**2 * problems / 1e9
     return {
         "pixels": pixels,
         "problems": problems,
         "threads": threads,
         "seconds_an_iteration_and_problem": iteration / problems * threads,
-        "gflops": work_done / iteration,
-        "gflops_best": work_done / best,
-        "gflops_whole_solve": work_done * ITERATIONS[0] / few["median"],
+        "gflops": gflop / iteration,
+        "gflops_best": gflop / best,
+        "gflops_whole_solve": gflop * ITERATIONS[0] / short["median"],
         "plan_gigabytes_a_second": pixels**2 * 4 * problems / iteration / 1e9,
         "product_gflops": 2 * 1024**3 / product / 1e9,
         "rounds": rounds,
@@ -60,16 +70,18 @@ def measure(side: tuple[int, int], batch: int, threads: int, rounds: int) -> Row
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--threads", type=int, nargs="+", default=sorted({1, torch.get_num_threads()}))
-    parser.add_argument("--rounds", type=int, default=15)
-    parser.add_argument("--output", type=Path, default=ROOT / "benchmarks" / "results")
+    parser.add_argument(
+        "--threads", type=int, nargs="+", default=sorted({1, torch.get_num_threads()}), help="numbers of threads"
+    )
+    parser.add_argument("--rounds", type=int, default=15, help="default: 15")
+    parser.add_argument("--output", type=Path, default=RESULTS, help="folder of the results")
     options = parser.parse_args()
     run = environment("cpu", max(options.threads))
     rows = [measure(side, batch, n, options.rounds) for n in options.threads for side, batch in SIZES.items()]
     table = markdown(
         (
-            "pixels", "problems", "threads", "an iteration of a problem, one thread", "GFLOP/s (best)",
-            "with all that a solve of 100 iterations does", "plan read", "matrix product",
+            "pixels", "problems", "threads", "iteration per problem, one thread", "GFLOP/s (best)",
+            "GFLOP/s of a whole solve of 100 iterations", "plan read", "matrix product",
         ),
         (
             (
@@ -85,14 +97,8 @@ def main() -> None:
             for row in rows
         ),
     )  # fmt: skip
-    for path, text in (
-        (options.output / "kernel.json", json.dumps({"run": run, "rows": rows}, indent=1) + "\n"),
-        (options.output / "kernel.md", f"{described([run])}\n{table}"),
-    ):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        aside = path.with_suffix(".tmp")
-        aside.write_text(text, encoding="utf-8")
-        aside.replace(path)
+    write_json(options.output / "kernel.json", {"run": run, "rows": rows})
+    write_text(options.output / "kernel.md", f"{machine_and_command([run])}\n{table}")
     print(table)
 
 

@@ -1,13 +1,12 @@
-"""What OCA and the whole objective cost: eager, compiled, naive, against memory bandwidth and a training step.
+"""Time of OCA, ORI and the objective: eager, compiled and naive, beside memory bandwidth and a training step.
 
-The naive ones are the paper's formulas in plain torch, with a loop over samples, masks and pooled features as printed;
-ORI as a loop over pairs with log-domain iterations differentiated through, on few samples, since its graph takes
-gigabytes, and scaled to the batch. Values are compared in float64 first: with features whose masks do not underflow,
-they agree. Times are taken in turns.
+The naive losses are the paper's formulas in plain torch; see ``naive_losses.py``. The graph of the naive ORI takes
+gigabytes, so it is timed on few samples and scaled to the batch. First, values and gradients are compared in float64;
+they agree for features whose masks do not underflow. Then all contestants are timed in turns.
 
-The floor is what reading every input once and writing every gradient once takes at the copy bandwidth measured in the
-same run. A step is ResNet-18 for frames and for spectrograms, forward, backward and Adam, at the paper's input sizes,
-with random weights; ORI's share is the objective's time with it less that without.
+The floor is the time to read every input once and to write every gradient once, at the copy bandwidth measured in the
+same run. A step is forward, backward and Adam of two ResNet-18 with random weights, for frames and spectrograms of the
+paper's sizes. ORI's share is the time of the objective with ORI minus the time without it.
 
     python benchmarks/losses.py --batch 128
     python benchmarks/losses.py --batch 32 --step-batch 8 --device cpu
@@ -19,78 +18,36 @@ from __future__ import annotations
 import argparse
 import warnings
 from collections.abc import Callable
-from itertools import combinations
-from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
-from peers import SinkhornDistance
+from naive_losses import EPSILON, ITERATIONS, naive_oca, naive_ori
 from result_files import (
-    ROOT,
     Results,
     Row,
-    described,
-    environment,
+    add_run_options,
     interleaved,
+    machine_and_command,
     markdown,
     number,
+    open_results,
     reason,
     seconds,
     spread,
+    write_text,
 )
 from torch import Tensor, nn
 
 from sslosses import ObjectAwareObjective, OCALoss, ORILoss
-from sslosses.transport import ConvergenceWarning, available, grid_positions, pointcloud_cost
+from sslosses.transport import ConvergenceWarning, available
 
 SIZES = ((7, 7), (14, 7), (14, 14))
-EPSILON, ITERATIONS = 0.05, 100
 Inputs = tuple[Tensor, ...]
 Loss = Callable[..., Tensor]
 
 
-def naive_oca(visual: Tensor, audio: Tensor, foreground: Tensor, background: Tensor) -> Tensor:
-    """Eqs. 1-6, sample after sample, with the masks and the pooling as printed."""
-    sounding, silent = [], []
-    for features, sound in zip(visual, audio, strict=True):
-        similarity = F.cosine_similarity(features, sound[:, None, None], dim=0)
-        inside = torch.sigmoid((similarity - 0.65) / 0.03)
-        outside = 1 - torch.sigmoid((similarity - 0.4) / 0.03)
-        sounding.append((features * inside).mean((1, 2)))
-        silent.append((features * outside).mean((1, 2)))
-    references = foreground.mean(1)
-    losses = []
-    for i in range(len(visual)):
-        positive = F.cosine_similarity(sounding[i], references[i], dim=0, eps=1e-30).exp()
-        hard = F.cosine_similarity(silent[i], references[i], dim=0, eps=1e-30).exp()
-        soft = torch.zeros_like(positive)
-        for j in range(len(visual)):
-            other = F.cosine_similarity(sounding[j], references[i], dim=0, eps=1e-30)
-            if j != i and other <= 0.7:
-                soft = soft + other.exp()
-        frg = -torch.log(positive / (positive + hard + soft))
-        positive = F.cosine_similarity(silent[i], background[i], dim=0, eps=1e-30).exp()
-        hard = F.cosine_similarity(sounding[i], background[i], dim=0, eps=1e-30).exp()
-        losses.append((frg - torch.log(positive / (positive + hard))) / 2)
-    return torch.stack(losses).mean()
-
-
-def naive_ori(visual: Tensor, foreground: Tensor, background: Tensor) -> Tensor:
-    """Eq. 7, sample after sample and pair after pair; the distance is symmetric, so each counts twice."""
-    positions = grid_positions(*visual.shape[-2:], dtype=visual.dtype, device=visual.device)
-    sinkhorn = SinkhornDistance(EPSILON, ITERATIONS)
-    total = visual.new_zeros(())
-    for i, features in enumerate(visual):
-        references = torch.cat([foreground[i], background[i, None]])
-        maps = [F.cosine_similarity(features, each[:, None, None], dim=0).flatten() for each in references]
-        for one, two in combinations(maps, 2):
-            total = total + 2 * sinkhorn(pointcloud_cost(one, 1 - two, positions, positions).dense()[None]).sum()
-    return total / len(visual)
-
-
 def inputs(batch: int, channels: int, height: int, width: int, sources: int, device: str) -> Inputs:
-    """Features that lean towards their audio, as after training, so that the printed masks do not underflow."""
+    """Features near their audio, as after training, so that the printed masks do not underflow."""
     generator = torch.Generator().manual_seed(0)
     audio = torch.randn(batch, channels, generator=generator)
     noise = torch.randn(batch, channels, height, width, generator=generator)
@@ -98,28 +55,28 @@ def inputs(batch: int, channels: int, height: int, width: int, sources: int, dev
     visual = noise + lean * audio[..., None, None]
     foreground = torch.randn(batch, sources, channels, generator=generator) + 0.5 * audio[:, None]
     background = torch.randn(batch, channels, generator=generator)
-    return tuple(each.to(device).requires_grad_() for each in (visual, audio, foreground, background))
+    return tuple(x.to(device).requires_grad_() for x in (visual, audio, foreground, background))
 
 
-def forward(loss: Loss, given: Inputs) -> Callable[[], object]:
+def forward(loss: Loss, tensors: Inputs) -> Callable[[], object]:
     def run() -> None:
         with torch.no_grad():
-            loss(*given)
+            loss(*tensors)
 
     return run
 
 
-def both(loss: Loss, given: Inputs) -> Callable[[], object]:
+def both(loss: Loss, tensors: Inputs) -> Callable[[], object]:
     def run() -> None:
-        for each in given:
-            each.grad = None
-        loss(*given).backward()
+        for x in tensors:
+            x.grad = None
+        loss(*tensors).backward()
 
     return run
 
 
 def copy_bandwidth(device: str) -> float:
-    """Bytes a second that a copy of 256 MiB reads and writes; the best of several."""
+    """Bytes per second that a copy of 256 MiB reads and writes; the best of eight."""
     source = torch.ones(2**26, device=device)
     target = torch.empty_like(source)
     timings = interleaved({"copy": lambda: target.copy_(source)}, {"copy": 8}, device)["copy"][0]
@@ -132,7 +89,7 @@ def without_audio(loss: Loss) -> Loss:
 
 def losses(solver: str, *, compiled: bool, compile_objective: bool) -> dict[str, Loss]:
     ori = ORILoss(solver=solver, epsilon=EPSILON, max_iter=ITERATIONS, tol=1e-3)
-    found: dict[str, Loss] = {
+    contestants: dict[str, Loss] = {
         "OCA, eager": OCALoss(),
         "OCA, naive": naive_oca,
         "ORI, eager": without_audio(ori),
@@ -140,12 +97,12 @@ def losses(solver: str, *, compiled: bool, compile_objective: bool) -> dict[str,
         "objective, eager": ObjectAwareObjective(ori=ori),
     }
     if compiled:
-        found["OCA, compiled"] = torch.compile(OCALoss(), fullgraph=True)
-        # The transport stays eager: the dense solver's loop is compiled as `max_iter` copies of its body.
-        found["objective, OCA compiled"] = ObjectAwareObjective(oca=_Compiled(OCALoss()), ori=ori)
+        contestants["OCA, compiled"] = torch.compile(OCALoss(), fullgraph=True)
+        # The transport stays eager: compiling unrolls the loop of the dense solver into `max_iter` copies.
+        contestants["objective, OCA compiled"] = ObjectAwareObjective(oca=_Compiled(OCALoss()), ori=ori)
     if compile_objective:
-        found["objective, compiled"] = torch.compile(ObjectAwareObjective(ori=ori))
-    return found
+        contestants["objective, compiled"] = torch.compile(ObjectAwareObjective(ori=ori))
+    return contestants
 
 
 class _Compiled(nn.Module):
@@ -154,15 +111,15 @@ class _Compiled(nn.Module):
         self.reduction = loss.reduction
         self.compiled = torch.compile(loss, fullgraph=True)
 
-    def forward(self, *given: Tensor) -> Tensor:
-        value: Tensor = self.compiled(*given)
+    def forward(self, *tensors: Tensor) -> Tensor:
+        value: Tensor = self.compiled(*tensors)
         return value
 
 
 def differences(solver: str, height: int, width: int, sources: int) -> Row:
-    """Largest difference of value and relative difference of gradient between ours and the naive, on 4 samples."""
-    given = tuple(each.detach().double().requires_grad_() for each in inputs(4, 64, height, width, sources, "cpu"))
-    # The naive one makes all its iterations and is differentiated through them.
+    """Differences between the library and the naive losses on 4 samples: values absolute, gradients relative."""
+    tensors = tuple(x.detach().double().requires_grad_() for x in inputs(4, 64, height, width, sources, "cpu"))
+    # The naive ORI runs all its iterations, and its gradient goes through them.
     options: Row = {"epsilon": EPSILON, "max_iter": ITERATIONS, "tol": 1e-30}
     unrolled, timed = ORILoss(solver="dense", gradient="unrolled", **options), ORILoss(solver=solver, **options)
     pairs: dict[str, tuple[Loss, Loss]] = {
@@ -171,38 +128,38 @@ def differences(solver: str, height: int, width: int, sources: int) -> Row:
         f"ORI by {solver}": (without_audio(timed), without_audio(naive_ori)),
     }
     row: Row = {}
-    for name, (ours, naive) in pairs.items():
+    for name, losses_compared in pairs.items():
         values, gradients = [], []
-        for loss in (ours, naive):
+        for loss in losses_compared:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", ConvergenceWarning)
-                value = loss(*given)
+                value = loss(*tensors)
             values.append(float(value.detach()))
-            gradients.append(torch.autograd.grad(value, given[0])[0])
+            gradients.append(torch.autograd.grad(value, tensors[0])[0])
         row[f"{name} value"] = abs(values[0] - values[1])
         row[f"{name} gradient"] = float((gradients[0] - gradients[1]).norm() / gradients[1].norm())
     return row
 
 
 def time_in_turns(work: dict[str, Callable[[], object]], options: Any) -> dict[str, Row]:
-    """Spread of every contestant; as many rounds as the budget allows after a first one that does not count."""
+    """Spread of every contestant over the rounds that the budget allows; the first call does not count."""
     first = interleaved(work, dict.fromkeys(work, 1), options.device)
     rounds = {}
     for name, (times, _) in first.items():
         rounds[name] = min(options.rounds, int(options.budget / times[0][0])) if times else 0
-    # A compilation is in the first time: it is no measure of what a round takes.
+    # The first call of a compiled loss includes the compilation, so it says nothing about a round.
     rounds |= {name: options.rounds for name in rounds if "compiled" in name and first[name][0]}
     timings = interleaved(work, rounds, options.device)
-    found: dict[str, Row] = {}
-    for name, (times, failed) in timings.items():
-        failed = failed or first[name][1]
-        counted = [elapsed for elapsed, _ in times or first[name][0]]
-        if failed:
-            found[name] = {"failed": failed}
-        else:
-            found[name] = spread(counted) | {"first": first[name][0][0][0], "first_run_only": not times}
-            found[name]["processor"] = spread([processor for _, processor in times or first[name][0]])["median"]
-    return found
+    spreads: dict[str, Row] = {}
+    for name, (times, failure) in timings.items():
+        first_times, first_failure = first[name]
+        if failure or first_failure:
+            spreads[name] = {"failed": failure or first_failure}
+            continue
+        elapsed, processor = zip(*(times or first_times), strict=True)
+        spreads[name] = spread(elapsed) | {"first": first_times[0][0], "first_run_only": not times}
+        spreads[name]["processor"] = spread(processor)["median"]
+    return spreads
 
 
 def measure_size(results: Results, height: int, width: int, options: Any) -> None:
@@ -211,7 +168,7 @@ def measure_size(results: Results, height: int, width: int, options: Any) -> Non
     )
     if key in results.rows:
         return
-    given = inputs(options.batch, options.channels, height, width, options.sources, options.device)
+    tensors = inputs(options.batch, options.channels, height, width, options.sources, options.device)
     row: Row = {
         "kind": "loss",
         "pixels": f"{height}x{width}",
@@ -222,30 +179,30 @@ def measure_size(results: Results, height: int, width: int, options: Any) -> Non
         "differences": differences(options.solver, height, width, options.sources),
     }
     for name, difference in row["differences"].items():
-        # The gradient of the fixed point is another than that through 100 iterations.
+        # The gradient at the fixed point differs from the gradient through 100 iterations.
         if difference > 1e-4 and not name.startswith("ORI by"):
-            print(f"{key}: {name} differs by {difference:.1e} from the naive one", flush=True)
-    read = sum(each.nbytes for each in given)
+            print(f"{key}: {name} differs by {difference:.1e} from the naive loss", flush=True)
+    read = sum(x.nbytes for x in tensors)
     bandwidth = copy_bandwidth(options.device)
     row |= {"bandwidth": bandwidth, "floor_forward": read / bandwidth, "floor_both": 2 * read / bandwidth}
     work: dict[str, Callable[[], object]] = {}
-    few = tuple(each.detach()[: options.naive_batch].requires_grad_() for each in given)
-    chosen = losses(options.solver, compiled=options.compile, compile_objective=options.compile_objective)
-    for name, loss in chosen.items():
-        own = few if name == "ORI, naive" else given
-        work[f"{name}|forward"], work[f"{name}|both"] = forward(loss, own), both(loss, own)
+    few = tuple(x.detach()[: options.naive_batch].requires_grad_() for x in tensors)
+    contestants = losses(options.solver, compiled=options.compile, compile_objective=options.compile_objective)
+    for name, loss in contestants.items():
+        batch = few if name == "ORI, naive" else tensors
+        work[f"{name}|forward"], work[f"{name}|both"] = forward(loss, batch), both(loss, batch)
     row["times"] = time_in_turns(work, options)
     for part in ("forward", "both"):
         naive = row["times"][f"ORI, naive|{part}"]
         if len(few[0]) < options.batch and "median" in naive:
             scale = options.batch / len(few[0])
-            for metric in ("median", "processor"):
-                naive[metric] *= scale
-            for metric in ("quartiles", "range"):
-                naive[metric] = [scale * value for value in naive[metric]]
+            for statistic in ("median", "processor"):
+                naive[statistic] *= scale
+            for statistic in ("quartiles", "range"):
+                naive[statistic] = [scale * value for value in naive[statistic]]
             naive["samples"] = len(few[0])
     results.put(key, row)
-    print(key, {name: seconds(each.get("median")) for name, each in row["times"].items()}, flush=True)
+    print(key, {name: seconds(times.get("median")) for name, times in row["times"].items()}, flush=True)
 
 
 class Encoders(nn.Module):
@@ -264,7 +221,7 @@ class Encoders(nn.Module):
 
 
 def measure_step(results: Results, options: Any) -> None:
-    """A mixture's training step, 448 × 224 frames and 257 × 200 spectrograms, with and without each loss."""
+    """A training step with mixtures, 448 × 224 frames and 257 × 200 spectrograms, with and without each loss."""
     key = f"step B{options.step_batch} K{options.sources} {options.solver} t{options.threads}"
     if key in results.rows:
         return
@@ -301,9 +258,9 @@ def measure_step(results: Results, options: Any) -> None:
     times = time_in_turns(work, options)
     with torch.no_grad():
         visual, audio = model(frames, spectrograms)
-    given = tuple(each.detach().requires_grad_() for each in (visual, audio))
+    tensors = tuple(x.detach().requires_grad_() for x in (visual, audio))
     alone = time_in_turns(
-        {f"{name}|both": both(objective(w), given) for name, w in (("OCA", 0.0), ("OCA + ORI", 0.1))}, options
+        {f"{name}|both": both(objective(w), tensors) for name, w in (("OCA", 0.0), ("OCA + ORI", 0.1))}, options
     )
     row: Row = {
         "kind": "step",
@@ -313,17 +270,17 @@ def measure_step(results: Results, options: Any) -> None:
         "pixels": f"{visual.shape[2]}x{visual.shape[3]}",
         "times": times | alone,
     }
-    if all("median" in each for each in row["times"].values()):
-        own = alone["OCA + ORI|both"]["median"] - alone["OCA|both"]["median"]
-        row["ori_seconds"] = own
-        row["ori_share"] = own / times["step, OCA + ORI"]["median"]
+    if all("median" in spreads for spreads in row["times"].values()):
+        ori = alone["OCA + ORI|both"]["median"] - alone["OCA|both"]["median"]
+        row["ori_seconds"] = ori
+        row["ori_share"] = ori / times["step, OCA + ORI"]["median"]
         row["ori_share_of_difference"] = 1 - times["step, OCA"]["median"] / times["step, OCA + ORI"]["median"]
     results.put(key, row)
-    print(key, {name: seconds(each.get("median")) for name, each in row["times"].items()}, flush=True)
+    print(key, {name: seconds(times.get("median")) for name, times in row["times"].items()}, flush=True)
 
 
 def tables(results: Results) -> str:
-    parts = [described(results.runs)] if results.runs else []
+    parts = [machine_and_command(results.runs)] if results.runs else []
     for row in results.rows.values():
         times: dict[str, Row] = row["times"]
         if row["kind"] == "step":
@@ -332,7 +289,7 @@ def tables(results: Results) -> str:
             parts.append(
                 markdown(
                     ("", "time (quartiles)"),
-                    ((name.replace("|both", " alone"), _time(each)) for name, each in times.items()),
+                    ((name.replace("|both", " alone"), _time(spreads)) for name, spreads in times.items()),
                 )
             )
             if "ori_share" in row:
@@ -347,17 +304,18 @@ def tables(results: Results) -> str:
         names = list(dict.fromkeys(name.split("|")[0] for name in times))
         lines = []
         for name in names:
-            of = {part: times[f"{name}|{part}"] for part in ("forward", "both")}
-            over = [
-                number(of[part]["median"] / row[f"floor_{part}"], 3) if "median" in of[part] else "–" for part in of
+            parts_of = {part: times[f"{name}|{part}"] for part in ("forward", "both")}
+            over_floor = [
+                number(spreads["median"] / row[f"floor_{part}"], 3) if "median" in spreads else "–"
+                for part, spreads in parts_of.items()
             ]
-            lines.append((name, *map(_time, of.values()), *over))
+            lines.append((name, *map(_time, parts_of.values()), *over_floor))
         columns = ("", "forward", "forward + backward", "× floor, forward", "× floor, both")
         parts.append(markdown(columns, lines))
-        off = ", ".join(f"{name} {value:.1e}" for name, value in row["differences"].items())
+        differences = ", ".join(f"{name} {value:.1e}" for name, value in row["differences"].items())
         parts.append(
             f"Floor: {seconds(row['floor_forward'])} and {seconds(row['floor_both'])} at a copy bandwidth of "
-            f"{row['bandwidth'] / 1e9:.3g} GB/s. Ours against naive, float64: {off}.\n"
+            f"{row['bandwidth'] / 1e9:.3g} GB/s. Differences between library and naive in float64: {differences}.\n"
         )
     return "\n".join(parts)
 
@@ -374,35 +332,35 @@ def _time(row: Row) -> str:
 
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--batch", type=int, default=128)
-    parser.add_argument("--step-batch", type=int, help="of the training step, 0 for none; 128 on a GPU, else 16")
+    parser.add_argument("--batch", type=int, default=128, help="samples; default: 128")
+    parser.add_argument(
+        "--step-batch", type=int, help="samples of the training step, 0 for none; default: 128 on a GPU, else 16"
+    )
     parser.add_argument("--channels", type=int, default=512)
     parser.add_argument("--sources", type=int, default=2)
-    parser.add_argument("--pixels", nargs="+", metavar="HxW", default=[f"{h}x{w}" for h, w in SIZES])
+    parser.add_argument(
+        "--pixels", nargs="+", metavar="HxW", default=[f"{h}x{w}" for h, w in SIZES], help="sizes of a map"
+    )
     ready = [name for name, status in available().items() if status]
     parser.add_argument("--solver", choices=["auto", *ready], default="auto")
-    parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--budget", type=float, default=60, help="seconds for the rounds of one contestant")
-    parser.add_argument("--naive-batch", type=int, default=4, help="samples of the naive ORI")
-    parser.add_argument("--compile-objective", action="store_true", help="with ORI's iterations; takes many minutes")
-    parser.add_argument("--no-compile", dest="compile", action="store_false")
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    parser.add_argument("--fresh", action="store_true", help="measure again what the file holds")
-    parser.add_argument("--table", action="store_true", help="print the tables of the file and measure nothing")
-    parser.add_argument("--output", type=Path, default=ROOT / "benchmarks" / "results")
+    parser.add_argument("--rounds", type=int, default=7, help="default: 7")
+    parser.add_argument(
+        "--budget", type=float, default=60, help="seconds for the rounds of one contestant; default: 60"
+    )
+    parser.add_argument("--naive-batch", type=int, default=4, help="samples of the naive ORI; default: 4")
+    parser.add_argument(
+        "--compile-objective",
+        action="store_true",
+        help="compile the objective with ORI's iterations, which takes many minutes",
+    )
+    parser.add_argument("--no-compile", dest="compile", action="store_false", help="leave out compiled losses")
+    add_run_options(parser)
     options = parser.parse_args(arguments)
     torch.set_num_threads(options.threads)
     if options.step_batch is None:
         options.step_batch = 16 if options.device == "cpu" else 128
-    stem = "losses" + ("" if options.device == "cpu" else f"-{options.device.split(':')[0]}")
-    path = options.output / f"{stem}.json"
-    if options.table and not path.exists():
-        raise SystemExit(f"{path} does not exist: measure first")
-    results = Results(path, environment(options.device, options.threads), fresh=options.fresh and not options.table)
-    if options.table:
-        results.runs.pop()
-    else:
+    results = open_results(options, "losses")
+    if not options.table:
         for pixels in options.pixels:
             height, width = (int(side) for side in pixels.split("x"))
             measure_size(results, height, width, options)
@@ -413,8 +371,7 @@ def main(arguments: list[str] | None = None) -> None:
                 print(f"training step: {reason(error)}", flush=True)
     text = tables(results)
     print(text)
-    options.output.mkdir(parents=True, exist_ok=True)
-    (options.output / f"{stem}.md").write_text(text, encoding="utf-8")
+    write_text(results.path.with_suffix(".md"), text)
 
 
 if __name__ == "__main__":

@@ -1,16 +1,16 @@
 """Scoring the 5,158 frames of VGG-SS from 14×14 maps: the library against a loop in NumPy, OpenCV and scikit-learn.
 
-Both compute all metrics of a protocol for one source a frame. First both score a part of the frames, and the metrics
-have to agree; then they are timed in turns, the loop on ``--loop-frames`` of the frames, as its time a frame is
+Both compute all metrics of a protocol for one source per frame. First both score some of the frames, and the metrics
+have to agree. Then they are timed in turns; the loop scores ``--loop-frames`` frames only, as its time per frame is
 constant. The loop is plain: OpenCV resizes, NumPy sorts, ``sklearn.metrics.average_precision_score`` scores. Memory is
-that of processes of their own, which score the frames once and eight times over.
+measured in separate processes, which score all frames once and eight times.
 
     python benchmarks/metrics.py --annotations vggss.json
     python benchmarks/metrics.py --frames 500 --threads 1
 
-Without ``--annotations`` the boxes are vggss.json's in the folder SSLOSSES_METADATA, or else synthetic. A run goes on
-where an earlier one stopped; ``--fresh`` starts anew. Results: benchmarks/results/metrics.json and
-benchmarks/results/metrics.md.
+Without ``--annotations`` the boxes come from vggss.json in the folder SSLOSSES_METADATA; if that is not set, they are
+synthetic. A run resumes where an earlier one stopped; ``--fresh`` measures everything again. Writes
+benchmarks/results/metrics.json and benchmarks/results/metrics.md.
 """
 
 from __future__ import annotations
@@ -27,7 +27,17 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
-from result_files import ROOT, Results, Row, described, environment, interleaved, markdown, spread
+from result_files import (
+    Results,
+    Row,
+    add_run_options,
+    interleaved,
+    machine_and_command,
+    markdown,
+    open_results,
+    spread,
+    write_text,
+)
 from sklearn.metrics import auc, average_precision_score
 
 from sslosses.metrics import SoundLocalization, protocols
@@ -39,7 +49,7 @@ Boxes = list[list[list[float]]]
 
 
 def synthetic_boxes(count: int, generator: np.random.Generator) -> list[Boxes]:
-    """One source of one or two boxes a frame, large in the middle as in VGG-SS."""
+    """One source of one or two boxes per frame, large and near the middle as in VGG-SS."""
     frames = []
     for _ in range(count):
         corner = generator.random((int(generator.integers(1, 3)), 2)) * 0.5
@@ -77,7 +87,7 @@ def entry_paper(x: np.ndarray, g: np.ndarray) -> tuple[float, ...]:
 
 def entry_noprior(x: np.ndarray, g: np.ndarray) -> tuple[float, ...]:
     first = entry_paper(x, g)
-    return *first, entry_paper(x, g)[1]  # the summed map of PIAP is prepared and scored like any other
+    return *first, entry_paper(x, g)[1]  # PIAP scores the summed map like any other map
 
 
 def entry_lvs(x: np.ndarray, g: np.ndarray) -> tuple[float, ...]:
@@ -125,10 +135,10 @@ LOOPS: dict[str, Callable[[np.ndarray, np.ndarray], tuple[float, ...]]] = {
 
 
 def detected(cious: np.ndarray, confidences: np.ndarray, level: float) -> tuple[float, float]:
-    """Precision and recall at a confidence level, as AVGN's code has them."""
-    found = confidences >= level
-    right, missed = np.sum(found & (cious >= 0.3)), np.sum(~found)
-    return (right / found.sum() if found.any() else 1.0), (right / (right + missed) if right + missed else 1.0)
+    """Precision and recall at a confidence level as in AVGN's code."""
+    kept = confidences >= level
+    right, missed = np.sum(kept & (cious >= 0.3)), np.sum(~kept)
+    return (right / kept.sum() if kept.any() else 1.0), (right / (right + missed) if right + missed else 1.0)
 
 
 def detection_ap(cious: np.ndarray, confidences: np.ndarray) -> float:
@@ -180,7 +190,7 @@ def inputs(options: argparse.Namespace, count: int) -> tuple[np.ndarray, list[Bo
 
 
 def peak_mib(protocol: str, options: argparse.Namespace, times: int) -> float:
-    """Peak memory of a process of its own that scores the frames, ``times`` over in one metric."""
+    """Peak memory of a process that scores the frames ``times`` times with one metric."""
     command = [sys.executable, __file__, "--memory-of", protocol, str(times), "--frames", str(options.frames)]
     command += ["--threads", str(options.threads)]
     command += ["--annotations", str(options.annotations)] if options.annotations else []
@@ -200,26 +210,25 @@ def score_and_print_peak(protocol: str, options: argparse.Namespace, times: int)
 def measure(protocol: str, maps: np.ndarray, frames: list[Boxes], options: argparse.Namespace) -> Row:
     tensor = torch.from_numpy(maps).to(options.device)
     part = slice(0, min(options.check_frames, len(frames)))
-    ours, theirs = library(protocol, tensor[part], frames[part]), loop(protocol, maps[part], frames[part])
-    metrics = protocols.get(protocol).single_metrics
-    # Detection AP sorts by confidence: two that differ in float32's last digit may change places.
-    differences = {name: abs(ours[name] - theirs[name]) for name in metrics}
+    fast, slow = library(protocol, tensor[part], frames[part]), loop(protocol, maps[part], frames[part])
+    # Detection AP sorts by confidence; entries that differ in the last digit of float32 may change places.
+    differences = {name: abs(fast[name] - slow[name]) for name in protocols.get(protocol).single_metrics}
     difference = max(differences.values())
     if any(value > (1e-3 if name.startswith("DetAP") else 1e-5) for name, value in differences.items()):
-        raise SystemExit(f"{protocol}: metrics differ by {difference}: {ours} {theirs}")
-    some = slice(0, min(options.loop_frames, len(frames)))
+        raise SystemExit(f"{protocol}: metrics differ by {difference}: {fast} {slow}")
+    few = slice(0, min(options.loop_frames, len(frames)))
     work: dict[str, Callable[[], object]] = {
         "library": lambda: library(protocol, tensor, frames),
-        "loop": lambda: loop(protocol, maps[some], frames[some]),
+        "loop": lambda: loop(protocol, maps[few], frames[few]),
     }
     times = interleaved(work, dict.fromkeys(work, options.rounds), options.device)
-    scale = {"library": 1e3 / len(frames), "loop": 1e3 / (some.stop - some.start)}
+    scale = {"library": 1e3 / len(frames), "loop": 1e3 / few.stop}
     row: Row = {"protocol": protocol, "frames": len(frames), "threads": options.threads, "difference": difference}
-    for name, (measured, failed) in times.items():
-        if failed:
-            raise SystemExit(f"{protocol}, {name}: {failed}")
+    for name, (pairs, failure) in times.items():
+        if failure:
+            raise SystemExit(f"{protocol}, {name}: {failure}")
         for i, clock in enumerate(("elapsed", "processor")):
-            row[f"{name} ms, {clock}"] = spread([scale[name] * pair[i] for pair in measured])
+            row[f"{name} ms, {clock}"] = spread([scale[name] * pair[i] for pair in pairs])
     if not options.no_memory:
         row["peak MiB"] = [peak_mib(protocol, options, times) for times in (1, 8)]
     return row
@@ -244,42 +253,40 @@ def table(results: Results) -> str:
             f"{once:.0f}, {more:.0f}",
         ]
 
-    columns = ("protocol", "frames", "threads", "library, ms a frame", "loop", "× elapsed", "× processor time")
-    columns += ("largest difference of a metric", "peak MiB of 1 and 8 times the frames")
+    columns = (
+        "protocol",
+        "frames",
+        "threads",
+        "library, ms per frame",
+        "loop, ms per frame",
+        "× elapsed",
+        "× processor time",
+    )
+    columns += ("largest difference of a metric", "peak MiB, frames once and 8 times")
     rows = sorted(results.rows.values(), key=lambda row: (row["frames"], row["threads"]))
-    return described(results.runs) + "\n" + markdown(columns, map(cells, rows))
+    return machine_and_command(results.runs) + "\n" + markdown(columns, map(cells, rows))
 
 
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     metadata = os.environ.get("SSLOSSES_METADATA")
     known = Path(metadata) / "vggss.json" if metadata else None
-    parser.add_argument("--annotations", type=Path, default=known, help="vggss.json; synthetic boxes without")
-    parser.add_argument("--protocols", nargs="+", choices=LOOPS, default=list(LOOPS))
-    parser.add_argument("--frames", type=int, default=5158)
-    parser.add_argument("--check-frames", type=int, default=300)
-    parser.add_argument("--loop-frames", type=int, default=300)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    parser.add_argument("--no-memory", action="store_true", help="leave out the processes that measure memory")
-    parser.add_argument("--fresh", action="store_true", help="measure again what the file holds")
-    parser.add_argument("--table", action="store_true", help="print the table of the file and measure nothing")
-    parser.add_argument("--output", type=Path, default=ROOT / "benchmarks" / "results")
+    parser.add_argument("--annotations", type=Path, default=known, help="vggss.json; synthetic boxes if not given")
+    parser.add_argument("--protocols", nargs="+", choices=LOOPS, default=list(LOOPS), help="default: all")
+    parser.add_argument("--frames", type=int, default=5158, help="frames to score")
+    parser.add_argument("--check-frames", type=int, default=300, help="frames whose metrics are compared")
+    parser.add_argument("--loop-frames", type=int, default=300, help="frames that the loop is timed on")
+    parser.add_argument("--rounds", type=int, default=5, help="default: 5")
+    parser.add_argument("--no-memory", action="store_true", help="do not measure memory")
+    add_run_options(parser)
     parser.add_argument("--memory-of", nargs=2, help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
     torch.set_num_threads(options.threads)
     if options.memory_of:
         score_and_print_peak(options.memory_of[0], options, int(options.memory_of[1]))
         return
-    stem = "metrics" if options.device == "cpu" else f"metrics-{options.device.split(':')[0]}"
-    path = options.output / f"{stem}.json"
-    if options.table and not path.exists():
-        raise SystemExit(f"{path} does not exist: measure first")
-    results = Results(path, environment(options.device, options.threads), fresh=options.fresh and not options.table)
-    if options.table:
-        results.runs.pop()
-    else:
+    results = open_results(options, "metrics")
+    if not options.table:
         maps, frames = inputs(options, options.frames)
         source = options.annotations.name if options.annotations else "synthetic"
         for protocol in options.protocols:
@@ -289,11 +296,7 @@ def main(arguments: list[str] | None = None) -> None:
                 print(key, "done", flush=True)
     text = table(results)
     print(text)
-    written = options.output / f"{stem}.md"
-    written.parent.mkdir(parents=True, exist_ok=True)
-    aside = written.with_suffix(".md.tmp")
-    aside.write_text(text, encoding="utf-8")
-    aside.replace(written)
+    write_text(results.path.with_suffix(".md"), text)
 
 
 if __name__ == "__main__":

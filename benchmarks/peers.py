@@ -1,8 +1,8 @@
-"""Contestants of ``transport.py``: the library's solvers and the ways in which others solve the same problems.
+"""Contestants of ``transport.py``: the solvers of the library and those of other packages.
 
-Each answers ⟨P, C⟩ of every problem, (P,), from :class:`problems.Pairs`, differentiable with respect to source and
-target. ``iterations`` bounds its updates of both potentials, and at ``tol`` (L1 error of both marginals) it may stop;
-``tol`` is 0 where the iterations are to be fixed. One that needs the cost's matrix builds it inside.
+Each computes ⟨P, C⟩ per problem, (P,), from :class:`problems.Pairs`, differentiable with respect to source and target.
+``iterations`` limits the updates of both potentials. ``tol`` is the L1 error of both marginals at which it may stop; 0
+means a fixed number of iterations. A contestant that needs the cost matrix builds it itself.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ Answer = Callable[[Pairs, float, int, float], Tensor]
 
 
 class Contestant(NamedTuple):
-    """A way of solving.
+    """A way to solve the problems.
 
     Attributes:
         answer: (pairs, ε, iterations, tol) → (P,).
-        gradient: what its derivative is: "fixed point" (exact there), "unrolled" (exact for its last iterate)
-            or "envelope" (the plan taken for fixed, biased).
-        updates: "alternating", "averaged" (f and g at once, about three times the iterations), "annealed" (averaged,
-            and ε itself is reached at the last iteration only) or "none" (ε = 0).
+        gradient: "fixed point" (exact at the fixed point), "unrolled" (exact for the last iterate) or "envelope" (with
+            the plan held fixed, biased).
+        updates: "alternating", "averaged" (f and g at once, about three times as many iterations), "annealed"
+            (averaged, and only the last iteration is at ε) or "none" (ε = 0).
         tolerance: whether it can stop at a tolerance.
-        loops: whether it solves one problem after the other, so that its time is proportional to their number.
+        loops: whether it solves the problems one by one, so that its time is proportional to their number.
         missing: why it can't run here, or empty.
     """
 
@@ -46,7 +46,7 @@ class Contestant(NamedTuple):
 
 
 class SinkhornDistance(nn.Module):
-    """The log-domain module of many repositories: updates on a (P, N, M) cost, differentiated through."""
+    """The log-domain module of many repositories: updates of a (P, N, M) cost; the gradient goes through them."""
 
     def __init__(self, epsilon: float, iterations: int) -> None:
         super().__init__()
@@ -89,13 +89,13 @@ def pot_sinkhorn2(pairs: Pairs, epsilon: float, iterations: int, tol: float, *, 
     cost = pairs.cost.dense()
     a = cost.new_full(cost.shape[1:2], 1 / cost.shape[1])
     b = cost.new_full(cost.shape[2:], 1 / cost.shape[2])
-    # POT measures in L2, and a vector's L1 norm is at most √M times its L2 norm.
+    # POT measures the error in L2, and the L1 norm of a vector is at most √M times its L2 norm.
     stop = tol / math.sqrt(len(b))
     with warnings.catch_warnings():
-        # On an underflow POT warns and goes on with the iterate before it.
+        # On an underflow POT warns and returns the previous iterate.
         warnings.filterwarnings("error", "Warning: numerical errors")
         return torch.stack(
-            [ot.sinkhorn2(a, b, each, epsilon, method=method, numItermax=iterations, stopThr=stop) for each in cost]
+            [ot.sinkhorn2(a, b, c, epsilon, method=method, numItermax=iterations, stopThr=stop) for c in cost]
         )
 
 
@@ -110,8 +110,8 @@ def pot_solve_batch(pairs: Pairs, epsilon: float, iterations: int, tol: float, *
 def _samples_loss(epsilon: float, iterations: int, cost: object, backend: str) -> nn.Module:
     from geomloss import SamplesLoss
 
-    # GeomLoss takes its number of iterations from the way down to ε. From 1.01 ε by equal ratios is that number of
-    # iterations at ε in all but name. Its own two, one before and one after, count.
+    # GeomLoss derives its number of iterations from the path of ε. Equal ratios from 1.01 ε down to ε give that number
+    # of iterations nearly at ε. Its first and last iteration count too.
     return SamplesLoss(
         "sinkhorn",
         p=1,
@@ -134,8 +134,8 @@ def _ground(x: Tensor, y: Tensor) -> Tensor:
     return values + torch.linalg.vector_norm(x[..., :, None, 1:] - y[..., None, :, 1:], dim=-1)
 
 
-# GeomLoss makes its potentials to be differentiated in ⟨f, a⟩ + ⟨g, b⟩. In the plan they count a constant added to the
-# cost twice, so the plan is taken for fixed.
+# The potentials of GeomLoss are meant to be differentiated in ⟨f, a⟩ + ⟨g, b⟩. In the plan, a constant added to the
+# cost would count twice, so the plan is held fixed.
 @torch.no_grad()
 def _geomloss_potentials(
     pairs: Pairs, epsilon: float, iterations: int, cost: object, backend: str
@@ -143,17 +143,17 @@ def _geomloss_potentials(
     loss = _samples_loss(epsilon, iterations, cost, backend)
     x, y = _points(pairs.source, pairs.positions), _points(pairs.target, pairs.positions)
     if backend == "tensorized":
-        found = loss(x, y)
+        potentials = loss(x, y)
     else:
-        # The online backend takes no batch with a cost of one's own.
-        each = [loss(one, other) for one, other in zip(x, y, strict=True)]
-        found = tuple(torch.cat(potentials) for potentials in zip(*each, strict=True))
-    return found
+        # The online backend takes no batch with a custom cost.
+        per_problem = [loss(source, target) for source, target in zip(x, y, strict=True)]
+        potentials = tuple(torch.cat(parts) for parts in zip(*per_problem, strict=True))
+    return potentials
 
 
 def geomloss_tensorized(pairs: Pairs, epsilon: float, iterations: int, _: float) -> Tensor:
     f, g = _geomloss_potentials(pairs, epsilon, iterations, _ground, "tensorized")
-    # GeomLoss switches the gradient mode on inside; leaving `no_grad` above restored it.
+    # GeomLoss switches the gradient mode on; leaving `no_grad` above has restored it.
     cost = pairs.cost.dense()
     plan = ((f.unsqueeze(-1) + g.unsqueeze(-2) - cost.detach()) / epsilon).exp() / cost[0].numel()
     return (plan * cost).sum((-2, -1))
@@ -196,7 +196,7 @@ def _library(
 ) -> Tensor:
     if solver == "exact":
         epsilon = 0.0
-    # `solve` wants a tolerance above 0.
+    # `solve` needs a tolerance above 0.
     options = {"epsilon": epsilon, "solver": solver, "max_iter": iterations, "tol": tol or 1e-30}
     return solve(pairs.cost, **options, gradient=gradient).value()
 
@@ -210,14 +210,14 @@ def _missing(package: str, attribute: str | None = None) -> str:
 
 
 def contestants() -> dict[str, Contestant]:
-    """Name → contestant, the library's solvers first; those that can't run here say why."""
-    found: dict[str, Contestant] = {}
+    """Contestants by name, the solvers of the library first; ``missing`` says why one can't run here."""
+    solvers: dict[str, Contestant] = {}
     status = available()
     for name in SOLVERS:
         if name == "auto":
             continue
         averaged = name.startswith("geomloss")
-        found[name] = Contestant(
+        solvers[name] = Contestant(
             partial(_library, solver=name),
             "fixed point",
             "none" if name == "exact" else "averaged" if averaged else "alternating",
@@ -226,8 +226,8 @@ def contestants() -> dict[str, Contestant]:
             missing="" if status[name] else str(status[name]),
         )
     no_pot, no_geomloss = _missing("ot"), _missing("geomloss")
-    no_keops = no_geomloss or _missing("pykeops") or found["geomloss-keops"].missing
-    return found | {
+    no_keops = no_geomloss or _missing("pykeops") or solvers["geomloss-keops"].missing
+    return solvers | {
         "dense, unrolled": Contestant(
             partial(_library, solver="dense", gradient="unrolled"), "unrolled", tolerance=True
         ),

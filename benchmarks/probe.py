@@ -1,9 +1,9 @@
-"""One contestant of ``transport.py`` in a process of its own: its answer, its memory, its first times.
+"""One contestant of ``transport.py`` in a separate process: its result, its memory, its first times.
 
-    python benchmarks/probe.py given.pt found.json
+    python benchmarks/probe.py task.pt findings.json
 
-The findings are written after every phase, so that they outlive what ends the process: the alarm of the budget, a
-failed allocation, a crash.
+The findings are written after every phase, so that they survive the alarm of the budget, a failed allocation or a
+crash.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import torch
 from peers import Contestant, contestants
 from reference import graded, leaves
 from result_files import Row, reason, synchronize, timed
-from transport import MOST, TOL, Case, answered, both_of, forward_of, judged
+from transport import MOST, TOL, Case, both_of, errors_of, forward_of, solver_call
 
 GROWTH = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32)
 
@@ -34,8 +34,8 @@ class Memory:
             torch.cuda.reset_peak_memory_stats()
             self.start = torch.cuda.memory_allocated() / 2**20
         elif sys.platform == "linux":
-            # What the allocator keeps of earlier phases would hide what is needed. The peak of a whole process's life,
-            # as `ru_maxrss` has it, includes its parent's on Linux.
+            # Memory that the allocator kept from earlier phases would hide the peak. `ru_maxrss` does not help: on
+            # Linux it includes the peak of the parent process.
             ctypes.CDLL(None).malloc_trim(0)
             Path("/proc/self/clear_refs").write_text("5")
             self.start = self._status("VmRSS")
@@ -61,7 +61,7 @@ class Memory:
 
 
 def limit_memory(gib: float | None) -> None:
-    """Make an allocation beyond ``gib``, or nine tenths of what is free, fail here before other processes suffer."""
+    """Make an allocation beyond ``gib``, or nine tenths of the free memory, fail before other processes suffer."""
     if sys.platform != "linux":
         return
     free = next(line for line in Path("/proc/meminfo").read_text().splitlines() if line.startswith("MemAvailable"))
@@ -70,56 +70,56 @@ def limit_memory(gib: float | None) -> None:
     resource.setrlimit(resource.RLIMIT_AS, (most, resource.RLIM_INFINITY))
 
 
-def checked(contestant: Contestant, case: Case, given: Row, iterations: int, tol: float) -> Row:
-    pairs = leaves(case.checked())
-    on = pairs._replace(**{key: value.to(given["device"]) for key, value in pairs._asdict().items()})
-    values, gradient = graded(contestant.answer(on, case.epsilon, iterations, tol), pairs)
-    return judged(values.cpu(), gradient.double(), given["against"], contestant) | {"iterations": iterations}
+def checked(contestant: Contestant, case: Case, task: Row, iterations: int, tol: float) -> Row:
+    pairs = leaves(case.check_problems())
+    on_device = pairs._replace(**{name: value.to(task["device"]) for name, value in pairs._asdict().items()})
+    values, gradient = graded(contestant.answer(on_device, case.epsilon, iterations, tol), pairs)
+    return errors_of(values.cpu(), gradient.double(), task["expected"], contestant) | {"iterations": iterations}
 
 
-def findings(given: dict[str, Any], found: Path) -> None:
+def run_task(task: dict[str, Any], findings: Path) -> None:
     row: Row = {"status": "running", "phase": "warm-up"}
 
     def write(**more: object) -> None:
         row.update(more)
-        found.write_text(json.dumps(row))
+        findings.write_text(json.dumps(row))
 
     def begin(phase: str) -> None:
         write(phase=phase)
-        signal.setitimer(signal.ITIMER_REAL, given["budget"])
+        signal.setitimer(signal.ITIMER_REAL, task["budget"])
 
     write()
-    torch.set_num_threads(given["threads"])
-    case, device, mode = Case(*given["case"]), given["device"], given["mode"]
-    contestant = contestants()[given["contestant"]]
+    torch.set_num_threads(task["threads"])
+    case, device, mode = Case(*task["case"]), task["device"], task["mode"]
+    contestant = contestants()[task["contestant"]]
     tol = TOL if mode == "tolerance" else 0.0
-    iterations = MOST if mode == "tolerance" else given["iterations"]
-    take = case.problems
-    if contestant.loops and given["loop_problems"]:
-        take = min(take, given["loop_problems"])
-    write(tol=tol, timed_problems=take, iterations=iterations)
+    iterations = MOST if mode == "tolerance" else task["iterations"]
+    count = case.problems
+    if contestant.loops and task["loop_problems"]:
+        count = min(count, task["loop_problems"])
+    write(tol=tol, timed_problems=count, iterations=iterations)
     if device == "cpu":
-        limit_memory(given["memory"])
+        limit_memory(task["memory"])
 
     maps = case.maps(device).requires_grad_()
-    # Compiles kernels, without the budget: what is compiled stays in a cache.
-    both_of(answered(contestant, maps, case.epsilon, 5, 0.0, 1), maps)()
+    # Compiles kernels outside the budget, as compiled kernels stay in a cache.
+    both_of(solver_call(contestant, maps, case.epsilon, 5, 0.0, 1), maps)()
     begin("check")
     if mode == "equal":
-        target = max(given["against"]["iterate_error"] or 0.0, 1e-5)
+        target = max(task["expected"]["iterate_error"] or 0.0, 1e-5)
         for factor in GROWTH:
-            iterations = factor * given["iterations"]
-            answer = checked(contestant, case, given, iterations, tol)
-            if answer.get("value_error_converged", 0.0) <= target:
+            iterations = factor * task["iterations"]
+            errors = checked(contestant, case, task, iterations, tol)
+            if errors.get("value_error_converged", 0.0) <= target:
                 break
-        write(reached=answer.get("value_error_converged", 0.0) <= target)
+        write(reached=errors.get("value_error_converged", 0.0) <= target)
     else:
-        answer = checked(contestant, case, given, iterations, tol)
-    write(**answer)
+        errors = checked(contestant, case, task, iterations, tol)
+    write(**errors)
 
-    answer_all = answered(contestant, maps, case.epsilon, iterations, tol, take)
+    call = solver_call(contestant, maps, case.epsilon, iterations, tol, count)
     memory = Memory(device)
-    for phase, run in (("forward", forward_of(answer_all)), ("both", both_of(answer_all, maps))):
+    for phase, run in (("forward", forward_of(call)), ("both", both_of(call, maps))):
         begin(phase)
         elapsed, _ = timed(run, device)
         synchronize(device)
@@ -129,14 +129,15 @@ def findings(given: dict[str, Any], found: Path) -> None:
 
 
 def main() -> None:
-    given_path, found = Path(sys.argv[1]), Path(sys.argv[2])
-    given = torch.load(given_path, weights_only=True)
+    findings = Path(sys.argv[2])
+    task = torch.load(Path(sys.argv[1]), weights_only=True)
     try:
-        findings(given, found)
+        run_task(task, findings)
     except Exception as error:
         signal.setitimer(signal.ITIMER_REAL, 0)
-        row = json.loads(found.read_text())
-        found.write_text(json.dumps(row | {"status": "failed", "reason": f"in its {row['phase']}: {reason(error)}"}))
+        row = json.loads(findings.read_text())
+        row |= {"status": "failed", "reason": f"in its {row['phase']}: {reason(error)}"}
+        findings.write_text(json.dumps(row))
 
 
 if __name__ == "__main__":

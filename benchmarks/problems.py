@@ -1,4 +1,4 @@
-"""The transport problems of the ORI loss that the benchmarks solve: pairs of smooth random similarity maps."""
+"""Transport problems of the ORI loss for the benchmarks: pairs of smooth random similarity maps."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Pairs(NamedTuple):
         return Pairs(self.source[:count], self.target[:count], self.positions)
 
     def to(self, dtype: torch.dtype) -> Pairs:
-        return Pairs(*(each.to(dtype) for each in self))
+        return Pairs(*(tensor.to(dtype) for tensor in self))
 
 
 def smooth(count: int, height: int, width: int, generator: torch.Generator) -> Tensor:
@@ -42,7 +42,7 @@ def similarity_maps(batch: int, sources: int, height: int, width: int, generator
 
 
 def pairs_of(maps: Tensor) -> Pairs:
-    """The P = B·K(K + 1)/2 unordered pairs of maps of one sample, differentiable."""
+    """The P = B·K(K + 1)/2 unordered pairs of maps of the same sample, differentiable."""
     n, m = zip(*combinations(range(maps.shape[1]), 2), strict=True)
     flat = maps.flatten(2)
     positions = grid_positions(*maps.shape[-2:], dtype=maps.dtype, device=maps.device)

@@ -1,4 +1,4 @@
-"""What the contestants of ``transport.py`` are checked against, in float64 and without the library's solvers."""
+"""Reference results for the contestants of ``transport.py``: float64, without the solvers of the library."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ Graded = tuple[Tensor, Tensor]
 
 
 class Reference(NamedTuple):
-    """Values (P,) with gradients of their mean by source and target, stacked to (2, P, N), of one set of problems.
+    """Values (P,) of a set of problems, and gradients of their mean by source and target, stacked to (2, P, N).
 
     Attributes:
-        converged: at the fixed point, with its exact gradient; None if not asked for or not found.
-        iterates: after the given number of iterations that start with the rows, and with the columns; derivatives
-            through the iterations.
-        marginal_error: L1, of the converged plans.
+        converged: at the fixed point, with the exact gradient; None if not requested or not reached.
+        iterates: after a number of iterations that start with the rows, and after one that start with the columns;
+            the gradient goes through the iterations.
+        marginal_error: L1 error of the converged plans.
     """
 
     converged: Graded | None
@@ -33,7 +33,7 @@ def reference(pairs: Pairs, epsilon: float, iterations: int, *, fixed_point: boo
     try:
         converged, error = _fixed_point(pairs, epsilon) if fixed_point else (None, None)
     except torch.linalg.LinAlgError:
-        # The plan is a permutation to the last digit: the potentials are not unique.
+        # If the plan is a permutation to the last digit, the potentials are not unique.
         converged = error = None
     return Reference(converged, (rows, columns), error)
 
@@ -48,7 +48,7 @@ def graded(values: Tensor, pairs: Pairs) -> Graded:
 
 
 def _iterate(pairs: Pairs, epsilon: float, iterations: int, *, rows_first: bool) -> Graded:
-    """Sinkhorn on the kernel; float64 holds exp(−C/ε) for C/ε < 700."""
+    """Sinkhorn on the kernel exp(−C/ε), which does not underflow in float64 for C/ε < 700."""
     pairs = leaves(pairs)
     cost = pairs.cost.dense() if rows_first else pairs.cost.dense().mT
     kernel = (-cost / epsilon).exp()
@@ -61,7 +61,7 @@ def _iterate(pairs: Pairs, epsilon: float, iterations: int, *, rows_first: bool)
 
 
 def _fixed_point(pairs: Pairs, epsilon: float, tol: float = 1e-11) -> tuple[Graded, float]:
-    """Newton's method on g, from Sinkhorn with ε lowered in steps, since a few thousand iterations may not converge."""
+    """Newton's method on g, started by Sinkhorn with decreasing ε, as thousands of iterations may not converge."""
     pairs = leaves(pairs)
     cost = pairs.cost.dense()
     fixed = cost.detach()
@@ -77,7 +77,7 @@ def _fixed_point(pairs: Pairs, epsilon: float, tol: float = 1e-11) -> tuple[Grad
             if float(rest.abs().sum(-1).max()) <= tol:
                 break
             step = level * _solve(plan, rest)
-            # Near the optimum the step is short; further away it is cut to a length where the model holds.
+            # Far from the optimum the step is cut to a length where the quadratic model holds.
             length = step.abs().amax(-1, keepdim=True)
             g = g + step * (2 * level / length.clamp(min=1e-300)).clamp(max=1)
             _, g = _updates(fixed, g, level)
@@ -90,7 +90,7 @@ def _fixed_point(pairs: Pairs, epsilon: float, tol: float = 1e-11) -> tuple[Grad
     mu = _solve(plan, columns - (plan.mT @ rows.unsqueeze(-1))[..., 0] / mass)
     lam = (rows - (plan @ mu.unsqueeze(-1))[..., 0]) / mass
     exact = plan * (1 - (fixed - lam.unsqueeze(-1) - mu.unsqueeze(-2)) / epsilon)
-    # A number whose gradient by the cost is `exact`.
+    # The gradient of this sum with respect to the cost is `exact`.
     _, gradient = graded((exact * cost).sum((-2, -1)), pairs)
     return (weighted.sum((-2, -1)), gradient), error
 
@@ -102,16 +102,16 @@ def _updates(cost: Tensor, g: Tensor, epsilon: float) -> tuple[Tensor, Tensor]:
 
 
 def _plan(cost: Tensor, g: Tensor, epsilon: float) -> tuple[Tensor, float]:
-    """The plan of g and the f whose rows are right with it, and the columns' error."""
+    """The plan of g and of the f that makes its row sums exact, and the error of its column sums."""
     mass = 1 / cost.shape[-1]
     plan = mass * torch.softmax((g.unsqueeze(-2) - cost) / epsilon, dim=-1)
     return plan, float((plan.sum(-2) - mass).abs().sum(-1).max())
 
 
 def _solve(plan: Tensor, rest: Tensor) -> Tensor:
-    """x with (diag(Pᵀ1) − Pᵀ diag(1/a) P) x = rest, of those the one whose sum is 0."""
+    """The solution x of (diag(Pᵀ1) − Pᵀ diag(1/a) P) x = rest whose sum is 0."""
     mass = 1 / plan.shape[-1]
     system = torch.diag_embed(plan.sum(-2)) - plan.mT @ plan / mass + mass * mass
     centered = rest - rest.mean(-1, keepdim=True)
-    # One after the other: a batch of 195 × 195 fails in torch 2.13 on two threads, if nothing else has used MKL before.
+    # Not as a batch: of 195 × 195 systems it fails in torch 2.13 on two threads if nothing has used MKL before.
     return torch.stack([torch.linalg.solve(one, right) for one, right in zip(system, centered, strict=True)])

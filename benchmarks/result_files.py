@@ -1,7 +1,8 @@
-"""What the benchmarks share: the machine in words, results that survive an interruption, clocks, Markdown tables."""
+"""What the benchmarks share: results that survive an interruption, clocks, Markdown tables, the machine in words."""
 
 from __future__ import annotations
 
+import argparse
 import datetime
 import importlib.metadata
 import json
@@ -19,7 +20,42 @@ import torch
 
 Row = dict[str, Any]
 ROOT = Path(__file__).resolve().parents[1]
+RESULTS = ROOT / "benchmarks" / "results"
+FIGURES = ROOT / "docs" / "figures"
 PACKAGES = ("torch", "numpy", "POT", "geomloss", "pykeops", "numba", "triton", "transformers")
+
+
+def to_json(content: Mapping[str, Any]) -> str:
+    """JSON with one row per line: every value of the top level stands on one line, a table on one line per row.
+
+    A table is a list or an object that holds lists or objects, such as ``runs`` and ``rows``.
+    """
+    return "{\n" + ",\n".join(f"{_compact(key)}: {_value(value)}" for key, value in content.items()) + "\n}\n"
+
+
+def _value(value: Any) -> str:
+    if isinstance(value, list) and any(isinstance(row, (dict, list)) for row in value):
+        return "[\n" + ",\n".join(map(_compact, value)) + "\n]"
+    if isinstance(value, dict) and value and all(isinstance(row, (dict, list)) for row in value.values()):
+        return "{\n" + ",\n".join(f"{_compact(key)}: {_compact(row)}" for key, row in value.items()) + "\n}"
+    return _compact(value)
+
+
+def _compact(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False)
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Writes :func:`to_json` of a result; a file that was there stays whole until it is replaced."""
+    write_text(path, to_json(content))
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes to a temporary file, which then replaces ``path``."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f"{path.name}.tmp")
+    temporary.write_text(text, encoding="utf-8")
+    temporary.replace(path)
 
 
 def environment(device: str, threads: int) -> Row:
@@ -52,24 +88,47 @@ def _processor() -> str:
 
 
 class Results:
-    """Rows by key in a JSON file, written after every change, so that a run goes on where another was cut off."""
+    """Rows by key in a JSON file, written after every change, so that a run resumes where another was interrupted.
+
+    Attributes:
+        path: the file.
+        rows: rows by key. ``run`` of a row is the place in ``runs`` of the run that measured it.
+        runs: environments of all runs that wrote to the file, the present one last.
+    """
 
     def __init__(self, path: Path, setting: Row, *, fresh: bool = False) -> None:
         self.path = path
         self.rows: dict[str, Row] = {}
         self.runs: list[Row] = []
         if path.exists() and not fresh:
-            kept = json.loads(path.read_text(encoding="utf-8"))
-            self.rows, self.runs = kept["rows"], kept["runs"]
+            content = json.loads(path.read_text(encoding="utf-8"))
+            self.rows, self.runs = content["rows"], content["runs"]
         self.runs.append(setting)
 
     def put(self, key: str, row: Row) -> None:
-        # `run` says which entry of `runs` measured a row of a file that several runs have written.
         self.rows[key] = row | {"run": len(self.runs) - 1}
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        aside = self.path.with_suffix(".tmp")
-        aside.write_text(json.dumps({"runs": self.runs, "rows": self.rows}, indent=1, ensure_ascii=False) + "\n")
-        aside.replace(self.path)
+        write_json(self.path, {"runs": self.runs, "rows": self.rows})
+
+
+def add_run_options(parser: argparse.ArgumentParser) -> None:
+    """The options of every program that measures."""
+    parser.add_argument("--device", default="cpu", help="default: cpu")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="threads of torch")
+    parser.add_argument("--fresh", action="store_true", help="measure again what the file holds")
+    parser.add_argument("--table", action="store_true", help="print the tables of the file and measure nothing")
+    parser.add_argument("--output", type=Path, default=RESULTS, help="folder of the results")
+
+
+def open_results(options: argparse.Namespace, name: str) -> Results:
+    """The results of a program, in a file of their own for each kind of device; with ``--table`` without a new run."""
+    suffix = "" if options.device == "cpu" else f"-{options.device.split(':')[0]}"
+    path = options.output / f"{name}{suffix}.json"
+    if options.table and not path.exists():
+        raise SystemExit(f"{path} does not exist: measure first")
+    results = Results(path, environment(options.device, options.threads), fresh=options.fresh and not options.table)
+    if options.table:
+        results.runs.pop()
+    return results
 
 
 def synchronize(device: str) -> None:
@@ -78,7 +137,7 @@ def synchronize(device: str) -> None:
 
 
 def timed(work: Callable[[], object], device: str) -> tuple[float, float]:
-    """Elapsed seconds of a call, and processor seconds of all threads, which others on the machine do not lengthen."""
+    """Elapsed seconds of a call, and processor seconds of all threads, which a busy machine hardly changes."""
     synchronize(device)
     elapsed, processor = time.perf_counter(), time.process_time()
     work()
@@ -89,7 +148,10 @@ def timed(work: Callable[[], object], device: str) -> tuple[float, float]:
 def interleaved(
     work: Mapping[str, Callable[[], object]], rounds: Mapping[str, int], device: str
 ) -> dict[str, tuple[list[tuple[float, float]], str]]:
-    """(elapsed, processor) of every contestant's rounds, in turns, so that a drift hits all; and what went wrong."""
+    """(elapsed, processor) of every round of every contestant, and the error that stopped it.
+
+    Contestants take turns, so that a drift of the machine affects all of them.
+    """
     times: dict[str, list[tuple[float, float]]] = {name: [] for name in work}
     failed: dict[str, str] = {}
     for i in range(max(rounds.values(), default=0)):
@@ -103,7 +165,7 @@ def interleaved(
 
 
 def reason(error: BaseException) -> str:
-    """An error in one line."""
+    """An error on one line."""
     return f"{type(error).__name__}: {' '.join(str(error).split())}"[:300]
 
 
@@ -119,7 +181,7 @@ def spread(times: Sequence[float]) -> Row:
 
 
 def seconds(value: float | None) -> str:
-    """A time to three digits with its unit."""
+    """A time with three digits and its unit."""
     if value is None:
         return "–"
     for unit, scale in (("s", 1.0), ("ms", 1e3), ("µs", 1e6)):
@@ -139,8 +201,8 @@ def markdown(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def described(runs: Sequence[Row]) -> str:
-    """The machine of the last run, in a sentence."""
+def machine_and_command(runs: Sequence[Row]) -> str:
+    """Machine, versions and command of the last run in one sentence."""
     last = runs[-1]
     versions = ", ".join(f"{name} {version}" for name, version in last["versions"].items())
     device = f"{last['gpu']}; host {last['cpu']}" if last["gpu"] else f"{last['cpu']}, {last['cores']} cores"

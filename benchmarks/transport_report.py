@@ -1,4 +1,4 @@
-"""Tables and figures of ``transport.py``, from its results alone."""
+"""Writes the tables and figures of ``transport.py`` from its results."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from result_files import Results, Row, described, markdown, number, seconds
+from result_files import Results, Row, machine_and_command, markdown, number, seconds
 
 MODES = {
     "fixed": "Equal iterations",
-    "equal": "Averaged updates, iterated to the accuracy of alternating ones",
+    "equal": "Averaged updates, as many as reach the accuracy of alternating ones",
     "tolerance": "To a marginal error of 1e-3",
 }
 REFERENCE = "fused"
@@ -22,30 +22,30 @@ COLUMNS = (
     "× fused, both",
     "peak MiB",
     "iterations",
-    "off iterate",
-    "off fixed point",
-    "gradient off (kind)",
+    "error, iterate",
+    "error, fixed point",
+    "gradient error (kind)",
     "above W₁",
     "remark",
 )
 FEW_CASES = 12
 GRID_NOTE = """\
-Median wall time of the rounds, and how many times as long as `fused` it takes; > where it was over the budget. Spread,
-answers and memory are in the JSON file.
+Median wall time of the rounds, and its ratio to the time of `fused`; > means that it exceeded the budget. Spread,
+errors and memory are in the JSON file.
 """
 NOTES = """\
-Median of the rounds and their quartiles in brackets; wall time. "× fused" is how many times as long as the solver
-`fused` it takes in the same case and mode (its fixed iterations for "to the accuracy of"). Peak memory of
-forward and backward, above what was in use before. "off": largest absolute error of ⟨P, C⟩ on the checked problems,
-against float64 after the same iterations and at the fixed point. The gradient's error is relative; an unrolled one is
-compared with the derivative through the same fixed float64 iterations, all others with the exact gradient at the fixed
-point. "above W₁" is the mean excess over the exact, unregularized distance.
+Median wall time of the rounds, with quartiles in brackets. "× fused" is the ratio to the time of the solver `fused` in
+the same case and mode (to its fixed iterations in the mode of averaged updates). Peak memory is that of forward and
+backward, above the memory in use before. "error": largest absolute error of ⟨P, C⟩ on the checked problems, against
+float64 after the same iterations and at the fixed point. The gradient error is relative; an unrolled gradient is
+compared with the derivative through the same float64 iterations, the others with the exact gradient at the fixed point.
+"above W₁" is the mean excess over the exact, unregularized distance.
 """
 
 
 def tables(results: Results) -> str:
     """One section per case and mode."""
-    parts = [described(results.runs)] if results.runs else []
+    parts = [machine_and_command(results.runs)] if results.runs else []
     groups: dict[tuple[object, ...], list[Row]] = {}
     for row in results.rows.values():
         case = (row["height"], row["width"], row["batch"], row["sources"], row["epsilon"], row["threads"])
@@ -57,8 +57,8 @@ def tables(results: Results) -> str:
         title = f"{rows[0]['problems']} problems of {height} × {width} pixels, ε = {epsilon:g}: {MODES[str(mode)]}"
         parts.append(f"**{title}** (B = {batch}, K = {sources}, {threads} threads)\n")
         base_mode = "fixed" if mode == "equal" else mode
-        of_case = groups.get((height, width, batch, sources, epsilon, threads, base_mode), [])
-        base = next((row for row in of_case if row["contestant"] == REFERENCE and "forward" in row), None)
+        base_rows = groups.get((height, width, batch, sources, epsilon, threads, base_mode), [])
+        base = next((row for row in base_rows if row["contestant"] == REFERENCE and "forward" in row), None)
         parts.append(markdown(COLUMNS, (_cells(row, base) for row in sorted(rows, key=_order))))
     parts.append(NOTES)
     fused = [row for row in results.rows.values() if row["contestant"] == "fused" and "gflops" in row]
@@ -71,7 +71,7 @@ def tables(results: Results) -> str:
 
 
 def _summaries(rows: Iterable[Row]) -> list[str]:
-    """Forward and backward of every case in a line, one table a mode, where there are several cases."""
+    """Forward and backward of every case: one row per case, one table per mode that has several cases."""
     parts = []
     for mode, title in MODES.items():
         cases: dict[tuple[str, ...], dict[str, Row]] = {}
@@ -81,18 +81,19 @@ def _summaries(rows: Iterable[Row]) -> list[str]:
                 case = (size, row["batch"], row["sources"], row["problems"], f"{row['epsilon']:g}")
                 cases.setdefault(tuple(map(str, case)), {})[row["contestant"]] = row
         if len(cases) > 1:
-            names = list(dict.fromkeys(name for found in cases.values() for name in found))
+            names = list(dict.fromkeys(name for rows_of_case in cases.values() for name in rows_of_case))
             lines = [
-                (*map(_unbroken, case), *(_summary(found, name) for name in names)) for case, found in cases.items()
+                (*map(_unbroken, case), *(_summary(rows_of_case, name) for name in names))
+                for case, rows_of_case in cases.items()
             ]
             parts.append(f"**{title}: forward and backward of every case**\n")
             parts.append(markdown(("pixels", "B", "K", "problems", "ε", *(f"`{name}`" for name in names)), lines))
     return parts
 
 
-def _summary(found: dict[str, Row], name: str) -> str:
-    """The time, and its ratio to the reference solver's; or why there is none."""
-    row, base = found.get(name), found.get(REFERENCE, {})
+def _summary(rows: dict[str, Row], name: str) -> str:
+    """The time and its ratio to that of the reference solver, or the reason why there is no time."""
+    row, base = rows.get(name), rows.get(REFERENCE, {})
     if row is None:
         return "–"
     if "both" not in row:
@@ -118,16 +119,16 @@ def _cells(row: Row, base: Row | None) -> list[str]:
     if row.get("finite") is False:
         remarks.append("not finite")
     if row["mode"] == "fixed" and row["updates"] == "alternating" and row.get("within_1e-4_of_iterate") is False:
-        remarks.append("more than 1e-4 off the same iterate")
+        remarks.append("differs by more than 1e-4 from the same iterate")
     if row.get("reached") is False:
         remarks.append("accuracy not reached")
     unrolled = row["gradient"] == "unrolled"
-    # At a tolerance it has made fewer iterations than the reference, and the fixed point is what is left to compare.
-    same = unrolled and row["mode"] == "fixed"
-    gradient = row.get("gradient_error_unrolled" if same else "gradient_error_exact")
+    # With a tolerance the iterations differ from those of the reference: only the fixed point can be compared.
+    same_iterations = unrolled and row["mode"] == "fixed"
+    gradient = row.get("gradient_error_unrolled" if same_iterations else "gradient_error_exact")
     compared = row["updates"] == "alternating" and row["mode"] == "fixed"
     peak = row.get("peak_both_mib")
-    figures = [
+    numbers = [
         *(_time(row.get(part)) for part in ("forward", "both")),
         *(_ratio(row, base, part) for part in ("forward", "both")),
         "–" if peak is None else f"{peak:.0f}",
@@ -137,11 +138,11 @@ def _cells(row: Row, base: Row | None) -> list[str]:
         "–" if gradient is None or row["updates"] == "none" else f"{gradient:.1e} ({row['gradient']})",
         "–" if "above_exact" not in row else f"{100 * row['above_exact']:.2g} %",
     ]
-    return [f"`{row['contestant']}`", *map(_unbroken, figures), "; ".join(remarks)]
+    return [f"`{row['contestant']}`", *map(_unbroken, numbers), "; ".join(remarks)]
 
 
 def _unbroken(cell: str) -> str:
-    """With spaces and hyphens that end no line: narrow columns would tear figures apart."""
+    """The text with spaces and hyphens that do not break, so that narrow columns keep numbers on one line."""
     return cell.replace(" ", "\N{NO-BREAK SPACE}").replace("-", "\N{NON-BREAKING HYPHEN}")
 
 
@@ -165,30 +166,31 @@ def _ratio(row: Row, base: Row | None, part: str) -> str:
 
 
 def iterations_table(results: Results) -> str:
-    """The mean iterations of every way, the most in brackets."""
+    """The mean number of iterations per method, the largest in brackets."""
     rows = list(results.rows.values())
     if not rows:
         return ""
-    ways = list(rows[0]["mean"])
-    columns = ["pixels", "maps", "ε", *ways, "that ω", "ω slower than plain or diverging"]
+    methods = list(rows[0]["mean"])
+    columns = ["pixels", "maps", "ε", *methods, "best ω, value", "ω slower than plain or diverging"]
 
     def cells(row: Row) -> Iterable[str]:
         yield from (row["pixels"].replace("x", " × "), row["maps"], f"{row['epsilon']:g}")
-        for way in ways:
-            # Over-relaxation was stopped there.
-            beyond = "ω" in way and row["most"][way] > row["most"]["plain"]
-            yield "–" if beyond else f"{row['mean'][way]:.0f} ({row['most'][way]})"
+        for method in methods:
+            # Over-relaxation was stopped at that number.
+            beyond = "ω" in method and row["most"][method] > row["most"]["plain"]
+            yield "–" if beyond else f"{row['mean'][method]:.0f} ({row['most'][method]})"
         yield f"{row['best_omega']:.1f}"
         yield ", ".join(f"{omega:.1f}" for omega in row["slower_or_diverging_omega"])
 
-    note = "Mean over the problems and, in brackets, the most; – is an ω that takes more than plain or diverges.\n"
-    return "\n".join([described(results.runs), markdown(columns, map(cells, rows)), note])
+    note = "Mean over the problems, the largest number in brackets; – is an ω that is slower than plain or diverges.\n"
+    return "\n".join([machine_and_command(results.runs), markdown(columns, map(cells, rows)), note])
 
 
-def draw(results: Results, folder: Path, stem: str) -> str:
-    """Time by pixels, and by what ⟨P, C⟩ is above the exact distance, where there is more than one point.
+def draw(results: Results, folder: Path) -> str:
+    """Draws the time against the pixels and against the error of ⟨P, C⟩, where there is more than one point.
 
-    Returns Markdown that shows the figures, for a page beside ``folder``.
+    Returns:
+        Markdown that shows the figures, for a page beside ``folder``.
     """
     shown = []
     timed = [row for row in results.rows.values() if "both" in row]
@@ -196,12 +198,12 @@ def draw(results: Results, folder: Path, stem: str) -> str:
         for mode in MODES:
             rows = [row for row in timed if row["mode"] == mode and row.get(axis, 0) > 0]
             varied, kept = ("pixels", "epsilon") if axis == "pixels" else ("epsilon", "pixels")
-            # One line a contestant: of a grid of cases those of one ε, or of one size, with the most problems.
-            one = min((row[kept] for row in rows), default=None)
-            rows = sorted((row for row in rows if row[kept] == one), key=lambda row: row["problems"])
+            # One curve per contestant: the cases of one ε or of one size, with the largest number of problems.
+            fixed = min((row[kept] for row in rows), default=None)
+            rows = sorted((row for row in rows if row[kept] == fixed), key=lambda row: row["problems"])
             rows = list({(row["contestant"], row[varied]): row for row in rows}.values())
             if len(_all(rows, varied)) > 1:
-                path = folder / f"{stem}-{mode}-{'size' if axis == 'pixels' else 'error'}.png"
+                path = folder / f"{results.path.stem}-{mode}-{'size' if axis == 'pixels' else 'error'}.png"
                 _draw(rows, axis, unit, path)
                 shown.append(f"![{MODES[mode]}: time by {unit}](../../docs/{folder.name}/{path.name})\n")
     return "\n".join(shown)
@@ -212,7 +214,7 @@ def _all(rows: Iterable[Row], name: str) -> set[Any]:
 
 
 def _draw(rows: list[Row], axis: str, unit: str, path: Path) -> None:
-    # Not needed by the processes that measure.
+    # The processes that measure do not need it.
     import matplotlib as mpl
 
     mpl.use("Agg")
@@ -221,13 +223,13 @@ def _draw(rows: list[Row], axis: str, unit: str, path: Path) -> None:
     figure, axes = plt.subplots(figsize=(8.5, 5), layout="constrained")
     colors = plt.get_cmap("tab20").colors
     for i, name in enumerate(dict.fromkeys(row["contestant"] for row in rows)):
-        own = sorted((row for row in rows if row["contestant"] == name), key=lambda row: row["epsilon"], reverse=True)
+        curve = sorted((row for row in rows if row["contestant"] == name), key=lambda row: -row["epsilon"])
         if axis == "pixels":
-            own.sort(key=lambda row: row["pixels"])
-        # Cases differ in their number of problems: the time of one is comparable.
-        times = [1e3 * row["both"]["median"] / row["problems"] for row in own]
-        axes.plot([row[axis] for row in own], times, "o-", color=colors[i % 20], markersize=4, label=name)
-    axes.set(xscale="log", yscale="log", xlabel=unit, ylabel="forward + backward, ms a problem")
+            curve.sort(key=lambda row: row["pixels"])
+        # The number of problems differs between cases, the time per problem is comparable.
+        times = [1e3 * row["both"]["median"] / row["problems"] for row in curve]
+        axes.plot([row[axis] for row in curve], times, "o-", color=colors[i % 20], markersize=4, label=name)
+    axes.set(xscale="log", yscale="log", xlabel=unit, ylabel="forward + backward, ms per problem")
     if axis == "pixels":
         sizes = sorted(_all(rows, "pixels"))
         axes.set_xticks(sizes, [str(size) for size in sizes])

@@ -1,16 +1,16 @@
-"""Has something become slower? A short fixed set, each beside a plain implementation of the same in the same run.
+"""Has the library become slower? A few fixed cases, each timed beside a plain implementation in the same run.
 
-A time says little on another machine, or on this one when others use it. So each case is timed in turns with a
-reference that computes the same from the same inputs, and what is kept is the ratio of the two processor times, on one
-thread, the median over the rounds. The answers are compared first. The reference is code of this folder: a change of
-the library moves the ratio alone. It is work of the same kind (products, logsumexp, sorting), yet a processor with
-other vector units moves some ratios; after a change of machine compare with a run of the older commit. What a page
-fault costs differs most between machines, so the C library is told to keep the memory that it has once.
+A time alone says little on another machine, or on a busy one. So each case is timed in turns with a reference that
+computes the same results from the same inputs, after both results were compared. The file keeps the median ratio of
+their processor times on one thread. The reference is code of this folder, so a change of the library changes the ratio
+alone. Both do work of the same kind (products, logsumexp, sorting), but a processor with other vector units changes
+some ratios; on a new machine, compare with a run of the older commit. The cost of a page fault differs most between
+machines, so the C library is told to keep freed memory.
 
     python benchmarks/watch.py             # compares with benchmarks/results/watch.json, exits with 1 if slower
     python benchmarks/watch.py --update    # writes that file
 
-A ratio above --factor times the committed one is measured again, and is a failure if it stays there.
+A ratio above --factor times the committed one is measured again, and fails if it is still above.
 """
 
 from __future__ import annotations
@@ -30,9 +30,10 @@ import losses
 import metrics
 import numpy as np
 import torch
+from naive_losses import naive_oca
 from peers import textbook_kernel, textbook_log
 from problems import pairs_of, similarity_maps
-from result_files import ROOT, Row, environment, interleaved, markdown, spread
+from result_files import RESULTS, Row, environment, interleaved, markdown, spread, write_json
 from torch import Tensor
 from torch.nn.functional import normalize
 
@@ -40,13 +41,13 @@ from sslosses import OCALoss, similarity_map
 from sslosses.transport import solve
 
 EPSILON, ITERATIONS = 0.1, 100
-# glibc reads them when a process starts.
+# glibc reads these variables when a process starts.
 KEEP_MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(1 << 30), "MALLOC_TRIM_THRESHOLD_": str(1 << 34)}
 Answer = Callable[[], list[Tensor]]
 
 
 class Case(NamedTuple):
-    """What the library computes, the reference beside it, and how far their answers may be apart."""
+    """The library's computation, the reference, and the largest difference allowed between their results."""
 
     library: Answer
     reference: Answer
@@ -64,13 +65,13 @@ def transport(solver: str, problems: int, height: int, width: int) -> Case:
     def library() -> Tensor:
         return solve(pairs.cost, epsilon=EPSILON, solver=solver, max_iter=ITERATIONS, tol=1e-30).value()
 
-    for each in (pairs.source, pairs.target):
-        each.requires_grad_()
+    pairs.source.requires_grad_()
+    pairs.target.requires_grad_()
     return Case(partial(graded, library), partial(graded, lambda: plain(pairs, EPSILON, ITERATIONS, 0.0)), 1e-3)
 
 
 def maps(batch: int, channels: int, height: int, width: int) -> Case:
-    visual, _, foreground, _ = (each.detach() for each in losses.inputs(batch, channels, height, width, 3, "cpu"))
+    visual, _, foreground, _ = (x.detach() for x in losses.inputs(batch, channels, height, width, 3, "cpu"))
 
     def reference() -> list[Tensor]:
         return [torch.einsum("bchw,bkc->bkhw", normalize(visual, dim=1), normalize(foreground, dim=2))]
@@ -79,13 +80,13 @@ def maps(batch: int, channels: int, height: int, width: int) -> Case:
 
 
 def object_aware(batch: int, channels: int, height: int, width: int) -> Case:
-    given = losses.inputs(batch, channels, height, width, 2, "cpu")
+    tensors = losses.inputs(batch, channels, height, width, 2, "cpu")
 
     def graded(loss: losses.Loss) -> list[Tensor]:
-        value = loss(*given)
-        return [value, *torch.autograd.grad(value, given)]
+        value = loss(*tensors)
+        return [value, *torch.autograd.grad(value, tensors)]
 
-    return Case(partial(graded, OCALoss()), partial(graded, losses.naive_oca), 1e-4)
+    return Case(partial(graded, OCALoss()), partial(graded, naive_oca), 1e-4)
 
 
 def scoring(protocol: str, frames: int) -> Case:
@@ -94,8 +95,8 @@ def scoring(protocol: str, frames: int) -> Case:
     arrays = generator.normal(size=(frames, metrics.RESOLUTION, metrics.RESOLUTION)).astype(np.float32)
     names = metrics.protocols.get(protocol).single_metrics
 
-    def answer(found: Mapping[str, float]) -> list[Tensor]:
-        return [torch.tensor([found[name] for name in names], dtype=torch.float64)]
+    def answer(values: Mapping[str, float]) -> list[Tensor]:
+        return [torch.tensor([values[name] for name in names], dtype=torch.float64)]
 
     tensors = torch.from_numpy(arrays)
     return Case(
@@ -117,30 +118,30 @@ CASES: dict[str, Callable[[], Case]] = {
 
 
 def measure(case: Case, rounds: int) -> Row:
-    """Ratio of the processor times of library and reference, after a check of the answers."""
-    for ours, theirs in zip(case.library(), case.reference(), strict=True):
-        torch.testing.assert_close(ours, theirs, rtol=0, atol=case.atol)
+    """Ratio of the processor times of library and reference, after a check of their results."""
+    for result, expected in zip(case.library(), case.reference(), strict=True):
+        torch.testing.assert_close(result, expected, rtol=0, atol=case.atol)
     work = {"library": case.library, "reference": case.reference}
     times = interleaved(work, dict.fromkeys(work, rounds), "cpu")
-    ours, theirs = ([processor for _, processor in times[name][0]] for name in work)
+    library, reference = ([processor for _, processor in times[name][0]] for name in work)
     return {
-        "ratio": spread([a / b for a, b in zip(ours, theirs, strict=True)]),
-        "milliseconds": 1e3 * statistics.median(ours),
+        "ratio": spread([a / b for a, b in zip(library, reference, strict=True)]),
+        "milliseconds": 1e3 * statistics.median(library),
     }
 
 
-def compared(found: Mapping[str, Row], kept: Mapping[str, Row], factor: float) -> list[str]:
-    """The cases whose ratio is above ``factor`` times the kept one. One that is not kept is none of them."""
+def slower_cases(rows: Mapping[str, Row], committed: Mapping[str, Row], factor: float) -> list[str]:
+    """The cases whose ratio is above ``factor`` times the committed one."""
     return [
         name
-        for name, row in found.items()
-        if name in kept and row["ratio"]["median"] > factor * kept[name]["ratio"]["median"]
+        for name, row in rows.items()
+        if name in committed and row["ratio"]["median"] > factor * committed[name]["ratio"]["median"]
     ]
 
 
-def table(found: Mapping[str, Row], kept: Mapping[str, Row]) -> str:
+def table(rows: Mapping[str, Row], committed: Mapping[str, Row]) -> str:
     def cells(name: str, row: Row) -> list[str]:
-        before = kept[name]["ratio"]["median"] if name in kept else float("nan")
+        before = committed[name]["ratio"]["median"] if name in committed else float("nan")
         now, (low, high) = row["ratio"]["median"], row["ratio"]["quartiles"]
         return [
             name,
@@ -151,35 +152,37 @@ def table(found: Mapping[str, Row], kept: Mapping[str, Row]) -> str:
         ]
 
     columns = ("case", "ms", "ratio to the reference (quartiles)", "committed", "now ÷ committed")
-    return markdown(columns, [cells(name, row) for name, row in found.items()])
+    return markdown(columns, [cells(name, row) for name, row in rows.items()])
 
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", nargs="+", choices=CASES, default=list(CASES), metavar="CASE")
-    parser.add_argument("--rounds", type=int, default=9)
-    parser.add_argument("--factor", type=float, default=1.5, help="how much slower is too slow")
-    parser.add_argument("--results", type=Path, default=ROOT / "benchmarks" / "results" / "watch.json")
-    parser.add_argument("--update", action="store_true", help="keep the ratios of this run")
+    parser.add_argument(
+        "--only", nargs="+", choices=CASES, default=list(CASES), metavar="CASE", help="cases; default: all"
+    )
+    parser.add_argument("--rounds", type=int, default=9, help="default: 9")
+    parser.add_argument(
+        "--factor", type=float, default=1.5, help="ratio to the committed ratio that is too slow; default: 1.5"
+    )
+    parser.add_argument("--output", type=Path, default=RESULTS, help="folder of watch.json")
+    parser.add_argument("--update", action="store_true", help="write the ratios of this run")
     options = parser.parse_args(arguments)
-    if not options.update and not options.results.exists():
-        parser.error(f"{options.results} does not exist: make it with --update")
-    kept = json.loads(options.results.read_text(encoding="utf-8"))["rows"] if options.results.exists() else {}
+    path = options.output / "watch.json"
+    if not options.update and not path.exists():
+        parser.error(f"{path} does not exist: write it with --update")
+    committed = json.loads(path.read_text(encoding="utf-8"))["rows"] if path.exists() else {}
 
     torch.set_num_threads(1)
     cases = {name: CASES[name]() for name in options.only}
-    found = {name: measure(case, options.rounds) for name, case in cases.items()}
-    slower = [] if options.update else compared(found, kept, options.factor)
+    rows = {name: measure(case, options.rounds) for name, case in cases.items()}
+    slower = [] if options.update else slower_cases(rows, committed, options.factor)
     for name in slower:
-        found[name] = measure(cases[name], 3 * options.rounds)
-    slower = [] if options.update else compared(found, kept, options.factor)
+        rows[name] = measure(cases[name], 3 * options.rounds)
+    slower = [] if options.update else slower_cases(rows, committed, options.factor)
 
-    print(table(found, kept))
+    print(table(rows, committed))
     if options.update:
-        text = json.dumps({"run": environment("cpu", 1), "rows": kept | found}, indent=1) + "\n"
-        aside = options.results.with_suffix(".tmp")
-        aside.write_text(text, encoding="utf-8")
-        aside.replace(options.results)
+        write_json(path, {"run": environment("cpu", 1), "rows": committed | rows})
     for name in slower:
         print(f"{name} is more than {options.factor} times slower than committed")
     return 1 if slower else 0
@@ -188,5 +191,5 @@ def main(arguments: list[str] | None = None) -> int:
 if __name__ == "__main__":
     if KEEP_MEMORY.items() <= os.environ.items():
         raise SystemExit(main())
-    again = [sys.executable, *sys.argv]
-    raise SystemExit(subprocess.run(again, env={**os.environ, **KEEP_MEMORY}, check=False).returncode)
+    command = [sys.executable, *sys.argv]
+    raise SystemExit(subprocess.run(command, env={**os.environ, **KEEP_MEMORY}, check=False).returncode)

@@ -1,4 +1,4 @@
-"""What the argument checks say of wrong types and devices."""
+"""Messages of the argument checks for wrong types and devices."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""Two real processes against one that holds the whole batch: loss and parameter gradients."""
+"""Two processes give the loss and the parameter gradients of one process that holds the whole batch."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ CASES: dict[str, dict[str, Any]] = {
 
 
 class Encoders(nn.Module):
-    """Small stand-ins for the visual and the audio encoder, the same in every process."""
+    """Small visual and audio encoders, equal in every process."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -107,7 +107,7 @@ def run(split: int) -> list[dict[Any, Any]]:
 
 @pytest.fixture(params=[3, 2], ids=["even", "uneven"])
 def processes(request: pytest.FixtureRequest) -> list[dict[Any, Any]]:
-    """Results of both ranks, with 3 + 3 and with 2 + 4 of the samples; made once each, in whatever order tests run."""
+    """Results of both ranks, with 3 + 3 and with 2 + 4 samples; computed once each, in any order of the tests."""
     return run(request.param)
 
 
@@ -132,7 +132,7 @@ def test_values_of_single_samples(processes: list[dict[Any, Any]]) -> None:
 
 
 def test_primitives(processes: list[dict[Any, Any]]) -> None:
-    """Rows in rank order though their number differs, gradients added over processes."""
+    """Rows come in rank order although their number differs; gradients are added over processes."""
     for rank in range(2):
         got = processes[rank]["primitives"]
         assert got["count"] == 2

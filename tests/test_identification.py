@@ -1,4 +1,4 @@
-"""Iterative object identification against a loop over samples, iterations and pixels."""
+"""Iterative object identification: equal to a loop over samples, iterations and pixels."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def scene(
     noise: float = 0.1,
     seed: int = 0,
 ) -> tuple[Tensor, Tensor]:
-    """Objects with features of their own on a background of another, and a sound that is a mixture of the objects'."""
+    """Objects and a background, each with its own feature, and a sound that is a mixture of the objects."""
     generator = torch.Generator().manual_seed(seed)
     directions = torch.linalg.qr(torch.randn(channels, channels, generator=generator, dtype=torch.float64)).Q
     label = torch.randint(0, objects + 2, (batch, *size), generator=generator)
@@ -36,7 +36,7 @@ def cos(a: Tensor, b: Tensor) -> float:
 
 
 def loop(visual: Tensor, audio: Tensor) -> list[tuple[float, Tensor, Tensor]]:
-    """The algorithm on one sample: (peak, map, prototype) of every object."""
+    """The algorithm for one sample: (peak, map, prototype) of every object."""
     channels, height, width = visual.shape
     pixels = [(y, x) for y in range(height) for x in range(width)]
     s = {q: cos(visual[:, q[0], q[1]], audio) for q in pixels}
@@ -46,7 +46,7 @@ def loop(visual: Tensor, audio: Tensor) -> list[tuple[float, Tensor, Tensor]]:
         background += e[q] * (1 - torch.sigmoid(torch.tensor((s[q] - 0.4) / 0.03).double())) / len(pixels)
 
     claimed: set[tuple[int, int]] = set()
-    found: list[tuple[float, Tensor, Tensor]] = []
+    candidates: list[tuple[float, Tensor, Tensor]] = []
     while len(claimed) < len(pixels):
         peak = max((q for q in pixels if q not in claimed), key=lambda q: s[q])
         if s[peak] < 0.1:
@@ -57,19 +57,19 @@ def loop(visual: Tensor, audio: Tensor) -> list[tuple[float, Tensor, Tensor]]:
             break
         claimed |= new
         image = torch.tensor([[-distance[y, x] for x in range(width)] for y in range(height)], dtype=torch.float64)
-        found.append((s[peak], image, e[peak]))
+        candidates.append((s[peak], image, e[peak]))
 
-    found = [f for f in found if cos(f[2], background) <= 0.7]
+    candidates = [c for c in candidates if cos(c[2], background) <= 0.7]
     objects: list[list[int]] = []
-    for i in range(len(found)):
-        linked = [o for o in objects if any(cos(found[i][2], found[j][2]) > 0.6 for j in o)]
+    for i in range(len(candidates)):
+        linked = [o for o in objects if any(cos(candidates[i][2], candidates[j][2]) > 0.6 for j in o)]
         objects = [o for o in objects if o not in linked] + [sorted([*(j for o in linked for j in o), i])]
-    objects.sort(key=lambda o: -max(found[i][0] for i in o))
+    objects.sort(key=lambda o: -max(candidates[i][0] for i in o))
     return [
         (
-            max(found[i][0] for i in o),
-            torch.stack([found[i][1] for i in o]).mean(0),
-            torch.stack([found[i][2] for i in o]).mean(0),
+            max(candidates[i][0] for i in o),
+            torch.stack([candidates[i][1] for i in o]).mean(0),
+            torch.stack([candidates[i][2] for i in o]).mean(0),
         )
         for o in objects
     ]
@@ -91,9 +91,9 @@ def agree(actual: Any, visual: Tensor, audio: Tensor, limit: list[int | None]) -
 @given(seed=st.integers(0, 10_000), objects=st.integers(1, 4), noise=st.sampled_from([0.02, 0.1, 0.3, 0.6]))
 def test_equals_the_loop(seed: int, objects: int, noise: float) -> None:
     visual, audio = scene(2, objects, noise=noise, seed=seed)
-    found = identify_objects(visual, audio)
-    agree(found, visual, audio, [None, None])
-    assert found.maps.shape == (2, int(found.valid.sum(1).max()), 4, 5)
+    unknown = identify_objects(visual, audio)
+    agree(unknown, visual, audio, [None, None])
+    assert unknown.maps.shape == (2, int(unknown.valid.sum(1).max()), 4, 5)
     agree(identify_objects(visual, audio, num_sources=2), visual, audio, [2, 2])
     counts = torch.tensor([1, 3])
     known = identify_objects(visual, audio, num_sources=counts)
@@ -102,7 +102,7 @@ def test_equals_the_loop(seed: int, objects: int, noise: float) -> None:
 
 
 def test_the_scenes_exercise_merging_and_the_background() -> None:
-    """Without either rule the result differs, so the comparison above covers both."""
+    """The result differs if either rule is turned off, so the comparison above covers both."""
     counts = {}
     for name, options in {
         "all": {},
@@ -119,26 +119,26 @@ def test_the_scenes_exercise_merging_and_the_background() -> None:
 def test_finds_the_objects_of_a_clean_scene() -> None:
     left, middle, silent = torch.eye(3).double()
     visual = torch.stack([left, left, middle, silent, silent], 1)[None, :, None]
-    found = identify_objects(visual, torch.tensor([[3.0, 2.0, 0.6]]))
-    assert found.valid.tolist() == [[True, True]]
-    assert found.maps[0, 0, 0].argsort(descending=True)[:2].sort().values.tolist() == [0, 1]
-    assert int(found.maps[0, 1, 0].argmax()) == 2
+    objects = identify_objects(visual, torch.tensor([[3.0, 2.0, 0.6]]))
+    assert objects.valid.tolist() == [[True, True]]
+    assert objects.maps[0, 0, 0].argsort(descending=True)[:2].sort().values.tolist() == [0, 1]
+    assert int(objects.maps[0, 1, 0].argmax()) == 2
     padded = identify_objects(visual, torch.tensor([[3.0, 2.0, 0.6]]), num_sources=4)
     assert padded.valid.tolist() == [[True, True, False, False]]
     assert padded.maps.shape == (1, 4, 1, 5)
 
 
 def test_a_chain_of_links_is_one_object() -> None:
-    """Neighbors at a cosine of 0.65, the ends at -0.05; lengths such that none claims the next."""
+    """Neighbors at a cosine of 0.65, the ends at -0.05; the lengths keep each from claiming the next."""
     angles, lengths = torch.tensor([0.0, 60.0, 120.0]).double().deg2rad(), torch.tensor([2.0, 1.0, 0.6])
     chain = torch.stack([0.7**0.5 * angles.cos(), 0.7**0.5 * angles.sin(), 0.3**0.5 * torch.ones(3)]) * lengths
     visual = torch.zeros(4, 4).double()
     visual[:3, :3], visual[3, 3] = chain, 1
     visual, audio = visual[None, :, None], torch.tensor([[0.3, 0.0, 1.0, 0.3]]).double()
     assert identify_objects(visual, audio, merge_threshold=0.7).valid.sum() == 3
-    found = identify_objects(visual, audio)
-    assert found.valid.sum() == 1
-    agree(found, visual, audio, [None])
+    objects = identify_objects(visual, audio)
+    assert objects.valid.sum() == 1
+    agree(objects, visual, audio, [None])
 
 
 def test_limits() -> None:
@@ -154,19 +154,19 @@ def test_limits() -> None:
 
 
 def test_no_cosine_is_above_one() -> None:
-    """A threshold of 1 turns its rule off, though rounding puts cosines of equal directions above 1."""
+    """A threshold of 1 turns its rule off, although rounding makes cosines of equal directions larger than 1."""
     visual = torch.randn(50, 3, 1, 1, generator=torch.Generator().manual_seed(0))
-    # The background of a single pixel points where the pixel does.
-    found = identify_objects(visual, visual[..., 0, 0], background_threshold=1.0)
-    assert found.valid.all()
-    assert found.valid.shape == (50, 1)
-    # Two pixels of one direction: the first is so much longer that it does not claim the other.
+    # The background of a single pixel has the direction of the pixel.
+    objects = identify_objects(visual, visual[..., 0, 0], background_threshold=1.0)
+    assert objects.valid.all()
+    assert objects.valid.shape == (50, 1)
+    # Two pixels with one direction: the first is much longer, so it does not claim the second.
     pairs = torch.cat([128 * visual, visual], -1)
-    found = identify_objects(pairs, visual[..., 0, 0], background_threshold=1.0, merge_threshold=1.0)
-    assert (found.valid.sum(1) == 2).all()
+    objects = identify_objects(pairs, visual[..., 0, 0], background_threshold=1.0, merge_threshold=1.0)
+    assert (objects.valid.sum(1) == 2).all()
 
 
-def test_samples_do_not_see_each_other() -> None:
+def test_samples_do_not_affect_each_other() -> None:
     visual, audio = scene(4)
     together = identify_objects(visual, audio, num_sources=3)
     for b in range(4):
@@ -190,11 +190,11 @@ def test_dtypes_and_no_gradient(dtype: torch.dtype) -> None:
     visual, audio = scene()
     visual = visual.to(dtype).requires_grad_()
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        found = identify_objects(visual, audio.to(dtype), num_sources=2)
-    assert found.maps.dtype == found.peaks.dtype == found.prototypes.dtype == torch.float32
-    assert not found.maps.requires_grad
+        objects = identify_objects(visual, audio.to(dtype), num_sources=2)
+    assert objects.maps.dtype == objects.peaks.dtype == objects.prototypes.dtype == torch.float32
+    assert not objects.maps.requires_grad
     expected = identify_objects(visual.double(), audio.to(dtype).double(), num_sources=2)
-    torch.testing.assert_close(found.maps.double(), expected.maps, atol=1e-4, rtol=0)
+    torch.testing.assert_close(objects.maps.double(), expected.maps, atol=1e-4, rtol=0)
 
 
 @pytest.mark.parametrize(

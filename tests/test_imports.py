@@ -1,4 +1,4 @@
-"""Who may import whom, what `import sslosses` loads and how long that takes."""
+"""Which modules may import which, what `import sslosses` loads, and how long that takes."""
 
 from __future__ import annotations
 

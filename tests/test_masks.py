@@ -1,4 +1,4 @@
-"""Masks as printed, and pooling that works for every similarity."""
+"""Masks equal the equations; pooling works at every similarity."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def loop_pool(features: torch.Tensor, similarity: torch.Tensor, alpha: float, fo
     return pooled
 
 
-def test_soft_masks_are_the_printed_ones() -> None:
+def test_soft_masks_equal_the_equations() -> None:
     levels = torch.tensor([LEVELS], dtype=torch.float64)
     for level, p, n in zip(LEVELS, foreground_mask(levels)[0], background_mask(levels)[0], strict=True):
         assert float(p) == pytest.approx(1 / (1 + math.exp(-(level - 0.65) / 0.03)), rel=1e-12)
@@ -42,7 +42,7 @@ def test_soft_masks_are_the_printed_ones() -> None:
 
 
 @pytest.mark.parametrize(("foreground", "alpha"), [(True, 0.65), (False, 0.4)])
-def test_pooling_points_where_the_printed_one_does(foreground: bool, alpha: float) -> None:
+def test_pooling_has_the_direction_of_the_equation(foreground: bool, alpha: float) -> None:
     torch.manual_seed(0)
     features, similarity = torch.randn(2, 5, 3, 4).double(), torch.rand(2, 3, 4).double() * 1.2 - 0.2
     pooled = masked_pool(features, similarity, alpha=alpha, foreground=foreground)

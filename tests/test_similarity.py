@@ -1,4 +1,4 @@
-"""Cosine maps: the printed equation, every scale of features, zero vectors, gradients."""
+"""Cosine maps: equal to the equation; all scales of features, zero vectors and gradients."""
 
 from __future__ import annotations
 

@@ -1,34 +1,28 @@
-"""The best that a map without plateaus can reach on VGG-SS, MUSIC-Solo and MUSIC-Duet, under protocols that mark half.
+"""The best metrics that a map without plateaus can reach on VGG-SS, MUSIC-Solo and MUSIC-Duet.
 
-The map is the truth itself: every pixel of the boxes above every other one, hardly two pixels of one value. A protocol
-that marks what is above the median then marks half of the frame, which few objects fill.
+The map is the ground truth: every pixel of the boxes is above every other pixel, and hardly two pixels are equal. A
+protocol that marks all pixels above the median then marks half of the frame, which few objects fill.
 
     python benchmarks/studies/ceiling.py --metadata DIR
 
-A minute on one core. Writes benchmarks/results/ceiling.md.
+Takes a minute on one core. Writes benchmarks/results/ceiling.md.
 """
 
 from __future__ import annotations
 
-import argparse
-import os
-import sys
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
 from chance import SETS
-
-sys.path.insert(0, str(Path(__file__).parents[1]))
-from result_files import ROOT, markdown
+from study import markdown, metadata_folder, study_parser, write_text
 from torch import Tensor
 
 from sslosses.annotations import rasterize
 from sslosses.metrics import SoundLocalization
 
 SIZE = 224
-#: Of Um et al., Tables 1 and 2, ResNet-18: what to compare with.
+#: Um et al., Tables 1 and 2, ResNet-18.
 PUBLISHED = {
     "MUSIC-Solo": {"AP": 79.8, "IoU@0.5": 71.1, "AUC": 60.9},
     "VGG-SS": {"AP": 51.7, "IoU@0.5": 47.3, "AUC": 44.9},
@@ -37,7 +31,7 @@ PUBLISHED = {
 
 
 def best_map(mask: Tensor) -> Tensor:
-    """(T, T): the truth, less the distance to a point off every symmetry, so that hardly two pixels are equal."""
+    """(T, T): the ground truth minus the distance to an asymmetric point, so that hardly two pixels are equal."""
     steps = torch.arange(SIZE, dtype=torch.float64)
     distance = ((steps[:, None] - 111.31415).square() + (steps - 110.71828).square()).sqrt() / SIZE
     return 10 * mask - distance
@@ -46,7 +40,7 @@ def best_map(mask: Tensor) -> Tensor:
 def ceilings(
     title: str, samples: Sequence[Sequence[Sequence[Any]]], task: str, published: Mapping[str, float]
 ) -> list[tuple[object, ...]]:
-    """Lines of the table for one set: the boxes of each source of each sample."""
+    """Rows of the table for one data set, from the boxes of each source of each sample."""
     metric = SoundLocalization("paper", task=task)
     areas = []
     for sample in samples:
@@ -56,31 +50,32 @@ def ceilings(
     result = metric.compute()
     area = f"{100 * torch.cat(areas).mean():.1f}"
     return [
-        (*((title, area) if i == 0 else ("", "")), metric, f"{100 * float(result[metric]):.1f}", published[metric])
-        for i, metric in enumerate(metric.metrics)
+        (*((title, area) if i == 0 else ("", "")), name, f"{100 * float(result[name]):.1f}", published[name])
+        for i, name in enumerate(metric.metrics)
     ]
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        "--metadata", type=Path, default=os.environ.get("SSLOSSES_METADATA"), help="folder of the annotation files"
-    )
-    parser.add_argument("--output", type=Path, default=ROOT / "benchmarks" / "results", help="folder")
+    parser = study_parser(__doc__, metadata=True)
     options = parser.parse_args()
-    if options.metadata is None:
-        parser.error("name the folder of the annotation files: --metadata DIR, or SSLOSSES_METADATA")
+    folder = metadata_folder(parser, options)
     lines = []
-    for each in SETS:
-        boxes = [record.boxes for record in each.read(Path(options.metadata) / each.file)]
-        variants = {each.title: boxes}
-        if each.task == "mixtures":  # as NoPrior's script for MUSIC has it
-            variants[f"{each.title}, both boxes one truth"] = [(sum(sample, ()),) for sample in boxes]
+    for data in SETS:
+        boxes = [record.boxes for record in data.read(folder / data.file)]
+        variants = {data.title: boxes}
+        if data.task == "mixtures":  # as in NoPrior's script for MUSIC
+            variants[f"{data.title}, both boxes as one ground truth"] = [(sum(sample, ()),) for sample in boxes]
         for title, samples in variants.items():
-            lines += ceilings(title, samples, each.task, PUBLISHED[each.title])
-    columns = ("set", "mean area of a truth, %", "metric of `paper`, %", "best map without plateaus", "published")
+            lines += ceilings(title, samples, data.task, PUBLISHED[data.title])
+    columns = (
+        "set",
+        "mean area of a ground truth, %",
+        "metric of `paper`, %",
+        "map without plateaus",
+        "published",
+    )
     text = markdown(columns, lines)
-    (options.output / "ceiling.md").write_text(text, encoding="utf-8")
+    write_text(options.output / "ceiling.md", text)
     print(text)
 
 

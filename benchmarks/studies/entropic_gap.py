@@ -1,22 +1,22 @@
 """How far Sinkhorn's distance ⟨P, C⟩ is above the exact Wasserstein distance on maps like those of the ORI loss.
 
-For pairs of smooth random maps, each pixel a point of mass 1/N and the cost |S_n(x) − (1 − S_m(y))| + ‖x − y‖₂, as in
-``ORILoss(formulation="pointcloud")``. Three regimes, in the order of training: similarities around 0 as at the start;
-independent maps around 1/2; nearly complementary maps, S_m = 1 − S_n up to about 0.05. The maps that are 1/2 everywhere
-are at distance 0 exactly; what Sinkhorn's distance says of them is its residual.
+The problems are pairs of smooth random maps. Each pixel is a point of mass 1/N, and the cost is
+|S_n(x) − (1 − S_m(y))| + ‖x − y‖₂, as in ``ORILoss(formulation="pointcloud")``. Three regimes follow the order of
+training: similarities around 0 as at the start; independent maps around 1/2; nearly complementary maps, S_m = 1 − S_n
+up to about 0.05. Maps that are 1/2 everywhere have the exact distance 0; their Sinkhorn distance is the residual.
 
-Run: python benchmarks/studies/entropic_gap.py
+    python benchmarks/studies/entropic_gap.py
+
 Writes benchmarks/results/entropic_gap.json and docs/figures/entropic_gap.png.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
 from pathlib import Path
 
 import matplotlib as mpl
 import torch
+from study import study_parser, write_json
 from torch import Tensor
 
 from sslosses.transport import PointcloudCost, TransportResult, grid_positions, pointcloud_cost, solve
@@ -128,23 +128,18 @@ def draw(rows: list[dict[str, object]], path: Path) -> None:
 
 
 def main() -> None:
-    """Measure, print, write the table and the figure."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = study_parser(__doc__, figures=True)
     parser.add_argument("--pairs", type=int, default=8, help="pairs of maps per grid and regime")
-    parser.add_argument("--max-iter", type=int, default=5000)
-    parser.add_argument("--tol", type=float, default=1e-3)
-    parser.add_argument("--seed", type=int, default=0)
-    root = Path(__file__).resolve().parents[2]
-    parser.add_argument("--output", type=Path, default=root / "benchmarks" / "results")
-    parser.add_argument("--figures", type=Path, default=root / "docs" / "figures")
-    arguments = parser.parse_args()
+    parser.add_argument("--max-iter", type=int, default=5000, help="largest number of iterations; default: 5000")
+    parser.add_argument("--tol", type=float, default=1e-3, help="marginal error; default: 1e-3")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the maps")
+    options = parser.parse_args()
 
-    arguments.figures.mkdir(parents=True, exist_ok=True)
-    rows = measure(arguments.pairs, arguments.max_iter, arguments.tol, arguments.seed)
-    settings = {key: getattr(arguments, key) for key in ("pairs", "max_iter", "tol", "seed")}
-    table = {"settings": settings, "rows": rows}
-    (arguments.output / "entropic_gap.json").write_text(json.dumps(table, indent=1) + "\n")
-    draw(rows, arguments.figures / "entropic_gap.png")
+    options.figures.mkdir(parents=True, exist_ok=True)
+    rows = measure(options.pairs, options.max_iter, options.tol, options.seed)
+    settings = {name: getattr(options, name) for name in ("pairs", "max_iter", "tol", "seed")}
+    write_json(options.output / "entropic_gap.json", {"settings": settings, "rows": rows})
+    draw(rows, options.figures / "entropic_gap.png")
 
 
 if __name__ == "__main__":

@@ -1,22 +1,22 @@
-"""What the ORI loss costs on maps that are known: constant ones, a perfect partition, a shared map, random ones.
+"""The ORI loss of known maps: constant maps, a perfect partition, a shared map, random maps.
 
-The maps are prescribed through features: with orthonormal references r_n, a pixel of feature Σ S_n r_n + rest (the rest
-in a direction of its own, which makes the length 1) has the similarities S_n. That needs Σ S_n² ≤ 1 in every pixel.
-Where two sources share one map they share one reference. The random maps are cosines of random features and references.
+The features prescribe the maps: with orthonormal references r_n, a pixel with the feature Σ S_n r_n + rest has the
+similarities S_n. The rest lies in a separate direction and makes the length 1, which needs Σ S_n² ≤ 1 in every pixel.
+Two sources that share a map share a reference. The random maps are cosines of random features and references.
 
-Run: python benchmarks/studies/ori_shortcut.py
+    python benchmarks/studies/ori_shortcut.py
+
 Writes benchmarks/results/ori_shortcut.json and docs/figures/ori_shortcut.png.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import matplotlib as mpl
 import torch
+from study import study_parser, write_json
 from torch import Tensor
 
 from sslosses import object_region_isolation_loss, similarity_map
@@ -53,7 +53,7 @@ class Case(NamedTuple):
 
 
 def prescribed(name: str, maps: Tensor, owners: list[int]) -> Case:
-    """A case whose reference n has exactly ``maps[owners[n]]``, for maps (M, H, W) with Σ maps² ≤ 1; float64."""
+    """A case in which reference n has exactly the map ``maps[owners[n]]``, for (M, H, W) with Σ maps² ≤ 1; float64."""
     count = len(maps)
     rest = (1 - maps.square().sum(0)).clamp(min=0).sqrt()
     visual = torch.cat([maps, rest[None]])
@@ -62,29 +62,29 @@ def prescribed(name: str, maps: Tensor, owners: list[int]) -> Case:
 
 
 def cases(sources: int, seed: int) -> list[Case]:
-    """The samples of ``sources`` sources."""
+    """The samples with this number of sources."""
     regions = torch.zeros(sources, SIDE, SIDE, dtype=torch.float64)
     for region, (top, bottom, left, right) in zip(regions, REGIONS, strict=False):
         region[top:bottom, left:right] = 1
     half = torch.full((sources + 1, SIDE, SIDE), 0.5, dtype=torch.float64)
     everyone = list(range(sources + 1))
-    found = [
+    samples = [
         prescribed("constant ½", half, everyone),
         prescribed("perfect partition", torch.cat([regions, 1 - regions.sum(0, keepdim=True)]), everyone),
     ]
     if sources > 1:
         union = regions.sum(0, keepdim=True)
         shared = [0] * sources + [1]
-        found.append(prescribed("shared map: one region", torch.cat([regions[:1], 1 - regions[:1]]), shared))
-        found.append(prescribed("shared map: all regions", torch.cat([union, 1 - union]), shared))
-    found.append(prescribed("background only", torch.cat([0 * regions, torch.ones_like(half[:1])]), everyone))
+        samples.append(prescribed("shared map: one region", torch.cat([regions[:1], 1 - regions[:1]]), shared))
+        samples.append(prescribed("shared map: all regions", torch.cat([union, 1 - union]), shared))
+    samples.append(prescribed("background only", torch.cat([0 * regions, torch.ones_like(half[:1])]), everyone))
     generator = torch.Generator().manual_seed(seed)
     visual, references = (
         torch.randn(1, *shape, generator=generator, dtype=torch.float64)
         for shape in ((CHANNELS, SIDE, SIDE), (sources + 1, CHANNELS))
     )
-    found.append(Case("random features", visual, references[:, :-1], references[:, -1]))
-    return found
+    samples.append(Case("random features", visual, references[:, :-1], references[:, -1]))
+    return samples
 
 
 def measure(max_iter: int, tol: float, seed: int) -> list[dict[str, Any]]:
@@ -115,7 +115,7 @@ def measure(max_iter: int, tol: float, seed: int) -> list[dict[str, Any]]:
 
 
 def draw(rows: list[dict[str, Any]], seed: int, path: Path) -> None:
-    """A column a case: its maps, and below them its loss for every ε."""
+    """One column per case: its maps, and below them its loss for every ε."""
     drawn = cases(DRAWN_SOURCES, seed)
     names = [*(f"source {n + 1}" for n in range(DRAWN_SOURCES)), "background"]
     figure = plt.figure(figsize=(1.75 * len(drawn), 7.6), layout="constrained")
@@ -150,22 +150,17 @@ def draw(rows: list[dict[str, Any]], seed: int, path: Path) -> None:
 
 
 def main() -> None:
-    """Measure, print, write the table and the figure."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--max-iter", type=int, default=5000)
-    parser.add_argument("--tol", type=float, default=1e-3)
+    parser = study_parser(__doc__, figures=True)
+    parser.add_argument("--max-iter", type=int, default=5000, help="largest number of iterations; default: 5000")
+    parser.add_argument("--tol", type=float, default=1e-3, help="marginal error; default: 1e-3")
     parser.add_argument("--seed", type=int, default=0, help="seed of the random features")
-    root = Path(__file__).resolve().parents[2]
-    parser.add_argument("--output", type=Path, default=root / "benchmarks" / "results")
-    parser.add_argument("--figures", type=Path, default=root / "docs" / "figures")
-    arguments = parser.parse_args()
+    options = parser.parse_args()
 
-    arguments.figures.mkdir(parents=True, exist_ok=True)
-    rows = measure(arguments.max_iter, arguments.tol, arguments.seed)
-    settings = {key: getattr(arguments, key) for key in ("max_iter", "tol", "seed")} | {"side": SIDE}
-    table = {"settings": settings, "rows": rows}
-    (arguments.output / "ori_shortcut.json").write_text(json.dumps(table, indent=1) + "\n")
-    draw(rows, arguments.seed, arguments.figures / "ori_shortcut.png")
+    options.figures.mkdir(parents=True, exist_ok=True)
+    rows = measure(options.max_iter, options.tol, options.seed)
+    settings = {name: getattr(options, name) for name in ("max_iter", "tol", "seed")} | {"side": SIDE}
+    write_json(options.output / "ori_shortcut.json", {"settings": settings, "rows": rows})
+    draw(rows, options.seed, options.figures / "ori_shortcut.png")
 
 
 if __name__ == "__main__":

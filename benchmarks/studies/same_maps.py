@@ -1,6 +1,6 @@
-"""One model's maps under every protocol: why numbers of different papers can't be compared.
+"""The maps of one model under every protocol: why numbers of different papers can't be compared.
 
-Draws and tabulates what the example's evaluation wrote:
+Draws and tabulates the results of the example's evaluation:
 
     OMP_NUM_THREADS=1 python examples/train_music.py
     python examples/evaluate.py runs/composed-seed0 --protocol lvs,ez-vsl,avgn,noprior,tvsl,paper,clean
@@ -11,52 +11,48 @@ Writes benchmarks/results/same-maps.md and docs/figures/same-maps.png.
 
 from __future__ import annotations
 
-import argparse
 import json
 import re
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
-
-sys.path.insert(0, str(Path(__file__).parents[1]))
-from result_files import ROOT, markdown
+from study import markdown, study_parser, write_text
 
 mpl.use("Agg")
 import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 
-#: What readers take for one thing, and the metrics that go by that name.
+#: Names that readers take for one metric, and the metrics of that name.
 FAMILIES = {
     "“AP”": r"C?AP|AP50",
     "“IoU”, “CIoU”": r"m?C?IoU|C?IoU@.*|Precision@.*",
     "“AUC”": r"AUC",
 }
 CHANCE = {"centered Gaussian": "^", "whole frame": "s", "random maps": "x"}
-Results = Mapping[str, Mapping[str, Any]]
+Scores = Mapping[str, Mapping[str, Any]]
 
 
-def family(results: Results, pattern: str) -> list[tuple[str, str]]:
+def family(results: Scores, pattern: str) -> list[tuple[str, str]]:
     """(protocol, metric) of a family, in the order of the protocols."""
-    return [(p, f) for p, result in results.items() for f in result["metrics"] if re.fullmatch(pattern, f)]
+    return [(p, m) for p, result in results.items() for m in result["metrics"] if re.fullmatch(pattern, m)]
 
 
-def table(results: Results) -> str:
-    """A line a protocol: its metrics of each family, the highest chance level in brackets."""
+def table(results: Scores) -> str:
+    """One row per protocol: its metrics of each family, with the highest chance level in brackets."""
     lines = []
     for protocol, result in results.items():
         cells = []
         for pattern in FAMILIES.values():
-            names = [f for p, f in family(results, pattern) if p == protocol]
-            best = {f: max(level[f] for level in result["chance"].values()) for f in names}
-            cells.append("<br>".join(f"{f} **{100 * result['metrics'][f]:.1f}** ({100 * best[f]:.1f})" for f in names))
+            names = [metric for name, metric in family(results, pattern) if name == protocol]
+            best = {m: max(level[m] for level in result["chance"].values()) for m in names}
+            cells.append("<br>".join(f"{m} **{100 * result['metrics'][m]:.1f}** ({100 * best[m]:.1f})" for m in names))
         lines.append((f"`{protocol}`", *(cell or "–" for cell in cells)))
     return markdown(("protocol", *FAMILIES), lines)
 
 
-def draw(axis: Axes, results: Results, pattern: str) -> None:
+def draw(axis: Axes, results: Scores, pattern: str) -> None:
     rows = family(results, pattern)[::-1]
     for height, (protocol, metric) in enumerate(rows):
         result = results[protocol]
@@ -69,10 +65,9 @@ def draw(axis: Axes, results: Results, pattern: str) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--evaluation", type=Path, default=Path("evaluation/composed-seed0-music"), help="folder")
-    parser.add_argument("--output", type=Path, default=ROOT / "benchmarks" / "results", help="folder of the table")
-    parser.add_argument("--figures", type=Path, default=ROOT / "docs" / "figures", help="folder of the plot")
+    parser = study_parser(__doc__, figures=True)
+    default = Path("evaluation/composed-seed0-music")
+    parser.add_argument("--evaluation", type=Path, default=default, help="folder of metrics.json")
     options = parser.parse_args()
     subsets = json.loads((options.evaluation / "metrics.json").read_text(encoding="utf-8"))["subsets"]
     parts = []
@@ -91,7 +86,7 @@ def main() -> None:
     figure.legend(loc="outside lower center", ncols=4)
     figure.savefig(options.figures / "same-maps.png", dpi=100, metadata={"Software": None})
     text = "\n".join(parts)
-    (options.output / "same-maps.md").write_text(text, encoding="utf-8")
+    write_text(options.output / "same-maps.md", text)
     print(text)
 
 

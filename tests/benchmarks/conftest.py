@@ -1,4 +1,4 @@
-"""Makes the benchmarks' modules importable, as their programs find them."""
+"""Makes the modules of the benchmarks importable, as their programs do."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ def test_plain_iterations_are_those_of_the_library():
     assert (counted - solve(pairs.cost, epsilon=0.1, solver="dense", max_iter=1000).iterations).abs().max() <= 1
 
 
-def test_every_way_reaches_the_fixed_point(monkeypatch, tmp_path):
+def test_every_method_reaches_the_fixed_point(monkeypatch, tmp_path):
     monkeypatch.setattr(iterations, "GRIDS", ((4, 3),))
     monkeypatch.setattr(iterations, "EPSILONS", (0.1,))
     results = Results(tmp_path / "results.json", {"versions": {}, "gpu": None, "cpu": "", "cores": 1, "threads": 1})

@@ -14,21 +14,21 @@ def test_loop_and_library_agree(protocol):
     generator = np.random.default_rng(1)
     frames = metrics.synthetic_boxes(6, generator)
     maps = generator.normal(size=(6, 14, 14)).astype(np.float32)
-    ours, theirs = metrics.library(protocol, torch.from_numpy(maps), frames), metrics.loop(protocol, maps, frames)
+    library, loop = metrics.library(protocol, torch.from_numpy(maps), frames), metrics.loop(protocol, maps, frames)
     for metric in protocols.get(protocol).single_metrics:
-        assert ours[metric] == pytest.approx(theirs[metric], abs=1e-5), metric
+        assert library[metric] == pytest.approx(loop[metric], abs=1e-5), metric
 
 
-def test_a_run_goes_on(tmp_path):
+def test_a_run_resumes(tmp_path):
     small = ["--frames", "4", "--check-frames", "4", "--loop-frames", "2", "--rounds", "2", "--threads", "1"]
     small += ["--no-memory", "--output", str(tmp_path)]
-    metrics.main([*small, "--presets", "lvs"])
+    metrics.main([*small, "--protocols", "lvs"])
     first = json.loads((tmp_path / "metrics.json").read_text())["rows"]
-    metrics.main([*small, "--presets", "lvs", "paper"])
+    metrics.main([*small, "--protocols", "lvs", "paper"])
     rows = json.loads((tmp_path / "metrics.json").read_text())["rows"]
     assert {row["protocol"]: row["run"] for row in rows.values()} == {"lvs": 0, "paper": 1}
     assert rows.items() >= first.items()
-    text = (tmp_path / "results" / "metrics.md").read_text()
+    text = (tmp_path / "metrics.md").read_text()
     assert "| `lvs` | 4 |" in text
     assert "| `paper` | 4 |" in text
 
@@ -53,7 +53,7 @@ def test_chance_levels_of_small_sets(tmp_path, monkeypatch):
     expected = chance_levels([[[b]] for b in boxes], "lvs", task="single")
     assert rows["VGG-SS lvs"]["chance"]["random maps"]["AUC"] == expected["random maps"]["AUC"].item()
     assert "union of both sources" in rows["MUSIC-Duet lvs"]["reason"]
-    assert "no meaning: one entry a frame" in (out / "chance.md").read_text()
+    assert "no meaning: one entry per frame" in (out / "chance.md").read_text()
     assert rows["MUSIC-Duet noprior"]["entries"] == 2
 
     def never(*args, **kwargs):

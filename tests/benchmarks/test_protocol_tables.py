@@ -1,4 +1,4 @@
-"""The programs behind the page on protocols: the ceiling's maps, and the table over all presets."""
+"""The studies behind the page on protocols: the maps of the ceiling, and the table of all protocols."""
 
 import ceiling
 import same_maps
@@ -43,6 +43,6 @@ def test_literal_equations_are_those_of_the_loss_in_float64():
 
 
 def test_values_alone_do_not_see_places():
-    found = {name: cells for _, name, cells in costs()}
-    assert "values alone 0.000" in found["maps of 0.3 and 0.7: equal"]
-    assert "both parts 0.650" in found["maps of 0.3 and 0.7: equal"]
+    cells = {name: cell for _, name, cell in costs()}
+    assert "values alone 0.000" in cells["maps of 0.3 and 0.7: equal"]
+    assert "both parts 0.650" in cells["maps of 0.3 and 0.7: equal"]

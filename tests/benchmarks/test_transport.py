@@ -6,13 +6,13 @@ import transport
 from peers import contestants
 from problems import pairs_of, similarity_maps
 from reference import graded, leaves, reference
-from result_files import Results
+from result_files import ROOT, Results
 
 from sslosses.transport import solve
 
 EPSILON, ITERATIONS = 0.2, 30
 # Compiling KeOps' formulas takes minutes.
-QUICK = [name for name, each in contestants().items() if not each.missing and name != "SamplesLoss, online"]
+QUICK = [name for name, contestant in contestants().items() if not contestant.missing and name != "SamplesLoss, online"]
 
 
 @pytest.fixture
@@ -22,8 +22,8 @@ def pairs():
 
 @pytest.fixture
 def run(tmp_path, monkeypatch):
-    # The processes of the contestants find the library as this one does.
-    monkeypatch.setenv("PYTHONPATH", str(transport.ROOT))
+    # The processes of the contestants import the library from this repository.
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
 
     def start(*arguments):
         case = ["--pixels", "3x2", "--batch", "1", "--sources", "1", "--epsilon", str(EPSILON), "--rounds", "2"]
@@ -35,11 +35,11 @@ def run(tmp_path, monkeypatch):
 
 
 def test_reference_is_the_fixed_point_and_its_gradient(pairs):
-    found = reference(pairs, EPSILON, ITERATIONS)
+    expected = reference(pairs, EPSILON, ITERATIONS)
     doubles = leaves(pairs.to(torch.float64))
     solved = solve(doubles.cost, epsilon=EPSILON, solver="dense", max_iter=5000, tol=1e-12)
     values, gradient = graded(solved.value(), doubles)
-    torch.testing.assert_close(found.converged, (values, gradient), rtol=0, atol=1e-9)
+    torch.testing.assert_close(expected.converged, (values, gradient), rtol=0, atol=1e-9)
     limited = solve(doubles.cost, epsilon=EPSILON, solver="dense", max_iter=3, tol=1e-30, gradient="unrolled")
     unrolled = graded(limited.value(), doubles)
     torch.testing.assert_close(reference(pairs, EPSILON, 3).iterates[0], unrolled, rtol=0, atol=1e-12)
@@ -51,21 +51,21 @@ def test_contestants_agree(pairs, name):
     contestant = contestants()[name]
     iterations = 3 * ITERATIONS if contestant.updates == "averaged" else ITERATIONS
     values, gradient = graded(contestant.answer(pairs, EPSILON, iterations, 0.0), pairs)
-    found = reference(pairs, EPSILON, ITERATIONS)
+    expected = reference(pairs, EPSILON, ITERATIONS)
     if contestant.updates == "none":
-        expected = solve(pairs.to(torch.float64).cost, epsilon=0).value()
-        torch.testing.assert_close(values.double(), expected, rtol=0, atol=1e-6)
+        exact = solve(pairs.to(torch.float64).cost, epsilon=0).value()
+        torch.testing.assert_close(values.double(), exact, rtol=0, atol=1e-6)
         return
-    # Annealed, it is at ε for one iteration only; one with a temperature 1 % too high for most is a little off.
+    # Annealing is at ε for one iteration only; averaging has a temperature 1 % too high for most iterations.
     atol = {"annealed": 1e-2, "averaged": 1e-4}.get(contestant.updates, 1e-5)
-    torch.testing.assert_close(values.double(), found.converged[0], rtol=0, atol=atol)
-    off = (gradient - found.converged[1]).norm() / found.converged[1].norm()
-    assert off < (0.3 if contestant.gradient == "envelope" else 1e-3)
+    torch.testing.assert_close(values.double(), expected.converged[0], rtol=0, atol=atol)
+    error = (gradient - expected.converged[1]).norm() / expected.converged[1].norm()
+    assert error < (0.3 if contestant.gradient == "envelope" else 1e-3)
 
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
-def test_a_run_checks_and_times_and_goes_on(run, tmp_path):
+def test_a_run_checks_and_times_and_resumes(run, tmp_path):
     chosen = ["dense", "exact", "textbook, bmm"]
     first = run("--solvers", *chosen[:2])
     rows = {row["contestant"]: row for row in first["rows"].values()}
@@ -82,12 +82,12 @@ def test_a_run_checks_and_times_and_goes_on(run, tmp_path):
         zip(chosen, (0, 0, 1), strict=True)
     )
     assert [row for row in second["rows"].values() if row["run"] == 0] == list(first["rows"].values())
-    table = (tmp_path / "results" / "transport-custom.md").read_text()
+    table = (tmp_path / "transport-custom.md").read_text()
     assert all(f"`{name}`" in table for name in chosen)
 
 
 @pytest.mark.slow
-def test_what_fails_is_a_row(run):
+def test_a_failure_is_a_row(run):
     (row,) = run("--solvers", "dense", "--budget", "1e-6")["rows"].values()
     assert row["status"] == "failed"
     assert "over the budget" in row["reason"]
@@ -99,7 +99,7 @@ def test_what_fails_is_a_row(run):
 def test_results_survive_an_interruption(tmp_path):
     path = tmp_path / "results.json"
     Results(path, {"date": 1}).put("a", {"x": 1})
-    path.with_suffix(".tmp").write_text("{ cut off")
+    path.with_name("results.json.tmp").write_text("{ cut off")
     kept = Results(path, {"date": 2})
     kept.put("b", {"x": 2})
     assert json.loads(path.read_text()) == {

@@ -15,7 +15,7 @@ SMALL = {
 
 @pytest.fixture
 def watch(tmp_path, monkeypatch):
-    """Runs the program over one case that measures the given ratios, one after the other."""
+    """Runs the program over one case that measures these ratios, one after the other."""
     threads = torch.get_num_threads()
 
     def start(*ratios, update=False):
@@ -27,7 +27,7 @@ def watch(tmp_path, monkeypatch):
 
         monkeypatch.setattr(watch_program, "CASES", {"case": lambda: None})
         monkeypatch.setattr(watch_program, "measure", measure)
-        status = watch_program.main(["--results", str(tmp_path / "watch.json"), *(["--update"] if update else [])])
+        status = watch_program.main(["--output", str(tmp_path), *(["--update"] if update else [])])
         assert not left, "measured less often than expected"
         return status
 
@@ -71,5 +71,5 @@ def test_nothing_to_compare_with(watch):
 
 
 def test_every_case_is_committed():
-    kept = json.loads((watch_program.ROOT / "benchmarks" / "results" / "watch.json").read_text())
+    kept = json.loads((watch_program.RESULTS / "watch.json").read_text())
     assert set(kept["rows"]) == set(watch_program.CASES)

@@ -1,16 +1,12 @@
-"""Makes the input classes importable, as the program that writes their table finds them, and inputs for all files."""
+"""The fixture with the inputs of all tests in this folder."""
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor
-
-sys.path.insert(0, str(Path(__file__).parents[1]))
 
 Batch = Callable[..., tuple[Tensor, ...]]
 

@@ -1,4 +1,4 @@
-"""One graph for every batch size and every number of sources, and an exported localizer."""
+"""Compiling gives one graph for all batch sizes and numbers of sources; a localizer can be exported."""
 
 from __future__ import annotations
 
@@ -49,8 +49,8 @@ class Localizer(nn.Module):
         self.sources = sources
 
     def forward(self, visual: Tensor, audio: Tensor) -> tuple[Tensor, ...]:
-        found = identify_objects(visual, audio, num_sources=self.sources, max_iterations=3)
-        return similarity_map(visual, audio), *found
+        objects = identify_objects(visual, audio, num_sources=self.sources, max_iterations=3)
+        return similarity_map(visual, audio), *objects
 
 
 @pytest.mark.parametrize("sources", [2, None])
@@ -64,9 +64,9 @@ def test_the_localizer_exports_for_any_batch(sources: int | None, batch: Callabl
     loaded = torch.export.load(file).module()
     for count in (1, 2, 7):
         visual, audio = batch(count)[:2]
-        for mine, theirs in zip(loaded(visual, audio), localizer(visual, audio), strict=True):
-            if sources is None and mine.shape != theirs.shape:  # room for as many objects as iterations
-                assert mine.shape[1] == 3
-                assert not mine[:, theirs.shape[1] :].any()
-                mine = mine[:, : theirs.shape[1]]
-            torch.testing.assert_close(mine, theirs)
+        for actual, expected in zip(loaded(visual, audio), localizer(visual, audio), strict=True):
+            if sources is None and actual.shape != expected.shape:  # one slot per iteration
+                assert actual.shape[1] == 3
+                assert not actual[:, expected.shape[1] :].any()
+                actual = actual[:, : expected.shape[1]]
+            torch.testing.assert_close(actual, expected)

@@ -1,4 +1,4 @@
-"""Threads that call losses at once, and processes forked after use."""
+"""Losses called by several threads at once, and solvers used before a fork."""
 
 from __future__ import annotations
 
@@ -24,23 +24,23 @@ def value_and_gradient(inputs: tuple[torch.Tensor, ...], solver: str) -> tuple[t
 
 
 @pytest.mark.parametrize("solver", ["fused", "dense", "pot", "geomloss"])
-def test_threads_at_once_get_what_one_gets(solver: str, batch: Callable[..., Any]) -> None:
+def test_several_threads_get_the_results_of_one(solver: str, batch: Callable[..., Any]) -> None:
     inputs = [batch(samples) for samples in (2, 3, 4, 5)]
     expected = [value_and_gradient(each, solver) for each in inputs]
-    found: list[Any] = [None] * 4
+    results: list[Any] = [None] * 4
     barrier = threading.Barrier(4)
 
     def work(i: int) -> None:
         barrier.wait(timeout=60)
-        found[i] = value_and_gradient(inputs[i], solver)
+        results[i] = value_and_gradient(inputs[i], solver)
 
     threads = [threading.Thread(target=work, args=(i,)) for i in range(4)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join(timeout=120)
-    for mine, theirs in zip(found, expected, strict=True):
-        assert all(map(torch.equal, mine, theirs))
+    for result, wanted in zip(results, expected, strict=True):
+        assert all(map(torch.equal, result, wanted))
 
 
 WORKERS = """
@@ -73,10 +73,10 @@ for name in sys.argv[1:]:
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this platform")
 def test_a_data_loader_forks_after_use() -> None:
-    """Of solvers with threads of their own; the loader's own time limit turns a hang into an error."""
+    """Solvers that start threads. The time limit of the loader turns a hang into an error."""
     solvers = [name for name in ("fused", "dense", "exact", "geomloss-keops") if available()[name]]
     command = [sys.executable, "-c", WORKERS, *solvers]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr
-    found = [line for line in done.stdout.splitlines() if "KeOps" not in line]
-    assert found == [f"{name} True" for name in solvers]
+    lines = [line for line in done.stdout.splitlines() if "KeOps" not in line]
+    assert lines == [f"{name} True" for name in solvers]

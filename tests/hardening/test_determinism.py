@@ -1,4 +1,4 @@
-"""Under ``torch.use_deterministic_algorithms(True)``: the same bits from two runs, forward and backward."""
+"""With ``torch.use_deterministic_algorithms(True)`` two runs give the same bits, forward and backward."""
 
 from __future__ import annotations
 
@@ -34,5 +34,5 @@ def test_two_runs_are_equal(solver: str, dtype: torch.dtype, batch: Callable[...
         loss = objective(*leaves, inputs[4])
         return [loss, *torch.autograd.grad(loss, leaves), *identify_objects(leaves[0], leaves[1])]
 
-    for mine, theirs in zip(run(), run(), strict=True):
-        assert torch.equal(mine, theirs)
+    for first, second in zip(run(), run(), strict=True):
+        assert torch.equal(first, second)

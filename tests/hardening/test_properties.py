@@ -1,4 +1,4 @@
-"""Batches of any sizes, scales, masks, τ and ε: finite losses and gradients, and reductions that agree."""
+"""Random sizes, scales, masks, τ and ε: losses and gradients are finite, and the reductions agree."""
 
 from __future__ import annotations
 

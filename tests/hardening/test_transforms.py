@@ -79,8 +79,8 @@ def test_gradients_of_torch_func() -> None:
     inputs = tuple(x[0] for x in (VISUAL, AUDIO, FOREGROUND, BACKGROUND))
     leaf = inputs[0].clone().requires_grad_()
     object_aware_contrastive_loss(leaf, *inputs[1:]).loss.backward()
-    found = grad(lambda x: object_aware_contrastive_loss(x, *inputs[1:]).loss)(inputs[0])
-    torch.testing.assert_close(found, leaf.grad)
+    gradient = grad(lambda x: object_aware_contrastive_loss(x, *inputs[1:]).loss)(inputs[0])
+    torch.testing.assert_close(gradient, leaf.grad)
 
     def value(cost: Tensor, gradient: str) -> Tensor:
         return solve(cost, epsilon=0.5, tol=1e-12, max_iter=500, solver="dense", gradient=gradient).value().sum()

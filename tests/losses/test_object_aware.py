@@ -1,4 +1,4 @@
-"""OCA against a loop written from Eqs. 1-6, its bounds and invariances, and every degenerate batch."""
+"""OCA: equal to a loop written from Eqs. 1-6; bounds, invariances and degenerate batches."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def make(
     seed: int = 0,
     lift: float = 0.6,
 ) -> Batch:
-    """Random features; ``lift`` moves the visual ones towards the sound, so that masks and τ have something to cut."""
+    """Random features. ``lift`` moves the visual ones towards the sound, so that masks and τ make a difference."""
     generator = torch.Generator().manual_seed(seed)
 
     def normal(*shape: int) -> Tensor:
@@ -52,7 +52,7 @@ def loop(
     temperature: float = 1.0,
     rule: str = "visual-reference",
 ) -> tuple[list[float], list[float]]:
-    """Eqs. 1-6 of every sample: frg_i and bkg_i."""
+    """Eqs. 1-6: frg_i and bkg_i of every sample."""
     batch, channels, height, width = visual.shape
     taking_part = [i for i in range(batch) if mask is None or bool(mask[i].any())]
     vp, vn, rp = {}, {}, {}
@@ -63,8 +63,8 @@ def loop(
                 s = sim(visual[i, :, y, x], audio[i])
                 vp[i] += visual[i, :, y, x] * (1 / (1 + math.exp(-(s - 0.65) / 0.03))) / (height * width)
                 vn[i] += visual[i, :, y, x] * (1 - 1 / (1 + math.exp(-(s - 0.4) / 0.03))) / (height * width)
-        real = [foreground[i, k] for k in range(foreground.shape[1]) if mask is None or mask[i, k]]
-        rp[i] = torch.stack(real).mean(0)
+        present = [foreground[i, k] for k in range(foreground.shape[1]) if mask is None or mask[i, k]]
+        rp[i] = torch.stack(present).mean(0)
 
     frg, bkg = [0.0] * batch, [0.0] * batch
     for i in taking_part:
@@ -108,7 +108,7 @@ def test_equals_the_loop(rule: str, tau: float, temperature: float, mask: Tensor
 
 
 def test_the_rules_and_the_threshold_cut() -> None:
-    """The batches above would show nothing if τ never excluded anything."""
+    """The comparisons above only test τ if it excludes some pairs and keeps others."""
     inputs = make()
     shares = {
         (rule, tau): float(object_aware_contrastive_loss(*inputs, tau=tau, false_negatives=rule).kept_negatives)
@@ -142,7 +142,7 @@ def test_bounds(seed: int, batch: int, sources: int, lift: float, tau: float) ->
 
 @pytest.mark.parametrize("rule", ["visual-reference", "reference-reference"])
 def test_the_largest_threshold_takes_nothing_for_a_false_negative(rule: str) -> None:
-    """Clips that show the same have cosines of 1, which rounding may put above 1."""
+    """Equal clips have a cosine of 1, which rounding can make larger."""
     for seed in range(20):
         feature = torch.randn(1, 16, generator=torch.Generator().manual_seed(seed)).expand(4, -1)
         terms = object_aware_contrastive_loss(
@@ -194,7 +194,7 @@ def test_permutations_and_padding() -> None:
     assert not rubbish.grad[~MASK].any()
 
 
-def test_a_sample_without_sources_is_as_if_absent() -> None:
+def test_a_sample_without_sources_is_ignored() -> None:
     inputs = make(5)
     for t in inputs:
         t.requires_grad_()
@@ -255,7 +255,7 @@ def test_gradcheck(rule: str) -> None:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("level", [-1.0, -0.5, 0.0, 0.3, 0.65, 0.9, 1.0])
 def test_trains_at_every_similarity(level: float, dtype: torch.dtype) -> None:
-    """All pixels at one cosine to the sound, in different directions otherwise."""
+    """All pixels have one cosine with the sound, but different directions."""
     torch.manual_seed(0)
     audio = torch.zeros(3, 8)
     audio[:, 0] = 1
@@ -274,7 +274,7 @@ def test_trains_at_every_similarity(level: float, dtype: torch.dtype) -> None:
 
 
 def test_audio_gets_a_gradient_at_initialization() -> None:
-    """S_a = 0 exactly: the printed mask is 4e-10 everywhere, and the cosine of the pooled vector must still see it."""
+    """S_a = 0 exactly: the printed mask is 4e-10 everywhere, and the pooled vector must still depend on it."""
     visual, audio, foreground, background = (t.float() for t in make(lift=0.0))
     visual[:, 0], audio[:, 1:] = 0, 0
     audio.requires_grad_()

@@ -1,4 +1,4 @@
-"""The weighted sum: terms, skipped terms, options."""
+"""The objective: its weighted sum, skipped terms and options."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""ORI against a loop Sinkhorn and against the exact distance, its identities, and every degenerate batch."""
+"""ORI: equal to a Sinkhorn loop and to the exact distance; identities, invariances and degenerate batches."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def make(batch: int = 3, sources: int = 2, size: tuple[int, int] = (2, 3), chann
 
 
 def loop_sinkhorn(cost: list[list[float]], a: list[float], b: list[float], epsilon: float) -> float:
-    """<P, C> of the entropic plan, by scaling rows and columns with mass until nothing moves."""
+    """<P, C> of the entropic plan: rows and columns with mass are scaled until nothing changes."""
     rows, columns = [x for x in range(len(a)) if a[x] > 0], [y for y in range(len(b)) if b[y] > 0]
     kernel = {(x, y): a[x] * b[y] * math.exp(-cost[x][y] / epsilon) for x in rows for y in columns}
     v = dict.fromkeys(columns, 1.0)
@@ -46,7 +46,7 @@ def loop_sinkhorn(cost: list[list[float]], a: list[float], b: list[float], epsil
 
 
 def exact_distance(cost: list[list[float]], a: list[float], b: list[float], epsilon: float) -> float:
-    """The linear program itself, by scipy."""
+    """The linear program, solved by scipy."""
     optimize = pytest.importorskip("scipy.optimize")
     n, m = len(a), len(b)
     sums = [[1.0 if z // m == x else 0.0 for z in range(n * m)] for x in range(n)]
@@ -142,7 +142,7 @@ def test_exact_solver_equals_the_linear_program(formulation: str) -> None:
 
 
 def test_transposed_pairs_are_equal() -> None:
-    """What lets half of the pairs stand for all: the loop solves both of each."""
+    """The reason why only half of the pairs are solved. The loop solves both of each."""
     visual, foreground, background = make(1, 1)
     one = loop((visual, foreground, background))
     other = loop((visual, background[:, None], foreground[:, 0]))
@@ -153,7 +153,7 @@ def test_transposed_pairs_are_equal() -> None:
 
 
 def test_constant_half_maps_cost_nothing() -> None:
-    """The known flaw: S = 1/2 everywhere satisfies every pair."""
+    """The known flaw: constant maps S = 1/2 satisfy every pair."""
     visual = torch.zeros(1, 3, 3, 3).double()
     visual[:, 0] = 1
     half = torch.tensor([0.5, 0.75**0.5, 0.0], dtype=torch.float64)
@@ -189,13 +189,13 @@ def test_every_sinkhorn_solver_serves_both_formulations(solver: str, formulation
     options: dict[str, Any] = {"formulation": formulation, "epsilon": 0.2, "max_iter": 1000, "tol": 1e-10}
     batch = make()
     expected = object_region_isolation_loss(*batch, solver="dense", **options).distances
-    found = object_region_isolation_loss(*batch, solver=solver, **options)
-    assert bool(found.converged)
-    torch.testing.assert_close(found.distances, expected, rtol=1e-8, atol=1e-8)
+    terms = object_region_isolation_loss(*batch, solver=solver, **options)
+    assert bool(terms.converged)
+    torch.testing.assert_close(terms.distances, expected, rtol=1e-8, atol=1e-8)
 
 
 def test_divergence_reports_self_problems_that_did_not_converge() -> None:
-    # Against a constant map the cost depends on one side only and is settled at once; a map against itself is not.
+    # Against a constant map the cost depends on one side only, which converges at once. A self problem does not.
     visual, foreground, background = make(sources=1)
     batch = visual, foreground, torch.zeros_like(background)
     few: dict[str, Any] = {"position_weight": 0.0, "epsilon": 0.05, "max_iter": 2, "tol": 1e-9}
@@ -320,7 +320,7 @@ def test_constant_maps_give_finite_gradients(level: float, dtype: torch.dtype, f
         assert torch.isfinite(visual.grad).all()
 
 
-def test_warns_once_an_instance_and_never_raises() -> None:
+def test_warns_once_per_instance_and_never_raises() -> None:
     inputs = make()
     loss = ORILoss(solver="dense", max_iter=1, epsilon=0.01)
     with pytest.warns(ConvergenceWarning, match=r"max_iter=1: the marginal error is up to .* tol is 0.001. Raise"):
@@ -334,7 +334,7 @@ def test_warns_once_an_instance_and_never_raises() -> None:
 
 
 def test_a_padded_pair_does_not_count_for_convergence() -> None:
-    """All real pairs are trivial (one pixel of mass); the padded one alone would not converge in one iteration."""
+    """Pairs of constant maps converge in one iteration, also beside a padded source."""
     visual, _, background = make(1, 1)
     inputs = visual, torch.zeros(1, 2, 5).double(), background * 0
     mask = torch.tensor([[True, False]])
@@ -391,7 +391,7 @@ def test_wrong_options_fail_at_construction(options: dict[str, Any], error: type
 @pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")  # Dynamo's own
 @pytest.mark.parametrize("formulation", ["pointcloud", "distribution"])
 def test_compiles_to_one_graph(formulation: str) -> None:
-    """Compiled, padded pairs are masked instead of left out: same loss, gradient and convergence."""
+    """Compiled code masks padded pairs instead of leaving them out: same loss, gradient and convergence."""
     torch.compiler.reset()
     loss = ORILoss(solver="dense", formulation=formulation, max_iter=4)
     loss._warned = True
@@ -413,7 +413,7 @@ def test_compiles_to_one_graph(formulation: str) -> None:
 
 @pytest.mark.parametrize("formulation", ["pointcloud", "distribution"])
 @pytest.mark.parametrize("solver", ["dense", "auto"])
-def test_a_start_from_the_last_potentials_saves_iterations(formulation, solver):
+def test_starting_from_the_last_potentials_saves_iterations(formulation, solver):
     generator = torch.Generator().manual_seed(5)
     visual = torch.randn(3, 6, 4, 5, generator=generator)
     references = torch.randn(3, 3, 6, generator=generator)
@@ -425,7 +425,7 @@ def test_a_start_from_the_last_potentials_saves_iterations(formulation, solver):
     pairs = 3 if formulation == "pointcloud" else 6
     assert all(x.shape == (3, pairs, 20) and not x.requires_grad for x in first.potentials)
     assert (first.potentials[0][2] == 0).all()
-    # One update is enough from there, and far from it from nothing; nearby maps are nearly solved.
+    # From the last potentials one update is enough; without them it is not.
     again = object_region_isolation_loss(visual, *arguments, **options, max_iter=1, init=first.potentials)
     assert again.converged
     torch.testing.assert_close(again.distances, first.distances, rtol=0, atol=1e-5)
@@ -438,13 +438,13 @@ def test_a_start_from_the_last_potentials_saves_iterations(formulation, solver):
         warnings.simplefilter("error")
         torch.testing.assert_close(module(visual, *arguments), first.loss, rtol=0, atol=1e-5)
     assert module.state_dict() == {}
-    # Switched off, it starts from nothing.
+    # Without a warm start the last potentials are not used.
     module.warm_start = False
     with pytest.warns(ConvergenceWarning):
         cold = module(visual, *arguments)
     torch.testing.assert_close(cold, object_region_isolation_loss(visual, *arguments, **options, max_iter=1).loss)
     module.warm_start = True
-    # Another shape starts from nothing.
+    # Potentials of another shape are not used.
     module.max_iter = 2000
     torch.testing.assert_close(
         module(visual[:2], *(x[:2] for x in arguments)),
@@ -454,7 +454,7 @@ def test_a_start_from_the_last_potentials_saves_iterations(formulation, solver):
 
 @pytest.mark.filterwarnings("ignore::sslosses.transport.ConvergenceWarning")
 def test_a_batch_of_nan_does_not_stay_in_the_warm_start():
-    """A step that overflows in half precision is skipped by the scaler; the next one has to work."""
+    """The gradient scaler skips a step that overflows in half precision. The next step has to work."""
     generator = torch.Generator().manual_seed(6)
     visual = torch.randn(2, 6, 3, 4, generator=generator)
     references = torch.randn(2, 2, 6, generator=generator)
@@ -466,11 +466,11 @@ def test_a_batch_of_nan_does_not_stay_in_the_warm_start():
     torch.testing.assert_close(module(visual, references[:, :1], references[:, 1]), expected, rtol=0, atol=1e-2)
 
 
-def test_a_start_that_cannot_be_used_is_refused():
+def test_potentials_that_cannot_be_used_are_refused():
     visual, references = torch.randn(1, 4, 2, 2), torch.randn(1, 2, 4)
-    start = (torch.zeros(1, 1, 3), torch.zeros(1, 1, 3))
+    init = (torch.zeros(1, 1, 3), torch.zeros(1, 1, 3))
     with pytest.raises(ValueError, match=r"`init` to hold potentials of shape \(1, 1, 4\), but got \(1, 1, 3\)"):
-        object_region_isolation_loss(visual, references[:, :1], references[:, 1], init=start)
+        object_region_isolation_loss(visual, references[:, :1], references[:, 1], init=init)
     for options in ({"solver": "pot-batch"}, {"epsilon": 0}):
         with pytest.raises(ValueError, match="start from potentials"):
             ObjectRegionIsolationLoss(warm_start=True, **options)

@@ -1,4 +1,4 @@
-"""Separation against loops with the exact distance, its properties, and where it and ORI lead."""
+"""Separation: equal to a loop with the exact distance; its properties, and where optimizing it and ORI leads."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def prescribed(maps: Tensor) -> Batch:
 
 
 def loop(inputs: Batch, mask: Tensor | None, margin: float, temperature: float) -> list[float]:
-    """The formula, sample by sample, pair by pair, pixel by pixel; W1 by POT."""
+    """The formula for each sample and pair, with the exact distance by POT."""
     ot = pytest.importorskip("ot")
     visual, foreground, background = inputs
     height, width = visual.shape[-2:]
@@ -99,7 +99,7 @@ def test_defaults() -> None:
     assert loss.kind == "divergence"
     spelled = ObjectRegionSeparationLoss(margin=0.2, temperature=0.1, kind="divergence", max_iter=1000)
     assert torch.equal(loss(*inputs), spelled(*inputs))
-    # Without regularization there is nothing to debias.
+    # At ε = 0 there is nothing to debias.
     exact = {kind: ObjectRegionSeparationLoss(epsilon=0, kind=kind)(*inputs) for kind in ("divergence", "transport")}
     assert torch.equal(exact["divergence"], exact["transport"])
     paper = ORILoss(max_iter=1000)
@@ -111,11 +111,11 @@ def test_defaults() -> None:
 def test_at_epsilon_0_no_self_problem_is_solved() -> None:
     solver = CountingSolver()
     object_region_separation_loss(*make(), epsilon=0, solver=solver)
-    assert solver.problems == 9  # three pairs of each of three samples
+    assert solver.problems == 9  # three samples with three pairs each
 
 
 class CountingSolver:
-    """The exact solver, which counts its problems."""
+    """The exact solver, counting its problems."""
 
     name, entropic, unrolled, lazy = "counting", False, False, False
 
@@ -129,7 +129,7 @@ class CountingSolver:
 
 @pytest.mark.parametrize("options", [EXACT, TIGHT])
 @pytest.mark.parametrize("sources", [1, 2, 3])
-def test_equal_maps_cost_the_margin_a_pair(options: dict[str, Any], sources: int) -> None:
+def test_equal_maps_cost_the_margin_per_pair(options: dict[str, Any], sources: int) -> None:
     visual, _, background = make(2)
     for features in (visual, torch.ones_like(visual)):  # one map for all references, and a constant one
         terms = object_region_separation_loss(
@@ -141,7 +141,7 @@ def test_equal_maps_cost_the_margin_a_pair(options: dict[str, Any], sources: int
 
 @pytest.mark.parametrize("kind", ["transport", "regularized"])
 def test_without_debiasing_constant_maps_reach_the_margin(kind: str) -> None:
-    """Why the divergence is the default: at a large ε the plan between equal maps is as long as the margin."""
+    """Why the divergence is the default: at a large ε ⟨P, C⟩ of equal maps reaches the margin."""
     visual, foreground, background = make(1, size=(8, 8))
     inputs = torch.ones_like(visual), foreground, background
     options: dict[str, Any] = {"epsilon": 0.2}
@@ -183,7 +183,7 @@ def test_invariances(options: dict[str, Any]) -> None:
     mean = object_region_separation_loss(visual, foreground, background, MASK, **options).loss
     torch.testing.assert_close(mean, torch.stack([each.loss for each in alone]).mean(), atol=1e-10, rtol=0)
 
-    # The background is one reference of many: any order of all of them costs the same.
+    # The background is a reference like the others: every order of all references has the same loss.
     references = torch.cat([foreground, background[:, None]], 1)
     losses = [
         object_region_separation_loss(visual, references[:, p[:2]], references[:, p[2]], **options).loss
@@ -191,7 +191,7 @@ def test_invariances(options: dict[str, Any]) -> None:
     ]
     torch.testing.assert_close(torch.stack(losses), losses[0].expand(6), atol=1e-10, rtol=0)
 
-    # Adding a constant to a map.
+    # Adding a constant to a map changes nothing.
     maps = 0.5 * torch.rand(3, 2, 3, generator=torch.Generator().manual_seed(1), dtype=torch.float64) ** 2
     shifted = maps + torch.tensor([0.2, -0.3, 0.1], dtype=torch.float64)[:, None, None]
     one, other = (object_region_separation_loss(*prescribed(m), **options).loss for m in (maps, shifted))
@@ -235,7 +235,8 @@ def test_exact_gradient_is_that_of_the_value(kind: str) -> None:
     options = TIGHT | {"kind": kind, "epsilon": 0.3}
     with torch.no_grad():
         distances = object_region_separation_loss(*inputs, mask, **options).distances[0, [0, 0, 1], [1, 3, 3]]
-    options["margin"] = float(distances.sort().values[:2].mean())  # the hinge is open for one of the pairs
+    # A margin between the distances: some pairs have a loss, others have none.
+    options["margin"] = float(distances.sort().values[:2].mean())
     assert torch.autograd.gradcheck(lambda *t: object_region_separation_loss(*t, mask, **options).loss, inputs)
 
 
@@ -279,7 +280,7 @@ def test_the_kink_has_a_finite_gradient() -> None:
 
 @pytest.mark.parametrize("kind", ["constant"])
 def test_equal_maps_are_a_maximum_that_any_difference_leaves(kind: str) -> None:
-    """No gradient at equal maps; a thousandth of noise is enough to descend to the margin."""
+    """Equal maps have no gradient, but noise of 0.001 is enough to descend to the margin."""
     visual, foreground, background = equal_maps(kind)
     options = TIGHT | {"temperature": 0.1, "margin": 0.2, "tol": 1e-10, "max_iter": 1000}
     visual.requires_grad_()
@@ -298,7 +299,7 @@ def test_equal_maps_are_a_maximum_that_any_difference_leaves(kind: str) -> None:
 def optimize(
     loss: nn.Module, visual: Tensor, foreground: Tensor, background: Tensor, *, steps: int, rate: float
 ) -> tuple[float, Tensor, Tensor]:
-    """The last loss, the maps and their exact distances after Adam on free features."""
+    """Optimize the features by Adam; return the last loss, the maps and their exact distances."""
     visual = visual.clone().requires_grad_()
     optimizer = torch.optim.Adam([visual], lr=rate)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
@@ -330,7 +331,7 @@ def test_where_separation_and_ori_lead() -> None:
     assert float(distances[pairs].min()) > 0.55
     assert float(maps.flatten(2).std(-1).min()) > 0.5 * spread
 
-    # The divergence is 0 at constant maps; with ⟨P, C⟩ they keep what the plan's width costs.
+    # The divergence of constant maps is 0; their ⟨P, C⟩ is above 0, because the plan has a width.
     loss, maps, distances = optimize(ORILoss(kind="divergence", **options), *free, steps=200, rate=0.05)
     assert loss < 0.05
     collapsed = maps.flatten(2).std(-1)

@@ -1,4 +1,4 @@
-"""The tri-map baseline against a loop written from its equations."""
+"""The tri-map loss: equal to a loop written from its equations."""
 
 from __future__ import annotations
 
@@ -56,8 +56,8 @@ def test_equals_the_loop(batch: int, size: tuple[int, int], temperature: float) 
         torch.testing.assert_close(terms.loss, wanted, atol=1e-10, rtol=0)
 
 
-def test_a_negative_own_pair_is_no_large_logit() -> None:
-    """The public code's -99 times a similarity of -0.5 would be a negative of e^(49.5 / 0.07)."""
+def test_a_negative_own_pair_is_not_a_large_logit() -> None:
+    """In the public code, -99 times a similarity of -0.5 becomes a negative of e^(49.5 / 0.07)."""
     audio = torch.tensor([[1.0, 0.0], [0.0, 1.0]])
     visual = torch.tensor([[-0.5, 0.75**0.5], [0.75**0.5, -0.5]])[:, :, None, None]
     loss = trimap_contrastive_loss(visual, audio, temperature=1.0, reduction="none").loss

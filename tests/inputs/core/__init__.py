@@ -1,5 +1,28 @@
-"""Input classes: what every public function of the tensor core is called with, and what has to come of it.
+"""Losses, masks, similarity, transport: every public function with every input class.
 
-``subjects`` says how each function is called, ``results`` and ``errors`` hold the classes, ``outcomes`` runs a case.
-The tests in ``tests/hardening`` and the table of ``tests/inputs/write_core_table.py`` use the same definitions.
+``subjects`` says how each function is called; ``results`` and ``errors`` hold the classes.
 """
+
+from __future__ import annotations
+
+from inputs.cases import InputClass
+from inputs.core import errors, results
+from inputs.core.subjects import SUBJECTS, Subject
+from sslosses.transport import MissingDependencyError
+
+NAMES = results.CLASSES | errors.CLASSES
+
+
+def input_class(subject: Subject, name: str) -> InputClass:
+    allowed = (TypeError, ValueError, MissingDependencyError)
+    return InputClass(subject.name, name, lambda _: NAMES[name](subject), allowed)
+
+
+#: The subjects of one function follow each other.
+CLASSES = [
+    input_class(subject, name)
+    for function in dict.fromkeys(subject.name for subject in SUBJECTS)
+    for name in NAMES
+    for subject in SUBJECTS
+    if subject.name == function
+]

@@ -1,4 +1,4 @@
-"""Input classes that have to end in an error, which names the argument, what was expected and what came."""
+"""Input classes that have to end in an error, which names the argument, what was expected and what it got."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from inputs.core.outcomes import Mistake
+from inputs.core.compare import refused
 from inputs.core.results import Cases, Class
 from inputs.core.subjects import Subject
 
@@ -20,21 +20,21 @@ def no_tensor(subject: Subject) -> Cases:
         for change in (Tensor.tolist, Tensor.numpy, lambda x: float(x.sum()), lambda _: None):
             arguments = subject.arguments()
             arguments[name] = change(arguments[name])
-            yield Mistake(lambda arguments=arguments: subject(arguments), (name,))
+            yield refused(lambda arguments=arguments: subject(arguments), name)
 
 
 def dtypes(subject: Subject) -> Cases:
-    """Integers, booleans, complex numbers, and a source mask of numbers."""
+    """Integers, booleans, complex numbers, and a source mask that is not boolean."""
     for name in subject.shapes:
         for dtype in (torch.int64, torch.uint8, torch.bool, torch.complex64):
             arguments = subject.arguments()
             arguments[name] = arguments[name].to(dtype)
-            yield Mistake(lambda arguments=arguments: subject(arguments), (name,))
+            yield refused(lambda arguments=arguments: subject(arguments), name)
     if "foreground" in subject.shapes:
         arguments = subject.arguments()
         masks: tuple[Any, ...] = (torch.ones(arguments["foreground"].shape[:2]), [[True, True]] * 3)
         for mask in masks:
-            yield Mistake(lambda mask=mask: subject(arguments | {"source_mask": mask}), ("source_mask",))
+            yield refused(lambda mask=mask: subject(arguments | {"source_mask": mask}), "source_mask")
 
 
 def not_dense(subject: Subject) -> Cases:
@@ -43,7 +43,7 @@ def not_dense(subject: Subject) -> Cases:
         for change in (Tensor.to_sparse, lambda x: torch.nested.nested_tensor(list(x), layout=torch.jagged)):
             arguments = subject.arguments()
             arguments[name] = change(arguments[name])
-            yield Mistake(lambda arguments=arguments: subject(arguments), (name,))
+            yield refused(lambda arguments=arguments: subject(arguments), name)
 
 
 def dimensions(subject: Subject) -> Cases:
@@ -53,14 +53,13 @@ def dimensions(subject: Subject) -> Cases:
         for change in (lambda x: x.sum(), lambda x: x[0], lambda x: x[None]):
             arguments = subject.arguments()
             arguments[name] = change(arguments[name])
-            needed = len(letters.removeprefix("...").split()) - 1 if broadcasts else None
-            if (needed is not None and arguments[name].ndim >= needed) or name == "value":
+            ndim = arguments[name].ndim
+            least = len(letters.removeprefix("...").split()) - 1 if broadcasts else None
+            if (least is not None and ndim >= least) or name == "value":
                 continue
-            if (name, subject.name) in (("rows", "gather_rows"), ("vectors", "similarity_map")) and arguments[
-                name
-            ].ndim:
-                continue  # also valid shapes
-            yield Mistake(lambda arguments=arguments: subject(arguments), tuple(subject.shapes))
+            if ndim and (name, subject.name) in (("rows", "gather_rows"), ("vectors", "similarity_map")):
+                continue  # these shapes are valid too
+            yield refused(lambda arguments=arguments: subject(arguments), *subject.shapes)
 
 
 def sizes(subject: Subject) -> Cases:
@@ -72,10 +71,10 @@ def sizes(subject: Subject) -> Cases:
                 arguments = subject.arguments()
                 value = arguments[name]
                 arguments[name] = torch.cat([value, value.narrow(at, 0, 1)], at)
-                yield Mistake(lambda arguments=arguments: subject(arguments), tuple(subject.shapes))
+                yield refused(lambda arguments=arguments: subject(arguments), *subject.shapes)
     if "foreground" in subject.shapes:
         mask = torch.ones(3, 3, dtype=torch.bool)
-        yield Mistake(lambda: subject(subject.arguments() | {"source_mask": mask}), ("source_mask",))
+        yield refused(lambda: subject(subject.arguments() | {"source_mask": mask}), "source_mask")
 
 
 def devices(subject: Subject) -> Cases:
@@ -84,11 +83,11 @@ def devices(subject: Subject) -> Cases:
         for name in subject.shapes:
             arguments = subject.arguments()
             arguments[name] = arguments[name].to("meta")
-            yield Mistake(lambda arguments=arguments: subject(arguments), tuple(subject.shapes))
+            yield refused(lambda arguments=arguments: subject(arguments), *subject.shapes)
 
 
 def options(subject: Subject) -> Cases:
-    """Options of a wrong type, numbers that are no number, unknown words."""
+    """Options of a wrong type, NaN and infinity, unknown words."""
     for name, default in subject.option_names().items():
         wrong: list[Any] = []
         if isinstance(default, bool):
@@ -99,19 +98,19 @@ def options(subject: Subject) -> Cases:
             wrong = [torch.nan, torch.inf, -torch.inf, "0.1", None, True, 1j, torch.tensor(0.1)]
         elif isinstance(default, str):
             wrong = ["no such word", 3] + ([None] if name != "solver" else [])
-        elif name in ("formulation", "value"):
+        elif name in ("formulation", "kind"):
             wrong = ["no such word", 3]
         elif name in ("scaling", "threshold", "area", "max_iterations", "num_sources"):
             wrong = [-1.0, torch.nan, "0.5", True] if name != "threshold" else [torch.nan, "0.5", True]
         for value in wrong:
-            given = subject.options | {name: value}
-            if name in ("threshold", "area"):
-                given = {name: value}
+            options = subject.options | {name: value}
+            if name in ("threshold", "area"):  # one excludes the other
+                options = {name: value}
                 if name not in subject.options:
                     continue
-            changed = Subject(subject.name, subject.shapes, given, call=subject.call)
+            changed = Subject(subject.name, subject.shapes, options, call=subject.call)
             arguments = subject.arguments()
-            yield Mistake(lambda changed=changed, arguments=arguments: changed(arguments), (name,))
+            yield refused(lambda changed=changed, arguments=arguments: changed(arguments), name)
 
 
 def masses(subject: Subject) -> Cases:
@@ -122,7 +121,7 @@ def masses(subject: Subject) -> Cases:
         for change in (lambda x: -x, lambda x: x * 0, lambda x: x * 2):
             arguments = subject.arguments()
             arguments[name] = change(arguments[name])
-            yield Mistake(lambda arguments=arguments: subject(arguments), (name,))
+            yield refused(lambda arguments=arguments: subject(arguments), name)
 
 
 CLASSES: dict[str, Class] = {

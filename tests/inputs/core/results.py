@@ -10,20 +10,21 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from inputs.core.outcomes import Case, Mistake, close, finite, tensors, total
+from inputs.cases import Case
+from inputs.core.compare import close, finite, refused, succeeds, tensors, total
 from inputs.core.subjects import ENDS, SIZES, Subject
 
-Cases = Iterator[Case | Mistake]
+Cases = Iterator[Case]
 Class = Callable[[Subject], Cases]
 
 NOT_FINITE = (torch.nan, torch.inf, -torch.inf)
 SINGLE, DOUBLE = 1e-3, 1e-9
-#: Return what they are given if there is one process.
+#: Functions that return their argument if there is one process.
 UNCHANGED = ("gather_rows", "sum_over_processes")
 
 
 def precision(subject: Subject) -> Cases:
-    """float64, float32, float16, bfloat16 and float8: what float64 gives for the same numbers."""
+    """float64, float32, float16, bfloat16 and float8: the result of float64 for the same numbers."""
     for dtype in (torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.float8_e4m3fn):
         arguments = subject.arguments(dtype)
         if dtype.itemsize < 2 and ("a" in arguments or subject.name in UNCHANGED):
@@ -35,17 +36,17 @@ def precision(subject: Subject) -> Cases:
             wide["b"] = wide["b"] * (wide["a"].sum(-1, keepdim=True) / wide["b"].sum(-1, keepdim=True))
         expected = subject(wide)
 
-        def check(found: Any, expected: Any = expected, dtype: torch.dtype = dtype) -> None:
-            close(found, expected, DOUBLE if dtype == torch.float64 else SINGLE)
-            wanted = torch.float64 if dtype == torch.float64 else torch.float32
+        def check(result: Any, expected: Any = expected, dtype: torch.dtype = dtype) -> None:
+            close(result, expected, DOUBLE if dtype == torch.float64 else SINGLE)
+            result_dtype = torch.float64 if dtype == torch.float64 else torch.float32
             if subject.name not in UNCHANGED:
-                assert {x.dtype for x in tensors(found).values() if x.is_floating_point()} <= {wanted}
+                assert {x.dtype for x in tensors(result).values() if x.is_floating_point()} <= {result_dtype}
 
-        yield Case(lambda arguments=arguments: subject(arguments), check)
+        yield succeeds(lambda arguments=arguments: subject(arguments), check)
 
 
 def layouts(subject: Subject) -> Cases:
-    """Transposed, strided, offset, expanded and channels-last tensors: what contiguous ones give."""
+    """Transposed, strided, offset, expanded and channels-last tensors: the result of contiguous ones."""
     arguments = subject.arguments()
     expected = subject(arguments)
 
@@ -63,22 +64,22 @@ def layouts(subject: Subject) -> Cases:
 
     for change in (transposed, strided, offset, channels_last):
         changed = {name: change(value) for name, value in arguments.items()}
-        yield Case(lambda changed=changed: subject(changed), lambda found: close(found, expected, DOUBLE))
+        yield succeeds(lambda changed=changed: subject(changed), lambda result: close(result, expected, DOUBLE))
     if subject.samples:
         same = {n: x[:1].expand(x.shape) if n in subject.samples else x for n, x in arguments.items()}
         copied = {name: value.contiguous() for name, value in same.items()}
-        yield Case(lambda: subject(same), lambda found: close(found, subject(copied), DOUBLE))
+        yield succeeds(lambda: subject(same), lambda result: close(result, subject(copied), DOUBLE))
 
 
 def one_sample(subject: Subject) -> Cases:
     """A batch of one."""
     if "B" in "".join(subject.shapes.values()):
         for dtype in (torch.float64, torch.float32):
-            yield Case(lambda dtype=dtype: subject(subject.arguments(dtype, B=1)), finite)
+            yield succeeds(lambda dtype=dtype: subject(subject.arguments(dtype, B=1)), finite)
 
 
 def no_samples(subject: Subject) -> Cases:
-    """An empty batch: an empty result, and of a loss a zero with its graph."""
+    """An empty batch: an empty result; a loss is zero and has a graph."""
     if "B" not in "".join(subject.shapes.values()):
         return
 
@@ -93,20 +94,20 @@ def no_samples(subject: Subject) -> Cases:
             assert all(x.grad is None or not x.grad.any() for x in arguments.values())
         return result
 
-    yield Case(run, finite)
+    yield succeeds(run, finite)
 
 
 def no_references(subject: Subject) -> Cases:
     """K = 0, and source masks that are all False."""
     if "foreground" not in subject.shapes:
         return
-    yield Case(lambda: subject(subject.arguments(K=0)), finite)
+    yield succeeds(lambda: subject(subject.arguments(K=0)), finite)
     mask = torch.zeros(SIZES["B"], SIZES["K"], dtype=torch.bool)
-    yield Case(lambda: subject(subject.arguments() | {"source_mask": mask}), finite)
+    yield succeeds(lambda: subject(subject.arguments() | {"source_mask": mask}), finite)
 
 
 def padding(subject: Subject) -> Cases:
-    """NaN in references that ``source_mask`` leaves out: what zeros there give, gradient included."""
+    """NaN in references that ``source_mask`` leaves out: the result and gradient of zeros there."""
     if "foreground" not in subject.shapes:
         return
     mask = torch.tensor([[True, True], [True, False], [False, False]])
@@ -121,11 +122,11 @@ def padding(subject: Subject) -> Cases:
 
     for filler in NOT_FINITE:
 
-        def check(found: Any) -> None:
-            for mine, theirs in zip(found, run(0.0), strict=True):
-                assert (mine is None and theirs is None) or torch.allclose(mine, theirs, atol=DOUBLE)
+        def check(results: list[Tensor]) -> None:
+            for result, expected in zip(results, run(0.0), strict=True):
+                assert (result is None and expected is None) or torch.allclose(result, expected, atol=DOUBLE)
 
-        yield Case(lambda filler=filler: run(filler), check)
+        yield succeeds(lambda filler=filler: run(filler), check)
 
 
 def map_sizes(subject: Subject) -> Cases:
@@ -134,9 +135,9 @@ def map_sizes(subject: Subject) -> Cases:
         for height, width in ((1, 1), (1, 7), (7, 1)):
             sizes = {"H": height, "W": width}
             expected = subject(subject.arguments(**sizes))
-            yield Case(
+            yield succeeds(
                 lambda sizes=sizes: subject(subject.arguments(torch.float32, **sizes)),
-                lambda found, expected=expected: (close(found, expected, SINGLE), finite(found)),
+                lambda result, expected=expected: (close(result, expected, SINGLE), finite(result)),
             )
 
 
@@ -152,11 +153,11 @@ def large_maps(subject: Subject) -> Cases:
         options = {"epsilon": 10.0, "max_iter": 1, "tol": 1.0}
     elif subject.name == "identify_objects":
         options = {"max_iterations": 10}
-    yield Case(lambda: subject(subject.arguments(torch.float32, **sizes), **options), finite)
+    yield succeeds(lambda: subject(subject.arguments(torch.float32, **sizes), **options), finite)
 
 
 def large_batch(subject: Subject) -> Cases:
-    """B = 1,024: the result of the samples one by one, or, where they are compared with each other, a finite one."""
+    """B = 1,024: the result of each sample alone; a finite result where samples are compared with each other."""
     if "B" not in "".join(subject.shapes.values()) or subject.light:
         return
     sizes = {"B": 1024, "K": 1, "C": 4, "H": 2, "W": 2, "G": 8, "N": 3, "M": 2}
@@ -164,23 +165,23 @@ def large_batch(subject: Subject) -> Cases:
     if "epsilon" in subject.option_names() and "exact" not in subject.variant:
         options |= {"epsilon": 10.0, "tol": 1e-5}  # a few iterations
 
-    def check(found: Any) -> None:
-        finite(found)
+    def check(result: Any) -> None:
+        finite(result)
         for at in (0, 1023):
             alone = {n: x[at : at + 1] if n in subject.samples else x for n, x in arguments.items()}
             if subject.none and "audio" in arguments:
                 continue  # contrasts the samples
             one = tensors(subject(alone, **options))
-            for name, value in tensors(found).items():
+            for name, value in tensors(result).items():
                 if value.ndim and value.shape[0] == 1024 and one[name].shape[1:] == value.shape[1:]:
                     torch.testing.assert_close(value[at], one[name][0], atol=SINGLE, rtol=SINGLE)
 
     arguments = subject.arguments(torch.float32, **sizes)
-    yield Case(lambda: subject(arguments, **options), check)
+    yield succeeds(lambda: subject(arguments, **options), check)
 
 
 def not_finite(subject: Subject) -> Cases:
-    """NaN, inf or -inf in one sample: NaN there (or no object), and the others as if it were not in the batch."""
+    """NaN, inf or -inf in one sample: NaN there (or no object), and the result of a batch without it for the others."""
     bad, others = 1, [0, 2]
     for name in subject.samples:
         for filler in NOT_FINITE[: 1 if subject.light else 3]:
@@ -200,19 +201,19 @@ def not_finite(subject: Subject) -> Cases:
                 gradients = torch.autograd.grad(torch.stack(picked).sum(), leaves, allow_unused=True)
                 return result, [g if len(keep) == 2 else g[others] for g in gradients if g is not None]
 
-            def check(found: Any, spoil: str = name, filler: float = filler) -> None:
-                result, gradients = found
-                expected, wanted = run(others, spoil, filler)
+            def check(pair: Any, spoil: str = name, filler: float = filler) -> None:
+                result, gradients = pair
+                expected, expected_gradients = run(others, spoil, filler)
                 tolerance = 1e-2 if "pot-batch" in subject.variant else 1e-6  # its batch runs as long as the slowest
-                theirs = tensors(expected)
+                without = tensors(expected)
                 for field, value in tensors(result).items():
-                    if value.ndim and value.shape[0] == 3 and theirs[field].shape == value[others].shape:
-                        torch.testing.assert_close(value[others], theirs[field], atol=tolerance, rtol=tolerance)
-                for mine, theirs_ in zip(gradients, wanted, strict=True):
-                    torch.testing.assert_close(mine, theirs_, atol=tolerance * 10, rtol=tolerance * 10)
+                    if value.ndim and value.shape[0] == 3 and without[field].shape == value[others].shape:
+                        torch.testing.assert_close(value[others], without[field], atol=tolerance, rtol=tolerance)
+                for gradient, expected_gradient in zip(gradients, expected_gradients, strict=True):
+                    torch.testing.assert_close(gradient, expected_gradient, atol=tolerance * 10, rtol=tolerance * 10)
                 _spoiled(subject, result, bad, filler)
 
-            yield Case(lambda run=run: run([0, 1, 2]), check)
+            yield succeeds(lambda run=run: run([0, 1, 2]), check)
 
 
 def _spoiled(subject: Subject, result: Any, bad: int, filler: float) -> None:
@@ -242,7 +243,7 @@ def zero_vectors(subject: Subject) -> Cases:
             arguments = {n: x * 0 if n in zeroed else x for n, x in arguments.items()}
             return _differentiated(subject, arguments)
 
-        yield Case(run, finite)
+        yield succeeds(run, finite)
 
 
 def duplicates(subject: Subject) -> Cases:
@@ -250,15 +251,15 @@ def duplicates(subject: Subject) -> Cases:
     arguments = subject.arguments(torch.float32)
     if "foreground" in arguments:
         equal = arguments | {"foreground": arguments["foreground"][:, :1].expand(-1, SIZES["K"], -1)}
-        yield Case(lambda: _differentiated(subject, equal), finite)
+        yield succeeds(lambda: _differentiated(subject, equal), finite)
         same = equal | {"background": equal["foreground"][:, 0]}
-        yield Case(lambda: _differentiated(subject, same), finite)
+        yield succeeds(lambda: _differentiated(subject, same), finite)
     if subject.samples and "positions" not in "".join(subject.samples):
         copies = {n: x[:1].expand(x.shape) if n in subject.samples else x for n, x in arguments.items()}
-        yield Case(lambda: _differentiated(subject, copies), finite)
+        yield succeeds(lambda: _differentiated(subject, copies), finite)
     if subject.maps:
         flat = {n: x[..., :1, :1].expand(x.shape) if "H W" in subject.shapes[n] else x for n, x in arguments.items()}
-        yield Case(lambda: _differentiated(subject, flat), finite)
+        yield succeeds(lambda: _differentiated(subject, flat), finite)
 
 
 def _differentiated(subject: Subject, arguments: dict[str, Any]) -> Any:
@@ -274,7 +275,7 @@ def _differentiated(subject: Subject, arguments: dict[str, Any]) -> Any:
 
 
 def lengths(subject: Subject) -> Cases:
-    """Vectors of length 1e-30 and 1e30 in float32, where only directions count: what length 1 gives."""
+    """Vectors of length 1e-30 and 1e30 in float32, where only directions count: the result of length 1."""
     if not subject.scaled:
         return
     expected = subject(subject.arguments())
@@ -282,7 +283,9 @@ def lengths(subject: Subject) -> Cases:
         for scaled in (*((name,) for name in subject.scaled), subject.scaled):
             arguments = subject.arguments(torch.float32)
             arguments = {n: x * factor if n in scaled else x for n, x in arguments.items()}
-            yield Case(lambda arguments=arguments: subject(arguments), lambda found: close(found, expected, SINGLE))
+            yield succeeds(
+                lambda arguments=arguments: subject(arguments), lambda result: close(result, expected, SINGLE)
+            )
 
 
 def ends(subject: Subject) -> Cases:
@@ -297,11 +300,11 @@ def ends(subject: Subject) -> Cases:
         for value in ENDS.get(name, ())[: 1 if subject.light else None]:
             options = {name: value} | ({"max_iter": 30} if name == "epsilon" else {})
             variant = replace(subject, options=subject.options | options)
-            yield Case(lambda variant=variant: _differentiated(variant, variant.arguments(torch.float32)), finite)
+            yield succeeds(lambda variant=variant: _differentiated(variant, variant.arguments(torch.float32)), finite)
 
 
 def gradient_of_any_subset(subject: Subject) -> Cases:
-    """requires_grad on any subset of the arguments: each gets the gradient that it gets with all."""
+    """requires_grad on any subset of the arguments: the same gradients as with all of them."""
     names = [name for name in subject.shapes if "positions" not in name]
     if not subject.smooth:
         return
@@ -312,22 +315,22 @@ def gradient_of_any_subset(subject: Subject) -> Cases:
         result = subject(arguments)
         return dict(zip(chosen, torch.autograd.grad(total(result), leaves, allow_unused=True), strict=True))
 
-    everything = gradients(tuple(names))
+    all_gradients = gradients(tuple(names))
 
-    def check(found: dict[str, Tensor | None]) -> None:
-        for name, gradient in found.items():
-            theirs = everything[name]
-            assert (gradient is None) == (theirs is None), name
-            if gradient is not None and theirs is not None:
-                torch.testing.assert_close(gradient, theirs, atol=DOUBLE, rtol=DOUBLE)
+    def check(result: dict[str, Tensor | None]) -> None:
+        for name, gradient in result.items():
+            expected = all_gradients[name]
+            assert (gradient is None) == (expected is None), name
+            if gradient is not None and expected is not None:
+                torch.testing.assert_close(gradient, expected, atol=DOUBLE, rtol=DOUBLE)
 
     for count in range(1, 2 if subject.light else len(names) + 1):
         for chosen in combinations(names, count):
-            yield Case(lambda chosen=chosen: gradients(chosen), check)
+            yield succeeds(lambda chosen=chosen: gradients(chosen), check)
 
 
 def without_gradient(subject: Subject) -> Cases:
-    """Under ``no_grad`` and ``inference_mode``, and of parameters: the same result."""
+    """Under ``no_grad`` and ``inference_mode``, and for parameters: the same result."""
     arguments = subject.arguments()
     expected = subject(arguments)
     for mode in (torch.no_grad, torch.inference_mode):
@@ -336,30 +339,30 @@ def without_gradient(subject: Subject) -> Cases:
             with mode():
                 return subject({name: x.clone() for name, x in arguments.items()})
 
-        yield Case(run, lambda found: close(found, expected, DOUBLE))
-    held = {n: x if "positions" in n else torch.nn.Parameter(x) for n, x in arguments.items()}
-    yield Case(lambda: subject(held), lambda found: close(found, expected, DOUBLE))
+        yield succeeds(run, lambda result: close(result, expected, DOUBLE))
+    parameters = {n: x if "positions" in n else torch.nn.Parameter(x) for n, x in arguments.items()}
+    yield succeeds(lambda: subject(parameters), lambda result: close(result, expected, DOUBLE))
 
 
 def meta(subject: Subject) -> Cases:
-    """Meta tensors: the shapes and dtypes of the result, or an error where values decide them."""
+    """Meta tensors: the shapes and dtypes of the result, or an error where they depend on values."""
     arguments = subject.arguments()
-    on_meta = {name: x.to("meta") for name, x in arguments.items()}
+    meta_arguments = {name: x.to("meta") for name, x in arguments.items()}
 
-    def check(found: Any) -> None:
-        mine, theirs = tensors(found), tensors(subject(arguments))
-        assert mine.keys() == theirs.keys()
-        for name, value in theirs.items():
-            assert mine[name].is_meta, name
-            assert mine[name].dtype == value.dtype, name
-            same = mine[name].shape == value.shape
-            # How many objects there are depends on values: room for all that there may be.
-            assert same or (subject.variant == "unknown" and mine[name].shape[1] == SIZES["H"] * SIZES["W"]), name
+    def check(result: Any) -> None:
+        on_meta, expected = tensors(result), tensors(subject(arguments))
+        assert on_meta.keys() == expected.keys()
+        for name, value in expected.items():
+            assert on_meta[name].is_meta, name
+            assert on_meta[name].dtype == value.dtype, name
+            same = on_meta[name].shape == value.shape
+            # The number of objects depends on values: the result has room for the largest number.
+            assert same or (subject.variant == "unknown" and on_meta[name].shape[1] == SIZES["H"] * SIZES["W"]), name
 
     if subject.name == "solve" and not subject.meta:
-        yield Mistake(lambda: subject(on_meta), ("solver",))
+        yield refused(lambda: subject(meta_arguments), "solver")
     else:
-        yield Case(lambda: subject(on_meta), check)
+        yield succeeds(lambda: subject(meta_arguments), check)
 
 
 CLASSES: dict[str, Class] = {

@@ -1,4 +1,8 @@
-"""How every public function is called: ordinary arguments, their shapes in letters, and what may be asked of it."""
+"""How every public function is called: ordinary arguments, their shapes in letters, and which classes apply.
+
+A new function needs one more :class:`Subject` in ``_maps``, ``_losses`` or ``_transport``; the test that compares with
+the public names fails until it has one.
+"""
 
 from __future__ import annotations
 
@@ -45,19 +49,19 @@ class Subject:
     """A public function, or a module that is built from the options and then called.
 
     Attributes:
-        name: the public name.
-        shapes: letters of every tensor argument; "..." in front stands for dimensions that broadcast.
-        options: what it is called with beside the tensors.
+        name: public name.
+        shapes: letters of the shape of every tensor argument; "..." stands for leading dimensions that broadcast.
+        options: keyword arguments besides the tensors.
         variant: tells subjects of one function apart.
-        samples: arguments whose sample i is seen in row i of the result only, with ``none`` among the options.
-        none: options that make a result per sample.
-        scaled: arguments whose length does not matter.
+        samples: arguments whose sample i changes only row i of the result, if called with ``none``.
+        none: options that give one result per sample.
+        scaled: arguments whose vectors may have any length.
         vectors: arguments that may hold zero vectors along their dimension C.
         smooth: whether the result has a gradient.
-        call: calls it with tensors and options; found by name if None.
-        meta: whether meta tensors are enough.
-        maps: whether H and W may be any.
-        light: whether the classes that take time are left to another subject of the same function.
+        call: calls the function with tensors and options; None looks it up by name.
+        meta: whether it takes meta tensors.
+        maps: whether H and W may have any size.
+        light: whether another subject of the same function runs the classes that take time.
     """
 
     name: str
@@ -75,16 +79,14 @@ class Subject:
     light: bool = False
 
     def __str__(self) -> str:
-        """Name and variant."""
         return f"{self.name}-{self.variant}" if self.variant else self.name
 
     @cached_property
     def function(self) -> Callable[..., Any]:
-        """What is public."""
+        """The function or module of this name."""
         return next(getattr(module, self.name) for module in MODULES if hasattr(module, self.name))
 
     def __call__(self, arguments: dict[str, Any], **options: Any) -> Any:
-        """The result for these arguments, with other options than its own."""
         options = self.options | options
         if self.call is not None:
             return self.call(**arguments, **options)
@@ -96,7 +98,7 @@ class Subject:
         """Ordinary tensors: features from a normal distribution, maps in [-1, 1], masses of sum 1."""
         sizes = SIZES | sizes
         generator = torch.Generator().manual_seed(0)
-        made: dict[str, Any] = {}
+        arguments: dict[str, Any] = {}
         for name, letters in self.shapes.items():
             shape = tuple(sizes[letter] for letter in letters.removeprefix("...").split())
             value = torch.randn(shape, generator=generator, dtype=torch.float64)
@@ -106,8 +108,8 @@ class Subject:
                 value = value.softmax(-1)
             elif name.endswith("positions"):
                 value = value.sigmoid()
-            made[name] = value.to(dtype)
-        return made
+            arguments[name] = value.to(dtype)
+        return arguments
 
     def option_names(self) -> dict[str, Any]:
         """Options and their defaults."""
@@ -115,9 +117,9 @@ class Subject:
         return {p.name: p.default for p in parameters if p.name not in self.shapes and p.name != "source_mask"}
 
 
-def _solve(solver: str, described: bool) -> Callable[..., Any]:
+def _solve(solver: str, lazy: bool) -> Callable[..., Any]:
     def call(**arguments: Any) -> Any:
-        if described:
+        if lazy:
             points = {name: arguments.pop(name) for name in POINTS}
             arguments["cost"] = transport.pointcloud_cost(**points)
         return transport.solve(**{"solver": solver} | arguments)
@@ -155,7 +157,7 @@ def _losses() -> Iterator[Subject]:
         "pointcloud": {},
         "distribution": {"formulation": "distribution"},
         "separate": {"target": "separate"},
-        "divergence, dense": {"value": "divergence", "solver": "dense"},
+        "divergence, dense": {"kind": "divergence", "solver": "dense"},
     }.items():
         names = tuple(shapes)
         common |= {"samples": names, "scaled": names, "vectors": names}
@@ -194,10 +196,10 @@ def _maps() -> Iterator[Subject]:
 
 def _transport() -> Iterator[Subject]:
     matrix = {"cost": "...B N M", "a": "...B N", "b": "...B M"}
-    described = POINTS | {"a": "...B N", "b": "...B M"}
+    points = POINTS | {"a": "...B N", "b": "...B M"}
     common: dict[str, Any] = {"name": "solve", "options": TIGHT | {"epsilon": 0.5}}
     for solver in transport.SOLVERS:
-        # What KeOps takes for each of its many small calls would be most of the time of all classes.
+        # KeOps is slow for many small calls, and would take most of the time of all classes.
         options: dict[str, Any] = {"meta": solver in ("auto", "dense"), "light": solver == "geomloss-keops"}
         if solver == "exact":
             options["options"] = {"epsilon": 0.0}
@@ -208,8 +210,8 @@ def _transport() -> Iterator[Subject]:
         names = ("source", "target", "a", "b")
         yield Subject(
             **common | options,
-            shapes=described,
-            variant=f"{solver}, described",
+            shapes=points,
+            variant=f"{solver}, lazy",
             samples=names,
             call=_solve(solver, True),
         )
@@ -220,7 +222,7 @@ def _transport() -> Iterator[Subject]:
 
 SUBJECTS = (*_maps(), *_losses(), *_transport())
 
-#: Public names without tensor arguments, or whose arguments are results; they have tests of their own.
+#: Public names without tensor arguments, or with results as arguments: where they are tested.
 OTHERS = {
     "OCALoss": "another name",
     "ORILoss": "another name",

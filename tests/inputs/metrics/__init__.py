@@ -1,0 +1,7 @@
+"""Metrics: the pure functions, SoundLocalization and the other classes, protocols, results, chance levels."""
+
+from __future__ import annotations
+
+from inputs.metrics import functions, localization, protocols, states
+
+CLASSES = [*functions.CLASSES, *localization.CLASSES, *states.CLASSES, *protocols.CLASSES]
