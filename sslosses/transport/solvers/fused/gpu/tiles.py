@@ -9,7 +9,7 @@ kernels, by where the N × M kernel matrix is:
 
 The last two keep vectors in global memory. A barrier separates each write from a read by other threads.
 
-Triton's cache does not see the fields of a named tuple. Construct them with keywords, so that their order is irrelevant.
+Triton's cache does not see the fields of a named tuple. Construct them by keyword, so that their order is irrelevant.
 """
 
 from __future__ import annotations
