@@ -12,7 +12,8 @@ from torch import Tensor
 
 from sslosses._threads import run_on_threads
 from sslosses.transport.costs import PointcloudCost
-from sslosses.transport.problem import Potentials, Problem, Solution, ValueGradient, log_weights
+from sslosses.transport.potentials import log_weights
+from sslosses.transport.problem import Potentials, Problem, Solution, ValueGradient
 from sslosses.transport.solvers.fused.cpu import entry, large
 from sslosses.transport.solvers.fused.cpu.vectors import ROWS, VECTOR_BYTES
 
