@@ -5,7 +5,11 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
+from sslosses.transport.adjoint import EXTRA_STEPS, STEPS_PER_COLUMN
 from sslosses.transport.solvers.fused.gpu.tiles import sum_vector
+
+_STEPS_PER_COLUMN = tl.constexpr(STEPS_PER_COLUMN)
+_EXTRA_STEPS = tl.constexpr(EXTRA_STEPS)
 
 
 @triton.jit
@@ -16,8 +20,8 @@ def inverse(mass):
 
 @triton.jit
 def unfinished(step, M, rz, goal):
-    """Whether another step is needed. In exact arithmetic M steps suffice; rounding takes some more."""
-    return step < 3 * M + 50 and rz > goal
+    """Whether another step is needed and allowed."""
+    return step < _STEPS_PER_COLUMN * M + _EXTRA_STEPS and rz > goal
 
 
 @triton.jit

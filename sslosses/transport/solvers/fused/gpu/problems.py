@@ -14,6 +14,7 @@ import triton
 from torch import Tensor
 
 from sslosses._optional import MissingDependencyError
+from sslosses.transport.adjoint import RESIDUAL_EXPONENT
 from sslosses.transport.costs import PointcloudCost
 from sslosses.transport.problem import Potentials, Problem, Solution, ValueGradient
 from sslosses.transport.solvers.fused.gpu import gradient as gradient_kernels
@@ -132,7 +133,7 @@ def value_gradient(problem: Problem, f: Tensor, g: Tensor, *, exact: bool) -> Va
             *result,
             *cost.weights,
             cost.scale,
-            torch.finfo(a.dtype).eps ** 1.7,
+            torch.finfo(a.dtype).eps**RESIDUAL_EXPONENT,
             D=cost.dimensions,
             **options,
         )
