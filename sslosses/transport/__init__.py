@@ -1,10 +1,11 @@
 """Optimal transport: problem → solver → result → one differentiable value.
 
-One convention for every solver: min ⟨P, C⟩ + ε KL(P | abᵀ) over P ≥ 0 with P1 = a, Pᵀ1 = b. Importing this imports
-torch only; the packages of a solver are imported when it is used.
+All solvers follow one convention: min ⟨P, C⟩ + ε KL(P | abᵀ) over P ≥ 0 with P1 = a, Pᵀ1 = b. Importing this package
+imports torch only. The packages of a solver are imported when it is used.
 """
 
 from sslosses._optional import MissingDependencyError
+from sslosses.transport.catalog import SOLVERS, Availability, available, check_solver
 from sslosses.transport.costs import (
     PointcloudCost,
     grid_cost,
@@ -20,7 +21,7 @@ from sslosses.transport.result import (
     TransportResult,
     warn_if_not_converged,
 )
-from sslosses.transport.solve import SOLVERS, Availability, available, check_solver, solve
+from sslosses.transport.solve import solve
 
 __all__ = [
     "GRADIENTS",

@@ -1,4 +1,4 @@
-"""Importing a solver's package without what it prints or warns of on the way."""
+"""Imports a solver's package without its printed reports and warnings."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from sslosses._optional import require
 
 
 def load(module: str, *, solver: str, extra: str | None = None) -> ModuleType:
-    """Import ``module`` for the solver of that name.
+    """Imports ``module`` for the solver of that name.
 
-    POT and GeomLoss import KeOps if they can, which prints a report on the GPU unless KEOPS_VERBOSE is 0.
+    POT and GeomLoss import KeOps if they can, and KeOps prints a report on the GPU unless KEOPS_VERBOSE is 0.
 
     Raises:
-        MissingDependencyError: if the package is not installed; the message is the command that installs it.
+        MissingDependencyError: if the package is not installed. The message has the command that installs it.
     """
     before = os.environ.get("KEOPS_VERBOSE")
     os.environ.setdefault("KEOPS_VERBOSE", "0")

@@ -1,4 +1,16 @@
-"""The linear system behind the exact gradient of ⟨P, C⟩."""
+"""The linear system behind the exact gradient of ⟨P, C⟩.
+
+The system is [diag a, P; Pᵀ, diag b] [λ; μ] = [r; c] with a = P1, b = Pᵀ1 and Σr = Σc. Eliminating λ leaves
+
+    (diag b − Pᵀ diag(a)⁻¹ P) μ = c − Pᵀ(r / a),    λ = (r − Pμ) / a.
+
+The matrix on the left is symmetric and positive semi-definite, and the system is consistent. Its null space holds the
+constants, which cancel in λ ⊕ μ. Alternating between the two rows of the system converges at Sinkhorn's rate; conjugate
+gradients, preconditioned by diag b, take about the square root of its iterations.
+
+:func:`solve_columns` is the loop in Python. The compiled kernels of the fused solver have loops of their own and take
+the limits below.
+"""
 
 from __future__ import annotations
 
@@ -9,43 +21,62 @@ from torch import Tensor
 
 Product = Callable[[Tensor], Tensor]
 
+# In exact arithmetic M steps suffice; rounding adds some. The loop ends after STEPS_PER_COLUMN · M + EXTRA_STEPS.
+STEPS_PER_COLUMN = 3
+EXTRA_STEPS = 50
+# It also ends when the squared residual is below eps ** RESIDUAL_EXPONENT of the squared scale of λ ⊕ μ, the mean cost
+# of a column: a residual of 5e-14, or 1e-6 in float32.
+RESIDUAL_EXPONENT = 1.7
+
 
 def solve_adjoint(rows: Product, columns: Product, a: Tensor, b: Tensor, r: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
-    """Solve [diag a, P; Pᵀ, diag b] [λ; μ] = [r; c] for λ (P, N) and μ (P, M), where a = P1, b = Pᵀ1 and Σr = Σc.
-
-    Eliminating λ leaves (diag b − Pᵀ diag(a)⁻¹ P) μ = c − Pᵀ(r / a). It is symmetric, positive semi-definite and
-    consistent; its null space, a constant, is that of (1, −1) in the system, which λ ⊕ μ does not see. Alternating
-    between the two rows of the system converges at Sinkhorn's rate; conjugate gradients, preconditioned by diag b, take
-    about the square root of its iterations. λ or μ is 0 where a or b is.
+    """Solves the system for λ (P, N) and μ (P, M) from products with the plan. λ or μ is 0 where a or b is.
 
     Args:
         rows: v ↦ Pv, (P, M) → (P, N).
         columns: u ↦ Pᵀu, (P, N) → (P, M).
-        a: (P, N) row sums of P itself, so that the system is consistent also before Sinkhorn has converged.
+        a: (P, N) row sums of P itself, so that the system is consistent before Sinkhorn has converged, too.
         b: (P, M) column sums of P.
         r: (P, N) right-hand side of the rows.
         c: (P, M) right-hand side of the columns.
     """
-    inverse_a, inverse_b = _inverse(a), _inverse(b)
-    # A residual of 5e-14 (float32: 1e-6) of the mean cost of a column, the scale of λ ⊕ μ; squared, as rz below is.
-    limit = torch.finfo(b.dtype).eps ** 1.7 * (c * inverse_b * c).sum(-1)
+    inverse_a = _inverse(a)
+    mu = solve_columns(lambda v: columns(inverse_a * rows(v)), b, c, columns(inverse_a * r))
+    return inverse_a * (r - rows(mu)), mu
+
+
+def solve_columns(project: Product, b: Tensor, c: Tensor, projected_r: Tensor, *, eps: float | None = None) -> Tensor:
+    """Solves (diag b − Pᵀ diag(a)⁻¹ P) μ = c − Pᵀ(r / a) for μ (..., M) by conjugate gradients.
+
+    Use this instead of :func:`solve_adjoint` if one pass over the plan computes both of its products.
+
+    Args:
+        project: μ ↦ Pᵀ(Pμ / a), (..., M) → (..., M).
+        b: (..., M) column sums of P; μ is 0 where they are.
+        c: (..., M) right-hand side of the columns.
+        projected_r: (..., M) Pᵀ(r / a).
+        eps: rounding unit of the products; None is that of the dtype of ``b``. Pass it if the products are computed in
+            a narrower dtype than the vectors here.
+    """
+    inverse_b = _inverse(b)
+    eps = torch.finfo(b.dtype).eps if eps is None else eps
+    limit = eps**RESIDUAL_EXPONENT * (c * inverse_b * c).sum(-1)
 
     mu = torch.zeros_like(b)
     share = b / b.sum(-1, keepdim=True)
-    residual = c - columns(inverse_a * r)
-    # A sum other than 0 is rounding. Along the null space the system has no curvature to keep it small.
+    residual = c - projected_r
+    # A residual whose sum is not 0 is rounding. The system has no curvature along its null space to keep it small.
     residual = residual - share * residual.sum(-1, keepdim=True)
     z = inverse_b * residual
     direction = z
     rz = (residual * z).sum(-1)
-    # In exact arithmetic M steps suffice; with rounding some more.
-    for _ in range(3 * b.shape[-1] + 50):
+    for _ in range(STEPS_PER_COLUMN * b.shape[-1] + EXTRA_STEPS):
         active = rz > limit
         if not bool(active.any()):
             break
-        image = b * direction - columns(inverse_a * rows(direction))
+        image = b * direction - project(direction)
         curvature = (direction * image).sum(-1)
-        # A direction without curvature lies in the null space up to rounding: nothing is left to gain along it.
+        # A direction without curvature lies in the null space up to rounding; no step along it helps.
         active = active & (curvature > 0)
         step = torch.where(active, rz / curvature, 0).unsqueeze(-1)
         mu = mu + step * direction
@@ -55,13 +86,13 @@ def solve_adjoint(rows: Product, columns: Product, a: Tensor, b: Tensor, r: Tens
         rz_next = torch.where(active, (residual * z).sum(-1), 0)
         direction = z + torch.where(active, rz_next / rz, 0).unsqueeze(-1) * direction
         rz = rz_next
-    return inverse_a * (r - rows(mu)), mu
+    return mu
 
 
-# An operator of its own, so that torch.compile takes it as it is: it ends when it has converged, a branch on data.
+# A custom operator, which torch.compile does not trace: the loop ends on convergence, a branch on data.
 @torch.library.custom_op("sslosses::adjoint_potentials", mutates_args=())
 def adjoint_potentials(plan: Tensor, cost: Tensor) -> tuple[Tensor, Tensor]:
-    """:func:`solve_adjoint` of a plan that is stored, with [(P ∘ C)1; (P ∘ C)ᵀ1] on the right: λ (P, N) and μ (P, M).
+    """λ (P, N) and μ (P, M) of a stored plan, for the right-hand side [(P ∘ C)1; (P ∘ C)ᵀ1].
 
     Args:
         plan: (P, N, M) floating tensor.

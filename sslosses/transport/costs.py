@@ -1,4 +1,4 @@
-"""Ground costs: what moving a unit of mass from x to y costs, as a matrix or described by its points."""
+"""Ground costs of moving a unit of mass from x to y: as a matrix, or as a lazy cost that keeps the points only."""
 
 from __future__ import annotations
 
@@ -14,7 +14,13 @@ from sslosses._torch import at_least_float32
 def grid_positions(
     height: int, width: int, *, dtype: torch.dtype = torch.float32, device: torch.device | str | None = None
 ) -> Tensor:
-    """Pixel centers of a ``height`` × ``width`` map in row-major order, divided by max(height, width).
+    """Computes the pixel centers of a ``height`` × ``width`` map, divided by max(height, width), in row-major order.
+
+    Args:
+        height: rows of the map, at least 1.
+        width: columns of the map, at least 1.
+        dtype: floating dtype of the result.
+        device: device of the result; None is torch's default.
 
     Returns:
         (height·width, 2) tensor of (row, column) positions in (0, 1).
@@ -38,7 +44,15 @@ def grid_positions(
 def grid_cost(
     height: int, width: int, *, dtype: torch.dtype = torch.float32, device: torch.device | str | None = None
 ) -> Tensor:
-    """C[x, y] = ‖pos(x) − pos(y)‖₂ between the pixels of one grid, with the positions of :func:`grid_positions`.
+    """Computes C[x, y] = ‖pos(x) − pos(y)‖₂ between the pixels of one grid.
+
+    pos(x) are the positions of :func:`grid_positions`.
+
+    Args:
+        height: rows of the grid, at least 1.
+        width: columns of the grid, at least 1.
+        dtype: floating dtype of the result.
+        device: device of the result; None is torch's default.
 
     Returns:
         (N, N) tensor, N = height·width.
@@ -57,7 +71,7 @@ def grid_cost(
 
 @dataclass(frozen=True, eq=False)
 class PointcloudCost:
-    """The cost of :func:`pointcloud_cost`, described by its points instead of its N × M matrix.
+    """The lazy cost of :func:`pointcloud_cost`: keeps the points and evaluates the cost where it is needed.
 
     Attributes:
         source: (..., N) values of the source points.
@@ -77,7 +91,7 @@ class PointcloudCost:
 
     @property
     def shape(self) -> torch.Size:
-        """Shape (..., N, M) of the matrix that is described."""
+        """Shape (..., N, M) of the matrix."""
         return torch.Size((*self.source.shape, self.target.shape[-1]))
 
     @property
@@ -97,7 +111,7 @@ class PointcloudCost:
         return self.value_weight * values + self.position_weight * distances
 
     def bound(self) -> float:
-        """A number that no entry of the matrix exceeds, of finite values."""
+        """An upper bound of the matrix's entries; problems with non-finite values are left out."""
         positions = torch.cat((self.source_positions, self.target_positions))
         extent = torch.linalg.vector_norm(positions.amax(0) - positions.amin(0))
         low = torch.minimum(self.source.amin(-1), self.target.amin(-1))
@@ -105,10 +119,10 @@ class PointcloudCost:
         return float(self.value_weight * (high - low).nan_to_num(0, 0, 0).max() + self.position_weight * extent)
 
     def self_costs(self) -> tuple[PointcloudCost, PointcloudCost]:
-        """Source against source and target against target, which ``value(kind="divergence")`` subtracts."""
-        of_source = replace(self, target=self.source, target_positions=self.source_positions)
-        of_target = replace(self, source=self.target, source_positions=self.target_positions)
-        return of_source, of_target
+        """Source against source and target against target: the ``self_costs`` of :func:`solve`."""
+        source_cost = replace(self, target=self.source, target_positions=self.source_positions)
+        target_cost = replace(self, source=self.target, source_positions=self.target_positions)
+        return source_cost, target_cost
 
     def detach(self) -> PointcloudCost:
         """The same cost without a graph."""
@@ -147,24 +161,24 @@ def pointcloud_cost(
     value_weight: float = 1.0,
     position_weight: float = 1.0,
 ) -> PointcloudCost:
-    """``C[x, y] = w_v·|source(x) − target(y)| + w_s·‖pos(x) − pos(y)‖₂``, described rather than stored.
+    """Makes the lazy cost ``C[x, y] = w_v·|source(x) − target(y)| + w_s·‖pos(x) − pos(y)‖₂``; no matrix is stored.
 
-    For the object-region isolation loss ``source`` is S_n and ``target`` is 1 − S_m. Half precision is cast to float32.
+    In the object-region isolation loss ``source`` is S_n and ``target`` is 1 − S_m. Half precision is cast to float32.
 
     Args:
-        source: (..., N) floating tensor.
-        target: (..., M) floating tensor with the same leading dimensions.
-        source_positions: (N, D) floating tensor, as from :func:`grid_positions`; no gradient is meant for it.
-        target_positions: (M, D) floating tensor.
+        source: (..., N) floating tensor, one value per source point.
+        target: (..., M) floating tensor with the same leading dimensions, one value per target point.
+        source_positions: (N, D) floating tensor without a gradient, such as :func:`grid_positions`.
+        target_positions: (M, D) floating tensor without a gradient.
         value_weight: w_v, at least 0.
         position_weight: w_s, at least 0.
 
     Returns:
-        A :class:`PointcloudCost`, accepted by :func:`solve`; ``.dense()`` is the matrix.
+        A :class:`PointcloudCost` for :func:`solve`. Its ``dense()`` is the matrix.
 
     Raises:
         TypeError: if a tensor is not floating or a weight is not a number.
-        ValueError: if shapes or devices disagree or a weight is negative.
+        ValueError: if shapes or devices disagree, a weight is negative, or a position requires a gradient.
 
     Example:
         >>> positions = grid_positions(1, 2)
@@ -211,7 +225,16 @@ def pointcloud_cost(
 def lazy_grid_cost(
     height: int, width: int, *, dtype: torch.dtype = torch.float32, device: torch.device | str | None = None
 ) -> PointcloudCost:
-    """The cost of :func:`grid_cost` as a description, for solvers that never store the matrix (``geomloss-keops``).
+    """Makes the cost of :func:`grid_cost` as a lazy cost, for solvers that never store the matrix.
+
+    Args:
+        height: rows of the grid, at least 1.
+        width: columns of the grid, at least 1.
+        dtype: floating dtype of the result.
+        device: device of the result; None is torch's default.
+
+    Returns:
+        A :class:`PointcloudCost` of shape (N, N), N = height·width.
 
     Raises:
         TypeError, ValueError: if ``height`` or ``width`` is not an integer of at least 1.
@@ -226,6 +249,6 @@ def lazy_grid_cost(
 
 
 def _distances(x: Tensor, y: Tensor) -> Tensor:
-    # torch.cdist's matrix-product form rounds 0 to 1e-4 in float32, and its gradient is not needed.
+    # Not torch.cdist: its matrix-product form rounds 0 to 1e-4 in float32, and its gradient is not needed.
     distances: Tensor = torch.linalg.vector_norm(x.unsqueeze(-2) - y.unsqueeze(-3), dim=-1)
     return distances

@@ -1,6 +1,6 @@
-"""The optimal-transport problem in one convention, what a solver returns, and the protocol between the two.
+"""The transport problem in the convention of all solvers, its solution, and the protocol of a solver.
 
-min over P ≥ 0 with P1 = a, Pᵀ1 = b of ⟨P, C⟩ + ε KL(P | abᵀ). Its solution is P = exp((f ⊕ g − C)/ε)·abᵀ.
+The problem is min ⟨P, C⟩ + ε KL(P | abᵀ) over P ≥ 0 with P1 = a, Pᵀ1 = b. Its solution is P = exp((f ⊕ g − C)/ε)·abᵀ.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ Potentials = tuple[Tensor, Tensor]
 
 @dataclass(frozen=True, eq=False)
 class Problem:
-    """P transport problems of one size.
+    """A batch of P transport problems of one size.
 
     Attributes:
         cost: (P, N, M) tensor, or (1, N, M) if all problems share it, or a :class:`PointcloudCost` of that shape.
@@ -62,15 +62,15 @@ class Problem:
 
 
 class Solution(NamedTuple):
-    """What a solver returns.
+    """The result of a solver.
 
     Attributes:
-        f: (P, N) potentials of the rows, finite also where ``a`` is 0.
-        g: (P, M) potentials of the columns.
-        iterations: (P,) int64, updates of both potentials.
-        marginal_error: (P,) Σ|P1 − a| + Σ|Pᵀ1 − b| of the plan that f and g stand for.
-        plan: (P, N, M) if the potentials do not determine it (ε = 0), else None.
-        transport: (P,) ⟨P, C⟩ of that plan, if a :class:`LazySolver` has it at hand, else None.
+        f: (P, N) potentials of the rows, in units of the cost, finite also where ``a`` is 0.
+        g: (P, M) potentials of the columns, finite also where ``b`` is 0.
+        iterations: (P,) int64 number of updates of both potentials.
+        marginal_error: (P,) Σ|P1 − a| + Σ|Pᵀ1 − b| of the plan of f and g.
+        plan: (P, N, M) plan at ε = 0, where the potentials do not determine it; else None.
+        transport: (P,) ⟨P, C⟩ of that plan if a :class:`LazySolver` has computed it, else None.
     """
 
     f: Tensor
@@ -83,13 +83,13 @@ class Solution(NamedTuple):
 
 @runtime_checkable
 class Solver(Protocol):
-    """What ``solve(solver=...)`` accepts beside a name.
+    """The protocol of a solver: ``solve(solver=...)`` accepts an object with these attributes.
 
     Attributes:
-        name: how messages call it.
-        entropic: True if it solves problems with ε > 0, False if it solves those with ε = 0.
-        unrolled: whether its iterations can be differentiated.
-        lazy: whether it takes a :class:`PointcloudCost` as it is; otherwise it is given the matrix.
+        name: the name in messages.
+        entropic: True if it solves problems with ε > 0, False if it solves problems with ε = 0.
+        unrolled: True if its iterations can be differentiated.
+        lazy: True if it takes a lazy cost (:class:`PointcloudCost`) as it is. Otherwise it gets the matrix.
     """
 
     name: str
@@ -98,18 +98,18 @@ class Solver(Protocol):
     lazy: bool
 
     def solve(self, problem: Problem, *, max_iter: int, tol: float, init: Potentials | None) -> Solution:
-        """Solve to a marginal error of at most ``tol``, or stop after ``max_iter`` iterations."""
+        """Solves to a marginal error of at most ``tol``, or stops after ``max_iter`` iterations."""
         ...
 
 
 class ValueGradient(NamedTuple):
-    """Gradient of the value of every problem, for weights of 1.
+    """Gradient of the value of every problem.
 
     Attributes:
-        source: (P, N), with respect to the values of the source points.
-        target: (P, M), with respect to the values of the target points.
-        a: (P, N), with respect to a, up to a constant per problem.
-        b: (P, M), with respect to b, up to a constant per problem.
+        source: (P, N) gradient with respect to the values of the source points.
+        target: (P, M) gradient with respect to the values of the target points.
+        a: (P, N) gradient with respect to a, up to a constant per problem.
+        b: (P, M) gradient with respect to b, up to a constant per problem.
     """
 
     source: Tensor
@@ -120,24 +120,60 @@ class ValueGradient(NamedTuple):
 
 @runtime_checkable
 class LazySolver(Protocol):
-    """A solver that also computes values and gradients of a :class:`PointcloudCost` without building its matrix."""
+    """A solver that also computes values and gradients of a lazy cost without building its matrix."""
 
     def transport_value(self, problem: Problem, f: Tensor, g: Tensor) -> Tensor:
-        """⟨P, C⟩ of the plan that f and g stand for, (P,)."""
+        """Computes ⟨P, C⟩ of the plan of f and g, (P,)."""
         ...
 
     def value_gradient(self, problem: Problem, f: Tensor, g: Tensor, *, exact: bool) -> ValueGradient:
-        """``exact``: the gradient of ⟨P, C⟩ at the fixed point; otherwise the envelope's, P, f and g."""
+        """Computes the gradient of ⟨P, C⟩ at the fixed point if ``exact``, else the envelope's: P, f and g."""
         ...
 
 
 def make_problem(
     cost: Tensor | PointcloudCost, a: Tensor | None, b: Tensor | None, epsilon: float, *, differentiable: bool = False
 ) -> tuple[Problem, torch.Size]:
-    """Check and broadcast the arguments of ``solve`` to one problem with a flat batch, and return the batch's shape.
+    """Checks the arguments of ``solve`` and broadcasts them to one problem with a flat batch.
 
-    ``differentiable`` is whether the iterations are, so that transforms of ``torch.func`` can follow them.
+    Args:
+        cost: as for ``solve``.
+        a: as for ``solve``.
+        b: as for ``solve``.
+        epsilon: ε, at least 0.
+        differentiable: True if transforms of ``torch.func`` may differentiate the iterations.
+
+    Returns:
+        The problem, and the shape of the batch.
     """
+    batch_shape = _check_arguments(cost, a, b, differentiable)
+    rows, columns = cost.shape[-2:]
+    # Half-precision masses sum to 1 within a percent only, and unequal masses have no plan.
+    rescale = any(value is not None and value.dtype.itemsize == 2 for value in (a, b))
+    if a is None:
+        a = torch.full((rows,), 1 / rows, dtype=cost.dtype, device=cost.device)
+    if b is None:
+        b = torch.full((columns,), 1 / columns, dtype=cost.dtype, device=cost.device)
+    if isinstance(cost, PointcloudCost):
+        reference, a, b = at_least_float32(cost.source, a, b)
+        cost = cost.to(reference.dtype).expand(batch_shape)
+    else:
+        cost, a, b = at_least_float32(cost, a, b)
+        # A cost that all problems share is stored once.
+        shared = cost.shape[:-2].numel() == 1
+        cost = cost.reshape(1, rows, columns) if shared else _flatten(cost, batch_shape, 2)
+    if rescale:
+        b = b * (a.sum(-1, keepdim=True) / b.sum(-1, keepdim=True))
+    problem = Problem(cost, _flatten(a, batch_shape, 1), _flatten(b, batch_shape, 1), epsilon)
+    if has_values(problem.a):
+        _check_masses(problem.a.detach(), problem.b.detach())
+    return problem, batch_shape
+
+
+def _check_arguments(
+    cost: Tensor | PointcloudCost, a: Tensor | None, b: Tensor | None, differentiable: bool
+) -> torch.Size:
+    """Raise unless dtypes, shapes and devices fit together; return the shape of the batch."""
     if not isinstance(cost, PointcloudCost):
         check_floating("cost", cost)
         if cost.ndim < 2:
@@ -165,66 +201,9 @@ def make_problem(
     try:
         batch_shape: torch.Size = torch.broadcast_shapes(*shapes)  # type: ignore[no-untyped-call]
     except RuntimeError:
-        described = ", ".join(str(tuple(shape)) for shape in shapes)
-        raise ValueError(
-            f"Expected the batch shapes of `cost`, `a` and `b` to broadcast, but got {described}"
-        ) from None
-
-    # Half-precision masses sum to 1 within a percent only, and unequal masses have no plan.
-    rescale = any(value is not None and value.dtype.itemsize == 2 for value in (a, b))
-    if a is None:
-        a = torch.full((rows,), 1 / rows, dtype=cost.dtype, device=cost.device)
-    if b is None:
-        b = torch.full((columns,), 1 / columns, dtype=cost.dtype, device=cost.device)
-    if isinstance(cost, PointcloudCost):
-        reference, a, b = at_least_float32(cost.source, a, b)
-        cost = cost.to(reference.dtype).expand(batch_shape)
-    else:
-        cost, a, b = at_least_float32(cost, a, b)
-        # A cost that all problems share is stored once.
-        shared = cost.shape[:-2].numel() == 1
-        cost = cost.reshape(1, rows, columns) if shared else _flatten(cost, batch_shape, 2)
-    if rescale:
-        b = b * (a.sum(-1, keepdim=True) / b.sum(-1, keepdim=True))
-    problem = Problem(cost, _flatten(a, batch_shape, 1), _flatten(b, batch_shape, 1), epsilon)
-    if has_values(problem.a):
-        _check_masses(problem.a.detach(), problem.b.detach())
-    return problem, batch_shape
-
-
-def log_weights(weights: Tensor) -> Tensor:
-    """log w, −∞ where w is 0, with a gradient of 0 there instead of NaN."""
-    positive = weights > 0
-    return torch.where(positive, torch.where(positive, weights, 1).log(), -torch.inf)
-
-
-def row_potential(cost: Tensor, log_b: Tensor, g: Tensor, epsilon: float) -> Tensor:
-    """f = −ε log Σ_y b exp((g − C)/ε): the f whose plan has row sums a. (P or 1, N, M), (P, M), (P, M) → (P, N)."""
-    return -epsilon * torch.logsumexp((log_b + g / epsilon).unsqueeze(-2) - cost / epsilon, dim=-1)
-
-
-def column_potential(cost: Tensor, log_a: Tensor, f: Tensor, epsilon: float) -> Tensor:
-    """g = −ε log Σ_x a exp((f − C)/ε): the g whose plan has column sums b. (P or 1, N, M), (P, N), (P, N) → (P, M)."""
-    return -epsilon * torch.logsumexp((log_a + f / epsilon).unsqueeze(-1) - cost / epsilon, dim=-2)
-
-
-def mass_error(weights: Tensor, potential: Tensor, update: Tensor, epsilon: float) -> Tensor:
-    """L1 error of one marginal, (P,): a half-step scales a point's mass by exp((update − potential)/ε)."""
-    excess = torch.expm1((potential - update) / epsilon).abs()
-    return torch.where(weights > 0, weights * excess, 0).sum(-1)
-
-
-def finish(problem: Problem, f: Tensor, g: Tensor, iterations: Tensor) -> Solution:
-    """The solution of potentials f and g: measures their error, and defines them where a marginal is 0.
-
-    A point without mass takes no part in the iterations, so its potential may be any; the half-step from the other side
-    is the one at which the gradient with respect to its mass is right.
-    """
-    cost, epsilon = problem.matrix, problem.epsilon
-    rows = row_potential(cost, log_weights(problem.b), g, epsilon)
-    columns = column_potential(cost, log_weights(problem.a), f, epsilon)
-    error = mass_error(problem.a, f, rows, epsilon) + mass_error(problem.b, g, columns, epsilon)
-    return Solution(torch.where(problem.a > 0, f, rows), torch.where(problem.b > 0, g, columns), iterations, error)
+        listed = ", ".join(str(tuple(shape)) for shape in shapes)
+        raise ValueError(f"Expected the batch shapes of `cost`, `a` and `b` to broadcast, but got {listed}") from None
+    return batch_shape
 
 
 def _flatten(value: Tensor, batch_shape: torch.Size, keep: int) -> Tensor:
@@ -233,15 +212,15 @@ def _flatten(value: Tensor, batch_shape: torch.Size, keep: int) -> Tensor:
 
 
 def _check_masses(a: Tensor, b: Tensor) -> None:
-    # A problem with NaN or inf is NaN itself and no reason to refuse the others.
+    # A problem with NaN or inf gives NaN. The other problems of the batch are solved.
     finite = a.isfinite().all(-1) & b.isfinite().all(-1)
     a, b = a[finite], b[finite]
     for name, value in (("a", a), ("b", b)):
         if bool((value < 0).any()):
             raise ValueError(f"Expected `{name}` to be non-negative, but got a minimum of {value.min().item():.3g}")
-    of_a, of_b = a.sum(-1), b.sum(-1)
-    if bool((of_a <= 0).any() | (of_b <= 0).any()):
+    mass_a, mass_b = a.sum(-1), b.sum(-1)
+    if bool((mass_a <= 0).any() | (mass_b <= 0).any()):
         raise ValueError("Expected `a` and `b` to have a positive mass in every problem, but got a mass of 0")
-    if bool(((of_a - of_b).abs() > 1e-3 * of_a).any()):
-        gap = (of_a - of_b).abs().max().item()
+    if bool(((mass_a - mass_b).abs() > 1e-3 * mass_a).any()):
+        gap = (mass_a - mass_b).abs().max().item()
         raise ValueError(f"Expected `a` and `b` to have equal masses, but got masses that differ by up to {gap:.3g}")

@@ -1,4 +1,4 @@
-"""What ``solve`` returns: potentials and how the solver ended, in words that name the remedy."""
+"""The result of ``solve``: potentials, values, and how the solver ended."""
 
 from __future__ import annotations
 
@@ -11,30 +11,30 @@ from torch import Tensor
 from sslosses._checks import check_option
 from sslosses._torch import autocast_off, has_values
 from sslosses.transport.problem import LazySolver, Potentials, Problem, Solution
-from sslosses.transport.value import plan, value_of
+from sslosses.transport.value import compute_value, plan
 
 KINDS = ("transport", "regularized", "divergence")
 GRADIENTS = ("exact", "envelope", "unrolled")
 
 
 class ConvergenceWarning(UserWarning):
-    """Some transport problem stopped before its marginals were within the tolerance."""
+    """A transport problem stopped before its marginal error was within the tolerance."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class TransportResult:
-    """A batch of solved transport problems; every tensor keeps the batch shape (...) of the arguments of ``solve``.
+    """A batch of solved transport problems. Its tensors have the batch shape (...) of the arguments of ``solve``.
 
     Attributes:
         problem: the problems as solved, with a flat batch.
-        solution: what the solver returned, with a flat batch.
+        solution: their solution, with a flat batch.
         batch_shape: the shape (...).
         solver: name of the solver that ran; never ``"auto"``.
         gradient: the default of :meth:`value`.
-        max_iter: the limit it ran under.
-        tol: the marginal error it aimed at.
-        self_results: results of a against a and of b against b, if ``self_costs`` were given.
-        kernels: the solver, if it computes values and gradients without the cost's matrix.
+        max_iter: the limit of the iterations.
+        tol: the tolerance of the marginal error.
+        self_results: results of a against a and of b against b, if ``solve`` got ``self_costs``; else None.
+        lazy_solver: the solver, if it computes values and gradients without the cost's matrix; else None.
     """
 
     problem: Problem
@@ -45,17 +45,17 @@ class TransportResult:
     max_iter: int
     tol: float
     self_results: tuple[TransportResult, TransportResult] | None = None
-    kernels: LazySolver | None = None
+    lazy_solver: LazySolver | None = None
 
     @property
     def potentials(self) -> Potentials:
-        """f (..., N) and g (..., M) with ⟨f, a⟩ = ⟨g, b⟩; finite also where a marginal is 0."""
+        """f (..., N) and g (..., M), in units of the cost, with ⟨f, a⟩ = ⟨g, b⟩; finite also where a marginal is 0."""
         f, g = self.solution.f, self.solution.g
         return f.reshape(*self.batch_shape, f.shape[-1]), g.reshape(*self.batch_shape, g.shape[-1])
 
     @property
     def plan(self) -> Tensor:
-        """P, (..., N, M). Without a graph unless the solve was unrolled; differentiate :meth:`value` instead."""
+        """P, (..., N, M). It has a graph only if ``solve`` was unrolled; differentiate :meth:`value` instead."""
         with autocast_off(self.solution.f):
             p = plan(self.problem, self.solution)
         p = p if self.gradient == "unrolled" else p.detach()
@@ -68,40 +68,45 @@ class TransportResult:
 
     @property
     def iterations(self) -> Tensor:
-        """Updates of both potentials, (...) int64; 0 for the exact solver."""
+        """Number of updates of both potentials, (...) int64; 0 for the exact solver."""
         return self.solution.iterations.reshape(self.batch_shape)
 
     @property
     def converged(self) -> Tensor:
-        """Whether the marginal error is within ``tol``, (...) bool."""
+        """True where the marginal error is within ``tol``, (...) bool."""
         return self.marginal_error <= self.tol
 
     @property
     def epsilon(self) -> float:
-        """ε of the problems."""
+        """ε of the problems, in units of the cost."""
         return self.problem.epsilon
 
     def value(self, kind: str = "transport", gradient: str | None = None) -> Tensor:
-        """The value of every problem, (...), differentiable with respect to the cost, a and b.
+        """Computes the value of every problem, differentiable with respect to the cost, a and b.
+
+        Gradients with respect to a and b are centered, ⟨∂a, a⟩ = 0. They are the gradients of the value after a
+        normalization to mass 1.
 
         Args:
             kind:
                 - ``"transport"``: ⟨P, C⟩, Cuturi's Sinkhorn distance; at ε = 0 the Wasserstein distance.
                 - ``"regularized"``: ⟨f, a⟩ + ⟨g, b⟩ = ⟨P, C⟩ + ε KL(P | abᵀ).
-                - ``"divergence"``: regularized(a, b) − ½ regularized(a, a) − ½ regularized(b, b), 0 between equal
-                  measures; needs ``self_costs``.
+                - ``"divergence"``: regularized(a, b) − ½ regularized(a, a) − ½ regularized(b, b). It is 0 between equal
+                  measures and needs ``self_costs``.
             gradient:
-                - ``"exact"``: of the printed value at the fixed point, by the implicit function theorem.
-                - ``"envelope"``: P for the cost, f and g for a and b. That is the gradient of the regularized value:
-                  biased for ``"transport"`` as it takes the plan for fixed, and exact for the other two kinds.
+                - ``"exact"``: gradient of this value at the fixed point, by the implicit function theorem.
+                - ``"envelope"``: P for the cost, f and g for a and b. This is the gradient of the regularized value. It
+                  is exact for ``"regularized"`` and ``"divergence"``, and biased for ``"transport"``, as it treats the
+                  plan as constant.
                 - ``"unrolled"``: through the iterations, if ``solve`` was called with it.
-                - None: what ``solve`` was called with.
+                - None: the ``gradient`` of ``solve``.
 
-        Gradients with respect to a and b are centered, ⟨∂a, a⟩ = 0: those of the value after a normalization to mass 1.
+        Returns:
+            (...) tensor in units of the cost.
 
         Raises:
-            ValueError: on an unknown option, on ``"unrolled"`` of a solve that was not, and on ``"divergence"`` without
-                ``self_costs``.
+            ValueError: if an option is unknown, if ``"unrolled"`` was not the ``gradient`` of ``solve``, or if
+                ``"divergence"`` has no ``self_costs``.
 
         Example:
             >>> from sslosses.transport import grid_cost, solve
@@ -123,15 +128,15 @@ class TransportResult:
                     'value(kind="divergence") needs the costs of a against a and of b against b. '
                     "Call solve(..., self_costs=(cost_aa, cost_bb))"
                 )
-            of_a, of_b = (result.value("regularized", gradient) for result in self.self_results)
-            return self.value("regularized", gradient) - 0.5 * of_a - 0.5 * of_b
+            value_aa, value_bb = (result.value("regularized", gradient) for result in self.self_results)
+            return self.value("regularized", gradient) - 0.5 * value_aa - 0.5 * value_bb
         with autocast_off(self.solution.f):
-            value = value_of(self.problem, self.solution, kind, gradient, self.kernels)
+            value = compute_value(self.problem, self.solution, kind, gradient, self.lazy_solver)
         return value.reshape(self.batch_shape)
 
     @property
     def status(self) -> str:
-        """How the solver ended, in one sentence; it names the remedy if some problem did not converge."""
+        """How the solver ended, in one sentence. If a problem did not converge, it says what to change."""
         if self.marginal_error.is_meta:
             return "Meta tensors have shapes only: nothing was solved."
         failed, count = int((~self.converged).sum()), self.converged.numel()
@@ -154,7 +159,6 @@ class TransportResult:
         )
 
     def __repr__(self) -> str:
-        """Sizes, solver and status."""
         size = " x ".join(str(n) for n in (self.solution.f.shape[-1], self.solution.g.shape[-1]))
         return (
             f"TransportResult(batch={tuple(self.batch_shape)}, size={size}, solver={self.solver!r}, "
@@ -163,10 +167,14 @@ class TransportResult:
 
 
 def warn_if_not_converged(result: TransportResult, stacklevel: int = 2) -> bool:
-    """Warn with the status of ``result``, or of its self problems, if some problem did not converge.
+    """Warns with the status of ``result``, or of its self problems, if a problem did not converge.
+
+    Args:
+        result: the result of ``solve``.
+        stacklevel: as for ``warnings.warn``.
 
     Returns:
-        Whether it warned. Under ``torch.compile`` and of meta tensors always False, as there is nothing to ask.
+        True if it warned. Always False under ``torch.compile`` and for meta tensors, as there are no values to look at.
 
     Example:
         >>> import torch
@@ -176,8 +184,8 @@ def warn_if_not_converged(result: TransportResult, stacklevel: int = 2) -> bool:
     """
     if not has_values(result.solution.f):
         return False
-    for each in (result, *(result.self_results or ())):
-        if not bool(each.converged.all()):
-            warnings.warn(each.status, ConvergenceWarning, stacklevel=stacklevel + 1)
+    for solved in (result, *(result.self_results or ())):
+        if not bool(solved.converged.all()):
+            warnings.warn(solved.status, ConvergenceWarning, stacklevel=stacklevel + 1)
             return True
     return False

@@ -1,13 +1,12 @@
-"""The value of a solved problem and its gradient, shared by all solvers: they supply potentials, nothing else.
+"""The value of a solved problem and its gradient. All solvers share them; a solver supplies potentials only.
 
 With P = exp((f ⊕ g − C)/ε)·abᵀ the transport value is V = ⟨P, C⟩. Differentiating the marginal constraints gives
 
     dV = ⟨P ∘ (1 − (C − λ ⊕ μ)/ε), dC⟩ + ⟨λ, da⟩ + ⟨μ, db⟩,
     [diag a, P; Pᵀ, diag b] [λ; μ] = [(P ∘ C)1; (P ∘ C)ᵀ1].
 
-Gradients with respect to a and b are defined up to a
-constant, since a mass that only one of them gains can't be transported; ours have ⟨∂a, a⟩ = ⟨∂b, b⟩ = 0, which is what
-differentiating through a normalization (a softmax, a division by the sum) leaves in any case.
+Gradients with respect to a and b are defined up to a constant, since mass that only one of them gains can't be
+transported. Here ⟨∂a, a⟩ = ⟨∂b, b⟩ = 0. A normalization (a softmax, a division by the sum) removes the constant anyway.
 """
 
 from __future__ import annotations
@@ -20,43 +19,59 @@ from torch import Tensor
 from sslosses._torch import autocast_off
 from sslosses.transport.adjoint import adjoint_potentials
 from sslosses.transport.costs import PointcloudCost
-from sslosses.transport.problem import LazySolver, Problem, Solution, log_weights
+from sslosses.transport.potentials import log_weights
+from sslosses.transport.problem import LazySolver, Problem, Solution
 
 Gradients = tuple[Tensor | None, ...]
 
 
-def value_of(
-    problem: Problem, solution: Solution, kind: str, gradient: str, kernels: LazySolver | None = None
+def compute_value(
+    problem: Problem, solution: Solution, kind: str, gradient: str, lazy_solver: LazySolver | None = None
 ) -> Tensor:
-    """``"transport"`` or ``"regularized"`` value of every problem, (P,); ``kernels`` spare the cost's matrix."""
-    if kernels is not None and isinstance(problem.cost, PointcloudCost):
+    """Computes the ``"transport"`` or ``"regularized"`` value of every problem, (P,).
+
+    For a lazy cost, ``lazy_solver`` computes value and gradient without the cost's matrix.
+    """
+    if lazy_solver is not None and isinstance(problem.cost, PointcloudCost):
         cost, f, g = problem.cost, solution.f.detach(), solution.g.detach()
         return _LazyValue.apply(  # type: ignore[no-any-return, no-untyped-call]
-            cost.source, cost.target, problem.a, problem.b, f, g, solution.transport, problem, kernels, kind, gradient
+            cost.source,
+            cost.target,
+            problem.a,
+            problem.b,
+            f,
+            g,
+            solution.transport,
+            problem,
+            lazy_solver,
+            kind,
+            gradient,
         )
     function = transport_value if kind == "transport" else regularized_value
     if isinstance(problem.cost, Tensor) or problem.a.shape[0] < 2:
         return function(problem, solution, gradient)
-    # At use, as it makes older versions of torch import SymPy, for half a second.
+    # Imported here, as it makes older versions of torch import SymPy, which takes half a second.
     from torch.utils.checkpoint import checkpoint
 
-    # A cost that its solver never stored: one problem's matrix at a time, here and again in the backward pass.
+    # The solver never stored this cost: build one problem's matrix at a time, here and in the backward pass.
     values: list[Tensor] = []
     for i, part in enumerate(problem.split()):
-        own = solution._replace(f=solution.f[i : i + 1], g=solution.g[i : i + 1])
-        values.append(checkpoint(function, part, own, gradient, use_reentrant=False, preserve_rng_state=False))
+        part_solution = solution._replace(f=solution.f[i : i + 1], g=solution.g[i : i + 1])
+        values.append(
+            checkpoint(function, part, part_solution, gradient, use_reentrant=False, preserve_rng_state=False)
+        )
     return torch.cat(values)
 
 
 def plan(problem: Problem, solution: Solution) -> Tensor:
-    """P = exp((f ⊕ g − C)/ε)·abᵀ, or the solver's own plan at ε = 0. (P, N, M)."""
+    """Computes P = exp((f ⊕ g − C)/ε)·abᵀ, (P, N, M). At ε = 0 it is the solver's own plan."""
     if solution.plan is not None:
         return solution.plan
     return _plan(problem.matrix, problem.a, problem.b, solution.f, solution.g, problem.epsilon)
 
 
 def transport_value(problem: Problem, solution: Solution, gradient: str) -> Tensor:
-    """⟨P, C⟩, (P,). At ε = 0 the plan is optimal for C itself: its gradient is P, f, g whatever ``gradient`` says."""
+    """Computes ⟨P, C⟩, (P,). At ε = 0 the plan is optimal for C itself, so its gradient is always P, f, g."""
     cost = _batched(problem)
     if gradient == "unrolled":
         return (plan(problem, solution) * cost).sum((-2, -1))
@@ -68,7 +83,7 @@ def transport_value(problem: Problem, solution: Solution, gradient: str) -> Tens
 
 
 def regularized_value(problem: Problem, solution: Solution, gradient: str) -> Tensor:
-    """⟨f, a⟩ + ⟨g, b⟩, (P,): the regularized optimum, whose gradient is P, f, g exactly (it is stationary in f, g)."""
+    """Computes the regularized optimum ⟨f, a⟩ + ⟨g, b⟩, (P,). It is stationary in f, g: its gradient is P, f, g."""
     value = (solution.f * problem.a).sum(-1) + (solution.g * problem.b).sum(-1)
     if gradient == "unrolled":
         return value
@@ -76,7 +91,7 @@ def regularized_value(problem: Problem, solution: Solution, gradient: str) -> Te
 
 
 class _TransportValue(torch.autograd.Function):
-    """⟨P, C⟩ with its exact gradient; the linear system is solved in the backward pass only."""
+    """⟨P, C⟩ with its exact gradient. Only the backward pass solves the linear system."""
 
     @staticmethod
     def forward(ctx: Any, cost: Tensor, a: Tensor, b: Tensor, f: Tensor, g: Tensor, epsilon: float) -> Tensor:
@@ -95,21 +110,21 @@ class _TransportValue(torch.autograd.Function):
             lam, mu = adjoint_potentials(p, cost)
             grads: list[Tensor | None] = [None, None, None]
             if ctx.needs_input_grad[0]:
-                exact = p * (1 - (cost - lam.unsqueeze(-1) - mu.unsqueeze(-2)) / epsilon)
-                grads[0] = grad_output[:, None, None] * exact
+                grad_cost = p * (1 - (cost - lam.unsqueeze(-1) - mu.unsqueeze(-2)) / epsilon)
+                grads[0] = grad_output[:, None, None] * grad_cost
             if ctx.needs_input_grad[1] or ctx.needs_input_grad[2]:
                 # Once more through the conditional plans P/a and P/b, which exist where a or b is 0.
-                given_a = torch.softmax((log_weights(b) + g / epsilon).unsqueeze(-2) - cost / epsilon, dim=-1)
-                lam = (given_a * (cost - mu.unsqueeze(-2))).sum(-1)
-                given_b = torch.softmax((log_weights(a) + f / epsilon).unsqueeze(-1) - cost / epsilon, dim=-2)
-                mu = (given_b * (cost - lam.unsqueeze(-1))).sum(-2)
+                plan_given_row = torch.softmax((log_weights(b) + g / epsilon).unsqueeze(-2) - cost / epsilon, dim=-1)
+                lam = (plan_given_row * (cost - mu.unsqueeze(-2))).sum(-1)
+                plan_given_column = torch.softmax((log_weights(a) + f / epsilon).unsqueeze(-1) - cost / epsilon, dim=-2)
+                mu = (plan_given_column * (cost - lam.unsqueeze(-1))).sum(-2)
                 grads[1] = grad_output[:, None] * _centered(lam, a)
                 grads[2] = grad_output[:, None] * _centered(mu, b)
         return (*grads, None, None, None)
 
 
 class _LazyValue(torch.autograd.Function):
-    """Either value of a described cost, computed by its solver's kernels from the points."""
+    """Either value of a lazy cost, computed from the points by the solver itself."""
 
     @staticmethod
     def forward(
@@ -122,16 +137,16 @@ class _LazyValue(torch.autograd.Function):
         g: Tensor,
         transport: Tensor | None,
         problem: Problem,
-        kernels: LazySolver,
+        lazy_solver: LazySolver,
         kind: str,
         gradient: str,
     ) -> Tensor:
         ctx.save_for_backward(source, target, a, b, f, g)
-        ctx.problem, ctx.kernels = problem.detach(), kernels
+        ctx.problem, ctx.lazy_solver = problem.detach(), lazy_solver
         ctx.exact = kind == "transport" and gradient == "exact"
         if kind == "regularized":
             return (f * a).sum(-1) + (g * b).sum(-1)
-        return kernels.transport_value(ctx.problem, f, g) if transport is None else transport.clone()
+        return lazy_solver.transport_value(ctx.problem, f, g) if transport is None else transport.clone()
 
     @staticmethod
     def backward(ctx: Any, *grad_outputs: Tensor) -> Gradients:
@@ -139,14 +154,14 @@ class _LazyValue(torch.autograd.Function):
         _refuse_double_backward()
         _, _, a, b, f, g = ctx.saved_tensors
         with autocast_off(a):
-            found = ctx.kernels.value_gradient(ctx.problem, f, g, exact=ctx.exact)
+            gradient = ctx.lazy_solver.value_gradient(ctx.problem, f, g, exact=ctx.exact)
             weight = grad_output.unsqueeze(-1)
-            of_a, of_b = (weight * _centered(mine, mass) for mine, mass in ((found.a, a), (found.b, b)))
-        return (weight * found.source, weight * found.target, of_a, of_b, *[None] * 7)
+            grad_a, grad_b = weight * _centered(gradient.a, a), weight * _centered(gradient.b, b)
+        return (weight * gradient.source, weight * gradient.target, grad_a, grad_b, *[None] * 7)
 
 
 class _WithGradient(torch.autograd.Function):
-    """A value whose gradient with respect to cost, a and b is known beforehand."""
+    """A value whose gradients with respect to cost, a and b are passed in."""
 
     @staticmethod
     def forward(ctx: Any, value: Tensor, *inputs_and_gradients: Tensor) -> Tensor:
@@ -157,12 +172,12 @@ class _WithGradient(torch.autograd.Function):
     def backward(ctx: Any, *grad_outputs: Tensor) -> Gradients:
         (grad_output,) = grad_outputs
         _refuse_double_backward()
-        to_cost, to_a, to_b = ctx.saved_tensors
+        grad_cost, grad_a, grad_b = ctx.saved_tensors
         return (
             None,
-            grad_output[:, None, None] * to_cost if ctx.needs_input_grad[1] else None,
-            grad_output[:, None] * to_a,
-            grad_output[:, None] * to_b,
+            grad_output[:, None, None] * grad_cost if ctx.needs_input_grad[1] else None,
+            grad_output[:, None] * grad_a,
+            grad_output[:, None] * grad_b,
             None,
             None,
             None,
@@ -171,8 +186,8 @@ class _WithGradient(torch.autograd.Function):
 
 def _with_gradient(value: Tensor, problem: Problem, solution: Solution, p: Tensor) -> Tensor:
     a, b = problem.a, problem.b
-    to_a, to_b = _centered(solution.f.detach(), a.detach()), _centered(solution.g.detach(), b.detach())
-    return _WithGradient.apply(value, _batched(problem), a, b, p, to_a, to_b)  # type: ignore[no-any-return, no-untyped-call]
+    grad_a, grad_b = _centered(solution.f.detach(), a.detach()), _centered(solution.g.detach(), b.detach())
+    return _WithGradient.apply(value, _batched(problem), a, b, p, grad_a, grad_b)  # type: ignore[no-any-return, no-untyped-call]
 
 
 def _batched(problem: Problem) -> Tensor:
@@ -181,7 +196,7 @@ def _batched(problem: Problem) -> Tensor:
 
 def _plan(cost: Tensor, a: Tensor, b: Tensor, f: Tensor, g: Tensor, epsilon: float) -> Tensor:
     scores = (f.unsqueeze(-1) + g.unsqueeze(-2) - cost) / epsilon
-    # log a and log b go inside: exp alone may overflow where a or b is tiny.
+    # log a and log b go into the exponent, as exp of the scores alone may overflow where a or b is tiny.
     return (scores + log_weights(a).unsqueeze(-1) + log_weights(b).unsqueeze(-2)).exp()
 
 

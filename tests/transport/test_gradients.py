@@ -31,7 +31,7 @@ def close(actual, expected, tolerance):
 
 
 def plain_sinkhorn(cost, a, b, epsilon, steps):
-    """⟨P, C⟩ and ⟨f, a⟩ + ⟨g, b⟩ of one problem as a torch expression: what autograd differentiates step by step."""
+    """⟨P, C⟩ and ⟨f, a⟩ + ⟨g, b⟩ of one problem as a torch expression, for autograd."""
     g = torch.zeros_like(b)
     for _ in range(steps):
         f = -epsilon * torch.logsumexp((g - cost) / epsilon + b.log(), dim=1)
@@ -52,15 +52,17 @@ def test_exact_equals_autograd_through_sinkhorn(seed, rows, columns, epsilon):
     recorded = solve(cost, a, b, epsilon=epsilon, gradient="unrolled", **TIGHT)
     result = solve(cost, a, b, epsilon=epsilon, **TIGHT)
     for kind, reference in zip(KINDS, expected, strict=False):
-        truth = torch.autograd.grad(reference, inputs, retain_graph=True)
+        expected_grads = torch.autograd.grad(reference, inputs, retain_graph=True)
         values = [(result, "exact"), (recorded, "unrolled"), (recorded, "exact")]
         if kind == "regularized":
             values.append((result, "envelope"))
-        for each, gradient in values:
-            value = each.value(kind, gradient)
+        for solved, gradient in values:
+            value = solved.value(kind, gradient)
             close(value, reference, 1e-9)
-            for ours, theirs in zip(torch.autograd.grad(value, inputs, retain_graph=True), truth, strict=True):
-                close(ours, theirs, 1e-8)
+            for actual, wanted in zip(
+                torch.autograd.grad(value, inputs, retain_graph=True), expected_grads, strict=True
+            ):
+                close(actual, wanted, 1e-8)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -150,8 +152,8 @@ def test_the_adjoint_solves_the_dense_system():
             system = torch.cat((torch.cat((rows[p].diag(), plan[p]), 1), torch.cat((plan[p].mT, columns[p].diag()), 1)))
             both = torch.linalg.pinv(system) @ torch.cat((moved[p].sum(-1), moved[p].sum(-2)))
             support = plan[p] > 0
-            ours, theirs = lam[p][:, None] + mu[p], both[:5, None] + both[5:]
-            close(ours[support], theirs[support], 1e-9)
+            actual, wanted = lam[p][:, None] + mu[p], both[:5, None] + both[5:]
+            close(actual[support], wanted[support], 1e-9)
 
 
 def test_the_adjoint_keeps_rounding_out_of_its_null_space():
@@ -161,7 +163,7 @@ def test_the_adjoint_keeps_rounding_out_of_its_null_space():
     lam, mu = adjoint_potentials(plan, cost.expand_as(plan).contiguous())
     narrow = plan.float()
     moved = narrow * cost.float()
-    ours = solve_adjoint(
+    actual = solve_adjoint(
         lambda v: (narrow @ v[..., None])[..., 0],
         lambda u: (1 + 1e-6) * (narrow.mT @ u[..., None])[..., 0],
         a=narrow.sum(-1),
@@ -170,7 +172,7 @@ def test_the_adjoint_keeps_rounding_out_of_its_null_space():
         c=moved.sum(-2),
     )
     expected = lam[..., None] + mu[:, None]
-    close(ours[0][..., None].double() + ours[1][:, None], expected, 1e-4 * expected.abs().max().item())
+    close(actual[0][..., None].double() + actual[1][:, None], expected, 1e-4 * expected.abs().max().item())
 
 
 def test_the_adjoint_of_a_plan_in_pieces_is_finite():
@@ -192,8 +194,8 @@ def test_float32_gradient_is_near_float64():
     assert (grads[0] - grads[1]).abs().max() < 1e-3 * grads[1].abs().max()
 
 
-def of_maps(source, target, formulation, solver, kind, **options):
-    """Values of maps on a 4 × 3 grid and their gradients; of measures the pixels that are 0 have no mass."""
+def values_and_gradients(source, target, formulation, solver, kind, **options):
+    """Values of maps on a 4 × 3 grid and their gradients; as measures, pixels of 0 have no mass."""
     source, target = source.clone().requires_grad_(), target.clone().requires_grad_()
     if formulation == "pointcloud":
         positions = grid_positions(4, 3, dtype=source.dtype)
@@ -213,13 +215,15 @@ def test_gradient_without_the_matrix_is_that_with_it(formulation, kind):
     source, target = ((8 * rand(2, 12, seed=seed)).floor() / 8 for seed in (3, 4))
     assert (source == 0).any()
     assert (source[:, :, None] == target[:, None]).any()
-    expected = of_maps(source, target, formulation, "dense", kind, **TIGHT)
-    found = of_maps(source, target, formulation, "geomloss-keops", kind, **TIGHT)
-    narrow = of_maps(source.float(), target.float(), formulation, "geomloss-keops", kind, max_iter=4000, tol=2e-6)
-    for ours, float32, theirs in zip(found, narrow, expected, strict=True):
-        assert theirs.abs().max() > 1e-3
-        close(ours, theirs, 1e-9)
-        assert (float32 - theirs).abs().max() <= 1e-4 * theirs.abs().max()
+    expected = values_and_gradients(source, target, formulation, "dense", kind, **TIGHT)
+    lazy = values_and_gradients(source, target, formulation, "geomloss-keops", kind, **TIGHT)
+    narrow = values_and_gradients(
+        source.float(), target.float(), formulation, "geomloss-keops", kind, max_iter=4000, tol=2e-6
+    )
+    for actual, float32, wanted in zip(lazy, narrow, expected, strict=True):
+        assert wanted.abs().max() > 1e-3
+        close(actual, wanted, 1e-9)
+        assert (float32 - wanted).abs().max() <= 1e-4 * wanted.abs().max()
 
 
 @KEOPS
@@ -313,5 +317,5 @@ def test_compiled_equals_eager(backend):
     assert len(set(eager.iterations.tolist())) > 1
     value = eager.value().sum() + eager.value("regularized").sum()
     close(compiled, value, 1e-12)
-    for ours, theirs in zip(torch.autograd.grad(compiled, inputs), torch.autograd.grad(value, inputs), strict=True):
-        close(ours, theirs, 1e-12)
+    for actual, wanted in zip(torch.autograd.grad(compiled, inputs), torch.autograd.grad(value, inputs), strict=True):
+        close(actual, wanted, 1e-12)

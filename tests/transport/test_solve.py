@@ -1,4 +1,4 @@
-"""Names, availability, what is refused before any work, and solvers of one's own."""
+"""Names, availability, arguments that are refused before any work, `auto`, ε-scaling and a user's own solver."""
 
 import importlib.util
 import os
@@ -12,13 +12,23 @@ import torch
 import sslosses
 from sslosses import _optional
 from sslosses._optional import MissingDependencyError
-from sslosses.transport import SOLVERS, Solution, available, check_solver, grid_positions, pointcloud_cost, solve
+from sslosses.transport import (
+    SOLVERS,
+    Solution,
+    available,
+    catalog,
+    check_solver,
+    grid_positions,
+    pointcloud_cost,
+    solve,
+)
 from sslosses.transport.solvers.dense import DenseSolver
 
-registry_module = sys.modules["sslosses.transport.solve"]
+# The package's attribute of this name is the function.
+solve_module = sys.modules["sslosses.transport.solve"]
 
-# Not a cost at all: an error about anything else came before the cost was looked at.
-NOTHING = object()
+# Not a cost: an error about another argument shows that it was raised before the cost was checked.
+NO_COST = object()
 
 
 def test_names():
@@ -36,26 +46,26 @@ def test_auto_never_changes_the_problem():
 def test_an_unknown_solver_names_the_known(name):
     error = ValueError if isinstance(name, str) else TypeError
     with pytest.raises(error) as raised:
-        solve(NOTHING, solver=name)
+        solve(NO_COST, solver=name)
     if isinstance(name, str):
-        assert all(repr(each) in str(raised.value) for each in SOLVERS)
+        assert all(repr(solver) in str(raised.value) for solver in SOLVERS)
 
 
 @pytest.mark.parametrize("name", ["dense", "fused", "pot", "pot-batch", "geomloss", "geomloss-keops"])
 def test_entropic_solvers_need_epsilon(name):
     with pytest.raises(ValueError, match=r"needs epsilon > 0, but got 0\. Use solver='exact'"):
-        solve(NOTHING, epsilon=0, solver=name)
+        solve(NO_COST, epsilon=0, solver=name)
 
 
 def test_the_exact_solver_needs_epsilon_zero():
     with pytest.raises(ValueError, match="Set epsilon=0"):
-        solve(NOTHING, epsilon=0.05, solver="exact")
+        solve(NO_COST, epsilon=0.05, solver="exact")
 
 
 @pytest.mark.parametrize(("name", "epsilon"), [("pot", 0.1), ("geomloss", 0.1), ("exact", 0), ("auto", 0)])
 def test_only_dense_unrolls(name, epsilon):
     with pytest.raises(ValueError, match=r"can't be differentiated\. Use solver='dense'"):
-        solve(NOTHING, epsilon=epsilon, solver=name, gradient="unrolled")
+        solve(NO_COST, epsilon=epsilon, solver=name, gradient="unrolled")
 
 
 @pytest.mark.parametrize(
@@ -74,7 +84,7 @@ def test_a_missing_package_fails_before_any_work(monkeypatch, package, names, co
     assert {name for name, status in available().items() if not status} >= names
     for name in names:
         with pytest.raises(MissingDependencyError) as raised:
-            solve(NOTHING, epsilon=0 if name == "exact" else 0.1, solver=name)
+            solve(NO_COST, epsilon=0 if name == "exact" else 0.1, solver=name)
         assert f"`{package}`" in str(raised.value)
         assert str(raised.value).endswith(command)
         assert available()[name].reason == str(raised.value)
@@ -82,19 +92,19 @@ def test_a_missing_package_fails_before_any_work(monkeypatch, package, names, co
 
 
 def test_a_missing_compiler_fails_before_any_work(monkeypatch):
-    monkeypatch.setattr(registry_module.shutil, "which", lambda _: None)
+    monkeypatch.setattr(catalog.shutil, "which", lambda _: None)
     monkeypatch.setattr(importlib.util, "find_spec", lambda _: object())
     status = available()["geomloss-keops"]
     assert not status
     assert "apt-get install g++" in str(status)
     with pytest.raises(MissingDependencyError, match=r"needs a C\+\+ compiler"):
-        solve(NOTHING, solver="geomloss-keops")
+        solve(NO_COST, solver="geomloss-keops")
     assert available()["geomloss"]
 
 
 def test_the_compiler_that_cxx_names_counts(monkeypatch):
     monkeypatch.setenv("CXX", "my-compiler")
-    monkeypatch.setattr(registry_module.shutil, "which", lambda name: f"/bin/{name}" if name == "my-compiler" else None)
+    monkeypatch.setattr(catalog.shutil, "which", lambda name: f"/bin/{name}" if name == "my-compiler" else None)
     monkeypatch.setattr(importlib.util, "find_spec", lambda _: object())
     assert available()["geomloss-keops"]
 
@@ -129,7 +139,7 @@ def test_a_solver_prints_nothing_and_leaves_the_environment_alone(solver):
 
 
 class Independent:
-    """The solution at ε = ∞, which needs no iterations: P = abᵀ."""
+    """The solution P = abᵀ at ε = ∞, which needs no iterations."""
 
     name = "independent"
     entropic = True
@@ -165,7 +175,7 @@ def test_a_solver_of_ones_own():
         (lambda s: s._replace(marginal_error=s.f), r"to return `marginal_error` as .* \(2,\), but got \(2, 3\)"),
     ],
 )
-def test_what_a_solver_of_ones_own_returns_is_checked(change, message):
+def test_the_solution_of_a_solver_of_ones_own_is_checked(change, message):
     class Wrong(Independent):
         def solve(self, problem, **options):
             return change(super().solve(problem, **options))
@@ -180,7 +190,7 @@ def test_a_class_instead_of_its_object():
 
 
 def far_apart():
-    """Maps around 0 and the complements of others: at a small ε, hundreds of updates from nothing."""
+    """Maps around 0 against complements of other maps: a small ε needs hundreds of updates from zeros."""
     generator = torch.Generator().manual_seed(3)
     one, other = (torch.rand(2, 30, generator=generator, dtype=torch.float64) - 0.5 for _ in range(2))
     positions = grid_positions(5, 6, dtype=torch.float64)
@@ -188,9 +198,9 @@ def far_apart():
 
 
 @pytest.mark.parametrize("solver", ["dense", "fused", "pot", "geomloss"])
-@pytest.mark.parametrize("described", [True, False])
-def test_scaling_saves_iterations_and_changes_nothing(solver, described):
-    cost = far_apart() if described else far_apart().dense()
+@pytest.mark.parametrize("lazy", [True, False])
+def test_scaling_saves_iterations_and_changes_nothing(solver, lazy):
+    cost = far_apart() if lazy else far_apart().dense()
     options = {"epsilon": 0.005, "solver": solver, "max_iter": 20_000}
     plain, scaled = (solve(cost, scaling=scaling, **options) for scaling in (None, 0.5))
     assert plain.converged.all()
@@ -218,18 +228,18 @@ def test_scaling_saves_iterations_and_changes_nothing(solver, described):
         ({"scaling": 0.5, "init": (torch.zeros(3), torch.zeros(3))}, "`init` or `scaling`"),
     ],
 )
-def test_a_start_that_cannot_be_made_is_refused(options, message):
+def test_an_init_that_cannot_be_used_is_refused(options, message):
     with pytest.raises(ValueError, match=message):
-        solve(NOTHING, **{"epsilon": 0.1, **options})
+        solve(NO_COST, **{"epsilon": 0.1, **options})
 
 
-def test_what_auto_picks(monkeypatch):
+def test_auto_chooses_a_solver(monkeypatch):
     small = torch.rand(3, 3)
     installed = {"numba", "pykeops"}
     monkeypatch.setattr(_optional, "is_installed", lambda package: package in installed)
-    monkeypatch.setattr(registry_module, "_compiler", lambda: "g++")
+    monkeypatch.setattr(catalog, "_find_compiler", lambda: "g++")
     chosen = []
-    monkeypatch.setattr(registry_module, "_load", lambda name: chosen.append(name) or DenseSolver())
+    monkeypatch.setattr(solve_module, "load_solver", lambda name: chosen.append(name) or DenseSolver())
     large = far_apart()
     for installed, cost, gradient, name in (  # noqa: B007
         ({"numba"}, small, "exact", "fused"),
@@ -239,7 +249,7 @@ def test_what_auto_picks(monkeypatch):
     ):
         assert solve(cost, epsilon=0.1, gradient=gradient).solver == name
         assert chosen.pop() == name
-    monkeypatch.setattr(registry_module, "_DENSE_BYTES", 100)
+    monkeypatch.setattr(solve_module, "_DENSE_BYTES", 100)
     installed = {"pykeops"}
     assert solve(large, epsilon=0.1).solver == "geomloss-keops"
     assert solve(large.dense(), epsilon=0.1).solver == "dense"

@@ -1,4 +1,4 @@
-"""Every solver against a Sinkhorn written as loops, against the others, and against problems whose answer is known."""
+"""Every solver against Sinkhorn written as loops, against the other solvers, and on problems with known answers."""
 
 import itertools
 import math
@@ -81,16 +81,16 @@ def close(actual, expected, tolerance):
 def test_dense_equals_the_loop(problem):
     cost, a, b, epsilon = problem
     result = solve(cost, a, b, epsilon=epsilon, solver="dense", **TIGHT)
-    for p, each in enumerate(cost.dense()):
-        f, g, plan = loop_sinkhorn(each.tolist(), a[p].tolist(), b[p].tolist(), epsilon)
+    for p, matrix in enumerate(cost.dense()):
+        f, g, plan = loop_sinkhorn(matrix.tolist(), a[p].tolist(), b[p].tolist(), epsilon)
         plan = torch.tensor(plan, dtype=torch.float64)
         close(result.plan[p], plan, 1e-9)
-        ours = outer_sum(result.potentials)[p]
-        close(ours, torch.tensor(f, dtype=torch.float64)[:, None] + torch.tensor(g, dtype=torch.float64), 1e-9)
-        close(result.value()[p], (plan * each).sum(), 1e-9)
+        actual = outer_sum(result.potentials)[p]
+        close(actual, torch.tensor(f, dtype=torch.float64)[:, None] + torch.tensor(g, dtype=torch.float64), 1e-9)
+        close(result.value()[p], (plan * matrix).sum(), 1e-9)
         reference = a[p][:, None] * b[p]
         divergence = torch.where(plan > 0, plan * (plan / reference).log(), 0).sum()
-        close(result.value("regularized")[p], (plan * each).sum() + epsilon * divergence, 1e-9)
+        close(result.value("regularized")[p], (plan * matrix).sum() + epsilon * divergence, 1e-9)
 
 
 def solved(cost, a, b, epsilon, solver, **options):
@@ -102,8 +102,8 @@ def solved(cost, a, b, epsilon, solver, **options):
     result = solve(cost, a, b, epsilon=epsilon, solver=solver, **options)
     weights = torch.linspace(1, 2, a.shape[0], dtype=a.dtype)
     grads = {
-        each: torch.autograd.grad((result.value(*each) * weights).sum(), (source, target, a, b), retain_graph=True)
-        for each in VALUES
+        kind: torch.autograd.grad((result.value(*kind) * weights).sum(), (source, target, a, b), retain_graph=True)
+        for kind in VALUES
     }
     return result, grads
 
@@ -115,13 +115,13 @@ def assert_agree(problem, solver, plan=1e-8, value=1e-8, gradient=1e-6, converge
     assert not converged or result.converged.all(), result.status
     assert result.solver == solver
     close(outer_sum(result.potentials), outer_sum(expected.potentials), plan)
-    for ours, theirs in zip(result.potentials, expected.potentials, strict=True):
-        close(ours, theirs, plan)
+    for actual, wanted in zip(result.potentials, expected.potentials, strict=True):
+        close(actual, wanted, plan)
     close(result.plan, expected.plan, plan)
-    for each in VALUES:
-        close(result.value(*each), expected.value(*each), value)
-        for ours, theirs in zip(grads[each], expected_grads[each], strict=True):
-            close(ours, theirs, gradient)
+    for kind in VALUES:
+        close(result.value(*kind), expected.value(*kind), value)
+        for actual, wanted in zip(grads[kind], expected_grads[kind], strict=True):
+            close(actual, wanted, gradient)
     return result, expected
 
 
@@ -170,12 +170,12 @@ def test_keops_solves_a_batch_as_one_by_one(dimension):
     assert len(set(together.iterations.tolist())) > 1
     weights = torch.linspace(1, 2, 4, dtype=torch.float64)
     for i in range(4):
-        alone, own = run(slice(i, i + 1))
+        alone, alone_grads = run(slice(i, i + 1))
         assert alone.iterations == together.iterations[i]
-        for each in VALUES:
-            close(alone.value(*each)[0], together.value(*each)[i], 1e-12)
-            for one, all_of_them in zip(own[each], grads[each], strict=True):
-                close(weights[i] * one[0], all_of_them[i], 1e-10)
+        for kind in VALUES:
+            close(alone.value(*kind)[0], together.value(*kind)[i], 1e-12)
+            for alone_grad, together_grad in zip(alone_grads[kind], grads[kind], strict=True):
+                close(weights[i] * alone_grad[0], together_grad[i], 1e-10)
 
 
 @pytest.mark.parametrize("solver", [*ENTROPIC[1:], pytest.param("geomloss-keops", marks=KEOPS)])
@@ -187,16 +187,16 @@ def test_solvers_agree_in_float32(solver):
     a = torch.rand(3, 20, generator=generator).softmax(-1)
     b = torch.rand(3, 20, generator=generator).softmax(-1)
     wide = pointcloud_cost(source.double(), target.double(), positions.double(), positions.double())
-    # Beside one another in float32, and each beside float64.
+    # Compared with float64, as two float32 results differ from each other.
     result, grads = solved(cost, a, b, 0.1, solver, max_iter=4000, tol=2e-6)
     expected, expected_grads = solved(wide, a.double(), b.double(), 0.1, "dense", **TIGHT)
     assert result.plan.dtype == result.value().dtype == torch.float32
     pairs = [(result.plan, expected.plan)]
-    for each in VALUES:
-        pairs.append((result.value(*each), expected.value(*each)))
-        pairs.extend(zip(grads[each], expected_grads[each], strict=True))
-    for ours, theirs in pairs:
-        assert (ours - theirs).abs().max() <= 1e-4 * theirs.abs().max()
+    for kind in VALUES:
+        pairs.append((result.value(*kind), expected.value(*kind)))
+        pairs.extend(zip(grads[kind], expected_grads[kind], strict=True))
+    for actual, wanted in pairs:
+        assert (actual - wanted).abs().max() <= 1e-4 * wanted.abs().max()
 
 
 @pytest.mark.parametrize("solver", ENTROPIC)
@@ -276,9 +276,9 @@ def line_distance(x, a, y, b):
     points = sorted([*x, *y])
     area = 0.0
     for left, right in itertools.pairwise(points):
-        of_x = sum(m for p, m in zip(x, a, strict=True) if p <= left)
-        of_y = sum(m for p, m in zip(y, b, strict=True) if p <= left)
-        area += abs(of_x - of_y) * (right - left)
+        mass_x = sum(m for p, m in zip(x, a, strict=True) if p <= left)
+        mass_y = sum(m for p, m in zip(y, b, strict=True) if p <= left)
+        area += abs(mass_x - mass_y) * (right - left)
     return area
 
 
@@ -317,8 +317,8 @@ def test_exact_is_optimal(problem):
     close(result.plan.sum(-1), a, 1e-12)
     close(result.plan.sum(-2), b, 1e-12)
     # Feasible duals of the same value prove it, for the points that have mass.
-    nothing = (a == 0).unsqueeze(-1) & (b == 0).unsqueeze(-2)
-    assert ((outer_sum(result.potentials) <= cost + 1e-9) | nothing).all()
+    no_mass = (a == 0).unsqueeze(-1) & (b == 0).unsqueeze(-2)
+    assert ((outer_sum(result.potentials) <= cost + 1e-9) | no_mass).all()
     close(result.value("regularized"), result.value(), 1e-10)
 
 
@@ -329,7 +329,7 @@ def test_equal_measures():
     for epsilon in (0, 0.1):
         result = solve(cost, mass, mass, epsilon=epsilon, self_costs=(cost, cost), max_iter=5000, tol=1e-12)
         close(result.value("divergence"), torch.tensor(0.0, dtype=torch.float64), 1e-10)
-    # The Sinkhorn distance itself is not 0: it is what the divergence removes.
+    # The Sinkhorn distance itself is not 0: the divergence removes it.
     assert result.value() > 0.01
     assert solve(cost, mass, mass, epsilon=0).value().abs() < 1e-12
 
@@ -341,8 +341,8 @@ def test_divergence_is_not_negative(problem):
     # |x − y| and ‖x − y‖ make exp(−C/ε) a positive definite kernel, for which the divergence is one.
     result = solve(cost, a, b, epsilon=epsilon, self_costs=cost.self_costs(), max_iter=5000, tol=1e-11)
     assert (result.value("divergence") >= -1e-9).all()
-    of_a, of_b = result.self_results
-    expected = result.value("regularized") - 0.5 * (of_a.value("regularized") + of_b.value("regularized"))
+    result_aa, result_bb = result.self_results
+    expected = result.value("regularized") - 0.5 * (result_aa.value("regularized") + result_bb.value("regularized"))
     close(result.value("divergence"), expected, 1e-15)
 
 
@@ -445,7 +445,7 @@ def test_autocast_changes_nothing(solver):
 
 
 @pytest.mark.parametrize("solver", ["dense", "pot", "geomloss", pytest.param("geomloss-keops", marks=KEOPS)])
-def test_starting_from_the_solution(solver):
+def test_the_solution_as_init(solver):
     cost = lazy_grid_cost(3, 3, dtype=torch.float64)
     a = torch.rand(9, generator=torch.Generator().manual_seed(16), dtype=torch.float64).softmax(-1)
     cold = solve(cost, a, epsilon=0.02, solver=solver, max_iter=5000, tol=1e-8)
@@ -477,7 +477,7 @@ def test_the_gradient_of_a_point_without_mass_is_what_its_first_mass_costs(epsil
 
 
 @pytest.mark.parametrize("solver", ["dense", "fused", "pot", "geomloss", pytest.param("geomloss-keops", marks=KEOPS)])
-def test_a_start_from_a_problem_of_nan_is_one_from_nothing(solver):
+def test_potentials_of_nan_as_init_count_as_zeros(solver):
     cost = lazy_grid_cost(2, 3, dtype=torch.float64)
     a = torch.rand(2, 6, generator=torch.Generator().manual_seed(18), dtype=torch.float64).softmax(-1)
     broken = a.clone()
@@ -561,7 +561,7 @@ print(peak() - before)
 
 @KEOPS
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
-def test_matrix_free_solvers_build_no_matrix():
+def test_lazy_solvers_build_no_matrix():
     # Peak memory of a forward and backward pass in MB; the matrix of one of the two problems takes 20 MB.
     environment = {**os.environ, "PYTHONPATH": str(Path(sslosses.__file__).parents[1])}
     grown = {}

@@ -1,1 +1,1 @@
-"""Solvers, one file each, loaded by name; none knows another."""
+"""The solvers, loaded by name. No solver imports another."""

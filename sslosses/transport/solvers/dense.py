@@ -1,25 +1,20 @@
-"""Batched log-domain Sinkhorn iterations on the dense cost, in torch: the reference solver."""
+"""The reference solver: batched Sinkhorn iterations in the log domain, on the dense cost, in torch."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
-from sslosses.transport.problem import (
-    Potentials,
-    Problem,
-    Solution,
-    log_weights,
-    mass_error,
-)
+from sslosses.transport.potentials import column_potential, log_weights, mass_error, row_potential
+from sslosses.transport.problem import Potentials, Problem, Solution
 
 
 class DenseSolver:
     """Sinkhorn's alternating updates in the log domain.
 
-    A problem that has reached ``tol`` is frozen, so its result does not depend on the others of its batch. Eagerly the
-    loop ends when all are frozen; compiled it runs ``max_iter`` times, which gives the same result without a branch on
-    data.
+    A problem that has reached ``tol`` is frozen, so its result does not depend on the rest of its batch. Eagerly the
+    loop ends when all problems are frozen. Compiled it runs ``max_iter`` times: the result is the same, without a
+    branch on data.
     """
 
     name = "dense"
@@ -28,15 +23,15 @@ class DenseSolver:
     lazy = False
 
     def solve(self, problem: Problem, *, max_iter: int, tol: float, init: Potentials | None) -> Solution:
-        """Iterate until the row marginals are within ``tol``; the column marginals are exact after every update."""
-        # Everything in units of ε, so that the cost is divided once.
+        """Iterates until the row marginals are within ``tol``; the column marginals are exact after every update."""
+        # All in units of ε, so that the cost is divided only once.
         cost = problem.matrix / problem.epsilon
         log_a, log_b = log_weights(problem.a), log_weights(problem.b)
 
         g = torch.zeros_like(problem.b) if init is None else init[1] / problem.epsilon
-        f = _row_update(cost, log_b, g)
-        g = _column_update(cost, log_a, f)
-        update = _row_update(cost, log_b, g)
+        f = row_potential(cost, log_b, g)
+        g = column_potential(cost, log_a, f)
+        update = row_potential(cost, log_b, g)
         iterations = torch.ones(problem.a.shape[0], dtype=torch.int64, device=problem.a.device)
         for _ in range(1, max_iter):
             # Written so that an error of NaN counts as not converged.
@@ -44,22 +39,14 @@ class DenseSolver:
             if problem.a.is_meta or (not torch.compiler.is_compiling() and not bool(active.any())):
                 break
             f = torch.where(active.unsqueeze(-1), update, f)
-            g = torch.where(active.unsqueeze(-1), _column_update(cost, log_a, f), g)
-            update = _row_update(cost, log_b, g)
+            g = torch.where(active.unsqueeze(-1), column_potential(cost, log_a, f), g)
+            update = row_potential(cost, log_b, g)
             iterations = iterations + active
         error = _row_error(problem, f, update)
-        # A point without mass took no part; its potential is the one that the others imply in the end.
+        # A point without mass took no part in the iterations. The last half-step gives its potential.
         f = torch.where(problem.a > 0, f, update)
         return Solution(f * problem.epsilon, g * problem.epsilon, iterations, error)
 
 
-def _row_update(cost: Tensor, log_b: Tensor, g: Tensor) -> Tensor:
-    return -torch.logsumexp((log_b + g).unsqueeze(-2) - cost, dim=-1)
-
-
-def _column_update(cost: Tensor, log_a: Tensor, f: Tensor) -> Tensor:
-    return -torch.logsumexp((log_a + f).unsqueeze(-1) - cost, dim=-2)
-
-
 def _row_error(problem: Problem, f: Tensor, update: Tensor) -> Tensor:
-    return mass_error(problem.a.detach(), f.detach(), update.detach(), 1.0)
+    return mass_error(problem.a.detach(), f.detach(), update.detach())

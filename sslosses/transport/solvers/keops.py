@@ -1,11 +1,10 @@
 """Sinkhorn with KeOps: cost and plan are evaluated pair by pair, in memory linear in the number of points.
 
-The updates are those of the dense solver. The log-sum-exp over points with a formula for their cost is the one on
-which GeomLoss' online backend stands; GeomLoss itself takes no part, as it solves one problem a call and its averaged
-updates need about three times the iterations.
+The updates are those of the dense solver. The log-sum-exp with a formula for the cost is the one of GeomLoss' online
+backend. GeomLoss itself is not used, as it solves one problem per call and its averaged updates need about three times
+the iterations.
 
-Everything is in units of ε, and every quantity is one of two formulas, since each costs seconds of a compiler on its
-first use.
+All is in units of ε. There are two formulas only, since each one is compiled for some seconds on its first use.
 """
 
 from __future__ import annotations
@@ -19,7 +18,8 @@ from torch import Tensor
 from sslosses.transport._foreign import load
 from sslosses.transport.adjoint import solve_adjoint
 from sslosses.transport.costs import PointcloudCost
-from sslosses.transport.problem import Potentials, Problem, Solution, ValueGradient, mass_error
+from sslosses.transport.potentials import mass_error
+from sslosses.transport.problem import Potentials, Problem, Solution, ValueGradient
 
 _COST = "(Abs(S - T) + Norm2(X - Y))"
 
@@ -27,9 +27,8 @@ _COST = "(Abs(S - T) + Norm2(X - Y))"
 class GeomlossKeopsSolver:
     """Sinkhorn's alternating updates for a :class:`PointcloudCost`, all problems of the batch in one KeOps reduction.
 
-    The iterates are those of the dense solver; a problem that has reached ``tol`` leaves the batch. Value and gradient
-    are KeOps reductions too. The first use of a dimension and dtype compiles two formulas, which KeOps keeps in its
-    cache folder.
+    The iterates are those of the dense solver. A problem that has reached ``tol`` leaves the batch. Value and gradient
+    are KeOps reductions too. The first use of a dimension and dtype compiles two formulas, which KeOps caches on disk.
     """
 
     name = "geomloss-keops"
@@ -38,14 +37,14 @@ class GeomlossKeopsSolver:
     lazy = True
 
     def solve(self, problem: Problem, *, max_iter: int, tol: float, init: Potentials | None) -> Solution:
-        """Iterate until the row marginals are within ``tol``; the column marginals are exact after every update."""
+        """Iterates until the row marginals are within ``tol``; the column marginals are exact after every update."""
         a, epsilon = problem.a, problem.epsilon
         pairs = _pairs(problem, self.name)
         g = torch.zeros_like(problem.b) if init is None else init[1] / epsilon
         f = pairs.potential(g)
         g = pairs.mT.potential(f)
         update = pairs.potential(g)
-        error = mass_error(a, f, update, 1.0)
+        error = mass_error(a, f, update)
         iterations = torch.ones(a.shape[0], dtype=torch.int64, device=a.device)
         active = torch.arange(a.shape[0], device=a.device)
         for _ in range(1, max_iter):
@@ -57,20 +56,20 @@ class GeomlossKeopsSolver:
             f[active] = update[active]
             g[active] = part.mT.potential(f[active])
             update[active] = part.potential(g[active])
-            error[active] = mass_error(a[active], f[active], update[active], 1.0)
+            error[active] = mass_error(a[active], f[active], update[active])
             iterations[active] += 1
-        # A point without mass took no part; its potential is the one that the others imply in the end.
+        # A point without mass took no part in the iterations. The last half-step gives its potential.
         f = torch.where(a > 0, f, update)
         return Solution(f * epsilon, g * epsilon, iterations, error)
 
     def transport_value(self, problem: Problem, f: Tensor, g: Tensor) -> Tensor:
-        """⟨P, C⟩, (P,)."""
+        """Computes ⟨P, C⟩, (P,)."""
         pairs, epsilon = _pairs(problem, self.name), problem.epsilon
         row, column = pairs.log_a + f / epsilon, pairs.log_b + g / epsilon
         return epsilon * pairs.sum(row, column, cost=1.0).sum(-1)
 
     def value_gradient(self, problem: Problem, f: Tensor, g: Tensor, *, exact: bool) -> ValueGradient:
-        """Gradient of ⟨P, C⟩ at the fixed point, or the envelope's; see :mod:`sslosses.transport.value`."""
+        """Computes the gradient of ⟨P, C⟩ if ``exact``, else the envelope's; see :mod:`sslosses.transport.value`."""
         pairs, epsilon = _pairs(problem, self.name), problem.epsilon
         back = pairs.mT
         row, column = pairs.log_a + f / epsilon, pairs.log_b + g / epsilon
@@ -85,7 +84,7 @@ class GeomlossKeopsSolver:
                 r=pairs.sum(row, column, cost=1.0),
                 c=back.sum(column, row, cost=1.0),
             )
-        # The derivative of |s − t| is a sign, and from the other side the opposite one.
+        # The derivative of |s − t| is its sign for s and the opposite sign for t.
         source = pairs.sum(row, column, u=1 + lam, v=mu, cost=cost, signed=True)
         target = back.sum(column, row, u=1 + mu, v=lam, cost=cost, signed=True)
         if exact:
@@ -100,7 +99,7 @@ class GeomlossKeopsSolver:
 
 @dataclass(frozen=True, eq=False)
 class _Pairs:
-    """Every x with every y: in units of ε, their cost is |source − target| + ‖source_positions − target_positions‖.
+    """All pairs (x, y). In units of ε, their cost is |source − target| + ‖source_positions − target_positions‖.
 
     Attributes:
         source: (P, N, 1) weighted values.
@@ -124,7 +123,7 @@ class _Pairs:
 
     @property
     def mT(self) -> _Pairs:  # noqa: N802
-        """Every y with every x."""
+        """All pairs (y, x)."""
         return replace(
             self,
             source=self.target,
@@ -136,7 +135,7 @@ class _Pairs:
         )
 
     def select(self, index: Tensor) -> _Pairs:
-        """The problems of that index."""
+        """The problems with these indices."""
         return replace(
             self,
             source=self.source[index],
@@ -146,7 +145,7 @@ class _Pairs:
         )
 
     def potential(self, g: Tensor) -> Tensor:
-        """f = −log Σ_y b exp(g − C): (P, M) → (P, N)."""
+        """Computes f = −log Σ_y b exp(g − C): (P, M) → (P, N)."""
         return -self._reduce(self.log_sum, (self.log_b + g).unsqueeze(-1))
 
     def sum(
@@ -159,19 +158,19 @@ class _Pairs:
         cost: float = 0.0,
         signed: bool = False,
     ) -> Tensor:
-        """Σ_y exp(row + column − C)·(u + v + cost·C), times the sign of source − target if ``signed``: (P, N)."""
+        """Computes Σ_y exp(row + column − C)·(u + v + cost·C), times sign(source − target) if ``signed``: (P, N)."""
         u = torch.zeros_like(row) if u is None else u
         v = torch.zeros_like(column) if v is None else v
-        # Added to the difference of the values, ∞ makes its sign 1.
-        constants = (row.new_full((1, 1, 1), each) for each in (cost, 0.0 if signed else torch.inf))
-        return self._reduce(self.plain_sum, *(each.unsqueeze(-1) for each in (row, column, u, v)), *constants)
+        # ∞, added to the difference of the values, makes its sign 1.
+        constants = (row.new_full((1, 1, 1), number) for number in (cost, 0.0 if signed else torch.inf))
+        return self._reduce(self.plain_sum, *(vector.unsqueeze(-1) for vector in (row, column, u, v)), *constants)
 
     def _reduce(self, reduction: Any, *variables: Tensor) -> Tensor:
         # KeOps refuses an empty batch.
         if not self.source.shape[0]:
             return self.source[..., 0]
         points = (self.source, self.source_positions, self.target, self.target_positions)
-        # Of others it makes copies and prints that it does.
+        # KeOps copies non-contiguous tensors and prints that it does.
         reduced: Tensor = reduction(*(x.contiguous() for x in (*points, *variables)))
         return reduced.squeeze(-1)
 
@@ -203,5 +202,5 @@ def _pairs(problem: Problem, solver: str) -> _Pairs:
 
 
 def _log(weights: Tensor) -> Tensor:
-    # Finite: KeOps' running maximum can't start from −∞. An eighth, so that sums of a few are finite as well.
+    # Finite, as KeOps' running maximum can't start from −∞. An eighth of the lowest number, so that sums stay finite.
     return torch.where(weights > 0, weights.log(), torch.finfo(weights.dtype).min / 8)

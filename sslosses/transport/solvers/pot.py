@@ -1,8 +1,8 @@
-"""POT's log-domain Sinkhorn, one problem after the other or as a batch.
+"""POT's Sinkhorn in the log domain, per problem or as a batch.
 
-POT minimizes ⟨P, C⟩ + ε Σ P log P, without the reference measure abᵀ of our KL: its plan is ours, its value is not, and
-its dual variables are P = exp(u ⊕ v − C/ε), so u = f/ε + log a and v = g/ε + log b. We take nothing but u or v,
-−∞ where a marginal is 0, and finish with one half-step of our own.
+POT minimizes ⟨P, C⟩ + ε Σ P log P, without the reference measure abᵀ of our KL. Its plan is the same, its value is not.
+Its dual variables are defined by P = exp(u ⊕ v − C/ε), so u = f/ε + log a and v = g/ε + log b. We take u or v, which is
+−∞ where a marginal is 0, and add one half-step of our own.
 """
 
 from __future__ import annotations
@@ -13,19 +13,12 @@ import torch
 from torch import Tensor
 
 from sslosses.transport._foreign import load
-from sslosses.transport.problem import (
-    Potentials,
-    Problem,
-    Solution,
-    column_potential,
-    finish,
-    log_weights,
-    row_potential,
-)
+from sslosses.transport.potentials import column_potential, finish, log_weights, row_potential
+from sslosses.transport.problem import Potentials, Problem, Solution
 
 
 class PotSolver:
-    """``ot.bregman.sinkhorn_log`` in a loop over the problems."""
+    """Calls ``ot.bregman.sinkhorn_log`` per problem."""
 
     name = "pot"
     entropic = True
@@ -33,36 +26,36 @@ class PotSolver:
     lazy = False
 
     def solve(self, problem: Problem, *, max_iter: int, tol: float, init: Potentials | None) -> Solution:
-        """POT tests its error at iterations 1, 11, 21, …; it may stop up to ten later than needed."""
+        """Iterates until POT's error is within ``tol``; POT tests it at iterations 1, 11, 21, … only."""
         ot = load("ot", solver=self.name)
         cost, epsilon = problem.matrix, problem.epsilon
         batch, columns = problem.b.shape
         log_a, log_b = log_weights(problem.a), log_weights(problem.b)
         duals, counts = [], []
-        for i, each in enumerate(cost.expand(batch, -1, -1)):
-            start = None if init is None else (init[0][i] / epsilon + log_a[i], init[1][i] / epsilon + log_b[i])
+        for i, matrix in enumerate(cost.expand(batch, -1, -1)):
+            warmstart = None if init is None else (init[0][i] / epsilon + log_a[i], init[1][i] / epsilon + log_b[i])
             _, log = ot.bregman.sinkhorn_log(
                 problem.a[i],
                 problem.b[i],
-                each,
+                matrix,
                 epsilon,
                 numItermax=max_iter,
                 # POT measures in L2, and a vector's L1 norm is at most √M times its L2 norm.
                 stopThr=tol / math.sqrt(columns),
                 log=True,
                 warn=False,
-                warmstart=start,
+                warmstart=warmstart,
             )
             duals.append(log["log_v"])
             counts.append(log["niter"] + 1)
-        # POT updates v, then u: its u is the half-step that we do here.
-        g = _potential(torch.stack(duals), log_b, epsilon)
-        f = row_potential(cost, log_b, g, epsilon)
-        return finish(problem, f, g, torch.tensor(counts, device=f.device))
+        # POT updates v, then u: our half-step stands for its u.
+        g = _potential(torch.stack(duals), log_b)
+        f = row_potential(cost / epsilon, log_b, g)
+        return finish(problem, epsilon * f, epsilon * g, torch.tensor(counts, device=f.device))
 
 
 class PotBatchSolver:
-    """``ot.batch.solve_batch``; the batch stops when its slowest problem has converged. Takes no initial potentials."""
+    """Calls ``ot.batch.solve_batch``, which stops when the slowest problem has converged. Takes no ``init``."""
 
     name = "pot-batch"
     entropic = True
@@ -70,12 +63,12 @@ class PotBatchSolver:
     lazy = False
 
     def solve(self, problem: Problem, *, max_iter: int, tol: float, init: Potentials | None) -> Solution:  # noqa: ARG002
-        """POT tests its error at iterations 1, 11, 21, …; it may stop up to ten later than needed."""
+        """Iterates until POT's error is within ``tol``; POT tests it at iterations 1, 11, 21, … only."""
         batch = load("ot.batch", solver=self.name)
         cost, epsilon = problem.matrix, problem.epsilon
         size, rows = problem.a.shape
         log_a = log_weights(problem.a)
-        # L2 again, here of the rows.
+        # L2 again, here over the rows.
         solved = batch.solve_batch(
             cost.expand(size, -1, -1),
             epsilon,
@@ -86,12 +79,12 @@ class PotBatchSolver:
             method="log_sinkhorn",
             grad="detach",
         )
-        # The batch version updates u, then v: its v is the half-step that we do here.
-        f = _potential(solved.potentials[0], log_a, epsilon)
-        g = column_potential(cost, log_a, f, epsilon)
-        return finish(problem, f, g, torch.full((size,), solved.log["n_iter"] + 1, device=f.device))
+        # The batch version updates u, then v: our half-step stands for its v.
+        f = _potential(solved.potentials[0], log_a)
+        g = column_potential(cost / epsilon, log_a, f)
+        return finish(problem, epsilon * f, epsilon * g, torch.full((size,), solved.log["n_iter"] + 1, device=f.device))
 
 
-def _potential(dual: Tensor, log_weight: Tensor, epsilon: float) -> Tensor:
-    # Where the weight is 0 any finite number will do: it enters the half-step with weight 0.
-    return torch.where(log_weight.isfinite(), epsilon * (dual - log_weight), 0)
+def _potential(dual: Tensor, log_weight: Tensor) -> Tensor:
+    # Where the weight is 0 any finite number will do, as it has weight 0 in the half-step.
+    return torch.where(log_weight.isfinite(), dual - log_weight, 0)
