@@ -1,6 +1,6 @@
-"""Evaluate a trained model on any test set, by any protocols, beside chance.
+"""Evaluate a trained model on any test set, by any protocols, with chance levels.
 
-python examples/evaluate.py RUN                                               the run's own test scenes
+python examples/evaluate.py RUN                                               the test scenes of the run
 python examples/evaluate.py RUN --data-root DIR --protocol paper,noprior      your folder, two protocols
 python examples/evaluate.py RUN --dataset vggsound --data-root DIR --subsets single duet trio --sources found --time
 """

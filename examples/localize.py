@@ -1,7 +1,7 @@
-"""See where a sound comes from, in your own picture or video.
+"""Show where a sound comes from, in your own picture or video.
 
-python examples/localize.py RUN IMAGE SOUND               a map of every source that is found
-python examples/localize.py RUN IMAGE SOUND --sources 2   of two
+python examples/localize.py RUN IMAGE SOUND               one map per source that the model finds
+python examples/localize.py RUN IMAGE SOUND --sources 2   one map for each of two sources
 python examples/localize.py RUN VIDEO                     the video with a moving heatmap
 """
 

@@ -1,8 +1,8 @@
-"""The paper's tables with its metrics and ours side by side: runs what is missing, resumes what was stopped.
+"""Write the paper's tables with the paper's metrics beside ours; makes missing runs and resumes interrupted ones.
 
 python examples/reproduce_tables.py --table 3 --quick                       composed data, minutes
 python examples/reproduce_tables.py --table 3 --seeds 0 1 2 3 4             composed data, in full
-python examples/reproduce_tables.py --music DIR --vggsound DIR --seeds 0 1 2  the real thing, all tables
+python examples/reproduce_tables.py --music DIR --vggsound DIR --seeds 0 1 2  your data, all tables
 """
 
 import sys

@@ -1,8 +1,8 @@
-"""The reference example: data, encoders, training and evaluation around the losses of ``sslosses``."""
+"""The training example: data, encoders, training and evaluation with the losses of ``sslosses``."""
 
 from importlib.util import find_spec
 
-#: What this package imports of the extra ``examples``.
+#: The packages of the extra ``examples`` that this package imports.
 PACKAGES = (
     "PIL",
     "av",

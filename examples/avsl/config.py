@@ -1,4 +1,4 @@
-"""One flat configuration: every field is a key of the YAML files and an option of the command line."""
+"""The configuration of a run. Every field is a key of the YAML files and an option of the command line."""
 
 from __future__ import annotations
 
@@ -24,91 +24,103 @@ CHOICES: dict[str, Sequence[str]] = {
     "caption_quality": QUALITIES,
     "backbone": ("resnet", "clip-clap"),
     "false_negatives": ("visual-reference", "reference-reference"),
+    "ori_target": ("complement", "separate"),
     "schedule": ("constant", "one-cycle"),
     "precision": ("32-true", "16-mixed", "bf16-mixed", "64-true"),
     "accelerator": ("auto", "cpu", "gpu"),
 }
-LEAST = {
+MINIMUM = {
     **dict.fromkeys(("train_scenes", "test_scenes", "image_size", "embedding_dim", "batch_size", "epochs"), 1),
     **dict.fromkeys(("accumulate", "nodes"), 1),
     **dict.fromkeys(("workers", "checkpoint_steps"), 0),
 }
-LARGEST = 2**31 - 1
-MOST = {"image_size": 4096, "embedding_dim": 2**16, "batch_size": 2**16, "workers": 2**10}
-#: What the outcome of a run does not depend on: a run may go on with another value.
-FREE = ("in_memory", "workers", "accelerator", "checkpoint_steps")
+MAXIMUM = {"image_size": 4096, "embedding_dim": 2**16, "batch_size": 2**16, "workers": 2**10}
+INT_MAXIMUM = 2**31 - 1
+#: Keys that do not affect the outcome of a run: a run may be resumed with other values.
+RESUMABLE_CHANGES = ("in_memory", "workers", "accelerator", "checkpoint_steps")
+
+
+def _option(default: Any, help_text: str) -> Any:
+    """A field of the configuration with its default and its text in ``--help``."""
+    return dataclasses.field(default=default, metadata={"help": help_text})
 
 
 @dataclass(frozen=True)
 class Config:
-    """What a run depends on. Defaults are the paper's, where it states them."""
+    """All settings of a run. The defaults are the paper's, where the paper states them."""
 
     # data
-    dataset: str = "music"
-    data_seed: int = 0
-    train_scenes: int = 800
-    test_scenes: int = 200
-    subsets: tuple[str, ...] = ("solo", "duet")
-    caption_quality: str = "true"
-    image_size: int = 224
-    in_memory: bool = False
-    workers: int = 4
+    dataset: str = _option("music", "which data set's folder layout to read")
+    data_seed: int = _option(0, "seed of the composed scenes")
+    train_scenes: int = _option(800, "number of composed training scenes")
+    test_scenes: int = _option(200, "number of composed test scenes")
+    subsets: tuple[str, ...] = _option(("solo", "duet"), "subsets to train and test on")
+    caption_quality: str = _option("true", "captions as they are, or deliberately made worse")
+    image_size: int = _option(224, "side of a frame in pixels")
+    in_memory: bool = _option(False, "keep decoded frames and sounds in memory")
+    workers: int = _option(4, "processes that decode; 0 decodes in the main process")
     # encoders
-    backbone: str = "resnet"
-    tower_rate: float = 0.0  # of CLIP and CLAP below their heads; 0 freezes them
-    visual_weights: str | None = "microsoft/resnet-18"
-    visual_widths: tuple[int, ...] = (64, 128, 256, 512)
-    visual_depths: tuple[int, ...] = (2, 2, 2, 2)
-    freeze_statistics: bool = False
-    audio_weights: str | None = None
-    audio_widths: tuple[int, ...] = (64, 128, 256, 512)
-    audio_depths: tuple[int, ...] = (2, 2, 2, 2)
-    embedding_dim: int = 512
-    text_encoder: str = "bert-base-uncased"
-    text_shrinkage: float = 1.0
+    backbone: str = _option("resnet", "pair of visual and audio encoders")
+    tower_rate: float = _option(0.0, "learning rate of CLIP and CLAP below their heads; 0 freezes them")
+    visual_weights: str | None = _option(
+        "microsoft/resnet-18", "Hugging Face name or folder of the visual encoder; none trains it from scratch"
+    )
+    visual_widths: tuple[int, ...] = _option((64, 128, 256, 512), "channels per stage of a visual ResNet from scratch")
+    visual_depths: tuple[int, ...] = _option((2, 2, 2, 2), "blocks per stage of a visual ResNet from scratch")
+    freeze_statistics: bool = _option(False, "keep the visual encoder's batch statistics fixed")
+    audio_weights: str | None = _option(
+        None, "Hugging Face name or folder of the audio encoder; none trains it from scratch"
+    )
+    audio_widths: tuple[int, ...] = _option((64, 128, 256, 512), "channels per stage of an audio ResNet from scratch")
+    audio_depths: tuple[int, ...] = _option((2, 2, 2, 2), "blocks per stage of an audio ResNet from scratch")
+    embedding_dim: int = _option(512, "dimension of the space that sounds, pixels and captions share")
+    text_encoder: str = _option(
+        "bert-base-uncased", "Hugging Face name or folder of the text encoder; minilm; or words for word counts"
+    )
+    text_shrinkage: float = _option(1.0, "shrinkage when caption features are whitened")
     # image-only pretraining on crops, for composed data
-    crops: int = 0
-    pretraining_steps: int = 400
-    pretraining_rate: float = 3e-3
+    crops: int = _option(0, "number of crops to pretrain the visual encoder on, composed data only; 0 skips this")
+    pretraining_steps: int = _option(400, "steps of pretraining")
+    pretraining_rate: float = _option(3e-3, "peak learning rate of pretraining")
     # losses
-    trimap_weight: float = 0.0
-    oca_weight: float = 1.0
-    ori_weight: float = 0.1
-    temperature: float = 1.0
-    tau: float = 0.7
-    false_negatives: str = "visual-reference"
-    alpha_foreground: float = 0.65
-    alpha_background: float = 0.4
-    omega: float = 0.03
-    ori_target: str = "complement"
-    ori_margin: float = 0.2
-    ori_temperature: float = 0.1
-    ori_solver: str = "auto"
-    ori_epsilon: float = 0.05
-    ori_tol: float = 1e-3
+    trimap_weight: float = _option(0.0, "weight of the tri-map contrastive loss")
+    oca_weight: float = _option(1.0, "weight of OCA, the paper's lambda_1")
+    ori_weight: float = _option(0.1, "weight of ORI, the paper's lambda_2")
+    temperature: float = _option(1.0, "temperature of OCA")
+    tau: float = _option(0.7, "similarity from which OCA excludes a negative as false")
+    false_negatives: str = _option("visual-reference", "pair of features whose similarity is compared with tau")
+    alpha_foreground: float = _option(0.65, "threshold of the foreground mask")
+    alpha_background: float = _option(0.4, "threshold of the background mask")
+    omega: float = _option(0.03, "width of the soft step of both masks")
+    ori_target: str = _option("complement", "complement: the paper's ORI; separate: this library's separation loss")
+    ori_margin: float = _option(0.2, "margin of the separation loss")
+    ori_temperature: float = _option(0.1, "temperature of the separation loss's distributions")
+    ori_solver: str = _option("auto", "solver of optimal transport")
+    ori_epsilon: float = _option(0.05, "entropic regularization of optimal transport")
+    ori_tol: float = _option(1e-3, "tolerance of optimal transport")
     # identification of the sources of a mixture
-    peak_threshold: float = 0.1
-    background_threshold: float = 0.7
-    merge_threshold: float = 0.6
+    peak_threshold: float = _option(0.1, "lowest peak of the sound's map that counts as a source")
+    background_threshold: float = _option(0.7, "similarity to the background from which a peak is not a source")
+    merge_threshold: float = _option(0.6, "similarity from which two peaks are one source")
     # optimization
-    seed: int = 0
-    epochs: int = 100
-    batch_size: int = 128
-    mirror: bool = True  # every other batch of frames, at random
-    rate: float = 1e-4
-    visual_rate: float = 1e-4
-    weight_decay: float = 0.0
-    schedule: str = "constant"
-    # the machine
-    precision: str = "32-true"
-    accumulate: int = 1
-    accelerator: str = "auto"
-    devices: int = 1
-    nodes: int = 1
-    checkpoint_steps: int = 0
+    seed: int = _option(0, "seed of the run")
+    epochs: int = _option(100, "epochs of training")
+    batch_size: int = _option(128, "scenes per batch and process")
+    mirror: bool = _option(True, "mirror the frames of every other batch, at random")
+    rate: float = _option(1e-4, "learning rate of the audio encoder")
+    visual_rate: float = _option(1e-4, "learning rate of the visual encoder")
+    weight_decay: float = _option(0.0, "weight decay of AdamW")
+    schedule: str = _option("constant", "learning-rate schedule")
+    # machine
+    precision: str = _option("32-true", "floating-point precision of training")
+    accumulate: int = _option(1, "batches per optimizer step")
+    accelerator: str = _option("auto", "device type to train on")
+    devices: int = _option(1, "devices per node; -1 uses all")
+    nodes: int = _option(1, "number of nodes")
+    checkpoint_steps: int = _option(0, "batches between checkpoints within an epoch; 0: one checkpoint per epoch only")
 
     def __post_init__(self) -> None:
-        """Check what no library below checks with a clear text."""
+        # Values that would otherwise fail later, with an unclear message.
         for name, known in CHOICES.items():
             if getattr(self, name) not in known:
                 got = getattr(self, name)
@@ -117,15 +129,15 @@ class Config:
         if not self.subsets or set(self.subsets) - set(subsets) or len(set(self.subsets)) < len(self.subsets):
             out_of = ", ".join(subsets)
             raise ValueError(f"Expected `subsets` of {self.dataset} out of {out_of}, but got {self.subsets}")
-        for name, least in LEAST.items():
-            if getattr(self, name) < least:
-                raise ValueError(f"Expected `{name}` to be at least {least}, but got {getattr(self, name)}")
+        for name, minimum in MINIMUM.items():
+            if getattr(self, name) < minimum:
+                raise ValueError(f"Expected `{name}` to be at least {minimum}, but got {getattr(self, name)}")
         if self.devices == 0 or self.devices < -1:
             raise ValueError(f"Expected `devices` to be a number of devices, or -1 for all, but got {self.devices}")
         if self.checkpoint_steps % self.accumulate:
             raise ValueError(
-                f"Expected `checkpoint_steps` to be a multiple of `accumulate` ({self.accumulate}), since gradients "
-                f"under way are not kept, but got {self.checkpoint_steps}"
+                f"Expected `checkpoint_steps` to be a multiple of `accumulate` ({self.accumulate}), since a checkpoint "
+                f"holds no accumulated gradients, but got {self.checkpoint_steps}"
             )
         if self.backbone == "clip-clap":
             for name, model in (("visual_weights", "CLIP"), ("audio_weights", "CLAP")):
@@ -134,18 +146,22 @@ class Config:
                         f"Expected `{name}` to name a {model} model, as in the configuration clip-clap, "
                         f"but got {getattr(self, name)!r}"
                     )
+        for name in ("ori_margin", "ori_temperature"):
+            if getattr(self, name) <= 0:
+                raise ValueError(f"Expected `{name}` to be above 0, but got {getattr(self, name)}")
         if self.tower_rate < 0:
             raise ValueError(f"Expected `tower_rate` to be at least 0, but got {self.tower_rate}")
 
     @classmethod
     def load(cls, names: Sequence[str], changes: dict[str, Any]) -> Config:
-        """The YAML files ``names`` (paths, or names in ``configs/``), each over those before, with ``changes`` on top.
+        """Reads the YAML files ``names`` (paths, or names in ``configs/``).
 
-        A file's key ``base`` names another one, whose values it changes.
+        Later files override earlier ones, and ``changes`` override all files. The key ``base`` of a file names another
+        file whose values it overrides.
 
         Raises:
-            FileNotFoundError: if there is no such file; the text lists the named ones.
-            ValueError: as :meth:`from_dict`; of a key or a value in a file, naming it.
+            FileNotFoundError: if a file does not exist; the message lists the names in ``configs/``.
+            ValueError: as :meth:`from_dict`; for a key or value in a file, the message names the file.
         """
         merged: dict[str, Any] = {}
         for name in names:
@@ -154,25 +170,26 @@ class Config:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Config:
-        """The configuration of plain values; the inverse of :meth:`as_dict`.
+        """Makes a configuration of plain values; the inverse of :meth:`as_dict`.
 
         Raises:
-            ValueError: if there are unknown keys or values of a wrong type.
+            ValueError: if a key is unknown, or a value has the wrong type or is out of range.
         """
         return cls(**_typed(values))
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain values, as YAML and checkpoints take them."""
+        """Returns plain values, which YAML files and checkpoints can hold."""
         return {k: list(v) if isinstance(v, tuple) else v for k, v in dataclasses.asdict(self).items()}
 
 
-def _read(name: str, above: tuple[Path, ...] = ()) -> dict[str, Any]:
+def _read(name: str, derived: tuple[Path, ...] = ()) -> dict[str, Any]:
     path = Path(name) if name.endswith((".yaml", ".yml")) else CONFIGS / f"{name}.yaml"
     if not path.is_file():
         names = (p.relative_to(CONFIGS).with_suffix("").as_posix() for p in CONFIGS.rglob("*.yaml"))
-        known = ", ".join(sorted(name for name in names if not name.startswith("tables/")))  # those are no runs
+        # The files in tables/ describe tables, not runs.
+        known = ", ".join(sorted(name for name in names if not name.startswith("tables/")))
         raise FileNotFoundError(f"Expected `config` to be a YAML file or one of {known}, but got {name!r}")
-    if path.resolve() in above:
+    if path.resolve() in derived:
         raise ValueError(f"Expected {path} to be based on other files, but it is its own base")
     values = read_yaml(path)
     base = values.pop("base", None)
@@ -180,33 +197,33 @@ def _read(name: str, above: tuple[Path, ...] = ()) -> dict[str, Any]:
         values = _typed(values)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
-    return (_read(str(base), (*above, path.resolve())) if base else {}) | values
+    return (_read(str(base), (*derived, path.resolve())) if base else {}) | values
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    """One option a field, absent unless given."""
+    """Adds one option per field. An option that is not used leaves no attribute in the parsed arguments."""
     group = parser.add_argument_group(
         "configuration",
-        "Keys of the YAML files, too; an option comes before a file. In brackets the value where neither gives one.",
+        "These are also keys of the YAML files. An option overrides the files. The default applies if neither sets it.",
     )
-    defaults = {f.name: f.default for f in dataclasses.fields(Config)}
-    for name, hint in typing.get_type_hints(Config).items():
-        many = typing.get_origin(hint) is tuple
-        kind = typing.get_args(hint)[0] if many or isinstance(hint, types.UnionType) else hint
-        default = defaults[name]
+    hints = typing.get_type_hints(Config)
+    for field in dataclasses.fields(Config):
+        hint, default = hints[field.name], field.default
+        several = typing.get_origin(hint) is tuple
+        kind = typing.get_args(hint)[0] if several or isinstance(hint, types.UnionType) else hint
         shown = " ".join(map(str, default)) if isinstance(default, tuple) else str(default).lower()
         group.add_argument(
-            f"--{name.replace('_', '-')}",
+            f"--{field.name.replace('_', '-')}",
             type=_boolean if kind is bool else kind,
-            nargs="+" if many else None,
+            nargs="+" if several else None,
             default=argparse.SUPPRESS,
-            metavar=f"{{{','.join(CHOICES[name])}}}" if name in CHOICES else kind.__name__,
-            help=f"({shown})",
+            metavar=f"{{{','.join(CHOICES[field.name])}}}" if field.name in CHOICES else kind.__name__,
+            help=f"{field.metadata['help']} (default: {shown})",
         )
 
 
-def given_options(arguments: argparse.Namespace) -> dict[str, Any]:
-    """The fields that the command line named."""
+def chosen_options(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Returns the fields of the configuration that the command line sets."""
     names = {f.name for f in dataclasses.fields(Config)}
     return {k: v for k, v in vars(arguments).items() if k in names}
 
@@ -218,7 +235,7 @@ def _boolean(text: str) -> bool:
 
 
 def _typed(values: dict[str, Any]) -> dict[str, Any]:
-    """The values as the types of their fields."""
+    """Checks the keys and converts the values to the types of their fields."""
     if not isinstance(values, dict) or not all(isinstance(key, str) for key in values):
         raise ValueError(f"Expected a configuration of keys and values, but got {reprlib.repr(values)}")
     hints = typing.get_type_hints(Config)
@@ -237,11 +254,12 @@ def _coerce(name: str, value: Any, hint: Any) -> Any:
     if isinstance(hint, types.UnionType):
         return None if value in (None, "none") else _coerce(name, value, typing.get_args(hint)[0])
     if hint is float and isinstance(value, int | float | str) and not isinstance(value, bool):
-        with contextlib.suppress(ValueError, OverflowError):  # of text that is no number, of an integer too large
+        with contextlib.suppress(ValueError, OverflowError):  # text that is not a number, too large integers
             if math.isfinite(number := float(value)):
                 return number
     elif isinstance(value, hint) and (hint is bool or not isinstance(value, bool)):
-        if hint is not int or abs(value) <= MOST.get(name, LARGEST):
+        maximum = MAXIMUM.get(name, INT_MAXIMUM)
+        if hint is not int or abs(value) <= maximum:
             return value
-        raise ValueError(f"Expected `{name}` to be at most {MOST.get(name, LARGEST)}, but got {reprlib.repr(value)}")
+        raise ValueError(f"Expected `{name}` to be at most {maximum}, but got {reprlib.repr(value)}")
     raise ValueError(f"Expected `{name}` to be {hint.__name__}, but got {reprlib.repr(value)}")

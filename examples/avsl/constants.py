@@ -1,4 +1,4 @@
-"""What every step agrees on: sounds are 16 kHz mono, 3 s of them; frames are square, 224 pixels."""
+"""Constants of all steps: sounds are 16 kHz mono and last 3 s; frames are squares of 224 pixels."""
 
 SAMPLE_RATE = 16_000
 SECONDS = 3.0

@@ -1,5 +1,4 @@
-"""Files written aside and moved into place, so that a reader never meets half of one, and files read with errors that
-name them."""
+"""Atomic writes, so that no reader ever sees an incomplete file, and reading with errors that name the file."""
 
 from __future__ import annotations
 
@@ -15,33 +14,39 @@ from PIL import Image
 
 
 @contextlib.contextmanager
-def written_aside(path: Path) -> Iterator[Path]:
-    """A temporary path beside ``path``, with its suffix and this process's; moved there on success, else deleted."""
+def atomic_write(path: Path) -> Iterator[Path]:
+    """Gives a temporary path in the folder of ``path``; renamed to ``path`` on success, deleted on failure.
+
+    The temporary name keeps the suffix and contains the id of this process.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f".{path.stem}.{os.getpid()}.partial{path.suffix}")
+    temporary = path.with_name(f".{path.stem}.{os.getpid()}.partial{path.suffix}")
     try:
-        yield aside
-        aside.replace(path)
+        yield temporary
+        temporary.replace(path)
     finally:
-        aside.unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
+
+
+written_aside = atomic_write
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write ``text`` to ``path`` in one move."""
-    with written_aside(path) as aside:
-        aside.write_text(text, encoding="utf-8")
+    """Writes ``text`` to ``path`` atomically."""
+    with atomic_write(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write ``value`` as indented JSON in one move."""
+    """Writes ``value`` to ``path`` as indented JSON, atomically."""
     write_text(path, json.dumps(value, indent=1) + "\n")
 
 
 def read_json(path: Path, *keys: str) -> Any:
-    """What a JSON file holds; with ``keys``, the value that they lead to.
+    """Reads a JSON file; with ``keys``, returns the nested value under these keys.
 
     Raises:
-        ValueError: naming the file, if it is no JSON or lacks a key.
+        ValueError: naming the file, if it is not JSON or lacks a key.
     """
     try:
         value = json.loads(path.read_bytes())
@@ -55,7 +60,7 @@ def read_json(path: Path, *keys: str) -> Any:
 
 
 def parse_object(line: bytes) -> dict[str, Any]:
-    """The JSON object of a line; an empty one if it is none."""
+    """Parses a line as a JSON object; gives an empty one if the line is anything else."""
     try:
         value = json.loads(line)
     except (ValueError, RecursionError):
@@ -64,10 +69,10 @@ def parse_object(line: bytes) -> dict[str, Any]:
 
 
 def read_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
-    """Rows of comma-separated values with the numbers of their lines; blank lines and comments (#) are left out.
+    """Yields the rows of a file of comma-separated values with their line numbers, without blank lines and # comments.
 
     Raises:
-        ValueError: naming the file, if it is no such text.
+        ValueError: naming the file, if it is not valid UTF-8 text or CSV.
     """
     with path.open(encoding="utf-8-sig", newline="") as file:
         reader = csv.reader(file, skipinitialspace=True)
@@ -81,10 +86,10 @@ def read_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
 
 
 def read_picture(path: Path) -> Image.Image:
-    """A picture as it is stored, decoded.
+    """Reads and decodes a picture, as it is stored.
 
     Raises:
-        OSError: naming the file, if it is none.
+        OSError: naming the file, if it is not a readable picture.
     """
     try:
         with Image.open(path) as image:
@@ -92,5 +97,5 @@ def read_picture(path: Path) -> Image.Image:
             return image
     except FileNotFoundError:
         raise
-    except Exception as error:  # of bytes that are no picture, the decoders raise anything
+    except Exception as error:  # decoders raise errors of any type for malformed files
         raise OSError(f"Expected {path} to be a picture, but it can't be read: {error}") from error

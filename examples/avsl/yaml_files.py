@@ -1,4 +1,4 @@
-"""Small YAML files: plain keys and values, every error with the file's name."""
+"""Reading of small YAML files with plain keys and values; every error names the file."""
 
 from __future__ import annotations
 
@@ -7,36 +7,36 @@ from typing import Any
 
 import yaml
 
-LONGEST = 1 << 16  # bytes; a configuration has about a thousand
-DEEPEST = 8
+MAX_BYTES = 1 << 16  # bytes; a configuration has about a thousand
+MAX_DEPTH = 8
 
 
 class _Loader(yaml.SafeLoader):
-    """Refuses keys that are no text, or there twice."""
+    """Rejects keys that are not text and keys that occur twice."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen: set[str] = set()
         for key, _ in node.value:
             name = self.construct_object(key)
             if not isinstance(name, str) or name in seen:
-                wrong = "twice" if isinstance(name, str) else "and is no text"
-                raise yaml.MarkedYAMLError(problem=f"the key {name!r} is there {wrong}", problem_mark=key.start_mark)
+                problem = "occurs twice" if isinstance(name, str) else "is not text"
+                raise yaml.MarkedYAMLError(problem=f"the key {name!r} {problem}", problem_mark=key.start_mark)
             seen.add(name)
         return super().construct_mapping(node, deep)
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
-    """The keys and values of a file; none if it is empty.
+    """Reads the keys and values of a file; an empty file gives an empty dict.
 
-    Aliases are refused, since a few lines of them can stand for more values than memory holds, and so is what is
-    nested deeply.
+    Aliases are rejected, since a few lines of them can expand to more values than fit into memory. Deep nesting is
+    rejected as well.
 
     Raises:
-        ValueError: naming the file, if it is of another form.
+        ValueError: naming the file, if it does not hold plain keys and values.
     """
     size = path.stat().st_size
-    if size > LONGEST:
-        raise ValueError(f"Expected {path} to have at most {LONGEST:,} bytes, but got {size:,}")
+    if size > MAX_BYTES:
+        raise ValueError(f"Expected {path} to have at most {MAX_BYTES:,} bytes, but got {size:,}")
     try:
         text = path.read_text(encoding="utf-8")
         _check_events(text)
@@ -52,7 +52,7 @@ def _check_events(text: str) -> None:
     depth = 0
     for event in yaml.parse(text, yaml.SafeLoader):
         if isinstance(event, yaml.AliasEvent):
-            raise ValueError(f"it holds an alias, *{event.anchor}")
+            raise ValueError(f"it contains an alias, *{event.anchor}")
         depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
-        if depth > DEEPEST:
-            raise ValueError(f"it is nested more than {DEEPEST} deep")
+        if depth > MAX_DEPTH:
+            raise ValueError(f"it is nested more than {MAX_DEPTH} deep")

@@ -1,4 +1,4 @@
-"""Makes ``avsl`` importable, as ``examples/train_music.py`` finds it, and holds what several files share."""
+"""Makes ``avsl`` importable, as for ``examples/train_music.py``, and holds shared fixtures."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ WORDS = ("a", "an", "image", "of", "person", "playing", "the", "silent", "and", 
 
 
 class SerialPool:
-    """What the example uses of ``ProcessPoolExecutor``, in this process and one job after the other."""
+    """The part of ``ProcessPoolExecutor`` that the example uses; runs the jobs in this process, one after the other."""
 
     def __init__(self, *_: object) -> None:
         pass
@@ -49,7 +49,7 @@ class SerialPool:
 
 @pytest.fixture
 def serial(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Compose and draw without worker processes."""
+    """Composes and draws without worker processes."""
     from avsl.data.composed import dataset
     from avsl.training import pretraining
 
@@ -180,7 +180,7 @@ def fused_clap(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @pytest.fixture
 def interruptible() -> Iterator[None]:
-    """Commands started by a shell in the background inherit an ignored SIGINT."""
+    """Restores SIGINT, which commands started in the background of a shell inherit as ignored."""
     previous = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, previous)

@@ -1,4 +1,4 @@
-"""The configuration: YAML files, command line, and what is said of wrong values."""
+"""The configuration: YAML files, command line, and errors for wrong values."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import dataclasses
 from pathlib import Path
 
 import pytest
-from avsl.config import CONFIGS, Config, given_options
-from avsl.training.run import parse_arguments
+from avsl.commands.train import parse_arguments
+from avsl.config import CONFIGS, Config, chosen_options
 
 
 @pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.yaml")), ids=lambda p: p.stem)
@@ -60,6 +60,8 @@ def test_a_float_may_be_written_as_a_number_or_a_text() -> None:
         ({"workers": -1}, "Expected `workers` to be at least 0, but got -1"),
         ({"devices": 0}, "Expected `devices` to be a number of devices, or -1 for all, but got 0"),
         ({"accumulate": 4, "checkpoint_steps": 6}, "`checkpoint_steps` to be a multiple of `accumulate` .4., .* 6"),
+        ({"ori_target": "apart"}, "Expected `ori_target` to be one of complement, separate, but got 'apart'"),
+        ({"ori_margin": 0.0}, "Expected `ori_margin` to be above 0, but got 0.0"),
         ({"schedule": "cosine"}, "Expected `schedule` to be one of constant, one-cycle, but got 'cosine'"),
     ],
 )
@@ -88,7 +90,7 @@ def test_the_command_line_is_put_over_the_file(tmp_path: Path) -> None:
     path.write_text("epochs: 5\nrate: 1.0e-2\n")
     line = "--epochs 9 --in-memory true --visual-weights none --visual-widths 8 16 --subsets solo --tau 0.5"
     options = parse_arguments(["--config", str(path), *line.split()])
-    assert Config.load(options.config, given_options(options)) == Config(
+    assert Config.load(options.config, chosen_options(options)) == Config(
         epochs=9, rate=0.01, in_memory=True, visual_weights=None, visual_widths=(8, 16), subsets=("solo",), tau=0.5
     )
 
@@ -107,7 +109,7 @@ def test_the_command_line_is_put_over_the_file(tmp_path: Path) -> None:
 )
 def test_which_files(line: str, music: str, vggsound: str) -> None:
     assert parse_arguments(line.split()).config == music.split()
-    assert parse_arguments(line.split(), "vggsound").config == vggsound.split()
+    assert parse_arguments(line.split(), dataset="vggsound").config == vggsound.split()
     assert Config.load(vggsound.split(), {}).dataset == ("music" if vggsound == "music" else "vggsound")
 
 
@@ -150,8 +152,8 @@ def test_help_lists_every_key_with_its_values_and_default(capsys: pytest.Capture
     text = " ".join(capsys.readouterr().out.split("\nconfiguration:\n")[1].split())
     for key in dataclasses.fields(Config):
         assert f"--{key.name.replace('_', '-')} " in text
-    assert "--schedule {constant,one-cycle} (constant)" in text
-    assert "--visual-depths int [int ...] (2 2 2 2)" in text
+    assert "--schedule {constant,one-cycle} learning-rate schedule (default: constant)" in text
+    assert "--visual-depths int [int ...] blocks per stage of a visual ResNet from scratch (default: 2 2 2 2)" in text
 
 
 def test_of_several_files_the_wrong_one_is_named(tmp_path: Path) -> None:

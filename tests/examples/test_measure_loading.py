@@ -21,4 +21,4 @@ def test_a_folder_made_for_it(
     written = json.loads((tmp_path / "loading.json").read_text())
     assert written == json.loads(capsys.readouterr().out)
     assert written["clips"] == 300
-    assert written["scenes_a_second"]["0"] > 0
+    assert written["scenes_per_second"]["0"] > 0

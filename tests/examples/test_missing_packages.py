@@ -1,4 +1,4 @@
-"""Without the extra ``examples`` a user is told so."""
+"""Without the packages of the extra ``examples``, the error names the command that installs them."""
 
 from __future__ import annotations
 

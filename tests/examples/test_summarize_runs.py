@@ -21,5 +21,5 @@ def test_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.C
         "| --- | ---: | ---: | ---: | ---: | ---: | ---: |",
         "| AP | 50.0 ± 14.1 | 60.0 | 40.0 | 30.0 | 50.0 | 1 of 2 |",
         "",
-        "Seconds a run: 3, 3",
+        "Seconds per run: 3, 3",
     ]

@@ -1,1 +1,1 @@
-"""The commands: one file per program in ``examples/``."""
+"""The command lines of the programs in ``examples/``; launchers there call ``main``."""

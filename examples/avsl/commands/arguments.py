@@ -1,4 +1,4 @@
-"""What both commands share: arguments, and lines for people."""
+"""Arguments and output that several commands share."""
 
 from __future__ import annotations
 
@@ -11,33 +11,40 @@ from rich.console import Console
 from ..model.checkpoints import open_model, pick_device
 from ..model.localizer import Localizer
 
-THRESHOLDS = ("peak_threshold", "background_threshold", "merge_threshold")
+THRESHOLDS = {
+    "peak_threshold": "lowest peak of the sound's map that counts as a source",
+    "background_threshold": "similarity to the background from which a peak is not a source",
+    "merge_threshold": "similarity from which two peaks are one source",
+}
 
 
 def add_model(parser: argparse.ArgumentParser) -> None:
-    """Arguments that name a trained model and a device."""
-    parser.add_argument("model", type=Path, metavar="RUN_OR_CKPT", help="folder of a run, or a checkpoint")
-    parser.add_argument("--device", default="auto", help="auto (the GPU if there is one), cpu, cuda, cuda:1, …")
-    for name in THRESHOLDS:
-        text = "of the identification of a mixture's sources (default: that of the training)"
-        parser.add_argument(f"--{name.replace('_', '-')}", type=float, metavar="COSINE", help=text)
+    """Adds the arguments that select a trained model, its thresholds and a device."""
+    parser.add_argument("model", type=Path, metavar="RUN_OR_CKPT", help="folder of a run, or a checkpoint file")
+    parser.add_argument(
+        "--device", default="auto", help="auto (a GPU if available), cpu, cuda, cuda:1, … (default: auto)"
+    )
+    for name, text in THRESHOLDS.items():
+        parser.add_argument(
+            f"--{name.replace('_', '-')}", type=float, metavar="COSINE", help=f"{text} (default: as in training)"
+        )
 
 
-def chosen_model(options: argparse.Namespace) -> Localizer:
-    """The model that these arguments name, with the thresholds that they give."""
+def selected_model(options: argparse.Namespace) -> Localizer:
+    """Opens the selected model and overrides its thresholds with those of the command line."""
     model = open_model(options.model, pick_device(options.device))
-    given = {name: getattr(options, name) for name in THRESHOLDS if getattr(options, name) is not None}
-    model.config = dataclasses.replace(model.config, **given)
+    changes = {name: getattr(options, name) for name in THRESHOLDS if getattr(options, name) is not None}
+    model.config = dataclasses.replace(model.config, **changes)
     return model
 
 
-def say(console: Console, text: str) -> None:
-    """Print a line as it is: paths are neither wrapped nor taken for markup."""
+def print_plain(console: Console, text: str) -> None:
+    """Prints a line as it is, without wrapping or markup, so that paths stay intact."""
     console.print(text, markup=False, highlight=False, soft_wrap=True)
 
 
 def at_least_one(text: str) -> int:
-    """A count from the command line."""
+    """Parses a count of at least 1."""
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"expected a number of at least 1, got {text!r}")
     return int(text)

@@ -1,4 +1,4 @@
-"""The command that evaluates a trained model on test sets."""
+"""The command ``evaluate.py``: scores a trained model on test sets."""
 
 from __future__ import annotations
 
@@ -14,60 +14,65 @@ from sslosses.metrics import LocalizationResult, protocols
 
 from ..config import SUBSETS
 from ..data.folders import ClipFolder
-from ..evaluation.predict import HeldOutScenes, Prediction, load_held_out, predict, resolution
-from ..evaluation.report import draw_sheet, pipe_table, rich_table
-from ..evaluation.score import counting, save_maps, score
+from ..evaluation.held_out import HeldOutScenes, load_held_out
+from ..evaluation.predict import Prediction, frame_resolution, predict, save_maps
+from ..evaluation.report import SHEET_ROWS, draw_sheet, pipe_table, rich_table
+from ..evaluation.score import protocol_result, source_counts
 from ..evaluation.timing import measure
 from ..files import write_json, write_text
 from ..model.checkpoints import recorded_data, run_name
 from ..model.localizer import Localizer
-from ..training.run import open_data
-from .arguments import THRESHOLDS, add_model, at_least_one, chosen_model, say
+from ..training.data_location import DataLocation, open_data
+from .arguments import THRESHOLDS, add_model, at_least_one, print_plain, selected_model
 from .exit_status import exit_status
 
+#: By the name of the protocol.
 Results = Mapping[str, LocalizationResult]
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """The command line of ``evaluate.py``; its exit status."""
-    options = parse_arguments(arguments)
-    return exit_status(lambda: evaluate(options, Console()), resumes=False)
-
-
 def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
-    """What to evaluate, on what, and how."""
+    """Reads the command line."""
     parser = argparse.ArgumentParser(
-        description="Evaluate a trained model on test sets of MUSIC or VGGSound, by any protocols, beside chance."
+        description="Evaluate a trained model on test sets of MUSIC or VGGSound, by any protocols, with chance levels."
     )
     add_model(parser)
     add = parser.add_argument
-    add("--data-root", type=Path, help="folder with frames/, audio/, metadata/ (default: the one it was trained on)")
-    add("--dataset", choices=SUBSETS, help="layout of the folder (default: that of the training)")
-    add("--subsets", nargs="+", help="test sets (default: those of the training, or all of another dataset)")
+    add("--data-root", type=Path, help="folder with frames/, audio/ and metadata/ (default: as in training)")
+    add("--dataset", choices=SUBSETS, help="which data set's folder layout to read (default: as in training)")
+    add("--subsets", nargs="+", help="test sets (default: as in training; all of them for another data set)")
     known = ", ".join(protocols.available())
-    add("--protocol", default="paper", metavar="NAMES", help=f"one or more, with commas: {known} (paper)")
+    add(
+        "--protocol",
+        default="paper",
+        metavar="NAMES",
+        help=f"one or more protocols, separated by commas: {known} (default: paper)",
+    )
     add(
         "--sources",
         choices=("known", "found"),
         default="known",
-        help="whether the number of a mixture's sources is given to the model, or is for it to find (known)",
+        help="whether the model is given the number of sources of a mixture, or has to find it (default: known)",
     )
-    add("--time", action="store_true", help="measure inference time and memory too")
+    add("--time", action="store_true", help="also measure time and memory of inference")
     add("--no-chance", action="store_true", help="leave out the chance levels")
-    add("--seed", type=int, default=0, help="seed of the chance levels' random maps (0)")
-    add("--batch-size", type=at_least_one, default=50)
-    add("--workers", type=int, help="processes that decode (default: as in training)")
-    add("--out", type=Path, help="folder of the results (default: evaluation/<name of the run>-<dataset>)")
-    add("--data", type=Path, default=Path("data"), help="where composed scenes are kept, without --data-root")
-    parsed = parser.parse_args(arguments)
-    parsed.media = None
-    return parsed
+    add("--seed", type=int, default=0, help="seed of the random maps among the chance levels (default: 0)")
+    add("--batch-size", type=at_least_one, default=50, help="scenes per batch (default: 50)")
+    add("--workers", type=int, help="processes that decode; 0 decodes in the main process (default: as in training)")
+    add("--out", type=Path, help="folder of the results (default: evaluation/<name of the run>-<data set>)")
+    add("--data", type=Path, default=Path("data"), help="folder of composed scenes (default: data)")
+    return parser.parse_args(arguments)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Evaluates; returns 0 on success, 2 if it is not possible, 130 if interrupted."""
+    options = parse_arguments(arguments)
+    return exit_status(lambda: evaluate(options, Console()), resumes=False)
 
 
 def evaluate(options: argparse.Namespace, console: Console) -> None:
-    """Predict, score, and write everything below ``options.out``."""
+    """Predicts and scores all test sets, prints the results and writes them to ``options.out``."""
     chosen = [protocols.get(name.strip()) for name in options.protocol.split(",")]
-    model = chosen_model(options)
+    model = selected_model(options)
     folder, tests = _open_tests(options, model)
     dataset = options.dataset or model.config.dataset
     out = options.out or Path("evaluation") / f"{run_name(options.model)}-{dataset}"
@@ -81,27 +86,30 @@ def evaluate(options: argparse.Namespace, console: Console) -> None:
         "seed": options.seed,
         "subsets": {},
     }
-    if options.time:  # first: on a CPU the peak is that of all the process has done so far
+    if options.time:  # before all else, since on a CPU the peak memory is that of the process so far
         content["timing"] = {test.subset: measure(model, test, (1, options.batch_size), known=known) for test in tests}
     workers = model.config.workers if options.workers is None else options.workers
     pages = []
     for test in tests:
         prediction = predict(model, test, options.batch_size, workers, known=known)
-        results = {p.name: score(test, prediction, p, chance=not options.no_chance, seed=options.seed) for p in chosen}
-        counts = None if known or test.task == "single" else counting(test, prediction)
-        name = f"{dataset}-{test.subset}"
+        results = {
+            protocol.name: protocol_result(test, prediction, protocol, chance=not options.no_chance, seed=options.seed)
+            for protocol in chosen
+        }
+        counts = None if known or test.task == "single" else source_counts(test, prediction)
+        name, title = f"{dataset}-{test.subset}", f"{dataset} {test.subset}"
         save_maps(out / "maps" / f"{name}.npz", test, prediction)
         for protocol, result in results.items():
             write_text(out / f"{name}-{protocol}.tex", result.to_latex() + "\n")
+        draw_sheet(out / f"{name}.png", [(test, _without_empty_slots(test, prediction))])
         content["subsets"][test.subset] = _as_dict(test, prediction, results, counts)
-        pages.append(_page(f"{dataset} {test.subset}", results, counts))
-        draw_sheet(out / f"{name}.png", [(test, _drawn(test, prediction))])
-        _show(console, f"{dataset} {test.subset}", results, counts)
+        pages.append(_page(title, results, counts))
+        _print_results(console, title, results, counts)
     write_text(out / "table.md", "\n".join(pages))
     write_json(out / "metrics.json", content)
     for subset, timing in content.get("timing", {}).items():
-        _show_timing(console, f"{dataset} {subset}", timing)
-    say(console, f"Tables, metrics, pictures and maps are in {out}/")
+        _print_timing(console, f"{dataset} {subset}", timing)
+    print_plain(console, f"{out}/ holds the tables, metrics, pictures and maps")
 
 
 def _open_tests(options: argparse.Namespace, model: Localizer) -> tuple[ClipFolder, list[HeldOutScenes]]:
@@ -109,25 +117,28 @@ def _open_tests(options: argparse.Namespace, model: Localizer) -> tuple[ClipFold
     dataset = options.dataset or trained.dataset
     subsets = options.subsets or (trained.subsets if dataset == trained.dataset else SUBSETS[dataset])
     config = dataclasses.replace(trained, dataset=dataset, subsets=tuple(subsets))
-    options.data_root = options.data_root or _trained_on(options.model)
-    folder = open_data(options, config)
+    folder = open_data(DataLocation(options.data, options.data_root or _training_data(options.model)), config)
     return folder, [load_held_out(folder, subset, config.image_size) for subset in config.subsets]
 
 
-def _trained_on(model: Path) -> Path | None:
-    """The data folder of a model's run; None where the scenes that its configuration describes are to be composed."""
+def _training_data(model: Path) -> Path | None:
+    """Returns the folder that the model was trained on; None if its composed scenes have to be made again.
+
+    Raises:
+        FileNotFoundError: if the user's folder does not exist: other scenes would give other metrics.
+    """
     data = recorded_data(model)
     if data is None or data.is_dir():
         return data
     if data.name.startswith("drawn-"):
         return None
-    raise FileNotFoundError(f"Expected `data_root`, since the data of this run, {data}, are not there")
+    raise FileNotFoundError(f"Expected `data_root`, since the data of this run, {data}, do not exist")
 
 
-def _drawn(test: HeldOutScenes, prediction: Prediction) -> Prediction:
-    """The maps that the sheet shows: of found sources, as many as its scenes have."""
-    most = max(test.sources, int(prediction.valid[:6].sum(1).max()))
-    return prediction._replace(maps=prediction.maps[:, :most], valid=prediction.valid[:, :most])
+def _without_empty_slots(test: HeldOutScenes, prediction: Prediction) -> Prediction:
+    """Keeps as many map slots as the scenes on the sheet have found sources."""
+    slots = max(test.num_sources, int(prediction.valid[:SHEET_ROWS].sum(1).max()))
+    return prediction._replace(maps=prediction.maps[:, :slots], valid=prediction.valid[:, :slots])
 
 
 def _as_dict(
@@ -136,49 +147,50 @@ def _as_dict(
     content: dict[str, Any] = {
         "scenes": len(test.test.scenes),
         "layout": test.layout,
-        "resolution": list(resolution(test, prediction)),
+        "resolution": list(frame_resolution(test, prediction)),
         "protocols": {name: result.to_dict() for name, result in results.items()},
     }
     return content | ({"counting": counts} if counts else {})
 
 
 def _page(title: str, results: Results, counts: dict[str, Any] | None) -> str:
-    """The tables of one set as Markdown, the metrics by size below each."""
+    """Writes the tables of one test set as Markdown, each followed by the metrics by size."""
     parts = [f"## {title}\n"]
     if counts:
-        parts.append(f"{_counted(counts)}\n")
+        parts.append(f"{_count_summary(counts)}\n")
     for result in results.values():
         parts.append(f"{result.to_markdown()}\n")
         if result.per_size:
             names = [name for name in next(iter(result.per_size.values())) if name != "entries"]
-            lines = [["size, %", *names, "entries"], ["---", *["---:"] * (len(names) + 1)]]
+            rows = [["size, %", *names, "entries"], ["---", *["---:"] * (len(names) + 1)]]
             for size, metrics in result.per_size.items():
                 values = [f"{100 * metrics[name]:.1f}" if metrics[name] == metrics[name] else "–" for name in names]
-                lines.append([size, *values, f"{metrics['entries']:,.0f}"])
-            parts.append(pipe_table(lines))
+                rows.append([size, *values, f"{metrics['entries']:,.0f}"])
+            parts.append(pipe_table(rows))
     return "\n".join(parts)
 
 
-def _counted(counts: dict[str, Any]) -> str:
+def _count_summary(counts: dict[str, Any]) -> str:
     found = ", ".join(f"{number} in {scenes:,}" for number, scenes in counts["found"].items())
     return f"Right number of sources: {100 * counts['accuracy']:.1f} % (sources found: {found})"
 
 
-def _show(console: Console, title: str, results: Results, counts: dict[str, Any] | None) -> None:
+def _print_results(console: Console, title: str, results: Results, counts: dict[str, Any] | None) -> None:
     rows: dict[str, dict[str, float]] = {}
     for protocol, result in results.items():
-        for row, metrics in {"model": result.metrics, **result.chance}.items():
-            rows.setdefault(row, {}).update({f"{protocol} {n}": 100 * value for n, value in metrics.items()})
+        for name, metrics in {"model": result.metrics, **result.chance}.items():
+            rows.setdefault(name, {}).update({f"{protocol} {metric}": 100 * value for metric, value in metrics.items()})
     console.print(rich_table(rows, title))
     for result in results.values():
         tallies = (f"{value:,} {name.replace('_', ' ')}" for name, value in result.counts.items())
-        say(console, f"{result.protocol}: {', '.join(tallies)}")
+        print_plain(console, f"{result.protocol}: {', '.join(tallies)}")
     if counts:
-        say(console, _counted(counts))
+        print_plain(console, _count_summary(counts))
 
 
-def _show_timing(console: Console, title: str, timing: Mapping[str, Any]) -> None:
-    say(console, f"{title}: {timing['parameters']:,} parameters, on {timing['device']}")
+def _print_timing(console: Console, title: str, timing: Mapping[str, Any]) -> None:
+    print_plain(console, f"{title}: {timing['parameters']:,} parameters, on {timing['device']}")
     for batch in timing["batches"]:
-        peak = "" if batch["peak_bytes"] is None else f", peak memory {batch['peak_bytes'] / 1e6:,.0f} MB"
-        say(console, f"  batch {batch['batch_size']}: {1000 * batch['seconds_per_image']:.1f} ms an image{peak}")
+        milliseconds, peak = 1000 * batch["seconds_per_image"], batch["peak_bytes"]
+        memory = "" if peak is None else f", peak memory {peak / 1e6:,.0f} MB"
+        print_plain(console, f"  batch {batch['batch_size']}: {milliseconds:.1f} ms per image{memory}")

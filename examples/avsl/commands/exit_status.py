@@ -1,4 +1,4 @@
-"""How the commands end: with an exit status, and with one line for people where something went wrong."""
+"""How commands end: with an exit status and, if something went wrong, one line that says what."""
 
 from __future__ import annotations
 
@@ -6,23 +6,26 @@ import logging
 from collections.abc import Callable
 
 log = logging.getLogger(__name__)
-NOISY = ("httpx", "httpx2", "lightning.pytorch.utilities.rank_zero")
+NOISY_LOGGERS = ("httpx", "httpx2", "lightning.pytorch.utilities.rank_zero")
 
 
 def exit_status(job: Callable[[], int | None], *, resumes: bool = True) -> int:
-    """Do the job; 0 or what it returns, 2 if it can't be done, 130 if it was interrupted.
+    """Runs a command's job.
 
     Args:
-        job: the work of a command.
-        resumes: whether the same command goes on where it was stopped.
+        job: the work of the command; may return an exit status.
+        resumes: whether the same command resumes after an interruption.
+
+    Returns:
+        0 or the status that ``job`` returned; 2 if the job is not possible; 130 if it was interrupted.
     """
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    for noisy in NOISY:
-        logging.getLogger(noisy).setLevel(logging.WARNING)
+    for name in NOISY_LOGGERS:
+        logging.getLogger(name).setLevel(logging.WARNING)
     try:
         return job() or 0
     except KeyboardInterrupt:
-        log.info("Stopped. The same command goes on from here." if resumes else "Stopped.")
+        log.info("Interrupted. Run the same command again to resume." if resumes else "Interrupted.")
         return 130
     except (OSError, ImportError, ValueError, MemoryError) as error:
         log.error("%s: %s", type(error).__name__, error)

@@ -1,4 +1,4 @@
-"""``reproduce_tables.py``: the runs that the paper's tables need, then the tables, plots and pictures."""
+"""The command ``reproduce_tables.py``: runs what the paper's tables need, then writes tables, plots and pictures."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from ..evaluation.predict import load_held_out
+from ..evaluation.held_out import load_held_out
 from ..model.checkpoints import pick_device
 from ..tables.collect import collect
 from ..tables.cost import measure_cost, write_cost
@@ -17,142 +17,156 @@ from ..tables.pictures import caption_sheet, compare_maps
 from ..tables.runs import Plan, Run, complete_runs
 from ..tables.specification import SETS, Row, Table, TestSet, numbers, read_table
 from ..tables.writing import markdown, write_all
-from ..training.run import open_data, prepare
+from ..training.data_location import open_data
+from ..training.model_setup import set_up_training
+from .arguments import at_least_one, print_plain
 from .exit_status import exit_status
 
 log = logging.getLogger(__name__)
-CAPTIONS, COST = 6, 9
-MOST_ROWS = 6  # that fit a sheet
+CAPTIONS, COST = 6, 9  # numbers of tables that need more than runs
+MAX_SHEET_ROWS = 6
+RunsByRow = dict[tuple[Row, TestSet], list[Run]]
 
 
 def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
-    """The command line."""
+    """Reads the command line."""
     parser = argparse.ArgumentParser(
-        description="Run what the paper's tables need and write them with the paper's metrics and ours side by side.",
-        epilog="Options after -- go to every training run, e.g. -- --devices 2 --precision bf16-mixed.",
+        description="Make the training runs that the paper's tables need, and write the tables, the paper's metrics "
+        "beside ours. Complete runs are not repeated, interrupted runs are resumed.",
+        epilog="Options after -- are passed to every training run, for example: -- --devices 2 --precision bf16-mixed.",
     )
-    parser.add_argument(
-        "--table", type=int, nargs="+", default=[*numbers(), COST], help="numbers of tables (default: all)"
-    )
-    parser.add_argument("--music", type=Path, help="prepared MUSIC folder")
-    parser.add_argument("--vggsound", type=Path, help="prepared VGGSound folder")
-    parser.add_argument("--quick", action="store_true", help="composed data at a tenth of the size")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0], help="seeds of the runs (default: 0)")
-    parser.add_argument("--only", nargs="+", metavar="SET", help="of the table's test sets, these only")
-    parser.add_argument("--jobs", type=int, default=1, help="runs at a time, which share the processor")
-    parser.add_argument("--runs", type=Path, default=Path("runs"))
-    parser.add_argument("--data", type=Path, default=Path("data"), help="where composed data and features are kept")
-    parser.add_argument("--out", type=Path, default=Path("tables"))
-    parser.add_argument("--write-only", action="store_true", help="write what the complete runs give, run nothing")
-    parser.add_argument("options", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
-    parsed = parser.parse_args(arguments)
-    if parsed.options and parsed.options[0] != "--":
-        parser.error(f"unrecognized arguments: {' '.join(parsed.options)}")
-    if parsed.jobs < 1:
-        parser.error(f"argument --jobs: expected at least 1, got {parsed.jobs}")
-    if (parsed.music or parsed.vggsound) and parsed.quick:
-        parser.error("--quick is for composed data")
-    return parsed
+    add = parser.add_argument
+    add("--table", type=int, nargs="+", default=[*numbers(), COST], help="numbers of the tables (default: all)")
+    add("--music", type=Path, help="prepared MUSIC folder (default: composed data)")
+    add("--vggsound", type=Path, help="prepared VGGSound folder (default: composed data)")
+    add("--quick", action="store_true", help="composed data at a tenth of the size")
+    add("--seeds", type=int, nargs="+", default=[0], help="seeds of the runs (default: 0)")
+    add("--only", nargs="+", metavar="SET", help="test sets to restrict the tables to (default: all of a table)")
+    add("--jobs", type=at_least_one, default=1, help="number of runs at the same time; they share the CPU (default: 1)")
+    add("--runs", type=Path, default=Path("runs"), help="folder of all runs (default: runs)")
+    add("--data", type=Path, default=Path("data"), help="folder of composed scenes and of features (default: data)")
+    add("--out", type=Path, default=Path("tables"), help="folder of the tables (default: tables)")
+    add("--write-only", action="store_true", help="write the tables from the runs that are complete, and run nothing")
+    add("options", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
+    options = parser.parse_args(arguments)
+    if options.options and options.options[0] != "--":
+        parser.error(f"unrecognized arguments: {' '.join(options.options)}")
+    if (options.music or options.vggsound) and options.quick:
+        parser.error("--quick applies to composed data")
+    return options
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Write the tables; 0 on success, 1 if a run failed, 2 for a wrong argument, 130 if interrupted."""
+    """Writes the tables; returns 0 on success, 1 if a run failed, 2 for a wrong argument, 130 if interrupted."""
     options = parse_arguments(arguments)
     return exit_status(lambda: 1 if reproduce(options, Console()) else 0)
 
 
 def reproduce(options: argparse.Namespace, console: Console) -> list[Run]:
-    """All steps; returns the runs that failed."""
-    roots = {name: root for name, root in (("music", options.music), ("vggsound", options.vggsound)) if root}
-    base = None if roots else "quick" if options.quick else "composed"
-    plan = Plan(base, roots, options.runs, options.data, tuple(options.options[1:]))
+    """Completes the runs and writes the tables; returns the runs that failed."""
+    plan = _plan(options)
     tables = [read_table(number) for number in options.table if number != COST]
-    wanted = {table.number: _runs(table, _sets(table, plan, options.only), plan, options.seeds) for table in tables}
-    everything = [run for runs in wanted.values() for same in runs.values() for run in same]
-    failed = [] if options.write_only else complete_runs(everything, options.jobs)
+    runs_by_table = {table.number: _runs(table, plan, options) for table in tables}
+    all_runs = [run for by_row in runs_by_table.values() for runs in by_row.values() for run in runs]
+    failed = [] if options.write_only else complete_runs(all_runs, options.jobs)
     for table in tables:
-        runs = wanted[table.number]
-        if not any(run.complete for same in runs.values() for run in same):
+        by_row = runs_by_table[table.number]
+        if any(run.complete for runs in by_row.values() for run in runs):
+            _write_table(table, plan, by_row, options, console)
+        else:
             log.warning("Table %d has no complete run and is left out.", table.number)
-            continue
-        result = collect(table, list(dict.fromkeys(s for _, s in runs)), runs)
-        note = _note(table, plan, options)
-        paths = write_all(result, options.out, note) + _pictures(table, plan, runs, options)
-        console.print(markdown(result, note), markup=False, highlight=False, soft_wrap=True)
-        console.print("written: " + ", ".join(map(str, paths)), markup=False, highlight=False, soft_wrap=True)
     if COST in options.table:
         _write_cost(plan, options, console)
     return failed
 
 
-def _pictures(
-    table: Table, plan: Plan, runs: dict[tuple[Row, TestSet], list[Run]], options: argparse.Namespace
-) -> list[Path]:
-    """The first seed's maps of the rows that the paper has, on the same scenes; for captions, what they say."""
+def _plan(options: argparse.Namespace) -> Plan:
+    roots = {name: root for name, root in (("music", options.music), ("vggsound", options.vggsound)) if root}
+    base = None if roots else "quick" if options.quick else "composed"
+    return Plan(base, roots, options.runs, options.data, tuple(options.options[1:]))
+
+
+def _write_table(table: Table, plan: Plan, by_row: RunsByRow, options: argparse.Namespace, console: Console) -> None:
+    result = collect(table, list(dict.fromkeys(test_set for _, test_set in by_row)), by_row)
+    note = _note(table, plan, options)
+    paths = write_all(result, options.out, note) + _draw_pictures(table, plan, by_row, options.out)
+    print_plain(console, markdown(result, note))
+    print_plain(console, "written: " + ", ".join(map(str, paths)))
+
+
+def _draw_pictures(table: Table, plan: Plan, by_row: RunsByRow, out: Path) -> list[Path]:
+    """Draws the maps of all rows on the same scenes, from the runs of the first seed.
+
+    The table about captions also gets a sheet with captions beside their frames.
+    """
     paths = []
-    for s in dict.fromkeys(s for _, s in runs):
-        rows = [(row.name, same[0]) for (row, at), same in runs.items() if at == s and same and same[0].complete]
-        rows = [(name, run) for name, run in rows if (run.folder / "checkpoints" / "last.ckpt").is_file()][:MOST_ROWS]
-        if not rows:
+    for test_set in dict.fromkeys(test_set for _, test_set in by_row):
+        first_runs = [(row.name, runs[0]) for (row, row_set), runs in by_row.items() if row_set == test_set and runs]
+        drawable = [(name, run) for name, run in first_runs if run.complete and run.checkpoint.is_file()]
+        if not drawable:
             continue
-        config, folder = rows[0][1].configuration, open_data(_place(plan, s), rows[0][1].configuration)
-        path = options.out / f"table{table.number}-{s.name}.png"
-        held_out = load_held_out(folder, s.subset, config.image_size)
-        compare_maps(path, [(name, run.folder) for name, run in rows], held_out)
+        config = drawable[0][1].configuration
+        folder = open_data(plan.location(test_set.dataset), config)
+        path = out / f"table{table.number}-{test_set.name}.png"
+        held_out = load_held_out(folder, test_set.subset, config.image_size)
+        compare_maps(path, [(name, run.folder) for name, run in drawable[:MAX_SHEET_ROWS]], held_out)
         paths.append(path)
         if table.number == CAPTIONS:
-            paths.append(options.out / f"captions-{s.dataset}.png")
-            caption_sheet(paths[-1], folder, folder.training_pool(s.subset).clips)
+            paths.append(out / f"captions-{test_set.dataset}.png")
+            caption_sheet(paths[-1], folder, folder.training_pool(test_set.subset).clips)
     return paths
-
-
-def _place(plan: Plan, test_set: TestSet) -> argparse.Namespace:
-    """What the training command knows of its data."""
-    return argparse.Namespace(data=plan.data, data_root=plan.roots.get(test_set.dataset), media=None)
 
 
 def _write_cost(plan: Plan, options: argparse.Namespace, console: Console) -> None:
     test_set = SETS["MUSIC-Duet" if plan.roots and "vggsound" not in plan.roots else "VGGSound-Duet"]
-    run, place = Run(plan, test_set.dataset, test_set.subsets, None, 0), _place(plan, test_set)
+    run, location = Run(plan, test_set.dataset, test_set.subsets, None, 0), plan.location(test_set.dataset)
     config = run.configuration
-    folder = open_data(place, config)
-    model, training = prepare(place, config, folder)
+    folder = open_data(location, config)
+    model, training = set_up_training(location, config, folder)
     held_out = load_held_out(folder, test_set.subset, config.image_size)
     cost = measure_cost(model.to(pick_device("auto")), training, held_out, config)
-    made = f"python examples/reproduce_tables.py --table {COST}{' --quick' if options.quick else ''}"
+    command = f"python examples/reproduce_tables.py --table {COST}{' --quick' if options.quick else ''}"
     data = "composed data" if plan.base else test_set.name
-    paths = write_cost(cost, options.out, f"Configuration {', '.join(run.base)}, {data}. Made by `{made}`.")
-    console.print(paths[1].read_text(encoding="utf-8"), markup=False, highlight=False, soft_wrap=True)
+    paths = write_cost(cost, options.out, f"Configuration {', '.join(run.base)}, {data}. Made by `{command}`.")
+    print_plain(console, paths[1].read_text(encoding="utf-8"))
 
 
-def _sets(table: Table, plan: Plan, only: Sequence[str] | None) -> list[TestSet]:
-    """The table's sets that there are data for."""
-    sets = [s for s in (*table.sets, *table.also) if plan.base or s.dataset in plan.roots]
-    if only:
-        unknown = set(only) - {s.name for s in sets}
-        if unknown:
-            raise ValueError(
-                f"Expected `only` out of {', '.join(s.name for s in sets)} for table {table.number}, "
-                f"but got {', '.join(sorted(unknown))}"
-            )
-        sets = [s for s in sets if s.name in only]
-    if not sets:
-        raise ValueError(f"Table {table.number} needs {' or '.join(s.name for s in table.sets)}: give the folder")
-    return sets
-
-
-def _runs(
-    table: Table, sets: Sequence[TestSet], plan: Plan, seeds: Sequence[int]
-) -> dict[tuple[Row, TestSet], list[Run]]:
+def _runs(table: Table, plan: Plan, options: argparse.Namespace) -> RunsByRow:
+    """The runs per row and test set, one per seed; none for rows that the data do not suit."""
     kind = "composed" if plan.base else "real"
     return {
-        (row, s): [Run(plan, s.dataset, s.subsets, row.config, seed) for seed in seeds if row.data in ("any", kind)]
+        (row, test_set): [
+            Run(plan, test_set.dataset, test_set.subsets, row.config, seed)
+            for seed in options.seeds
+            if row.data in ("any", kind)
+        ]
         for row in table.rows
-        for s in sets
+        for test_set in _test_sets(table, plan, options.only)
     }
 
 
+def _test_sets(table: Table, plan: Plan, only: Sequence[str] | None) -> list[TestSet]:
+    """The table's test sets for which there are data.
+
+    Raises:
+        ValueError: if there are none, or ``only`` names others.
+    """
+    test_sets = [s for s in (*table.sets, *table.also) if plan.base or s.dataset in plan.roots]
+    if only:
+        unknown = set(only) - {s.name for s in test_sets}
+        if unknown:
+            raise ValueError(
+                f"Expected `only` out of {', '.join(s.name for s in test_sets)} for table {table.number}, "
+                f"but got {', '.join(sorted(unknown))}"
+            )
+        test_sets = [s for s in test_sets if s.name in only]
+    if not test_sets:
+        raise ValueError(f"Table {table.number} needs {' or '.join(s.name for s in table.sets)}: give the folder")
+    return test_sets
+
+
 def _note(table: Table, plan: Plan, options: argparse.Namespace) -> str:
+    """The text below the title: units, spread and the command that makes the table."""
     command = f"python examples/reproduce_tables.py --table {table.number}"
     command += " --quick" if options.quick else ""
     command += f" --seeds {' '.join(map(str, options.seeds))}" if options.seeds != [0] else ""

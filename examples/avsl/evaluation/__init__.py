@@ -1,1 +1,1 @@
-"""Evaluation on held-out scenes: predictions, scores, reports, timing."""
+"""Evaluation on held-out scenes: predictions, scores, reports and timing."""

@@ -1,4 +1,4 @@
-"""What a run leaves behind: a table, the metrics as JSON, and a sheet of pictures."""
+"""The report of a run: a table, the metrics as JSON, and a sheet of pictures."""
 
 from __future__ import annotations
 
@@ -14,17 +14,21 @@ from torch import Tensor
 
 from ..constants import FRAME_SIZE
 from ..data.folders import Box
-from ..files import write_json, write_text, written_aside
-from .predict import HeldOutScenes, Metrics, Prediction
+from ..files import atomic_write, write_json, write_text
+from .held_out import HeldOutScenes
+from .predict import Prediction
+from .score import Metrics
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
 
+SHEET_ROWS = 6
+
 
 def rich_table(rows: Mapping[str, Metrics], title: str) -> Table:
-    """The table for a terminal, a line a metric; bold where the first column is ahead of all others."""
+    """Makes a table for the terminal, one row per metric, bold where the first column exceeds all others."""
     table = Table("%", title=escape(title))
     for row in rows:
         table.add_column(row, justify="right")
@@ -36,36 +40,39 @@ def rich_table(rows: Mapping[str, Metrics], title: str) -> Table:
 
 
 def markdown_table(rows: Mapping[str, Metrics]) -> str:
-    """The same table as Markdown."""
-    lines = [["%", *rows], ["---", *("---:" for _ in rows)]]
-    lines += [[name, *(f"{row[name]:.1f}" for row in rows.values())] for name in _common(rows)]
-    return pipe_table(lines)
+    """Returns the same table as Markdown."""
+    cells = [["%", *rows], ["---", *("---:" for _ in rows)]]
+    cells += [[name, *(f"{row[name]:.1f}" for row in rows.values())] for name in _common(rows)]
+    return pipe_table(cells)
 
 
-def pipe_table(lines: Sequence[Sequence[str]]) -> str:
-    """Cells as Markdown; the second line is the rule."""
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+def pipe_table(rows: Sequence[Sequence[str]]) -> str:
+    """Returns rows of cells as Markdown; the second row is the rule below the header."""
+    return "".join(f"| {' | '.join(row)} |\n" for row in rows)
 
 
 def _common(rows: Mapping[str, Metrics]) -> list[str]:
-    """Names of the metrics that every row has, in the first row's order."""
+    """Names of the metrics that all rows have, in the order of the first row."""
     first, *others = rows.values()
     return [name for name in first if all(name in row for row in others)]
 
 
 def write_report(run: Path, rows: Mapping[str, Metrics], seconds: Mapping[str, float]) -> None:
-    """``metrics.json`` and ``table.md``."""
+    """Writes ``metrics.json`` and ``table.md``."""
     write_text(run / "table.md", markdown_table(rows))
     write_json(run / "metrics.json", {"percent": rows, "seconds": seconds})
 
 
-def draw_sheet(path: Path, tests: Sequence[tuple[HeldOutScenes, Prediction]], per_subset: int = 6) -> None:
-    """A row a scene, subsets side by side: the frames with the boxes of sounding (green) and silent objects (red,
-    dashed), the map of the whole sound and, for mixtures, the map of each source."""
-    widths = [2 if held_out.sources == 1 else 2 + found.maps.shape[1] for held_out, found in tests]
-    across = [len(held_out.test.scenes[0]) for held_out, _ in tests]
+def draw_sheet(path: Path, tests: Sequence[tuple[HeldOutScenes, Prediction]], per_subset: int = SHEET_ROWS) -> None:
+    """Draws one row per scene, the subsets side by side.
+
+    A row shows the frames with the boxes of sounding (green) and silent objects (red, dashed), the map of the whole
+    sound and, for mixtures, the map of each source.
+    """
+    widths = [2 if held_out.num_sources == 1 else 2 + prediction.maps.shape[1] for held_out, prediction in tests]
+    frames = [held_out.num_frames for held_out, _ in tests]
     rows = min(per_subset, *(len(held_out.test.scenes) for held_out, _ in tests))
-    ratios = [n for width, n in zip(widths, across, strict=True) for _ in range(width)]
+    ratios = [n for width, n in zip(widths, frames, strict=True) for _ in range(width)]
     figure, axes = plt.subplots(
         rows,
         len(ratios),
@@ -79,8 +86,8 @@ def draw_sheet(path: Path, tests: Sequence[tuple[HeldOutScenes, Prediction]], pe
         for index in range(rows):
             _draw_scene(axes[index, first : first + width], held_out, prediction, index)
         first += width
-    with written_aside(path) as aside:
-        figure.savefig(aside, dpi=75)
+    with atomic_write(path) as temporary:
+        figure.savefig(temporary, dpi=75)
     plt.close(figure)
 
 
@@ -96,14 +103,14 @@ def _draw_scene(axes: Sequence[Axes], held_out: HeldOutScenes, prediction: Predi
     overlay(axes[1], picture, prediction.sound[index])
     axes[1].set_title("sound", fontsize=9)
     for number, axis in enumerate(axes[2:]):
-        found = bool(prediction.valid[index, number])
-        if found:
+        valid = bool(prediction.valid[index, number])
+        if valid:
             overlay(axis, picture, prediction.maps[index, number])
-        axis.set_title(f"source {number + 1}" if found else f"source {number + 1}: not found", fontsize=9)
+        axis.set_title(f"source {number + 1}" if valid else f"source {number + 1}: not found", fontsize=9)
 
 
 def picture_of(held_out: HeldOutScenes, index: int) -> np.ndarray:
-    """The frames of a scene side by side, (224, n · 224, 3) in [0, 1]."""
+    """Returns the frames of a scene side by side, (224, n · 224, 3) in [0, 1]."""
     scene = held_out.test.scenes[index]
     frames = held_out.scenes[scene].frame[None].float() / 255
     shape = (FRAME_SIZE, FRAME_SIZE * len(scene))
@@ -111,26 +118,26 @@ def picture_of(held_out: HeldOutScenes, index: int) -> np.ndarray:
 
 
 def overlay(axis: Axes, picture: np.ndarray, heat: Tensor) -> None:
-    """Draw a map over a scene in gray."""
+    """Draws a map over a gray scene."""
     smooth = F.interpolate(heat[None, None], size=picture.shape[:2], mode="bicubic")[0, 0].numpy()
     axis.imshow(picture.mean(axis=2), cmap="gray")
     axis.imshow(smooth, cmap="turbo", alpha=0.6)
 
 
 def draw_boxes(axis: Axes, held_out: HeldOutScenes, index: int, *, silent: bool) -> None:
-    """Draw the boxes of a scene's sources (green) and, with ``silent``, of its silent objects (red, dashed)."""
+    """Draws the boxes of a scene's sources (green) and, with ``silent``, of its silent objects (red, dashed)."""
     scene, boxes = held_out.test.scenes[index], held_out.test.boxes[index]
-    for source, own in enumerate(boxes):
-        for box in own:
-            _box(axis, box, source if len(scene) > 1 else 0, "lime", "-")
+    for source, source_boxes in enumerate(boxes):
+        for box in source_boxes:
+            _draw_box(axis, box, source if len(scene) > 1 else 0, "lime", "-")
     if silent and held_out.silent:
         for number, clip in enumerate(scene):
             for box in held_out.silent[clip].boxes:
-                _box(axis, box, number, "red", "--")
+                _draw_box(axis, box, number, "red", "--")
 
 
-def _box(axis: Axes, box: Box, frame: int, color: str, style: str) -> None:
-    """Draw fractional corners on the frame of that number."""
+def _draw_box(axis: Axes, box: Box, frame: int, color: str, style: str) -> None:
+    """Draws a box, given by fractional corners, on one of the frames."""
     left, top, right, bottom = (FRAME_SIZE * min(max(v, 0), 1) for v in box)
     corner, size = (left + FRAME_SIZE * frame, top), (right - left, bottom - top)
     if min(size) > 0:

@@ -1,24 +1,133 @@
-"""A model's maps on a test set: metrics by any protocol, and files that other tools score."""
+"""Scores of a model's maps and of input-independent baselines on held-out scenes."""
 
 from __future__ import annotations
 
-from pathlib import Path
+import itertools
+from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
+import torch
+from torch import Tensor
 
-from sslosses.metrics import LocalizationResult, Protocol, SoundLocalization, chance_levels
+from sslosses.annotations import rasterize
+from sslosses.metrics import (
+    LocalizationResult,
+    Protocol,
+    SilentObjectDiscrimination,
+    SoundLocalization,
+    chance_levels,
+)
 
-from ..files import written_aside
-from .predict import HeldOutScenes, Prediction, resolution
+from ..constants import FRAME_SIZE
+from ..data.folders import Box
+from ..data.loading import SceneBatch, TrainingScenes
+from ..model.localizer import Localizer
+from .held_out import HeldOutScenes
+from .predict import Prediction, frame_resolution
+
+#: Percent by the name of the metric, such as "duet CAP": one row of a run's table.
+Metrics = dict[str, float]
+RUN_PROTOCOL = "paper"
 
 
-def score(
+def run_metrics(held_out: HeldOutScenes, prediction: Prediction) -> Metrics:
+    """Computes the metrics that a run reports.
+
+    These are the metrics of the protocol "paper" and, where silent objects are known, the shares of pairs in which the
+    sounding object has the higher map.
+    """
+    metric = SoundLocalization(RUN_PROTOCOL, task=held_out.task, layout=held_out.layout)
+    metric.update(prediction.maps, held_out.test.boxes, prediction.valid)
+    values, subset = metric.compute(), held_out.subset
+    metrics = {f"{subset} {name}": 100 * float(values[name]) for name in metric.metrics}
+    metrics[f"{subset} without map"] = float(values["samples_without_map"])
+    return metrics | _discrimination(held_out, prediction.sound)
+
+
+def chance_metrics(held_out: HeldOutScenes, resolution: tuple[int, int], seed: int = 0) -> dict[str, Metrics]:
+    """Computes the same metrics for each baseline: a centered Gaussian, the whole frame, and random maps.
+
+    Args:
+        held_out: the test scenes.
+        resolution: height and width of the random maps of one frame.
+        seed: seed of the random maps.
+    """
+    options = {"task": held_out.task, "layout": held_out.layout}
+    levels = chance_levels(held_out.test.boxes, RUN_PROTOCOL, resolution=resolution, seed=seed, **options)
+    names = SoundLocalization(RUN_PROTOCOL, **options).metrics
+    sound = _baseline_maps(held_out, resolution, seed)
+    return {
+        baseline: {f"{held_out.subset} {name}": 100 * float(levels[baseline][name]) for name in names}
+        | _discrimination(held_out, sound[baseline])
+        for baseline in levels
+    }
+
+
+def _baseline_maps(held_out: HeldOutScenes, resolution: tuple[int, int], seed: int) -> dict[str, Tensor]:
+    count, frames = len(held_out.test.scenes), held_out.num_frames
+    height, width = resolution
+    squared = (torch.arange(FRAME_SIZE) + 0.5).div(FRAME_SIZE).sub(0.5).square()
+    gaussian = torch.exp(-(squared[:, None] + squared) / (2 * 0.25**2))
+    generator = torch.Generator().manual_seed(seed)
+    return {
+        "centered Gaussian": gaussian.repeat(1, frames).expand(count, -1, -1),
+        "whole frame": torch.ones(count, height, width * frames),
+        "random maps": torch.rand(count, height, width * frames, generator=generator),
+    }
+
+
+def _discrimination(held_out: HeldOutScenes, sound: Tensor) -> Metrics:
+    """Compares each source with the silent objects of its own frame."""
+    if not held_out.silent:
+        return {}
+    metric = SilentObjectDiscrimination()
+    clips, scenes, boxes = held_out.test
+    for scene, source_boxes, scene_map in zip(scenes, boxes, sound, strict=True):
+        for clip, frame_map in zip(scene, scene_map.chunk(len(scene), dim=1), strict=True):
+            # With several frames, source j is in frame j.
+            in_frame = source_boxes if len(scene) == 1 else [source_boxes[scene.index(clip)]]
+            silent, count = held_out.silent[clip], len(in_frame)
+            same_class = torch.tensor([[name == c for name in silent.classes] for c in clips[clip].classes])
+            metric.update(
+                frame_map.expand(count, -1, -1),
+                box_masks(in_frame),
+                box_masks([[box] for box in silent.boxes])[None].expand(count, -1, -1, -1),
+                same_class,
+            )
+    values = metric.compute()
+    return {
+        f"{held_out.subset} > silent": 100 * float(values["share"]),
+        f"{held_out.subset} > twin": 100 * float(values["same_class_share"]),
+    }
+
+
+def box_masks(boxes: Sequence[Sequence[Box]]) -> Tensor:
+    """Rasterizes the boxes of each source, (S, 224, 224) bool."""
+    return torch.stack([rasterize(b, FRAME_SIZE) for b in boxes]).bool()
+
+
+@torch.no_grad()
+def mean_reference_deviation(model: Localizer, training: TrainingScenes, batches: int = 8) -> Metrics:
+    """Computes the spatial standard deviation of the reference maps of training scenes, in percent.
+
+    It is 0 when the maps are constant, which is what ORI alone makes of them.
+    """
+    was_training = model.training
+    model.eval()
+    parts = [
+        model.reference_deviation(SceneBatch(*(value.to(model.device) for value in batch)))
+        for batch in itertools.islice(training.train_dataloader(), batches)
+    ]
+    model.train(was_training)
+    return {"deviation of reference maps": 100 * float(torch.cat(parts).mean())}
+
+
+def protocol_result(
     held_out: HeldOutScenes, prediction: Prediction, protocol: Protocol, *, chance: bool = True, seed: int = 0
 ) -> LocalizationResult:
-    """Metrics by ``protocol``, by class and size too, beside the chance levels at the maps' resolution.
+    """Scores a prediction by ``protocol``, also by class and size, beside the chance levels at the maps' resolution.
 
-    A protocol that inverts maps gets them negated, since ours are high where it sounds.
+    A protocol that inverts maps gets them negated, since ours are high where the sound comes from.
     """
     boxes, options = held_out.test.boxes, {"task": held_out.task, "layout": held_out.layout}
     clips, scenes = held_out.test.clips, held_out.test.scenes
@@ -29,25 +138,13 @@ def score(
     metric.update(maps, boxes, prediction.valid, source_classes=classes)
     levels = None
     if chance:
-        levels = chance_levels(boxes, protocol, resolution=resolution(held_out, prediction), seed=seed, **options)
+        resolution = frame_resolution(held_out, prediction)
+        levels = chance_levels(boxes, protocol, resolution=resolution, seed=seed, **options)
     return metric.result(chance=levels, class_names=names)
 
 
-def counting(held_out: HeldOutScenes, prediction: Prediction) -> dict[str, Any]:
-    """How often the right number of sources was found, and how often each number."""
+def source_counts(held_out: HeldOutScenes, prediction: Prediction) -> dict[str, Any]:
+    """Computes how often the number of sources was right ("accuracy"), and how often each number was found."""
     found = prediction.valid.sum(1)
     numbers = {str(n): int((found == n).sum()) for n in found.unique().tolist()}
-    return {"accuracy": float((found == held_out.sources).double().mean()), "found": numbers}
-
-
-def save_maps(path: Path, held_out: HeldOutScenes, prediction: Prediction) -> None:
-    """One NPZ, as ``python -m sslosses.evaluate --maps`` reads it: an array (M, h, w) a scene, of the maps there are.
-
-    A scene's key is its clip's id, or those of its clips joined by "+"; their frames are side by side.
-    """
-    keys = ["+".join(held_out.test.clips[clip].name for clip in scene) for scene in held_out.test.scenes]
-    arrays = {
-        key: maps[valid].numpy() for key, maps, valid in zip(keys, prediction.maps, prediction.valid, strict=True)
-    }
-    with written_aside(path) as aside:
-        np.savez_compressed(aside, **arrays)
+    return {"accuracy": float((found == held_out.num_sources).double().mean()), "found": numbers}

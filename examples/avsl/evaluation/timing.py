@@ -1,4 +1,4 @@
-"""Time and memory of inference: from a decoded frame and its sound to the maps."""
+"""Time and memory of inference, from decoded frames and sounds to maps."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ import torch
 from torch import Tensor
 
 from ..model.localizer import Localizer
-from .predict import HeldOutScenes
+from .held_out import HeldOutScenes
 
 WARM_UP, REPEATS = 3, 10
 
 
 def measure(model: Localizer, held_out: HeldOutScenes, batch_sizes: tuple[int, ...], *, known: bool) -> dict[str, Any]:
-    """Seconds an image and peak memory for each batch size, and the number of parameters.
+    """Measures seconds per image and peak memory for each batch size, and counts the parameters.
 
-    Frames and sounds are decoded and on the device before the clock starts. A single source takes the sound's map; the
-    sources of a mixture are taken apart too.
+    Frames and sounds are decoded and on the device before the clock starts. For a single source, only the map of the
+    sound is computed; the sources of a mixture are also separated.
     """
     scenes = held_out.test.scenes
     examples = [held_out.scenes[scenes[i % len(scenes)]] for i in range(max(batch_sizes))]
     frames = torch.stack([e.frame for e in examples]).to(model.device)
     waveforms = torch.stack([e.waveform for e in examples]).to(model.device)
-    one_source, num_sources = held_out.task == "single", held_out.sources if known else None
+    one_source, num_sources = held_out.task == "single", held_out.num_sources if known else None
     return {
         "device": _device_name(model.device),
         "threads": torch.get_num_threads(),
@@ -63,7 +63,7 @@ def _time(
 
 
 def resident_peak() -> int | None:
-    """The largest resident memory of this process so far, in bytes; None where the system does not tell."""
+    """Returns the peak resident memory of this process in bytes; None if the system does not report it."""
     status = Path("/proc/self/status")
     if not status.is_file():
         return None

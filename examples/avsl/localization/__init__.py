@@ -1,1 +1,1 @@
-"""A trained model at work: on test sets, and on a user's own pictures and videos."""
+"""Localization in a user's own pictures and videos."""

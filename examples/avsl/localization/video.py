@@ -1,4 +1,4 @@
-"""A video with a moving heatmap: where its sound comes from at each moment."""
+"""Draws a moving heatmap over a video: where its sound comes from at each moment."""
 
 from __future__ import annotations
 
@@ -15,17 +15,20 @@ from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
-from ..files import written_aside
+from ..files import atomic_write
 from ..model.localizer import Localizer
 from .overlay import paint, scaled
-from .user_files import SoundAround, as_frame, as_waveform, decoded, open_media, sound_blocks, upright
+from .user_files import SoundAround, as_frame, as_waveform, decode, open_media, sound_blocks, upright
 
 BATCH = 16
-BT709 = 1  # as the standard numbers it
+BT709 = 1  # FFmpeg's number of this color space
 
 
-class Watched(NamedTuple):
-    """Maps of the sound, (T, h, w), of every n-th frame, with their times in seconds, (T,), and the frames' size."""
+class VideoMaps(NamedTuple):
+    """Maps of the sound of a video.
+
+    times: (T,), seconds. maps: (T, h, w). every: frames from one map to the next. height, width: size of the frames.
+    """
 
     times: Tensor
     maps: Tensor
@@ -35,8 +38,8 @@ class Watched(NamedTuple):
 
 
 @torch.no_grad()
-def watch(model: Localizer, path: Path, every: int) -> Watched:
-    """Look at every n-th frame with the 3 s of sound around it.
+def localize_video(model: Localizer, path: Path, every: int) -> VideoMaps:
+    """Computes a map for every n-th frame, from the frame and the 3 s of sound around it.
 
     Raises:
         ValueError: if the video has no picture or no sound, or can't be read.
@@ -44,7 +47,7 @@ def watch(model: Localizer, path: Path, every: int) -> Watched:
     times, parts, waiting = [], [], []
     height = width = 0
 
-    def look() -> None:
+    def compute() -> None:
         frames, waveforms = (torch.stack(column).to(model.device) for column in zip(*waiting, strict=True))
         parts.append(model.sound_map(*model.encode(frames, waveforms)).cpu())
         waiting.clear()
@@ -52,7 +55,7 @@ def watch(model: Localizer, path: Path, every: int) -> Watched:
     with open_media(path) as pictures, open_media(path) as sounds:
         stream = _video_stream(pictures, path)
         sound = SoundAround(sound_blocks(sounds, path))
-        for index, frame in enumerate(_with_progress(decoded(pictures, stream, path), stream, "listening")):
+        for index, frame in enumerate(_with_progress(decode(pictures, stream, path), stream, "localizing")):
             if index % every:
                 continue
             seconds = index / _rate(stream) if frame.time is None else frame.time
@@ -63,39 +66,39 @@ def watch(model: Localizer, path: Path, every: int) -> Watched:
             )
             times.append(float(seconds))
             if len(waiting) == BATCH:
-                look()
+                compute()
     if waiting:
-        look()
+        compute()
     if not parts:
         raise ValueError(f"Expected {path} to be a video, but it has no frames")
-    return Watched(torch.tensor(times, dtype=torch.float64), torch.cat(parts), every, height, width)
+    return VideoMaps(torch.tensor(times, dtype=torch.float64), torch.cat(parts), every, height, width)
 
 
-def draw(path: Path, out: Path, watched: Watched) -> None:
-    """Write the video as MP4 with its heat over each frame: size, times and sound are the video's.
+def draw_heatmaps(path: Path, out: Path, video_maps: VideoMaps) -> None:
+    """Writes the video as MP4 with a heatmap over each frame; size, times and sound stay the same.
 
-    Between two maps the heat moves from one to the other. Its scale is the range of all maps of the video.
+    Frames between two maps get an interpolated map. The colors span the range of all maps of the video.
     """
-    low, high = float(watched.maps.min()), float(watched.maps.max())
-    maps = scaled(watched.maps, low, high)
-    with written_aside(out) as aside, open_media(path) as source:
+    low, high = float(video_maps.maps.min()), float(video_maps.maps.max())
+    maps = scaled(video_maps.maps, low, high)
+    with atomic_write(out) as temporary, open_media(path) as source:
         stream = _video_stream(source, path)
-        with av.open(str(aside), "w", options={"movflags": "faststart"}) as target:
+        with av.open(str(temporary), "w", options={"movflags": "faststart"}) as target:
             rate = _rate(stream)
             sink = target.add_stream("libx264", rate=rate, options={"crf": "18", "preset": "veryfast"})
-            sink.width, sink.height = watched.width, watched.height
-            # halved colors need even sides
-            sink.pix_fmt = "yuv444p" if watched.width % 2 or watched.height % 2 else "yuv420p"
+            sink.width, sink.height = video_maps.width, video_maps.height
+            # yuv420p halves the color resolution, so it needs even sides
+            sink.pix_fmt = "yuv444p" if video_maps.width % 2 or video_maps.height % 2 else "yuv420p"
             sink.codec_context.time_base = stream.time_base
             if _is_bt709(stream):
                 sink.codec_context.colorspace = sink.codec_context.color_primaries = sink.codec_context.color_trc = (
                     BT709
                 )
-            sound = _Sound(source, target)
+            sound = _SoundCopy(source, target)
             tick, last = max(round(1 / (rate * stream.time_base)), 1), None
             for index, frame in enumerate(_with_progress(_frames(source, stream, sound), stream, "drawing")):
-                before, rest = divmod(index, watched.every)
-                heat = torch.lerp(maps[before], maps[min(before + 1, len(maps) - 1)], rest / watched.every)
+                before, rest = divmod(index, video_maps.every)
+                heat = torch.lerp(maps[before], maps[min(before + 1, len(maps) - 1)], rest / video_maps.every)
                 painted = av.VideoFrame.from_ndarray(paint(upright(frame), heat), format="rgb24").reformat(
                     format=sink.pix_fmt, dst_colorspace=Colorspace.ITU709 if _is_bt709(stream) else None
                 )
@@ -107,8 +110,8 @@ def draw(path: Path, out: Path, watched: Watched) -> None:
             sound.finish()
 
 
-class _Sound:
-    """The sound of a video on its way into another: as it is where MP4 takes its codec, else encoded as AAC."""
+class _SoundCopy:
+    """Copies the sound of a video to another: unchanged if MP4 supports its codec, else encoded as AAC."""
 
     def __init__(self, source: av.container.InputContainer, target: av.container.OutputContainer) -> None:
         self.stream, self._target = source.streams.audio[0], target
@@ -118,7 +121,7 @@ class _Sound:
         else:
             self._sink = target.add_stream("aac", rate=self.stream.rate)
 
-    def take(self, packet: av.Packet) -> None:
+    def add(self, packet: av.Packet) -> None:
         if not self._copied:
             for frame in packet.decode():
                 self._target.mux(self._sink.encode(frame))
@@ -131,29 +134,29 @@ class _Sound:
             self._target.mux(self._sink.encode(None))
 
 
-def _frames(source: av.container.InputContainer, stream: av.VideoStream, sound: _Sound) -> Iterator[av.VideoFrame]:
-    """The frames of a video; the packets of its sound go to ``sound`` as they come between them."""
+def _frames(source: av.container.InputContainer, stream: av.VideoStream, sound: _SoundCopy) -> Iterator[av.VideoFrame]:
+    """Yields the frames of a video; the packets of sound between them go to ``sound``."""
     for packet in source.demux(stream, sound.stream):
         if packet.stream is stream:
             yield from packet.decode()
         else:
-            sound.take(packet)
+            sound.add(packet)
 
 
-def _with_progress(frames: Iterator[av.VideoFrame], stream: av.VideoStream, what: str) -> Iterator[av.VideoFrame]:
-    return iter(tqdm(frames, total=stream.frames or None, desc=what, unit="frame", disable=None))
+def _with_progress(frames: Iterator[av.VideoFrame], stream: av.VideoStream, title: str) -> Iterator[av.VideoFrame]:
+    return iter(tqdm(frames, total=stream.frames or None, desc=title, unit="frame", disable=None))
 
 
 def _video_stream(container: av.container.InputContainer, path: Path) -> av.VideoStream:
     if not container.streams.video:
-        raise ValueError(f"Expected {path} to be a video, but it has no picture. With a picture: IMAGE SOUND")
+        raise ValueError(f"Expected {path} to be a video, but it has no picture. For a sound, give IMAGE SOUND")
     stream = container.streams.video[0]
     stream.thread_type = "AUTO"
     return stream
 
 
 def _is_bt709(stream: av.VideoStream) -> bool:
-    """Whether the colors are those of most videos in high definition; of others, a player guesses as before."""
+    """Whether the video is marked as BT.709, as most videos in high definition; others stay unmarked."""
     return bool(stream.codec_context.colorspace == BT709)
 
 
@@ -161,12 +164,12 @@ def _rate(stream: av.VideoStream) -> Fraction:
     return Fraction(stream.average_rate or stream.guessed_rate or 25)
 
 
-def save_watched(path: Path, watched: Watched) -> None:
-    """The maps of the sound with their times, and the size of the frames, as NPZ."""
-    with written_aside(path) as aside:
+def save_video_maps(path: Path, video_maps: VideoMaps) -> None:
+    """Writes the maps of the sound with their times, and the size of the frames, as NPZ."""
+    with atomic_write(path) as temporary:
         np.savez_compressed(
-            aside,
-            times=watched.times.numpy(),
-            sound=watched.maps.numpy(),
-            frame_size=np.array([watched.height, watched.width]),
+            temporary,
+            times=video_maps.times.numpy(),
+            sound=video_maps.maps.numpy(),
+            frame_size=np.array([video_maps.height, video_maps.width]),
         )

@@ -1,4 +1,4 @@
-"""Caption features: a text encoder's vectors, kept on disk, then projected to what tells captions apart."""
+"""Caption features: vectors of a text encoder, cached on disk, then whitened so that captions can be told apart."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ from tqdm import tqdm
 from .encoders.text import WORDS, TextEncoder, WordCounts, encoder_path
 
 log = logging.getLogger(__name__)
-CHUNK = 1024  # captions written at once: what a killed run loses at most
+CHUNK = 1024  # captions per transaction; a killed run loses at most this many
 
 
 def encode_captions(captions: Sequence[str], encoder: str, cache: Path, batch_size: int = 64) -> Tensor:
-    """A vector for every caption, (N, D) float32, by :class:`TextEncoder`, or :class:`WordCounts` for "words"; from
-    ``cache`` what was encoded before.
+    """Encodes captions, (N, D) float32, with :class:`TextEncoder`, or with :class:`WordCounts` for "words".
 
-    The cache is a SQLite file per encoder with a row per caption, found by the caption's hash: a changed caption is
-    encoded anew, alone, and a run that was killed goes on. The encoder is loaded if something is missing only.
+    Captions that were encoded before are read from ``cache``, a SQLite file per encoder with one row per caption and
+    the caption's hash as key. So only new and changed captions are encoded, and a killed run resumes. The encoder is
+    loaded only if a caption is missing.
 
     Raises:
         ValueError: if there are no captions.
-        OSError: if the cache is damaged; and as :class:`TextEncoder`.
+        OSError: if the cache is damaged; or as :class:`TextEncoder`.
     """
     if not captions:
         raise ValueError("Expected `captions` to hold at least one caption, but got none")
@@ -39,35 +39,35 @@ def encode_captions(captions: Sequence[str], encoder: str, cache: Path, batch_si
         rows[_key(caption)].append(row)
     with _table(cache / f"captions-{_fingerprint(encoder)}.sqlite") as table:
         known = {key for (key,) in table.execute("SELECT key FROM features")}
-        # Longest first: batches hold little padding, and memory that is too small shows at once.
+        # Longest first: batches need little padding, and a lack of memory shows at once.
         missing = sorted((captions[r[0]] for key, r in rows.items() if key not in known), key=lambda c: (-len(c), c))
         if missing:
             _encode(missing, encoder, table, batch_size)
         ((size,),) = table.execute("SELECT length(feature) FROM features LIMIT 1")
         features = torch.empty(len(captions), size // 4)
-        for key, feature in table.execute("SELECT key, feature FROM features"):  # one pass, in the order of the disk
+        for key, feature in table.execute("SELECT key, feature FROM features"):  # one pass, in the order on disk
             for row in rows.get(key, ()):
                 features[row] = torch.frombuffer(bytearray(feature), dtype=torch.float32)
     return features
 
 
 def _encode(missing: Sequence[str], encoder: str, table: sqlite3.Connection, batch_size: int) -> None:
-    model, full = WordCounts() if encoder == WORDS else TextEncoder(encoder), 0
+    model, truncated = WordCounts() if encoder == WORDS else TextEncoder(encoder), 0
     with tqdm(total=len(missing), desc="encoding captions", unit="caption") as bar:
         for first in range(0, len(missing), CHUNK):
             rows: list[tuple[bytes, bytes]] = []
             for i in range(first, min(first + CHUNK, len(missing)), batch_size):
                 batch = missing[i : min(i + batch_size, first + CHUNK)]
-                vectors, longest = model(batch)
+                vectors, full = model(batch)
                 rows += [(_key(c), v.numpy().tobytes()) for c, v in zip(batch, vectors, strict=True)]
-                full += longest
+                truncated += full
                 bar.update(len(batch))
             with table:  # one transaction
                 table.executemany("INSERT OR REPLACE INTO features VALUES (?, ?)", rows)
-    if full:
+    if truncated:
         log.info(
-            "%d of %d captions fill all %d tokens of the text encoder; what is longer was cut.",
-            full,
+            "%d of %d captions fill all %d tokens of the text encoder; longer captions were cut.",
+            truncated,
             len(missing),
             model.limit,
         )
@@ -94,7 +94,7 @@ def _key(caption: str) -> bytes:
 
 
 def _fingerprint(encoder: str) -> str:
-    """The encoder's name and, of a local one, its files' sizes and times: weights may change under one path."""
+    """A hash of the encoder's name and, for a local folder, of its files' sizes and times, since weights may change."""
     facts: list[Any] = [encoder]
     folder = Path(encoder_path(encoder))
     if folder.is_dir():
@@ -104,23 +104,24 @@ def _fingerprint(encoder: str) -> str:
 
 
 class CaptionTable(NamedTuple):
-    """Features of all captions of a dataset, (N, D), and the row of each caption."""
+    """Features of all captions of a data set, (N, D), and the row of each caption."""
 
     features: Tensor
     rows: dict[str, int]
 
     @classmethod
     def build(cls, captions: Sequence[str], encoder: str, cache: Path) -> CaptionTable:
-        """Encode the distinct ``captions``."""
+        """Encodes the distinct ``captions``."""
         distinct = sorted(set(captions))
         return cls(encode_captions(distinct, encoder, cache), {c: i for i, c in enumerate(distinct)})
 
 
 class TextProjection(nn.Module):
-    """Centering and whitening of caption features: y = (x − mean) V / sqrt(λ + shrinkage · mean λ), (…, D) → (…, C).
+    """Centers and whitens caption features: y = (x − mean) V / sqrt(λ + shrinkage · mean λ), (…, D) → (…, C).
 
-    Captions of one dataset differ little (pairwise cosine 0.8 to 0.9), so that τ would exclude nearly every negative;
-    mean and covariance are those of the training captions. V holds the C leading eigenvectors.
+    The mean and the covariance, with eigenvalues λ and C leading eigenvectors V, are those of the training captions.
+    Without whitening, captions of one data set are so similar (pairwise cosine 0.8 to 0.9) that τ would exclude nearly
+    every negative.
     """
 
     mean: Tensor
@@ -136,7 +137,7 @@ class TextProjection(nn.Module):
         self.register_buffer("basis", torch.eye(features, out))
 
     def fit(self, features: Tensor, shrinkage: float) -> None:
-        """Take mean and whitening from ``features``, (N, D)."""
+        """Computes the mean and the whitening from ``features``, (N, D)."""
         self.mean.copy_(features.mean(0))
         values, vectors = torch.linalg.eigh(torch.cov(features.double().T))
         values, vectors = values.flip(0).clamp_min(0), vectors.flip(1)

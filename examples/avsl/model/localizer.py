@@ -1,4 +1,4 @@
-"""The model: two encoders, the caption projection, and the objective of ``sslosses`` as a Lightning module."""
+"""The model as a Lightning module: two encoders, the projection of captions, and the objective of ``sslosses``."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from sslosses import (
     IdentifiedObjects,
     ObjectAwareObjective,
     ObjectiveTerms,
+    ObjectRegionSeparationLoss,
     OCALoss,
     ORILoss,
     TriMapContrastiveLoss,
@@ -27,12 +28,13 @@ from .encoders import build_encoders, parameter_groups
 
 
 class Localizer(L.LightningModule):
-    """Localizes what sounds. Captions are needed for training only.
+    """Localizes sounding objects. Only training needs captions.
 
     Args:
-        config: fields of :class:`~avsl.config.Config` as a plain dict, kept in the checkpoint.
+        config: the fields of :class:`~avsl.config.Config` as a plain dict, which checkpoints contain.
         text_features: size of the caption features.
-        architectures: of the encoders, as a checkpoint holds them: then no weights are looked for.
+        architectures: the encoders' architectures, which checkpoints contain; with them no pretrained weights are
+            loaded.
     """
 
     def __init__(self, config: dict[str, Any], text_features: int, architectures: dict[str, Any] | None = None) -> None:
@@ -57,18 +59,11 @@ class Localizer(L.LightningModule):
                 gather_distributed=True,
                 **masks,
             ),
-            ori=ORILoss(
-                target=c.ori_target,
-                margin=c.ori_margin,
-                temperature=c.ori_temperature,
-                solver=c.ori_solver,
-                epsilon=c.ori_epsilon,
-                tol=c.ori_tol,
-            ),
+            ori=_region_loss(c),
         )
 
     def encode(self, frames: Tensor, waveforms: Tensor) -> tuple[Tensor, Tensor]:
-        """Unit visual features (B, C, h, w) and audio embeddings (B, C)."""
+        """Computes unit visual features (B, C, h, w) and audio embeddings (B, C)."""
         return F.normalize(self.visual(frames), dim=1), self.audio(waveforms)
 
     def training_step(self, batch: SceneBatch, index: int) -> Tensor:
@@ -78,18 +73,18 @@ class Localizer(L.LightningModule):
         return terms.total
 
     def loss(self, batch: SceneBatch) -> ObjectiveTerms:
-        """The objective's terms on a batch."""
+        """Computes the terms of the objective on a batch."""
         visual, audio = self.encode(batch.frames, batch.waveforms)
         return self.objective.terms(
             visual, audio, self.text(batch.foreground), self.text(batch.background), batch.source_mask
         )
 
     def on_train_batch_start(self, _: SceneBatch, index: int) -> None:
-        # Whatever draws at random (dropout) depends on the step alone, so that a run goes on as if never stopped.
+        # Random numbers (dropout) depend on the step alone, so that a resumed run equals an uninterrupted one.
         torch.manual_seed(hash((self.config.seed, self.current_epoch, index, self.global_rank)) % 2**63)
 
     def _is_mirrored(self, index: int) -> bool:
-        """Whether this epoch's batch is mirrored, on all processes alike."""
+        """Whether this batch of the epoch is mirrored; the same in all processes."""
         if not self.config.mirror:
             return False
         if self._mirrored[0] != self.current_epoch:
@@ -119,20 +114,20 @@ class Localizer(L.LightningModule):
 
     @torch.no_grad()
     def reference_deviation(self, batch: SceneBatch) -> Tensor:
-        """Standard deviation over the pixels of each map S_r of a real reference, (n,): 0 where maps collapsed."""
+        """Computes the standard deviation over the pixels of each reference's map S_r, (n,): 0 for constant maps."""
         visual = F.normalize(self.visual(batch.frames), dim=1)
         foreground, background = self.text(batch.foreground), self.text(batch.background)
         maps = similarity_map(visual, torch.cat([foreground, background[:, None]], dim=1))
-        real = torch.cat([batch.source_mask, batch.source_mask.new_ones(len(visual), 1)], dim=1)
-        return maps.flatten(2).std(2)[real]
+        present = torch.cat([batch.source_mask, batch.source_mask.new_ones(len(visual), 1)], dim=1)
+        return maps.flatten(2).std(2)[present]
 
     @staticmethod
     def sound_map(visual: Tensor, audio: Tensor) -> Tensor:
-        """S_a, (B, h, w): where the sound as a whole is."""
+        """Computes S_a, (B, h, w): where the sound as a whole comes from."""
         return similarity_map(visual, audio)
 
     def source_maps(self, visual: Tensor, audio: Tensor, num_sources: int | Tensor | None) -> IdentifiedObjects:
-        """A map for every source of a mixture, by iterative object identification."""
+        """Computes one map per source of a mixture, by iterative object identification."""
         c = self.config
         return identify_objects(
             visual,
@@ -144,3 +139,11 @@ class Localizer(L.LightningModule):
             alpha_background=c.alpha_background,
             omega=c.omega,
         )
+
+
+def _region_loss(config: Config) -> nn.Module:
+    """The paper's ORI, or this library's separation loss in its place."""
+    transport = {"solver": config.ori_solver, "epsilon": config.ori_epsilon, "tol": config.ori_tol}
+    if config.ori_target == "complement":
+        return ORILoss(**transport)
+    return ObjectRegionSeparationLoss(margin=config.ori_margin, temperature=config.ori_temperature, **transport)

@@ -1,4 +1,4 @@
-"""Log spectrogram of the field's public code: SciPy's ``spectrogram`` in torch, on any device."""
+"""The log spectrogram of the field's public code: SciPy's ``spectrogram`` in torch, on any device."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ WINDOW, OVERLAP = 512, 274
 
 
 class LogSpectrogram(nn.Module):
-    """log(power density + 1e-7) / 12 of 16 kHz waveforms, (B, T) → (B, 1, 257, frames).
+    """Computes log(power density + 1e-7) / 12 of 16 kHz waveforms, (B, T) → (B, 1, 257, frames).
 
-    Equal to ``scipy.signal.spectrogram(x, 16000, nperseg=512, noverlap=274)`` with its defaults: Tukey window 0.25,
-    every segment's mean removed, one-sided power density. Computed in float32, under autocast too.
+    The power density is that of ``scipy.signal.spectrogram(x, 16000, nperseg=512, noverlap=274)``: Tukey window 0.25,
+    the mean of every segment removed, one-sided. The computation is in float32, even under autocast.
 
     Raises:
         ValueError: if a waveform is shorter than the window.
@@ -36,7 +36,7 @@ class LogSpectrogram(nn.Module):
 
 
 def _tukey(length: int, alpha: float) -> Tensor:
-    # SciPy's periodic form: one point more, the last left out.
+    # SciPy's periodic form: a window of one more point, without its last.
     n = torch.arange(length, dtype=torch.float64)
     ramp = alpha * length / 2
     edge = torch.minimum(n, length - n)

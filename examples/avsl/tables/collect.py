@@ -1,25 +1,28 @@
-"""From the results of runs to the cells of a table."""
+"""Collects the results of runs into the cells of a table."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from ..evaluation.score import Metrics
 from ..files import read_json
 from .runs import Run
 from .specification import Row, Table, TestSet
 from .statistics import Estimate
 
-#: Metrics beside the paper's, where the data allow them: pairs with the higher map on the sounding object.
-BESIDE = ("> silent", "> twin")
-#: Of a run rather than of a set: see ``evaluation.collapse``.
-COLLAPSE = "deviation of reference maps"
-LEVELS = ("untrained", "centered Gaussian", "whole frame", "random maps")
+#: Metrics beside the paper's, where the data allow them: shares of pairs with the higher map on the sounding object.
+PAIR_METRICS = ("> silent", "> twin")
+#: A metric of the run, not of a test set: see ``evaluation.score.mean_reference_deviation``.
+DEVIATION = "deviation of reference maps"
+BASELINES = ("untrained", "centered Gaussian", "whole frame", "random maps")
+#: Per row or contrast: its name, and the mean difference per metric.
+Differences = list[tuple[str, list[tuple[str, Estimate | None]]]]
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One metric of one row on one set: the paper's, and ours by seed."""
+    """One metric of one row on one test set: the paper's value, and our values by seed."""
 
     metric: str
     paper: float | None
@@ -30,13 +33,13 @@ class Cell:
         return Estimate.of(list(self.values.values()))
 
     def minus(self, other: Cell) -> Estimate | None:
-        """The difference, seed by seed, over the seeds that both have."""
+        """Estimates the difference from the seeds that both cells have."""
         return Estimate.of([value - other.values[seed] for seed, value in self.values.items() if seed in other.values])
 
 
 @dataclass(frozen=True)
-class Line:
-    """One row of the finished table: a cell for each metric of each set."""
+class ResultRow:
+    """One row of the finished table: the cells of each test set, by its name."""
 
     name: str
     cells: dict[str, tuple[Cell, ...]]
@@ -44,69 +47,71 @@ class Line:
 
 @dataclass(frozen=True)
 class Result:
-    """A finished table."""
+    """A finished table: our rows, the paper's rows of other methods, and the baselines."""
 
     table: Table
     sets: tuple[TestSet, ...]
-    lines: tuple[Line, ...]
-    others: tuple[Line, ...]
-    levels: tuple[Line, ...]
+    rows: tuple[ResultRow, ...]
+    others: tuple[ResultRow, ...]
+    baselines: tuple[ResultRow, ...]
 
-    def differences(self, test_set: TestSet) -> list[tuple[str, list[tuple[str, Estimate | None]]]]:
-        """Each row minus the first, seed by seed: name, and for every metric the mean difference."""
-        first, *rest = (line for line in self.lines if any(c.values for c in line.cells[test_set.name]))
+    def differences(self, test_set: TestSet) -> Differences:
+        """Estimates how much each row differs from the first, seed by seed."""
+        name = test_set.name
+        first, *rest = (row for row in self.rows if any(cell.values for cell in row.cells[name]))
         return [
             (
-                line.name,
+                row.name,
                 [
                     (cell.metric, cell.minus(base))
-                    for cell, base in zip(line.cells[test_set.name], first.cells[test_set.name], strict=True)
+                    for cell, base in zip(row.cells[name], first.cells[name], strict=True)
                 ],
             )
-            for line in rest
+            for row in rest
         ]
 
-    def contrasts(self, test_set: TestSet) -> list[tuple[str, list[tuple[str, Estimate | None]]]]:
-        """Each of the table's contrasts, seed by seed over the seeds that all its rows have."""
-        of = {line.name: line.cells[test_set.name] for line in self.lines}
-        found = []
+    def contrasts(self, test_set: TestSet) -> Differences:
+        """Estimates each contrast of the table from the seeds that all of its rows have."""
+        cells = {row.name: row.cells[test_set.name] for row in self.rows}
+        contrasts = []
         for contrast in self.table.contrasts:
-            metrics = []
-            for i, cell in enumerate(self.lines[0].cells[test_set.name]):
-                pairs = [(of[with_it][i].values, of[without][i].values) for with_it, without in contrast.pairs]
+            estimates = []
+            for i, cell in enumerate(self.rows[0].cells[test_set.name]):
+                pairs = [(cells[present][i].values, cells[absent][i].values) for present, absent in contrast.pairs]
                 seeds = set.intersection(*(set(values) for pair in pairs for values in pair))
                 means = [sum(a[seed] - b[seed] for a, b in pairs) / len(pairs) for seed in sorted(seeds)]
-                metrics.append((cell.metric, Estimate.of(means)))
-            found.append((contrast.name, metrics))
-        return found
+                estimates.append((cell.metric, Estimate.of(means)))
+            contrasts.append((contrast.name, estimates))
+        return contrasts
 
 
 def collect(table: Table, sets: Sequence[TestSet], runs: dict[tuple[Row, TestSet], list[Run]]) -> Result:
-    """Fill ``table`` from the complete ones of ``runs``, which are in order of the seeds."""
-    lines = []
-    for row in table.rows:
-        cells = {}
-        for s in sets:
-            found = {run.seed: read_json(run.metrics, "percent", "trained") for run in runs[row, s] if run.complete}
-            cells[s.name] = _cells(s, table.paper(row, s), found)
-        lines.append(Line(row.name, cells))
-    others = [Line(row.name, {s.name: _cells(s, table.paper(row, s), {}) for s in sets}) for row in table.others]
-    levels = []
-    for level in LEVELS:
-        cells = {}
-        for s in sets:
-            some = {
-                r.seed: read_json(r.metrics, "percent").get(level, {}) for r in runs[table.rows[0], s] if r.complete
-            }
-            cells[s.name] = _cells(s, (None,) * 3, some)
-        levels.append(Line(level, cells))
-    return Result(table, tuple(sets), tuple(lines), tuple(others), tuple(levels))
+    """Fills ``table`` from the runs that are complete; ``runs`` are sorted by seed."""
+    rows = [
+        ResultRow(row.name, {s.name: _cells(s, table.paper(row, s), _trained(runs[row, s])) for s in sets})
+        for row in table.rows
+    ]
+    others = [ResultRow(row.name, {s.name: _cells(s, table.paper(row, s), {}) for s in sets}) for row in table.others]
+    baselines = [
+        ResultRow(name, {s.name: _cells(s, (None,) * 3, _baseline(runs[table.rows[0], s], name)) for s in sets})
+        for name in BASELINES
+    ]
+    return Result(table, tuple(sets), tuple(rows), tuple(others), tuple(baselines))
 
 
-def _cells(test_set: TestSet, paper: Sequence[float | None], found: dict[int, dict[str, float]]) -> tuple[Cell, ...]:
-    printed = dict(zip(test_set.metrics, paper, strict=True))
+def _trained(runs: Sequence[Run]) -> dict[int, Metrics]:
+    return {run.seed: read_json(run.metrics, "percent", "trained") for run in runs if run.complete}
+
+
+def _baseline(runs: Sequence[Run], name: str) -> dict[int, Metrics]:
+    return {run.seed: read_json(run.metrics, "percent").get(name, {}) for run in runs if run.complete}
+
+
+def _cells(test_set: TestSet, paper: Sequence[float | None], metrics_by_seed: dict[int, Metrics]) -> tuple[Cell, ...]:
+    paper_values = dict(zip(test_set.metrics, paper, strict=True))
     cells = []
-    for name in (*test_set.metrics, *BESIDE, COLLAPSE):
-        key = name if name == COLLAPSE else f"{test_set.subset} {name}"
-        cells.append(Cell(name, printed.get(name), {seed: f[key] for seed, f in found.items() if key in f}))
+    for name in (*test_set.metrics, *PAIR_METRICS, DEVIATION):
+        key = name if name == DEVIATION else f"{test_set.subset} {name}"
+        values = {seed: metrics[key] for seed, metrics in metrics_by_seed.items() if key in metrics}
+        cells.append(Cell(name, paper_values.get(name), values))
     return tuple(cells)

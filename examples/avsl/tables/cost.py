@@ -1,4 +1,4 @@
-"""Table 9: what training and inference take, in time and memory."""
+"""Table 9: time and memory of training and inference."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import torch
 
 from ..config import Config
 from ..data.loading import SceneBatch, TrainingScenes
-from ..evaluation.predict import HeldOutScenes
+from ..evaluation.held_out import HeldOutScenes
 from ..evaluation.report import pipe_table
 from ..evaluation.timing import measure, resident_peak
 from ..files import write_json, write_text
@@ -20,12 +20,12 @@ from ..model.localizer import Localizer
 
 STEPS, WARM_UP = 12, 2
 GIB = 2**30
-#: Of the paper, on its GPUs: seconds and GB of a training iteration, seconds of an image and GB at inference.
+#: The paper's values, on its GPUs: seconds and GB per training iteration, seconds per image and GB at inference.
 PAPER = {"T-VSL": (1.53, 22.0, 0.051, 0.81), "the paper's": (1.13, 16.63, 0.044, 0.35)}
 
 
 def measure_cost(model: Localizer, training: TrainingScenes, held_out: HeldOutScenes, config: Config) -> dict[str, Any]:
-    """Inference with one image at a time, then training steps on batches that are already decoded."""
+    """Measures inference with one image at a time, then training steps on batches that are already decoded."""
     inference = measure(model.eval(), held_out, (1,), known=True)
     cuda = model.device.type == "cuda"
     batches = [
@@ -57,7 +57,7 @@ def measure_cost(model: Localizer, training: TrainingScenes, held_out: HeldOutSc
 
 
 def write_cost(cost: dict[str, Any], folder: Path, note: str) -> list[Path]:
-    """``table9.json``, ``.md`` and ``.tex``."""
+    """Writes ``table9.json``, ``.md`` and ``.tex`` to ``folder``; returns their paths."""
     training, inference = cost["training"], cost["inference"]
     image = inference["batches"][0]
     ours = (
@@ -66,16 +66,16 @@ def write_cost(cost: dict[str, Any], folder: Path, note: str) -> list[Path]:
         image["seconds_per_image"],
         (image["peak_bytes"] or 0) / GIB,
     )
-    header = ["", "training, s an iteration", "training, GB", "inference, s an image", "inference, GB"]
+    header = ["", "training, s per iteration", "training, GB", "inference, s per image", "inference, GB"]
     rows = [[name, *(f"{v:g}" for v in values)] for name, values in PAPER.items()]
     rows.append(["ours", *(f"{v:.3g}" for v in ours)])
     height, width = inference["frame"]
     machine, millions = f"{inference['device']}, {inference['threads']} threads", inference["parameters"] / 1e6
     facts = (
         f"Ours: {machine}, batch {training['batch_size']}, {millions:.2f} million parameters, {height} × {width} "
-        "pixels. Memory is the most that tensors took on a GPU, that of the whole process on a CPU. The paper's are of "
-        "its own GPUs, batch and networks: nothing here says which code is faster. Its multimodal model took 0.92 s an "
-        "image, once."
+        "pixels. Memory is the peak of all tensors on a GPU, and the peak of the whole process on a CPU. The paper's "
+        "values are for its own GPUs, batch size and networks, so they do not tell which code is faster. Its "
+        "multimodal model took 0.92 s per image, once."
     )
     text = f"# Table 9: Cost\n\n{note}\n\n{facts}\n\n" + pipe_table([header, ["---", *["---:"] * 4], *rows])
     body = "\n".join(" & ".join(row) + r" \\" for row in (header, *rows))

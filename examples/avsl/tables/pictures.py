@@ -1,4 +1,4 @@
-"""Pictures beside the tables: maps of several rows on the same scenes, and captions on their frames."""
+"""Pictures for the tables: maps of several rows on the same scenes, and captions beside their frames."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ import torch
 from PIL import Image
 
 from ..data.folders import Clip, ClipFolder
-from ..evaluation.predict import HeldOutScenes, predict
+from ..evaluation.held_out import HeldOutScenes
+from ..evaluation.predict import predict
 from ..evaluation.report import draw_boxes, overlay, picture_of
-from ..files import written_aside
+from ..files import atomic_write
 from ..model.checkpoints import open_model
 
 matplotlib.use("Agg")
@@ -21,16 +22,19 @@ import matplotlib.pyplot as plt
 
 
 def compare_maps(path: Path, rows: Sequence[tuple[str, Path]], held_out: HeldOutScenes, count: int = 6) -> None:
-    """A line a scene: the frames with the boxes, then for each row, by its run's folder, the map of each source."""
+    """Draws one line per scene: the frames with the boxes, then the map of each source by each of ``rows``.
+
+    ``rows`` are names with the folders of their runs.
+    """
     shown = held_out._replace(test=held_out.test._replace(scenes=held_out.test.scenes[:count]))
     shown = shown._replace(test=shown.test._replace(boxes=held_out.test.boxes[:count]))
     predictions = [predict(open_model(folder, torch.device("cpu")), shown) for _, folder in rows]
-    sources, across = held_out.sources, len(held_out.test.scenes[0])
+    sources, frames = held_out.num_sources, held_out.num_frames
     columns = 1 + len(rows) * sources
     figure, axes = plt.subplots(
         len(shown.test.scenes),
         columns,
-        figsize=(1.6 * across * columns, 1.75 * len(shown.test.scenes)),
+        figsize=(1.6 * frames * columns, 1.75 * len(shown.test.scenes)),
         squeeze=False,
         layout="constrained",
     )
@@ -40,32 +44,32 @@ def compare_maps(path: Path, rows: Sequence[tuple[str, Path]], held_out: HeldOut
             axis.axis("off")
             axis.imshow(picture)
             draw_boxes(axis, shown, index, silent=axis is line[0])
-        for place, axis in enumerate(line[1:]):
-            prediction, source = predictions[place // sources], place % sources
+        for column, axis in enumerate(line[1:]):
+            prediction, source = predictions[column // sources], column % sources
             if prediction.valid[index, source]:
                 overlay(axis, picture, prediction.maps[index, source])
-    for place, (name, _) in enumerate(rows):
-        axes[0, 1 + place * sources].set_title(name, fontsize=8, loc="left")
-    with written_aside(path) as aside:
-        figure.savefig(aside, dpi=75)
+    for row, (name, _) in enumerate(rows):
+        axes[0, 1 + row * sources].set_title(name, fontsize=8, loc="left")
+    with atomic_write(path) as temporary:
+        figure.savefig(temporary, dpi=75)
     plt.close(figure)
 
 
 def caption_sheet(path: Path, folder: ClipFolder, clips: Sequence[Clip], count: int = 8) -> None:
-    """Frames of training clips, evenly picked, with classes and captions beside them."""
+    """Draws frames of evenly picked training clips, with their classes and captions beside them."""
     chosen = [clips[i * len(clips) // min(count, len(clips))] for i in range(min(count, len(clips)))]
     lines = -(-len(chosen) // 2)
     figure, axes = plt.subplots(lines, 4, figsize=(11, 1.9 * lines), squeeze=False, layout="constrained")
     for axis in axes.flat:
         axis.axis("off")
-    for place, clip in enumerate(chosen):
-        image, words = axes[place // 2, 2 * (place % 2)], axes[place // 2, 2 * (place % 2) + 1]
+    for i, clip in enumerate(chosen):
+        image, words = axes[i // 2, 2 * (i % 2)], axes[i // 2, 2 * (i % 2) + 1]
         with Image.open(folder.root / "frames" / f"{clip.name}.jpg") as frame:
             image.imshow(frame.convert("RGB"))
         image.set_title(", ".join(clip.classes), fontsize=8)
-        said = [f"+ {text}" for text in clip.foreground] + [f"– {clip.background}"]
-        text = "\n".join(textwrap.fill(each, 44) for each in said)
+        captions = [f"+ {caption}" for caption in clip.foreground] + [f"– {clip.background}"]
+        text = "\n".join(textwrap.fill(caption, 44) for caption in captions)
         words.text(0, 1, text, fontsize=8, va="top", transform=words.transAxes)
-    with written_aside(path) as aside:
-        figure.savefig(aside, dpi=90)
+    with atomic_write(path) as temporary:
+        figure.savefig(temporary, dpi=90)
     plt.close(figure)

@@ -1,4 +1,4 @@
-"""The training runs that tables need: named after what they change, shared between tables, resumed and not repeated."""
+"""The training runs that tables need. Runs are named after what they change, and tables share runs of one name."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ from typing import Any
 
 from tqdm import tqdm
 
-from ..config import Config, add_options, given_options
+from ..config import Config, add_options, chosen_options
+from ..training.data_location import DataLocation
 
 log = logging.getLogger(__name__)
 SCRIPTS = Path(__file__).resolve().parents[2]
@@ -23,14 +24,14 @@ SCRIPTS = Path(__file__).resolve().parents[2]
 
 @dataclass(frozen=True)
 class Plan:
-    """Where runs take their data and put their results.
+    """Where runs read their data and write their results.
 
     Args:
         base: configuration of all runs: ``quick`` or ``composed`` for composed data, ``None`` for the user's folders.
-        roots: the user's folder of each dataset; without one its data are composed.
+        roots: the user's folder by data set; data sets without a folder are composed.
         runs: folder of all runs.
-        data: where composed data and features are kept.
-        options: further options of the training command, the same for every run.
+        data: folder for composed scenes and cached features.
+        options: further options of the training command, the same for all runs.
     """
 
     base: str | None
@@ -39,10 +40,14 @@ class Plan:
     data: Path
     options: tuple[str, ...] = ()
 
+    def location(self, dataset: str) -> DataLocation:
+        """Returns where the data of ``dataset`` are."""
+        return DataLocation(self.data, self.roots.get(dataset))
+
 
 @dataclass(frozen=True)
 class Run:
-    """One training run: ``configs`` over each other, on ``subsets`` of ``dataset``, with ``seed``."""
+    """One training run on ``subsets`` of ``dataset``; ``config`` overrides the base configuration."""
 
     plan: Plan
     dataset: str
@@ -52,7 +57,7 @@ class Run:
 
     @property
     def base(self) -> list[str]:
-        """Configurations of the table's other rows, too."""
+        """The configurations that all rows of a table share."""
         root = self.plan.roots.get(self.dataset)
         if root or self.plan.base is None:
             return [self.dataset]
@@ -60,94 +65,102 @@ class Run:
 
     @property
     def name(self) -> str:
-        """The dataset, the subsets, each value that differs from the base configuration, and the seed."""
+        """The data set, the subsets, every value that differs from the base configuration, and the seed."""
         changed = self._changes()
         values = [f"{key}={value}" for key, value in sorted(changed.items())] or ["default"]
-        place = "" if self.plan.base is None else f"{self.plan.base}-"
-        return "-".join([f"{place}{self.dataset}", "+".join(self.subsets), *values, f"seed{self.seed}"])
+        prefix = "" if self.plan.base is None else f"{self.plan.base}-"
+        return "-".join([f"{prefix}{self.dataset}", "+".join(self.subsets), *values, f"seed{self.seed}"])
 
     def _changes(self) -> dict[str, Any]:
-        base = Config.load(self.base, {"subsets": list(self.subsets)}).as_dict()
-        if not self.config:
-            return {}
-        ours = Config.load([*self.base, self.config], {"subsets": list(self.subsets)}).as_dict()
-        return {key: value for key, value in ours.items() if value != base[key]}
+        subsets = {"subsets": list(self.subsets)}
+        base = Config.load(self.base, subsets).as_dict()
+        values = Config.load(self._configs, subsets).as_dict()
+        return {key: value for key, value in values.items() if value != base[key]}
+
+    @property
+    def _configs(self) -> list[str]:
+        return [*self.base, self.config] if self.config else self.base
 
     @property
     def folder(self) -> Path:
-        """Where the run is."""
+        """Folder of the run."""
         return self.plan.runs / self.name
 
     @property
-    def complete(self) -> bool:
-        """Whether its metrics are there."""
-        return self.metrics.is_file()
-
-    @property
     def metrics(self) -> Path:
-        """Where they are."""
+        """File of the run's metrics."""
         return self.folder / "metrics.json"
 
     @property
+    def checkpoint(self) -> Path:
+        """File of the run's last checkpoint."""
+        return self.folder / "checkpoints" / "last.ckpt"
+
+    @property
+    def log(self) -> Path:
+        """File of what the run printed."""
+        return self.plan.runs / f"{self.name}.log"
+
+    @property
+    def complete(self) -> bool:
+        """Whether the run has finished."""
+        return self.metrics.is_file()
+
+    @property
     def configuration(self) -> Config:
-        """All values, those of the plan's options included."""
+        """The whole configuration, including the options of the plan."""
         parser = argparse.ArgumentParser(add_help=False)
         add_options(parser)
-        given = given_options(parser.parse_known_args(self.plan.options)[0])
-        configs = [*self.base, self.config] if self.config else self.base
-        return Config.load(configs, {"subsets": list(self.subsets), "seed": self.seed} | given)
+        options = chosen_options(parser.parse_known_args(self.plan.options)[0])
+        return Config.load(self._configs, {"subsets": list(self.subsets), "seed": self.seed} | options)
 
     def command(self) -> list[str]:
-        """The command that does it, or goes on with it."""
+        """Returns the command that makes the run, or resumes it."""
         root = self.plan.roots.get(self.dataset)
-        configs = [*self.base, self.config] if self.config else self.base
-        line = [
-            sys.executable,
-            str(SCRIPTS / f"train_{self.dataset}.py"),
-            "--config",
-            *configs,
-            "--subsets",
-            *self.subsets,
+        return [
+            *(sys.executable, str(SCRIPTS / f"train_{self.dataset}.py")),
+            *("--config", *self._configs),
+            *("--subsets", *self.subsets),
+            *("--seed", str(self.seed)),
+            *("--name", self.name),
+            *("--runs", str(self.plan.runs)),
+            *("--data", str(self.plan.data)),
+            *(("--data-root", str(root)) if root else ()),
+            *self.plan.options,
         ]
-        line += ["--seed", str(self.seed), "--name", self.name, "--runs", str(self.plan.runs)]
-        line += ["--data", str(self.plan.data), *(["--data-root", str(root)] if root else []), *self.plan.options]
-        return line
 
 
 def complete_runs(runs: Iterable[Run], jobs: int) -> list[Run]:
-    """Do what is missing of ``runs``, ``jobs`` at a time; returns those that failed, each with a log beside it."""
-    wanted = {run.name: run for run in runs}
-    # One seed after the other, so that whatever stops it leaves rows with the same seeds.
-    missing = sorted((run for run in wanted.values() if not run.complete), key=lambda run: run.seed)
+    """Makes the runs that are not complete, ``jobs`` at a time; returns those that failed, each with a log file."""
+    by_name = {run.name: run for run in runs}
+    # Seed by seed, so that all rows have the same seeds after an interruption.
+    missing = sorted((run for run in by_name.values() if not run.complete), key=lambda run: run.seed)
     failed = []
     with (
         ThreadPoolExecutor(jobs) as pool,
         tqdm(total=len(missing), desc="runs", unit="run", disable=not missing) as bar,
     ):
-        futures = {pool.submit(_do, run, jobs): run for run in missing}
+        futures = {pool.submit(_execute, run, jobs): run for run in missing}
         try:
             for future in as_completed(futures):
                 run = futures[future]
                 if future.result():
                     failed.append(run)
-                    log.error("failed: %s, see %s", run.name, _log_of(run))
+                    log.error("failed: %s, see %s", run.name, run.log)
                 bar.update()
         except KeyboardInterrupt:
-            pool.shutdown(cancel_futures=True)  # Ctrl-C stops the runs under way as well, each at its last checkpoint
+            pool.shutdown(cancel_futures=True)  # Ctrl-C also reaches the active runs, which stop and can be resumed
             raise
     return failed
 
 
-def _log_of(run: Run) -> Path:
-    return run.plan.runs / f"{run.name}.log"
-
-
-def _do(run: Run, jobs: int) -> int:
+def _execute(run: Run, jobs: int) -> int:
+    """Makes the run in a process of its own; returns the exit status."""
     run.plan.runs.mkdir(parents=True, exist_ok=True)
     environment = dict(os.environ)
     if jobs > 1:
         environment["OMP_NUM_THREADS"] = str(max(1, (os.cpu_count() or 1) // jobs))
-    with _log_of(run).open("a", encoding="utf-8") as out:
+    with run.log.open("a", encoding="utf-8") as out:
         return subprocess.run(
             run.command(), stdout=out, stderr=subprocess.STDOUT, env=environment, check=False
         ).returncode

@@ -1,4 +1,4 @@
-"""A table as ``configs/tables/<number>.yaml`` describes it."""
+"""The contents of a table, read from ``configs/tables/<number>.yaml``."""
 
 from __future__ import annotations
 
@@ -8,25 +8,26 @@ from typing import Any
 from ..config import CONFIGS
 from ..yaml_files import read_yaml
 
-Metrics = tuple[float | None, ...]
+#: The paper's values of one row on one test set, in the order of :attr:`TestSet.metrics`.
+PaperValues = tuple[float | None, ...]
 SINGLE, MIXTURES = ("AP", "IoU@0.5", "AUC"), ("CAP", "CIoU@0.3", "AUC")
 
 
 @dataclass(frozen=True)
 class TestSet:
-    """One of the five test sets, and the runs that are tested on it."""
+    """One of the five test sets, with the subsets that its runs are trained on."""
 
     __test__ = False
 
     name: str
     dataset: str
     subset: str
-    #: What a model is trained on: MUSIC's two subsets together, VGGSound's scenes of one size.
+    #: MUSIC's runs are trained on both subsets, VGGSound's on scenes of one size.
     subsets: tuple[str, ...]
 
     @property
     def metrics(self) -> tuple[str, ...]:
-        """Names of the paper's metrics."""
+        """Names of the metrics that the paper reports."""
         return SINGLE if self.subset in ("solo", "single") else MIXTURES
 
 
@@ -44,21 +45,21 @@ SETS = {
 
 @dataclass(frozen=True)
 class Row:
-    """A method: its configuration where it is ours to run, and the paper's metrics for each of the table's sets.
+    """A method with the paper's values on each of the table's test sets.
 
-    ``data`` says on what it is run: "real" (it needs pretrained weights, which composed data are not for), "composed",
-    or "any".
+    ``config`` is its configuration, for methods that we can run. ``data`` says which data it is run on: "real" (it
+    needs pretrained weights, which do not suit composed data), "composed" or "any".
     """
 
     name: str
     config: str | None
-    paper: tuple[Metrics, ...]
+    paper: tuple[PaperValues, ...]
     data: str = "any"
 
 
 @dataclass(frozen=True)
 class Contrast:
-    """What one thing does: the mean difference over the pairs of rows, with it and without, that differ in it alone."""
+    """The effect of one component: the mean difference over pairs of rows (with it, without it), otherwise equal."""
 
     name: str
     pairs: tuple[tuple[str, str], ...]
@@ -69,14 +70,14 @@ class Table:
     """A table of the paper.
 
     Args:
-        number: the paper's.
+        number: its number in the paper.
         title: what it shows.
-        sets: the paper's test sets.
-        also: sets that the paper does not report, on which the rows are told apart too.
-        rows: to be run.
-        others: the paper's metrics for other methods.
-        axis: what the rows vary, if they can be plotted along it.
-        contrasts: what is told about pairs of rows.
+        sets: the test sets that the paper reports.
+        also: further test sets, which the paper does not report.
+        rows: the methods that we run.
+        others: the paper's values of other methods.
+        axis: the quantity that varies from row to row, if there is one.
+        contrasts: the differences to report between pairs of rows.
     """
 
     number: int
@@ -88,39 +89,39 @@ class Table:
     axis: str | None
     contrasts: tuple[Contrast, ...]
 
-    def paper(self, row: Row, test_set: TestSet) -> Metrics:
-        """The paper's metrics of ``row``; None where it has none."""
+    def paper(self, row: Row, test_set: TestSet) -> PaperValues:
+        """Returns the paper's values of ``row``; None where the paper has none."""
         if test_set not in self.sets or not row.paper:
             return (None,) * len(test_set.metrics)
         return row.paper[self.sets.index(test_set)]
 
 
 def numbers() -> list[int]:
-    """The tables that there are."""
+    """Returns the numbers of all tables."""
     return sorted(int(path.stem) for path in (CONFIGS / "tables").glob("*.yaml"))
 
 
 def read_table(number: int) -> Table:
-    """Table ``number``.
+    """Reads table ``number``.
 
     Raises:
-        ValueError: if there is none.
+        ValueError: if there is no such table.
     """
     if number not in numbers():
         raise ValueError(f"Expected `table` to be one of {', '.join(map(str, numbers()))}, but got {number}")
-    read = read_yaml(CONFIGS / "tables" / f"{number}.yaml")
+    values = read_yaml(CONFIGS / "tables" / f"{number}.yaml")
     return Table(
         number,
-        read["title"],
-        tuple(SETS[name] for name in read["sets"]),
-        tuple(SETS[name] for name in read.get("also", ())),
-        tuple(_row(row) for row in read["rows"]),
-        tuple(_row(row) for row in read.get("others", ())),
-        read.get("axis"),
-        tuple(Contrast(c["name"], tuple((a, b) for a, b in c["pairs"])) for c in read.get("contrasts", ())),
+        values["title"],
+        tuple(SETS[name] for name in values["sets"]),
+        tuple(SETS[name] for name in values.get("also", ())),
+        tuple(_row(row) for row in values["rows"]),
+        tuple(_row(row) for row in values.get("others", ())),
+        values.get("axis"),
+        tuple(Contrast(c["name"], tuple((a, b) for a, b in c["pairs"])) for c in values.get("contrasts", ())),
     )
 
 
 def _row(values: dict[str, Any]) -> Row:
-    paper = tuple(tuple(metrics) for metrics in values.get("paper", ()))
+    paper = tuple(tuple(row) for row in values.get("paper", ()))
     return Row(values["name"], values.get("config"), paper, values.get("data", "any"))

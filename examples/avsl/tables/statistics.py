@@ -10,7 +10,10 @@ from scipy.stats import t
 
 
 class Estimate(NamedTuple):
-    """Mean of ``count`` values and half the width of its 95 % confidence interval (Student's t; NaN for one value)."""
+    """The mean of ``count`` values and half the width of its 95 % confidence interval (Student's t).
+
+    ``half_width`` is NaN for a single value.
+    """
 
     mean: float
     half_width: float
@@ -18,7 +21,7 @@ class Estimate(NamedTuple):
 
     @classmethod
     def of(cls, values: Sequence[float]) -> Estimate | None:
-        """The estimate from one value a seed; None without any."""
+        """Makes the estimate from one value per seed; None if there are no values."""
         n = len(values)
         if not n:
             return None
@@ -29,5 +32,4 @@ class Estimate(NamedTuple):
         return cls(mean, float(t.ppf(0.975, n - 1)) * deviation / math.sqrt(n), n)
 
     def __str__(self) -> str:
-        """As ``61.4 ± 0.8``."""
         return f"{self.mean:.1f}" if math.isnan(self.half_width) else f"{self.mean:.1f} ± {self.half_width:.1f}"

@@ -1,4 +1,4 @@
-"""What happens around training: checkpoints that survive a kill, and progress with the time that is left."""
+"""Callbacks of training: atomic checkpoints, and progress with the remaining time."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ import lightning as L
 from lightning.pytorch.callbacks import Checkpoint, TQDMProgressBar
 from lightning.pytorch.loggers import CSVLogger
 
-from ..files import written_aside
+from ..files import atomic_write
 
 
 class KeepLast(Checkpoint):
-    """Writes the checkpoint after every epoch, and within it every so many batches, in one move.
+    """Writes a checkpoint after every epoch, and every ``every`` batches within it, atomically.
 
-    (``ModelCheckpoint`` keeps its temporary file in another folder, and from Lightning 2.6 on writes no ``last.ckpt``
-    before the end of training if ``save_top_k`` is 0.)
+    ``ModelCheckpoint`` does not suit: it puts its temporary file into another folder and, since Lightning 2.6, writes
+    ``last.ckpt`` only at the end of training if ``save_top_k`` is 0.
     """
 
     def __init__(self, path: Path, every: int = 0) -> None:
@@ -31,18 +31,18 @@ class KeepLast(Checkpoint):
         self._save(trainer)
 
     def _save(self, trainer: L.Trainer) -> None:
-        for logger in trainer.loggers:  # with the rows so far, which a kill would lose
+        for logger in trainer.loggers:  # otherwise a kill would lose the rows since the last save
             if isinstance(logger, CSVLogger):
                 logger.save()
         if trainer.is_global_zero:
-            with written_aside(self.path) as aside:
-                trainer.save_checkpoint(aside, weights_only=False)  # with the optimizer
+            with atomic_write(self.path) as temporary:
+                trainer.save_checkpoint(temporary, weights_only=False)  # includes the optimizer
         else:
-            trainer.save_checkpoint(self.path, weights_only=False)  # takes part and writes nothing
+            trainer.save_checkpoint(self.path, weights_only=False)  # takes part in the collective call, writes nothing
 
 
 class Progress(TQDMProgressBar):
-    """The loss terms, and the time that all remaining epochs will take."""
+    """A progress bar with the loss terms and the time until the end of training."""
 
     def on_train_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         super().on_train_start(trainer, module)

@@ -1,7 +1,7 @@
-"""Image-only pretraining of the visual encoder on crops with captions: the composed stand-in for ImageNet weights.
+"""Image-only pretraining of the visual encoder on crops with captions; it replaces ImageNet weights for composed data.
 
-It is stronger supervision than ImageNet: crops show the very classes of the scenes, in both states, and the
-classifier's weights are the caption features, as in CLIP. No scene, box or sound is used.
+The supervision is stronger than that of ImageNet: crops show the classes of the scenes, both sounding and silent, and
+the classifier's weights are the caption features, as in CLIP. No scenes, boxes or sounds are used.
 """
 
 from __future__ import annotations
@@ -26,22 +26,22 @@ TEMPERATURE = 0.07
 
 
 def crop_labels(media: str | None) -> list[tuple[str, bool]]:
-    """Every object in every state that it can be in: (name, sounding)."""
+    """Returns every object in every state that it can have: (name, sounding)."""
     vocabulary = open_source(media).vocabulary
     states = [(name, sounding) for name in vocabulary.sounding for sounding in (True, False)]
     return states + [(name, False) for name in vocabulary.silent]
 
 
 def crop_captions(media: str | None) -> list[str]:
-    """A caption for every label of :func:`crop_labels`."""
+    """Returns one caption per label of :func:`crop_labels`."""
     source = open_source(media)
     return [f"an image of {source.phrase(name, sounding)}" for name, sounding in crop_labels(media)]
 
 
 def render_crops(count: int, side: int, seed: int, media: str | None) -> tuple[Tensor, Tensor]:
-    """Pictures of one object each, (count, 3, side, side) uint8, and their labels (count,).
+    """Draws pictures of one object each, (count, 3, side, side) uint8, and returns them with their labels (count,).
 
-    Half of the crops show sounding objects, a quarter their silent twins, a quarter objects that never sound.
+    Half of the crops show sounding objects, a quarter their silent twins, and a quarter objects that never sound.
     """
     render = partial(_render_chunk, side=side, seed=seed, media=media)
     chunks = [range(i, min(i + 100, count)) for i in range(0, count, 100)]
@@ -64,19 +64,19 @@ def _render_chunk(indices: range, *, side: int, seed: int, media: str | None) ->
             label = 2 * len(sounding) + int(rng.integers(len(silent)))
         else:
             label = 2 * int(rng.integers(len(sounding))) + int(group == 2)
-        name, plays = labels[label]
+        name, is_sounding = labels[label]
         aspect = sounding.get(name) or silent[name]
-        scene = Scene((SceneObject(name, plays, _crop_box(rng, aspect)),))
+        scene = Scene((SceneObject(name, is_sounding, _crop_box(rng, aspect)),))
         images.append(np.asarray(render_frame(scene, source, rng, side, held_out=False)))
         chosen.append(label)
     return np.stack(images), np.array(chosen)
 
 
 def _crop_box(rng: np.random.Generator, aspect: float) -> Box:
-    """A box that covers most of the crop and may reach over its edge."""
-    wanted = aspect * MAX_STRETCH ** rng.uniform(-1, 1)
+    """Draws a box that covers most of the crop and may extend beyond its edge."""
+    ratio = aspect * MAX_STRETCH ** rng.uniform(-1, 1)
     longer = rng.uniform(0.45, 1.15)
-    w, h = (longer, longer / wanted) if wanted > 1 else (longer * wanted, longer)
+    w, h = (longer, longer / ratio) if ratio > 1 else (longer * ratio, longer)
     x, y = rng.uniform(-0.1, 1.1 - w), rng.uniform(0.0, max(0.05, 1.1 - h))
     return float(x), float(y), float(w), float(h)
 
@@ -84,9 +84,9 @@ def _crop_box(rng: np.random.Generator, aspect: float) -> Box:
 def pretrain(
     encoder: nn.Module, images: Tensor, labels: Tensor, features: Tensor, *, steps: int, batch: int, rate: float
 ) -> Sequence[float]:
-    """Train ``encoder`` to name the crops, and return the loss of every step.
+    """Trains ``encoder`` to classify the crops; returns the loss of every step.
 
-    Logits are cosines of the mean feature with the caption features (L, C), over a temperature of 0.07.
+    The logits are the cosines of the mean feature with the caption features (L, C), divided by a temperature of 0.07.
     """
     device = next(encoder.parameters()).device
     targets = F.normalize(features.to(device), dim=1)
@@ -99,7 +99,7 @@ def pretrain(
         frames = images[chosen].to(device)
         if torch.rand(()) < 0.5:
             frames = frames.flip(3)
-        # Mean of unit vectors, not unit vector of the mean: every pixel has to point to the caption, as maps need it.
+        # The mean of unit vectors, not the unit vector of the mean: maps need every pixel to point to the caption.
         pooled = F.normalize(encoder(frames), dim=1).mean((2, 3))
         loss = F.cross_entropy(pooled @ targets.T / TEMPERATURE, labels[chosen].to(device))
         optimizer.zero_grad()

@@ -21,13 +21,13 @@ LANGUAGE_MODELS = (
     *("BertModel", "CLIPModel", "CLIPTextModel"),
 )
 LEFT, RIGHT = [0.0, 0.0, 0.375, 1.0], [0.625, 0.0, 0.375, 1.0]
-# Random weights find few sources, unless anything may be one.
+# With these thresholds, a model with random weights finds sources.
 CONFIG = Config(**TINY, workers=0, peak_threshold=-1.0, background_threshold=1.0, merge_threshold=1.0)
 
 
 @pytest.fixture(autouse=True)
 def no_language_model(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Captions are for training: nothing here may load what makes or encodes them."""
+    """Only training needs captions: no command here may load a model that makes or encodes them."""
 
     def refuse(*_: object, **__: object) -> None:
         raise AssertionError("a language model was loaded")
@@ -38,7 +38,7 @@ def no_language_model(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(autouse=True)
 def one_thread() -> Iterator[None]:
-    """These models are too small for more."""
+    """These models are too small for more threads."""
     previous = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -56,7 +56,7 @@ def write_checkpoint(path: Path) -> Path:
 
 @pytest.fixture
 def run(tmp_path: Path) -> Path:
-    """The folder of a run, as training leaves it, that names no data."""
+    """The folder of a run, as training writes it, but without the name of its data."""
     folder = tmp_path / "runs" / "tiny"
     write_checkpoint(folder / "checkpoints" / "last.ckpt")
     (folder / "config.yaml").write_text(yaml.safe_dump(CONFIG.as_dict()))

@@ -1,4 +1,4 @@
-"""The command that evaluates: its metrics are those of the maps that it leaves."""
+"""The command ``evaluate.py``: its metrics are those of the maps that it writes."""
 
 from __future__ import annotations
 
@@ -34,9 +34,9 @@ def score_maps(maps: Path, annotations: Path, form: str, protocol: str, out: Pat
     return metrics(out)["protocols"]
 
 
-def agree(ours: dict[str, Any], theirs: dict[str, Any]) -> None:
-    assert ours.keys() == theirs.keys()
-    for name, result in theirs.items():
+def agree(ours: dict[str, Any], scored: dict[str, Any]) -> None:
+    assert ours.keys() == scored.keys()
+    for name, result in scored.items():
         assert ours[name]["metrics"] == pytest.approx(result["metrics"], abs=1e-6), name
         assert ours[name]["counts"] == result["counts"], name
         assert ours[name]["description"] == result["definition"]
@@ -69,7 +69,7 @@ def test_music(run: Path, duets: Path, tmp_path: Path, sources: str, capsys: pyt
         assert sum(part["entries"] for part in result["per_size"].values()) == 3 * (1 if subset == "solo" else 2)
         assert (found["scenes"], found["layout"], found["resolution"]) == (3, "one", [8, 8])
     assert set(content["subsets"]["duet"]["protocols"]["noprior"]["per_class"]) == {"cello", "flute"}
-    # maps without metrics of counting are of one source, or of a known number
+    # only mixtures with an unknown number of sources have counts
     counted = {subset: found.get("counting") for subset, found in content["subsets"].items()}
     maps = np.load(out / "maps" / "music-duet.npz")
     numbers = [len(maps[name]) for name in maps.files]
@@ -119,7 +119,7 @@ def test_vggsound(run: Path, vggsound: Path, tmp_path: Path, sources: str) -> No
     single = score_maps(maps, lists / "vggss.json", "vggss", PROTOCOLS, tmp_path / "1", "--no-chance")
     agree(subsets["single"]["protocols"], single)
     for subset in ("duet", "trio"):
-        theirs = score_maps(
+        scored = score_maps(
             out / "maps" / f"vggsound-{subset}.npz",
             lists / f"vggsound_{subset}_test.csv",
             "vggsound-duet",
@@ -127,7 +127,7 @@ def test_vggsound(run: Path, vggsound: Path, tmp_path: Path, sources: str) -> No
             tmp_path / subset,
             *("--layout", "side-by-side", "--no-chance"),
         )
-        agree(subsets[subset]["protocols"], theirs)
+        agree(subsets[subset]["protocols"], scored)
     with np.load(out / "maps" / "vggsound-trio.npz") as maps:
         assert maps["a+b+c"].shape[1:] == (8, 24)
     with np.load(out / "maps" / "vggsound-duet.npz") as maps:
@@ -142,8 +142,8 @@ def test_a_protocol_that_inverts_maps(run: Path, duets: Path, tmp_path: Path) ->
     with np.load(out / "maps" / "music-duet.npz") as maps:
         np.savez(tmp_path / "negated.npz", **{name: -maps[name] for name in maps.files})
     annotations = duets / "metadata" / "music_duet.json"
-    theirs = score_maps(tmp_path / "negated.npz", annotations, "music-duet", "tvsl", tmp_path / "theirs", "--no-chance")
-    agree(metrics(out)["subsets"]["duet"]["protocols"], theirs)
+    scored = score_maps(tmp_path / "negated.npz", annotations, "music-duet", "tvsl", tmp_path / "scored", "--no-chance")
+    agree(metrics(out)["subsets"]["duet"]["protocols"], scored)
 
 
 def test_files(run: Path, duets: Path, tmp_path: Path) -> None:
@@ -185,14 +185,14 @@ def test_the_data_of_the_run(run: Path, duets: Path, tmp_path: Path, monkeypatch
 
 @pytest.mark.usefixtures("no_sheet")
 def test_composed_data(run: Path, duets: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A run whose data are not there, or a lone checkpoint, is evaluated on what its configuration composes."""
+    """A run whose data do not exist, or a lone checkpoint, is evaluated on what its configuration composes."""
     asked = []
 
     def compose(root: Path, description: object) -> Path:
         asked.append((root, description))
         return duets
 
-    monkeypatch.setattr("avsl.training.run.ensure_composed", compose)
+    monkeypatch.setattr("avsl.training.data_location.ensure_composed", compose)
     alone = write_checkpoint(tmp_path / "alone.ckpt")
     line = ["--no-chance", "--subsets", "solo", "--data", str(tmp_path / "data"), "--out", str(tmp_path / "out")]
     assert main([str(alone), *line]) == 0
@@ -225,7 +225,7 @@ def test_data_that_are_gone(run: Path, tmp_path: Path, caplog: pytest.LogCapture
     """Other scenes in their place would give metrics of something else."""
     (run / "config.yaml").write_text(yaml.safe_dump(CONFIG.as_dict() | {"data": str(tmp_path / "MUSIC")}))
     assert main([str(run), "--data", str(tmp_path / "data"), "--out", str(tmp_path / "out")]) == 2
-    assert f"Expected `data_root`, since the data of this run, {tmp_path / 'MUSIC'}, are not there" in caplog.text
+    assert f"Expected `data_root`, since the data of this run, {tmp_path / 'MUSIC'}, do not exist" in caplog.text
 
 
 class Unsafe:
@@ -236,7 +236,7 @@ class Unsafe:
 @pytest.mark.parametrize(
     ("made", "said"),
     [
-        (lambda _: None, "there is no"),
+        (lambda _: None, "does not exist"),
         (lambda path: path.mkdir(), "holds no checkpoints/last.ckpt"),
         (lambda path: path.write_text("hello"), "can't be read as weights"),
         (lambda path: path.write_bytes(b""), "can't be read as weights"),
@@ -295,5 +295,5 @@ def test_the_sheet_shows_as_many_sources_as_were_found(
     ((_, prediction),) = shown
     found = prediction.valid.sum(1)
     assert prediction.maps.shape[1] == max(2, int(found.max()))
-    # what was found stands first
+    # the sources that were found come first
     assert torch.equal(prediction.valid, torch.arange(prediction.valid.shape[1]) < found[:, None])

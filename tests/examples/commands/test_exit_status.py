@@ -24,7 +24,9 @@ def test_a_job_that_cannot_be_done(kind: type[Exception], caplog: pytest.LogCapt
     assert f"{kind.__name__}: no such thing" in caplog.text
 
 
-@pytest.mark.parametrize(("resumes", "text"), [(True, "goes on from here"), (False, "Stopped.")])
+@pytest.mark.parametrize(
+    ("resumes", "text"), [(True, "Interrupted. Run the same command again to resume."), (False, "Interrupted.")]
+)
 def test_interrupted(resumes: bool, text: str, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO")
     assert exit_status(failing(KeyboardInterrupt()), resumes=resumes) == 130

@@ -1,4 +1,4 @@
-"""The command that localizes in a user's own pictures and videos."""
+"""The command ``localize.py``, on pictures and videos."""
 
 from __future__ import annotations
 
@@ -13,10 +13,11 @@ import soundfile
 import torch
 from avsl.commands.localize import main
 from avsl.data.music import MusicFolder
-from avsl.evaluation.predict import load_held_out, predict
-from avsl.localization.overlay import STRONGEST, paint
+from avsl.evaluation.held_out import load_held_out
+from avsl.evaluation.predict import predict
+from avsl.localization.overlay import MAX_OPACITY, paint
 from avsl.localization.user_files import SAMPLES, SoundAround, read_sound
-from avsl.localization.video import Watched, draw
+from avsl.localization.video import VideoMaps, draw_heatmaps
 from avsl.model.checkpoints import open_model
 from PIL import Image
 
@@ -72,14 +73,14 @@ def sound(path: Path) -> tuple[str, list[bytes]]:
         return stream.codec_context.name, [bytes(packet) for packet in source.demux(stream) if packet.size]
 
 
-def moving_heat(width: int, height: int, every: int) -> Watched:
+def moving_heat(width: int, height: int, every: int) -> VideoMaps:
     """High on the left at first, on the right at last."""
     left = torch.tensor([[1.0, 0.0, 0.0, 0.0]]).expand(4, 4)
-    return Watched(torch.tensor([0.0, 1.0]), torch.stack([left, left.flip(1)]), every, height, width)
+    return VideoMaps(torch.tensor([0.0, 1.0]), torch.stack([left, left.flip(1)]), every, height, width)
 
 
 def added(path: Path, out: Path) -> list[np.ndarray]:
-    """Of each frame, what the heat changed, as red minus green of every column."""
+    """The change of each frame by the heatmap, as red minus green per column."""
     pairs = zip(frames(path), frames(out), strict=True)
     changes = [after.astype(float) - before for before, after in pairs]
     return [(change[..., 0] - change[..., 1]).mean(0) for change in changes]
@@ -87,7 +88,7 @@ def added(path: Path, out: Path) -> list[np.ndarray]:
 
 def test_heat_is_where_the_map_is_high(tmp_path: Path) -> None:
     path, out = write_video(tmp_path / "in.mp4", count=11), tmp_path / "out.mp4"
-    draw(path, out, moving_heat(64, 48, every=10))
+    draw_heatmaps(path, out, moving_heat(64, 48, every=10))
     red = added(path, out)
     assert [columns.shape for columns in red] == [(64,)] * 11
     first, middle, last = red[0], red[5], red[10]
@@ -103,7 +104,7 @@ def test_paint() -> None:
     assert np.array_equal(paint(picture, torch.zeros(7, 7)), picture)
     painted = paint(picture, torch.ones(7, 7))
     darkest_red = np.round([0.4796 * 255, 0.0158 * 255, 0.0106 * 255])  # the end of turbo
-    expected = (1 - STRONGEST) * 100 + STRONGEST * darkest_red
+    expected = (1 - MAX_OPACITY) * 100 + MAX_OPACITY * darkest_red
     assert abs(painted - expected).max() <= 2
     assert picture.min() == picture.max() == 100
 
@@ -194,7 +195,7 @@ def test_a_short_sound_is_repeated(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("seconds", [1.0, 3.0, 20.0])
 def test_sound_around_a_time(seconds: float) -> None:
-    """In pieces as in one, whatever of it is no longer held."""
+    """Reading in blocks gives the same samples as reading at once."""
     whole = np.random.default_rng(0).integers(-9000, 9000, round(16_000 * seconds), dtype=np.int16)
 
     def pieces() -> Iterator[tuple[float, np.ndarray]]:
@@ -206,7 +207,7 @@ def test_sound_around_a_time(seconds: float) -> None:
         start = round((time - 2.0) * 16_000) - SAMPLES // 2
         start = max(min(start, len(whole) - SAMPLES), 0)
         assert np.array_equal(around.at(float(time)), np.resize(whole[start : start + SAMPLES], SAMPLES))
-        most = max(most, len(around._held))
+        most = max(most, len(around._samples))
     assert most <= SAMPLES + 16_000
 
 
@@ -227,9 +228,7 @@ def written(path: Path, content: bytes) -> Path:
         (lambda d: [d / "none.jpg", write_video(d / "own.mp4")], "none.jpg"),
     ],
 )
-def test_media_that_do_not_serve(
-    run: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, make: object, said: str
-) -> None:
+def test_unsuitable_media(run: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, make: object, said: str) -> None:
     media = [str(path) for path in make(tmp_path)]
     assert main([str(run), *media, "--out", str(tmp_path / "out")]) == 2
     assert said in caplog.text

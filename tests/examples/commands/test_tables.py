@@ -1,4 +1,4 @@
-"""The paper's tables: what they need, how runs are shared, and what is written."""
+"""The command ``reproduce_tables.py``: specifications, shared runs, and the files it writes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 from avsl.commands.tables import main
 from avsl.config import CONFIGS, Config
 from avsl.tables import runs as runs_module
-from avsl.tables.collect import LEVELS
+from avsl.tables.collect import BASELINES
 from avsl.tables.runs import Plan, Run, complete_runs
 from avsl.tables.specification import SETS, numbers, read_table
 from avsl.tables.statistics import Estimate
@@ -74,7 +74,7 @@ def test_options_of_every_run(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_a_table_from_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Runs, table, maps and cost, as small as they get."""
+    """Runs, table, maps and cost, as small as possible."""
     line = f"--table 7 9 --quick --only MUSIC-Duet --runs {tmp_path / 'runs'} --data {tmp_path / 'data'}".split()
     small = [
         "--train-scenes",
@@ -109,7 +109,7 @@ def finish(run: Run, value: float) -> None:
     run.folder.mkdir(parents=True, exist_ok=True)
     row = {f"{s} {f}": value for s, metrics in METRICS.items() for f in (*metrics, "> silent", "> twin")}
     trained = row | {"deviation of reference maps": 5.0}
-    rows = {"trained": trained} | {level: dict.fromkeys(row, 20.0) for level in LEVELS}
+    rows = {"trained": trained} | {baseline: dict.fromkeys(row, 20.0) for baseline in BASELINES}
     (run.folder / "metrics.json").write_text(json.dumps({"percent": rows, "seconds": {"training": 1.0}}))
 
 
@@ -132,7 +132,7 @@ def test_what_is_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
     half = 4.302652729911275 * 2 / math.sqrt(3)  # of 30, 32, 34
     assert f"| neither (tri-map) | 32.0 ± {half:.1f} |" in text
     assert "| centered Gaussian | 20.0 ± 0.0 |" in text
-    # each row is the first plus a constant, but for OCA, whose distance grows with the seed
+    # each row is the first plus a constant, except OCA, whose distance grows with the seed
     assert "| ORI (and tri-map) | **+1.0 ± 0.0** |" in text
     assert "| OCA | **+2.5 ± 1.2** |" in text
     assert "| ORI (beside tri-map, OCA, both) | **+0.8 ± 0.4** |" in text  # 1, 1 − seed / 2 and 1

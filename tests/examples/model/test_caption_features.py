@@ -179,7 +179,7 @@ def test_batches_are_of_similar_length(bert: str, tmp_path: Path, monkeypatch: p
 
 
 @pytest.mark.slow
-def test_a_killed_run_goes_on(bert: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_killed_run_is_resumed(bert: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A process killed in the third of five transactions: two are kept, the rest is encoded by the next run."""
     captions = [f"caption {i}" for i in range(20)]
     script = f"""

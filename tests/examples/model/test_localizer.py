@@ -12,7 +12,8 @@ import transformers
 from avsl.config import Config
 from avsl.data.loading import SceneBatch
 from avsl.data.music import MusicFolder
-from avsl.evaluation.predict import load_held_out, predict
+from avsl.evaluation.held_out import load_held_out
+from avsl.evaluation.predict import predict
 from avsl.model.encoders import build_trunk
 from avsl.model.localizer import Localizer
 from torch import nn
@@ -90,6 +91,14 @@ def test_oca_alone_reaches_the_audio_encoder(monkeypatch: pytest.MonkeyPatch) ->
     model = build(trimap_weight=0.0, ori_weight=0.0)
     step(model, monkeypatch)
     assert model.audio.head.weight.grad.abs().max() > 0
+
+
+def test_the_separation_loss_takes_the_place_of_ori(monkeypatch: pytest.MonkeyPatch) -> None:
+    loss, logged = step(build(ori_target="separate", ori_margin=0.5, ori_tol=0.01), monkeypatch)
+    _, paper = step(build(), monkeypatch)
+    assert loss.isfinite()
+    assert logged["oca"] == paper["oca"]
+    assert logged["ori"] != paper["ori"]
 
 
 def test_padding_does_not_count(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,7 +11,8 @@ from avsl.config import Config
 from avsl.data.folders import all_captions
 from avsl.data.loading import TrainingScenes
 from avsl.data.music import MusicFolder
-from avsl.evaluation.predict import collapse, load_held_out
+from avsl.evaluation.held_out import load_held_out
+from avsl.evaluation.score import mean_reference_deviation
 from avsl.model.caption_features import CaptionTable
 from avsl.model.localizer import Localizer
 from avsl.tables.cost import measure_cost, write_cost
@@ -72,11 +73,11 @@ def test_cost(model: Localizer, music: Path, tmp_path: Path) -> None:
 
 def test_collapse_is_seen(model: Localizer, music: Path) -> None:
     scenes = training(music)
-    alive = collapse(model, scenes)["deviation of reference maps"]
+    alive = mean_reference_deviation(model, scenes)["deviation of reference maps"]
     with torch.no_grad():  # the same feature everywhere: constant maps
         model.visual.head.weight.zero_()
     assert alive > 0.1
-    assert collapse(model, scenes)["deviation of reference maps"] == pytest.approx(0, abs=1e-4)
+    assert mean_reference_deviation(model, scenes)["deviation of reference maps"] == pytest.approx(0, abs=1e-4)
 
 
 def test_deviation_leaves_out_padding(model: Localizer, music: Path) -> None:

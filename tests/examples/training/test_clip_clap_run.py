@@ -9,11 +9,12 @@ from pathlib import Path
 import pytest
 import torch
 import transformers
+from avsl.commands.train import main
 from avsl.data.music import MusicFolder
-from avsl.evaluation.predict import load_held_out, predict
+from avsl.evaluation.held_out import load_held_out
+from avsl.evaluation.predict import predict
 from avsl.model.localizer import Localizer
-from avsl.training import run as training
-from avsl.training.run import main
+from avsl.training.callbacks import KeepLast
 
 pytestmark = [
     pytest.mark.slow,
@@ -32,23 +33,23 @@ def one_thread() -> Iterator[None]:
 
 
 def stop_after_the_first_epoch(monkeypatch: pytest.MonkeyPatch) -> None:
-    save = training.KeepLast.on_train_epoch_end
+    save = KeepLast.on_train_epoch_end
 
     def save_and_stop(self, trainer, module) -> None:
         save(self, trainer, module)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(training.KeepLast, "on_train_epoch_end", save_and_stop)
+    monkeypatch.setattr(KeepLast, "on_train_epoch_end", save_and_stop)
 
 
-def test_trains_evaluates_and_goes_on(
+def test_trains_evaluates_and_resumes(
     clip: str, clap: str, tmp_path: Path, music: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     line = ["--quick", "--backbone", "clip-clap", *SIZES]
     line += ["--visual-weights", clip, "--audio-weights", clap, "--text-encoder", clip, "--embedding-dim", "16"]
     line += ["--runs", str(tmp_path / "runs"), "--data", str(tmp_path / "data")]
     assert main([*line, "--name", "whole"]) == 0
-    # Weights were given: no stand-in for them is trained on crops.
+    # With pretrained weights, nothing is pretrained on crops.
     assert [p.suffix for p in (tmp_path / "data" / "cache").glob("[!.]*")] == [".sqlite"]
 
     with monkeypatch.context() as patch:

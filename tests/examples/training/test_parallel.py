@@ -29,7 +29,7 @@ SAMPLES = 32
 
 
 def build() -> Localizer:
-    """Batch statistics are of a process's own batch without a GPU, so they are left out here."""
+    """Without a GPU, batch statistics are those of each process alone, so they are fixed here."""
     torch.manual_seed(0)
     model = Localizer(CONFIG.as_dict(), 10)
     model.text.fit(torch.randn(30, 10), 1.0)

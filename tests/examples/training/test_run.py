@@ -1,4 +1,4 @@
-"""The main job from end to end: finished, repeated, interrupted, refused, and on a user's folder."""
+"""The training command from end to end: finished, repeated, interrupted, refused, and on a user's folder."""
 
 from __future__ import annotations
 
@@ -18,19 +18,22 @@ from typing import IO
 import pytest
 import torch
 import yaml
+from avsl.commands.train import main
 from avsl.config import Config
 from avsl.data.music import MusicFolder
-from avsl.evaluation.predict import load_held_out, predict, score
+from avsl.evaluation.held_out import load_held_out
+from avsl.evaluation.predict import predict
+from avsl.evaluation.score import run_metrics
 from avsl.model.localizer import Localizer
 from avsl.training import run as training
-from avsl.training.run import main
+from avsl.training.run_folder import claimed
 from PIL import Image
 
 import sslosses
 
 pytestmark = [
     pytest.mark.slow,
-    # Lightning's, on a run that goes on: the log of the earlier part is replaced.
+    # Lightning warns when a run is resumed that it replaces the log of the earlier part.
     pytest.mark.filterwarnings("ignore:Experiment logs directory .* exists and is not empty:UserWarning"),
 ]
 
@@ -44,7 +47,7 @@ FILES = ("config.yaml", "metrics.json", "table.md", "sheet.png", "checkpoints/la
 
 @pytest.fixture(scope="module", autouse=True)
 def one_thread() -> Iterator[None]:
-    """Here and in the processes below, so that their numbers are the same."""
+    """One thread here and in the processes below, so that their numbers are the same."""
     previous = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -53,7 +56,7 @@ def one_thread() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where the runs of this file and the data that they share lie."""
+    """The folder of this file's runs and of the data that they share."""
     return tmp_path_factory.mktemp("example")
 
 
@@ -115,7 +118,7 @@ def test_the_checkpoint_gives_the_printed_metrics(whole: Path) -> None:
     folder = MusicFolder(whole.parents[1] / "data" / "drawn-seed0-16-6")
     for subset in ("solo", "duet"):
         test = load_held_out(folder, subset, model.config.image_size)
-        for name, value in score(test, predict(model, test)).items():
+        for name, value in run_metrics(test, predict(model, test)).items():
             assert rows["trained"][name] == pytest.approx(value, abs=1e-3)
 
 
@@ -123,8 +126,8 @@ def test_a_finished_run_is_shown_and_not_repeated(
     whole: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     before = {p: p.stat().st_mtime_ns for p in whole.rglob("*")}
-    monkeypatch.setattr(training, "_fit", None)
-    monkeypatch.setattr(training, "prepare", None)
+    monkeypatch.setattr(training, "fit", None)
+    monkeypatch.setattr(training, "set_up_training", None)
     assert main(arguments(whole.parents[1], "whole")) == 0
     shown = capsys.readouterr().out
     assert "complete; delete it or choose another --name" in " ".join(shown.split())
@@ -143,7 +146,7 @@ def test_a_run_from_before_a_key_was_added(whole: Path, monkeypatch: pytest.Monk
     path = whole / "config.yaml"
     written = path.read_text()
     path.write_text(written.replace("mirror: true\n", ""))
-    monkeypatch.setattr(training, "_fit", None)
+    monkeypatch.setattr(training, "fit", None)
     try:
         assert main(arguments(whole.parents[1], "whole")) == 0
         assert main(arguments(whole.parents[1], "whole", "--mirror", "false")) == 2
@@ -160,7 +163,7 @@ def test_a_configuration_that_does_not_fit_the_captions(
 
 
 def start(line: list[str], out: IO[str] | int) -> subprocess.Popen:
-    """The command in a process of its own: losses are compared closely, and this one has run other tests before."""
+    """Starts the command in a new process, since losses are compared closely and this one has run other tests."""
     root = Path(sslosses.__file__).parents[1]
     path = os.pathsep.join([str(root), os.environ.get("PYTHONPATH", "")])
     environment = os.environ | {"PYTHONPATH": path, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
@@ -174,7 +177,7 @@ def complete(line: list[str]) -> None:
 
 
 def start_and_stop(line: list[str], log: Path, ready: Callable[[], bool], how: signal.Signals) -> int:
-    """Run the command until ``ready``, send it a signal, and return its exit status."""
+    """Runs the command until ``ready``, sends it a signal, and returns its exit status."""
     with log.open("w") as out:
         process = start(line, out)
     deadline = time.monotonic() + 300
@@ -191,13 +194,13 @@ def start_and_stop(line: list[str], log: Path, ready: Callable[[], bool], how: s
 
 
 @pytest.mark.usefixtures("interruptible")
-def test_goes_on_where_it_was_stopped(whole: Path, tmp_path: Path) -> None:
-    """Ctrl-C after one epoch, killed after another, then finished: the same losses, weights and metrics."""
+def test_an_interrupted_run_is_resumed(whole: Path, tmp_path: Path) -> None:
+    """Interrupted after one epoch, killed after another, then finished: the same losses, weights and metrics."""
     place, run = whole.parents[1], whole.parent / "stopped"
     line, log, last = arguments(place, "stopped"), tmp_path / "log", run / "checkpoints" / "last.ckpt"
 
     assert start_and_stop(line, log, last.is_file, signal.SIGINT) == 130, log.read_text()
-    assert "Stopped. The same command goes on from here." in log.read_text()
+    assert "Interrupted. Run the same command again to resume." in log.read_text()
     assert not (run / "metrics.json").exists()
     untrained, first, time_of_first = (run / "untrained.json").read_text(), checkpoint(run)["epoch"], last.stat()
 
@@ -246,7 +249,7 @@ def test_killed_within_an_epoch(whole: Path, tmp_path: Path) -> None:
 
 
 def test_stopped_after_training_and_moved(whole: Path, tmp_path: Path) -> None:
-    """Only what was missing is made: the evaluation, by the same model."""
+    """Only the missing step is done: the evaluation, by the same model."""
     run = tmp_path / "moved"
     shutil.copytree(whole, run)
     (run / "metrics.json").unlink()
@@ -259,7 +262,7 @@ def test_stopped_after_training_and_moved(whole: Path, tmp_path: Path) -> None:
 
 @pytest.fixture
 def users_folder(whole: Path, tmp_path: Path) -> Path:
-    """The composed scenes without what only composed data have."""
+    """The composed scenes without the files that only composed data have."""
     composed, folder = whole.parents[1] / "data" / "drawn-seed0-16-6", tmp_path / "MUSIC"
     shutil.copytree(composed, folder, ignore=shutil.ignore_patterns("silent_objects.json", "dataset.json"))
     return folder
@@ -295,13 +298,13 @@ def test_a_damaged_folder(users_folder: Path, tmp_path: Path, caplog: pytest.Log
 
 def test_a_start_that_failed_does_not_hold_the_folder(tmp_path: Path) -> None:
     run = tmp_path / "run"
-    with pytest.raises(ValueError, match="dens"), training._claimed(run, Config(ori_solver="dens"), tmp_path):
+    with pytest.raises(ValueError, match="dens"), claimed(run, Config(ori_solver="dens"), tmp_path):
         raise ValueError("dens")
-    with training._claimed(run, Config(), tmp_path):
+    with claimed(run, Config(), tmp_path):
         assert yaml.safe_load((run / "config.yaml").read_text())["ori_solver"] == "auto"
         (run / "untrained.json").write_text("{}")
     with (
         pytest.raises(ValueError, match="another tau"),
-        training._claimed(run, Config(tau=0.5), tmp_path),
+        claimed(run, Config(tau=0.5), tmp_path),
     ):
         pass

@@ -1,4 +1,4 @@
-"""Encoder pairs: frames (B, 3, H, W) uint8 → features (B, C, h, w), 16 kHz waveforms (B, T) → embeddings (B, C)."""
+"""Pairs of encoders: frames (B, 3, H, W) uint8 → features (B, C, h, w), 16 kHz waveforms (B, T) → embeddings (B, C)."""
 
 from __future__ import annotations
 
@@ -23,28 +23,31 @@ __all__ = [
 
 
 def build_encoders(config: Config, architectures: dict[str, Any] | None = None) -> tuple[nn.Module, nn.Module]:
-    """The visual and the audio encoder of ``config.backbone``.
+    """Builds the visual and the audio encoder of ``config.backbone``.
 
-    With ``architectures``, the encoders' own attribute ``architecture`` by "visual" and "audio", nothing is loaded:
-    weights are random, for a checkpoint's to take their place.
+    With ``architectures`` (the encoders' attributes ``architecture``, under "visual" and "audio") no weights are
+    loaded. The weights are then random, to be replaced by those of a checkpoint.
     """
     c = config
-    given = architectures or {"visual": c.visual_weights, "audio": c.audio_weights}
+    weights = architectures or {"visual": c.visual_weights, "audio": c.audio_weights}
     if c.backbone == "clip-clap":
         frozen = c.tower_rate == 0
         return (
-            ClipVisualEncoder(given["visual"], c.embedding_dim, frozen=frozen),
-            ClapAudioEncoder(given["audio"], c.embedding_dim, frozen=frozen),
+            ClipVisualEncoder(weights["visual"], c.embedding_dim, frozen=frozen),
+            ClapAudioEncoder(weights["audio"], c.embedding_dim, frozen=frozen),
         )
     return (
-        VisualEncoder(build_trunk(given["visual"], 3, c.visual_widths, c.visual_depths), c.embedding_dim),
-        AudioEncoder(build_trunk(given["audio"], 1, c.audio_widths, c.audio_depths), c.embedding_dim),
+        VisualEncoder(build_trunk(weights["visual"], 3, c.visual_widths, c.visual_depths), c.embedding_dim),
+        AudioEncoder(build_trunk(weights["audio"], 1, c.audio_widths, c.audio_depths), c.embedding_dim),
     )
 
 
 def parameter_groups(visual: nn.Module, audio: nn.Module, config: Config) -> list[dict[str, Any]]:
-    """What the optimizer trains, with its rates: whole ResNets; of CLIP and CLAP the heads and, unless frozen, the
-    towers at ``tower_rate``."""
+    """Returns the parameters to train with their learning rates.
+
+    ResNets are trained as a whole. For CLIP and CLAP, the heads are trained and, unless frozen, the towers at
+    ``tower_rate``.
+    """
     c = config
     if c.backbone != "clip-clap":
         return [

@@ -1,4 +1,4 @@
-"""Audio encoder on a CLAP audio tower, with the features of its extractor computed in torch."""
+"""An audio encoder on CLAP's audio tower; the features of CLAP's extractor are computed in torch."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from torch import Tensor, nn
 from transformers import ClapAudioConfig, ClapAudioModel, ClapAudioModelWithProjection, ClapFeatureExtractor
 
 from ...constants import SAMPLE_RATE
-from .tower import Tower, described, load_pretrained, plain
+from .tower import Tower, json_values, load_pretrained, read_config
 
-CHUNK = 16  # clips whose float64 spectra are in memory at once, 16 MB each
+CHUNK = 16  # clips whose float64 spectra are in memory at the same time, 16 MB each
 
 
 class Upsample(nn.Module):
-    """Waveforms (B, T) → (B, factor · T) float64, band-limited interpolation by a polyphase filter.
+    """Upsamples waveforms, (B, T) → (B, factor · T) float64, by band-limited interpolation with a polyphase filter.
 
     Equal to ``scipy.signal.resample_poly(x, factor, 1, window=taps)`` with ``taps = firwin(64 * factor + 1, 1 / factor,
     window=("kaiser", 9))``: a sinc of 32 samples on either side, half amplitude at the old Nyquist frequency, zeros
@@ -41,10 +41,11 @@ class Upsample(nn.Module):
 
 
 class ClapLogMel(nn.Module):
-    """Waveforms (B, T) at the extractor's rate → log-mel features (B, 1, frames, mels) float32, as
-    ``ClapFeatureExtractor`` computes them: repeated and zero-padded to its length, |STFT|² on a mel scale, in dB.
+    """Computes log-mel features, (B, T) at the extractor's rate → (B, 1, frames, mels) float32.
 
-    Computed in float64, like there: what rounding to float32 leaves in empty bands is well above the floor of −100 dB.
+    They are those of ``ClapFeatureExtractor``: the waveform is repeated and zero-padded to a fixed length; |STFT|² on a
+    mel scale, in dB. The computation is in float64, as in the extractor: rounding to float32 would leave values well
+    above the floor of −100 dB in empty bands.
     """
 
     window: Tensor
@@ -78,13 +79,13 @@ class ClapLogMel(nn.Module):
 
 
 class ClapAudioEncoder(Tower):
-    """16 kHz waveforms (B, T) → embeddings (B, C): upsampling, log-mel features, CLAP's pooled output, a linear head.
+    """Encodes 16 kHz waveforms, (B, T) → (B, C): upsampling, log-mel features, CLAP's pooled output, a linear head.
 
     Args:
-        weights: hub name or local path of a CLAP model, or of its audio tower, with its feature extractor; or an
-            encoder's ``architecture``, for random weights.
+        weights: Hugging Face name or local folder of a CLAP model or its audio tower, with its feature extractor; or
+            the ``architecture`` of an encoder, for random weights.
         out: C.
-        frozen: whether the head alone is trained.
+        frozen: whether only the head is trained.
     """
 
     def __init__(self, weights: str | dict[str, Any], out: int, *, frozen: bool = True) -> None:
@@ -94,7 +95,7 @@ class ClapAudioEncoder(Tower):
             extractor = ClapFeatureExtractor(**weights["extractor"])
         else:
             self.tower, extractor = _load_tower(weights), _load_extractor(weights)
-        self.architecture = {"tower": plain(self.tower.config), "extractor": plain(extractor)}
+        self.architecture = {"tower": json_values(self.tower.config), "extractor": json_values(extractor)}
         factor = extractor.sampling_rate // SAMPLE_RATE
         self.upsample = Upsample(factor) if factor > 1 else nn.Identity()
         self.log_mel = ClapLogMel(extractor)
@@ -102,22 +103,22 @@ class ClapAudioEncoder(Tower):
         self.freeze()
 
     def forward(self, waveforms: Tensor) -> Tensor:
-        with torch.no_grad():  # in float64, which autocast leaves alone
+        with torch.no_grad():  # in float64, which autocast does not change
             features = self.log_mel(self.upsample(waveforms))
-        longer = None
-        if self.tower.config.enable_fusion:  # four views of a clip that fits are four times itself
+        is_longer = None
+        if self.tower.config.enable_fusion:  # a clip that is short enough serves as all four views
             features = features.expand(-1, 4, -1, -1)
-            longer = torch.zeros(len(features), 1, dtype=torch.bool, device=features.device)
+            is_longer = torch.zeros(len(features), 1, dtype=torch.bool, device=features.device)
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
-            pooled = self.tower(input_features=features, is_longer=longer).pooler_output
+            pooled = self.tower(input_features=features, is_longer=is_longer).pooler_output
         return self.head(pooled)
 
 
 def _load_tower(weights: str) -> ClapAudioModel:
     types = ("clap", "clap_audio_model")
-    if "ClapAudioModel" in (described("audio_weights", weights).get("architectures") or ()):
+    if "ClapAudioModel" in (read_config("audio_weights", weights).get("architectures") or ()):
         return load_pretrained(ClapAudioModel, types, "audio_weights", weights)
-    # In a whole CLAP model, as on the hub, the tower's weights have the names that this class gives them.
+    # In a whole CLAP model, as on the hub, the weights of the tower have the names that this class uses.
     return load_pretrained(ClapAudioModelWithProjection, types, "audio_weights", weights).audio_model
 
 

@@ -1,4 +1,4 @@
-"""Visual encoder on a CLIP image tower: values of the last block's attention as dense features."""
+"""A visual encoder on CLIP's image tower; the values of the last attention are its dense features."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ import torch
 from torch import Tensor, nn
 from transformers import CLIPVisionConfig, CLIPVisionModel
 
-from .tower import Tower, load_pretrained, plain
+from .tower import Tower, json_values, load_pretrained
 
 MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 
 
 class DenseClip(nn.Module):
-    """Normalized pixels (B, 3, H, W) → features (B, D, H/p, W/p) of the patches.
+    """Computes one feature per patch from normalized pixels, (B, 3, H, W) → (B, D, H/p, W/p).
 
-    CLIP learns from its class token alone, so the patch tokens that leave the last block carry what serves this token,
-    gathered from everywhere, and not what is at their place. As in MaskCLIP, the last block's attention is left out:
-    each patch keeps its own value, through the output projection. Its residual and MLP, the sources of noise that
-    ClearCLIP names, are left out too. CLIP's last normalization follows; its projection into the joint space doesn't,
-    as the head learns another space.
+    CLIP is trained on its class token alone, so the last block fills the patch tokens with global information instead
+    of that of their own patches. As in MaskCLIP, the attention of the last block is left out: each patch keeps its own
+    value, passed through the output projection. The residual and the MLP of this block, which ClearCLIP identifies as
+    sources of noise, are also left out. CLIP's final normalization follows, but not its projection into the joint
+    space, since the head learns another space.
     """
 
     def __init__(self, model: CLIPVisionModel) -> None:
@@ -42,15 +42,15 @@ class DenseClip(nn.Module):
 
 
 class ClipVisualEncoder(Tower):
-    """Frames (B, 3, H, W) uint8 → features (B, C, H/p, W/p) through a CLIP tower and a 1×1 head.
+    """Encodes frames, (B, 3, H, W) uint8 → (B, C, H/p, W/p), with a CLIP tower and a 1×1 head.
 
-    Frames may have any size of at least one patch: position embeddings are interpolated.
+    Frames may have any size of at least one patch, since position embeddings are interpolated.
 
     Args:
-        weights: hub name or local path of a CLIP model or of its vision tower; or an encoder's ``architecture``, for
-            random weights.
+        weights: Hugging Face name or local folder of a CLIP model or its vision tower; or the ``architecture`` of an
+            encoder, for random weights.
         out: C.
-        frozen: whether the head alone is trained.
+        frozen: whether only the head is trained.
     """
 
     mean: Tensor
@@ -62,7 +62,7 @@ class ClipVisualEncoder(Tower):
             model = CLIPVisionModel(CLIPVisionConfig(**weights))
         else:
             model = load_pretrained(CLIPVisionModel, ("clip", "clip_vision_model"), "visual_weights", weights)
-        self.architecture = plain(model.config)
+        self.architecture = json_values(model.config)
         self.tower = DenseClip(model)
         self.head = nn.Conv2d(self.tower.width, out, 1)
         self.register_buffer("mean", torch.tensor(MEAN).view(3, 1, 1), persistent=False)

@@ -1,4 +1,4 @@
-"""The paper's encoders: ResNets of ``transformers`` with a linear head into the embedding space."""
+"""The paper's encoders: ResNets of ``transformers`` with a linear head."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from transformers import ResNetConfig, ResNetModel
 
 from ..spectrogram import LogSpectrogram
-from .tower import load_pretrained, plain
+from .tower import json_values, load_pretrained
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
@@ -18,10 +18,10 @@ IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 def build_trunk(
     weights: str | dict[str, Any] | None, channels: int, widths: Sequence[int], depths: Sequence[int]
 ) -> ResNetModel:
-    """A ResNet by hub name or local path, one from scratch, or one of an encoder's ``architecture``.
+    """Builds a ResNet by Hugging Face name or local folder, from scratch (None), or from an ``architecture``.
 
-    ``weights`` for an audio trunk (``channels`` = 1) replaces the 7×7 stem by a fresh one with one input channel, which
-    is the public code's; that code trains the rest of its audio network from scratch, too (``weights=None``).
+    With pretrained ``weights``, an audio trunk (``channels`` = 1) gets a new 7×7 stem with one input channel, as in the
+    public code. That code trains the rest of its audio network from scratch as well (``weights=None``).
     """
     if weights is None:
         return ResNetModel(
@@ -45,7 +45,7 @@ def build_trunk(
 
 
 class VisualEncoder(nn.Module):
-    """Frames (B, 3, H, W) uint8 → features (B, C, h, w) through a trunk and a 1×1 head."""
+    """Encodes frames, (B, 3, H, W) uint8 → (B, C, h, w), with a trunk and a 1×1 head."""
 
     mean: Tensor
     std: Tensor
@@ -59,8 +59,8 @@ class VisualEncoder(nn.Module):
 
     @property
     def architecture(self) -> dict[str, Any]:
-        """What :func:`build_trunk` builds the trunk of, without weights."""
-        return plain(self.trunk.config)
+        """The configuration from which :func:`build_trunk` builds the trunk without weights."""
+        return json_values(self.trunk.config)
 
     def forward(self, frames: Tensor) -> Tensor:
         pixels = (frames.float() / 255 - self.mean) / self.std
@@ -68,7 +68,7 @@ class VisualEncoder(nn.Module):
 
 
 class AudioEncoder(nn.Module):
-    """16 kHz waveforms (B, T) → embeddings (B, C): log spectrogram, mean and maximum of the trunk's map, a head."""
+    """Encodes 16 kHz waveforms, (B, T) → (B, C): log spectrogram, mean and maximum over the map, a linear head."""
 
     def __init__(self, trunk: ResNetModel, out: int) -> None:
         super().__init__()
@@ -78,8 +78,8 @@ class AudioEncoder(nn.Module):
 
     @property
     def architecture(self) -> dict[str, Any]:
-        """What :func:`build_trunk` builds the trunk of, without weights."""
-        return plain(self.trunk.config)
+        """The configuration from which :func:`build_trunk` builds the trunk without weights."""
+        return json_values(self.trunk.config)
 
     def forward(self, waveforms: Tensor) -> Tensor:
         maps = self.trunk(self.spectrogram(waveforms)).last_hidden_state

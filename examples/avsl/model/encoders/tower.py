@@ -1,4 +1,4 @@
-"""Pretrained towers of ``transformers``: loaded with clear errors, and kept still where they are frozen."""
+"""Pretrained towers of ``transformers``: loading with clear errors, and freezing."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from transformers.utils import logging as transformers_logging
 Model = TypeVar("Model", bound=PreTrainedModel)
 
 
-def described(argument: str, source: str) -> dict[str, Any]:
-    """The ``config.json`` of a local folder or a model on the hub.
+def read_config(argument: str, source: str) -> dict[str, Any]:
+    """Reads the ``config.json`` of a local folder or a model on the hub.
 
     Raises:
-        OSError: if there is none; FileNotFoundError if ``source`` can only be a path and there is no such folder.
+        OSError: if it does not exist; FileNotFoundError if ``source`` can only be a path and is not a folder.
     """
     path_only = source.startswith(("/", ".", "~")) or source.count("/") > 1 or "\\" in source
     if path_only and not Path(source).is_dir():
@@ -27,48 +27,54 @@ def described(argument: str, source: str) -> dict[str, Any]:
             f"Expected `{argument}` to be a folder written by save_pretrained, or a name on the Hugging Face hub, "
             f"but there is no folder {source!r}"
         )
-    with explained(argument, source):
+    with errors_name_option(argument, source):
         config, _ = PretrainedConfig.get_config_dict(source)
     return config
 
 
 @contextlib.contextmanager
-def explained(argument: str, source: str) -> Iterator[None]:
-    """Errors of ``from_pretrained`` in terms of the option, and none of its reports: a tower leaves the rest of its
-    model unused, and what it lacks is an error here."""
+def errors_name_option(argument: str, source: str) -> Iterator[None]:
+    """Makes errors of ``from_pretrained`` name the option, and silences its reports.
+
+    The reports are not needed: unused weights are expected for a tower, and missing weights are errors here.
+    """
     level = transformers_logging.get_verbosity()
     transformers_logging.set_verbosity_error()
     try:
         yield
     except OSError as error:
         raise OSError(f"`{argument}` {source!r} can't be loaded: {_first_line(error)}") from error
-    except (ValueError, RuntimeError) as error:  # such as sizes that don't fit
+    except (ValueError, RuntimeError) as error:  # for example, sizes that do not fit
         raise ValueError(f"`{argument}` {source!r} can't be loaded: {_first_line(error)}") from error
     finally:
         transformers_logging.set_verbosity(level)
 
 
 def load_with_missing(kind: type[Model], types: tuple[str, ...], argument: str, source: str) -> tuple[Model, set[str]]:
-    """``kind.from_pretrained(source)`` in float32, and the names of weights that it lacks and are random now.
+    """Calls ``kind.from_pretrained(source)``; returns the model in float32 and the names of its missing weights.
+
+    Missing weights are random.
 
     Raises:
-        OSError: as :func:`described`, or if there are no weights.
-        ValueError: if the model's type is none of ``types``, where given, or its sizes don't fit.
+        OSError: as :func:`read_config`, or if there are no weights.
+        ValueError: if the model's type is not one of ``types`` (unless these are empty), or its sizes do not fit.
     """
-    found = described(argument, source).get("model_type")
-    if types and found not in types:
-        raise ValueError(f"Expected `{argument}` to be a model of type {' or '.join(types)}, but {source!r} is {found}")
-    with explained(argument, source):
+    model_type = read_config(argument, source).get("model_type")
+    if types and model_type not in types:
+        raise ValueError(
+            f"Expected `{argument}` to be a model of type {' or '.join(types)}, but {source!r} is {model_type}"
+        )
+    with errors_name_option(argument, source):
         model, info = kind.from_pretrained(source, output_loading_info=True)
     return model.float(), {name for name, _ in model.named_parameters()} & set(info["missing_keys"])
 
 
 def load_pretrained(kind: type[Model], types: tuple[str, ...], argument: str, source: str) -> Model:
-    """As :func:`load_with_missing`, with nothing missing.
+    """Loads a model as :func:`load_with_missing` does, and returns it if no weights are missing.
 
     Raises:
-        OSError: as there.
-        ValueError: as there, or if weights are missing.
+        OSError: as :func:`load_with_missing`.
+        ValueError: as :func:`load_with_missing`, or if weights are missing.
     """
     model, missing = load_with_missing(kind, types, argument, source)
     refuse_missing(missing, argument, source)
@@ -76,7 +82,7 @@ def load_pretrained(kind: type[Model], types: tuple[str, ...], argument: str, so
 
 
 def refuse_missing(missing: set[str], argument: str, source: str) -> None:
-    """Raise ValueError if there are ``missing`` weights."""
+    """Raises ValueError if ``missing`` is not empty."""
     if missing:
         raise ValueError(
             f"Expected `{argument}` to hold all weights, but {source!r} lacks {len(missing)}, {min(missing)} among them"
@@ -84,7 +90,7 @@ def refuse_missing(missing: set[str], argument: str, source: str) -> None:
 
 
 class Tower(nn.Module):
-    """Base of encoders with a pretrained part, ``tower``, which neither learns nor leaves eval mode if ``frozen``."""
+    """Base of encoders with a pretrained part, ``tower``; if ``frozen``, it is not trained and stays in eval mode."""
 
     tower: nn.Module
 
@@ -93,7 +99,7 @@ class Tower(nn.Module):
         self.frozen = frozen
 
     def freeze(self) -> None:
-        """Apply ``frozen``, once ``tower`` is there."""
+        """Applies ``frozen``; called when ``tower`` is set."""
         self.tower.requires_grad_(not self.frozen)
         self.train(self.training)
 
@@ -104,8 +110,8 @@ class Tower(nn.Module):
         return self
 
 
-def plain(config: PretrainedConfig | FeatureExtractionMixin) -> dict[str, Any]:
-    """The configuration as a checkpoint can hold it: values of JSON."""
+def json_values(config: PretrainedConfig | FeatureExtractionMixin) -> dict[str, Any]:
+    """Converts a configuration to JSON values, which checkpoints can hold."""
     values: dict[str, Any] = json.loads(config.to_json_string())
     return values
 

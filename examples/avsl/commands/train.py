@@ -1,0 +1,72 @@
+"""The commands ``train_music.py`` and ``train_vggsound.py``."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+
+from ..config import Config, add_options, chosen_options
+from ..training.data_location import DataLocation
+from ..training.run import run
+from .exit_status import exit_status
+
+TITLES = {"music": "MUSIC", "vggsound": "VGGSound"}
+
+
+def parse_arguments(arguments: Sequence[str] | None = None, *, dataset: str = "music") -> argparse.Namespace:
+    """Reads the command line; ``config`` is set to the default configuration of ``dataset`` if none is named."""
+    parser = argparse.ArgumentParser(
+        description=f"Train and evaluate on {TITLES[dataset]} or, without --data-root, on composed scenes, which are "
+        "made if they do not exist. If the command is interrupted, run it again to resume.",
+    )
+    add = parser.add_argument
+    add("--data-root", type=Path, help="folder with frames/, audio/ and metadata/ (default: composed scenes)")
+    add("--media", type=Path, help="compose scenes from this folder of photographs and recordings")
+    add(
+        "--config",
+        nargs="+",
+        help="YAML files, or names in examples/configs; later files override earlier ones (default: composed, media "
+        f"with --media, {dataset} with --data-root)",
+    )
+    add("--quick", action="store_true", help="use the quick configuration: takes a minute, checks that all steps work")
+    add("--name", help="name of the run's folder in --runs (default: made from data, configuration and seed)")
+    add("--runs", type=Path, default=Path("runs"), help="folder of all runs (default: runs)")
+    add("--data", type=Path, default=Path("data"), help="folder of composed scenes and of features (default: data)")
+    add_options(parser)
+    options = parser.parse_args(arguments)
+    if options.data_root and options.media:
+        parser.error("--data-root and --media exclude each other")
+    if options.quick and options.config:
+        parser.error("--quick and --config exclude each other")
+    if options.media:
+        options.media = options.media.resolve()
+    options.config = options.config or _default_config(options, dataset)
+    return options
+
+
+def _default_config(options: argparse.Namespace, dataset: str) -> list[str]:
+    if options.data_root and not options.quick:
+        return [dataset]
+    base = "quick" if options.quick else "media" if options.media else "composed"
+    return [base] if dataset == "music" else [base, dataset]
+
+
+def main(arguments: Sequence[str] | None = None, *, dataset: str = "music") -> int:
+    """Trains and evaluates; returns 0 on success, 2 if it is not possible, 130 if interrupted."""
+    options = parse_arguments(arguments, dataset=dataset)
+
+    def job() -> None:
+        config = Config.load(options.config, chosen_options(options))
+        location = DataLocation(options.data, options.data_root, options.media)
+        run(config, location, options.runs / (options.name or _default_name(options, config)), Console())
+
+    return exit_status(job)
+
+
+def _default_name(options: argparse.Namespace, config: Config) -> str:
+    data = options.data_root.resolve().name if options.data_root else "media" if options.media else "composed"
+    configs = (Path(name).stem for name in options.config)
+    return "-".join(dict.fromkeys((data, *configs, f"seed{config.seed}")))

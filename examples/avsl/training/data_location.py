@@ -1,0 +1,44 @@
+"""Where scenes come from: the user's folder, or scenes that are composed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..config import Config
+from ..data.composed.dataset import Description, ensure_composed
+from ..data.folders import ClipFolder
+from ..data.music import MusicFolder
+from ..data.vggsound import VggsoundFolder
+
+FOLDERS: dict[str, type[ClipFolder]] = {"music": MusicFolder, "vggsound": VggsoundFolder}
+
+
+@dataclass(frozen=True)
+class DataLocation:
+    """Where scenes and features are.
+
+    Args:
+        storage: folder for composed scenes and cached features.
+        root: the user's prepared folder; without it, scenes are composed.
+        media: folder of photographs and recordings to compose scenes from; without it, objects are drawn.
+    """
+
+    storage: Path
+    root: Path | None = None
+    media: Path | None = None
+
+    @property
+    def cache(self) -> Path:
+        """Folder of cached caption features and pretrained weights."""
+        return self.storage / "cache"
+
+
+def open_data(location: DataLocation, config: Config) -> ClipFolder:
+    """Opens the user's folder, or the composed scenes, which are made if they do not exist."""
+    folder_type = FOLDERS[config.dataset]
+    if location.root:
+        return folder_type(location.root)
+    media = str(location.media) if location.media else None
+    description = Description(config.data_seed, config.train_scenes, config.test_scenes, media=media)
+    return folder_type(ensure_composed(location.storage, description))

@@ -1,0 +1,77 @@
+"""The training loop: Lightning's trainer with this example's settings."""
+
+from __future__ import annotations
+
+import contextlib
+import warnings
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import lightning as L
+import torch
+from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+
+from ..config import Config
+from ..data.loading import TrainingScenes
+from ..model.localizer import Localizer
+from .callbacks import KeepLast, Progress
+
+
+def fit(model: Localizer, data: TrainingScenes, directory: Path, config: Config) -> None:
+    """Trains the model, from the last checkpoint if it exists, and leaves it on the device that it was trained on.
+
+    Raises:
+        KeyboardInterrupt: if training was interrupted.
+        ValueError: if the last checkpoint is damaged.
+    """
+    last = directory / "checkpoints" / "last.ckpt"
+    if last.is_file() and not zipfile.is_zipfile(last):  # detects a truncated file without reading all of it
+        raise ValueError(f"Expected {last} to be a checkpoint, but it is damaged. Delete it to train from the start.")
+    model.train()
+    trainer = _trainer(directory, last, config)
+    with _expected_warnings_ignored():
+        try:
+            trainer.fit(model, data, ckpt_path=last if last.is_file() else None, weights_only=True)
+        except SystemExit as stop:  # Lightning's answer to Ctrl-C
+            raise KeyboardInterrupt from stop
+    if trainer.interrupted:
+        raise KeyboardInterrupt
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()  # evaluation runs in one process
+    model.to(trainer.strategy.root_device)
+
+
+def _trainer(directory: Path, last: Path, config: Config) -> L.Trainer:
+    distributed = config.devices * config.nodes != 1
+    return L.Trainer(
+        max_epochs=config.epochs,
+        accelerator=config.accelerator,
+        devices=config.devices,
+        num_nodes=config.nodes,
+        strategy="ddp" if distributed else "auto",
+        # gloo can't average batch statistics; on GPUs every process uses the statistics of the whole batch
+        sync_batchnorm=distributed and torch.cuda.is_available() and config.accelerator != "cpu",
+        precision=config.precision,
+        accumulate_grad_batches=config.accumulate,
+        # the CSV logger starts a new version each time, since it overwrites an existing file
+        logger=[CSVLogger(directory, name="csv"), TensorBoardLogger(directory, name="", version="tensorboard")],
+        callbacks=[KeepLast(last, config.checkpoint_steps), Progress(refresh_rate=5)],
+        use_distributed_sampler=False,
+        enable_model_summary=False,
+        log_every_n_steps=10,
+    )
+
+
+@contextlib.contextmanager
+def _expected_warnings_ignored() -> Iterator[None]:
+    """In-memory scenes need no workers, frozen batch statistics are intended, and a short epoch is logged once."""
+    with warnings.catch_warnings():
+        for text in (
+            "does not have many workers",
+            "module\\(s\\) in eval mode",
+            "smaller than the logging interval",
+            "LeafSpec",
+        ):
+            warnings.filterwarnings("ignore", f".*{text}.*")
+        yield

@@ -1,0 +1,66 @@
+"""The model before training, and the scenes that it is trained on."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+
+import lightning as L
+import torch
+from filelock import FileLock
+
+from ..config import Config
+from ..data.folders import ClipFolder, Pool, all_captions
+from ..data.loading import TrainingScenes
+from ..data.quality import with_quality
+from ..files import atomic_write
+from ..model.caption_features import CaptionTable, encode_captions
+from ..model.localizer import Localizer
+from .data_location import DataLocation
+from .pretraining import crop_captions, pretrain, render_crops
+
+
+def set_up_training(location: DataLocation, config: Config, folder: ClipFolder) -> tuple[Localizer, TrainingScenes]:
+    """Builds the model, with its caption features and its pretrained visual encoder, and the training scenes."""
+    pools = [
+        Pool(with_quality(pool.clips, config.caption_quality, config.seed), pool.size)
+        for pool in (folder.training_pool(subset) for subset in config.subsets)
+    ]
+    texts = [text for pool in pools for text in all_captions(pool.clips)]
+    location.cache.mkdir(parents=True, exist_ok=True)
+    with FileLock(location.cache / ".lock"):  # one process computes, the others read its files
+        captions = CaptionTable.build(texts, config.text_encoder, location.cache)
+        L.seed_everything(config.seed, verbose=False)
+        model = Localizer(config.as_dict(), captions.features.shape[1])
+        model.text.fit(captions.features, config.text_shrinkage)
+        if config.crops and not location.root and config.visual_weights is None:
+            _load_pretrained(model, config, str(location.media) if location.media else None, location.cache)
+    return model, TrainingScenes(folder.root, pools, captions, config)
+
+
+def _load_pretrained(model: Localizer, config: Config, media: str | None, cache: Path) -> None:
+    """Loads the pretrained visual encoder of this configuration; pretrains it if no earlier run has done so."""
+    targets = model.text(encode_captions(crop_captions(media), config.text_encoder, cache))
+    path = cache / f"pretrained-{_fingerprint(config, media, targets)}.pt"
+    if path.is_file():
+        try:
+            model.visual.load_state_dict(torch.load(path, weights_only=True))
+        except Exception as error:  # torch.load raises errors of any type for malformed files
+            raise ValueError(
+                f"Expected {path} to hold pretrained weights, but it can't be read. Delete it to have them made again."
+            ) from error
+        return
+    images, labels = render_crops(config.crops, config.image_size, config.seed, media)
+    pretrain(
+        model.visual, images, labels, targets, steps=config.pretraining_steps, batch=64, rate=config.pretraining_rate
+    )
+    with atomic_write(path) as temporary:
+        torch.save(model.visual.state_dict(), temporary)
+
+
+def _fingerprint(config: Config, media: str | None, targets: torch.Tensor) -> str:
+    """A hash of everything that pretraining depends on."""
+    keys = ("seed", "crops", "pretraining_steps", "pretraining_rate", "image_size", "visual_widths", "visual_depths")
+    settings = json.dumps([media, *(config.as_dict()[key] for key in keys)]).encode()
+    return hashlib.sha256(settings + targets.numpy().tobytes()).hexdigest()[:16]

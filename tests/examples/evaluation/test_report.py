@@ -1,0 +1,69 @@
+"""The files and tables of a report."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import torch
+from avsl.evaluation.held_out import HeldOutScenes
+from avsl.evaluation.predict import Prediction
+from avsl.evaluation.report import draw_sheet, markdown_table, rich_table, write_report
+from PIL import Image
+from rich.console import Console
+
+from .conftest import perfect
+
+ROWS = {
+    "trained": {"solo AP": 61.25, "solo AUC": 30.0, "solo without map": 0.0},
+    "untrained": {"solo AP": 40.0, "solo AUC": 31.04, "solo without map": 0.0},
+    "chance": {"solo AP": 50.0, "solo AUC": 10.0},
+}
+
+
+def test_markdown_table() -> None:
+    assert markdown_table(ROWS).splitlines() == [
+        "| % | trained | untrained | chance |",
+        "| --- | ---: | ---: | ---: |",
+        "| solo AP | 61.2 | 40.0 | 50.0 |",
+        "| solo AUC | 30.0 | 31.0 | 10.0 |",
+    ]
+
+
+def test_terminal_table() -> None:
+    console = Console(width=100, record=True)
+    with console.capture() as capture:
+        console.print(rich_table(ROWS, "a title"))
+    text = capture.get()
+    assert "a title" in text
+    assert text.index("61.2") < text.index("30.0")
+    bold = [str(cell) for column in rich_table(ROWS, "").columns for cell in column.cells if "[bold]" in str(cell)]
+    assert bold == ["[bold]61.2[/]"]
+
+
+def test_report_files(tmp_path: Path) -> None:
+    write_report(tmp_path, ROWS, {"training": 1.5})
+    assert json.loads((tmp_path / "metrics.json").read_text()) == {"percent": ROWS, "seconds": {"training": 1.5}}
+    assert (tmp_path / "table.md").read_text() == markdown_table(ROWS)
+
+
+def test_a_sheet_of_frames_side_by_side(side_by_side: HeldOutScenes, tmp_path: Path) -> None:
+    path, heat = tmp_path / "sheet.png", torch.rand(2, 7, 14)
+    draw_sheet(path, [(side_by_side, Prediction(heat, heat[:, None].expand(-1, 2, -1, -1), torch.ones(2, 2) > 0))])
+    with Image.open(path) as image:
+        assert image.width > 3 * image.height
+
+
+def test_sheet(held_out: dict[str, HeldOutScenes], tmp_path: Path) -> None:
+    duet = perfect(held_out["duet"])._replace(valid=torch.tensor([[True, False]]))
+    path = tmp_path / "sheet.png"
+    draw_sheet(path, [(held_out["solo"], perfect(held_out["solo"])), (held_out["duet"], duet)])
+    assert [p.name for p in tmp_path.glob("*.png")] == ["sheet.png"]
+    with Image.open(path) as image:
+        image.load()
+        assert image.format == "PNG"
+        assert image.width > image.height > 50
+        pixels = torch.from_numpy(np.array(image.convert("RGB"))).view(-1, 3).int()
+    for box in ((0, 255, 0), (255, 0, 0)):  # of sounding and of silent objects
+        assert ((pixels - torch.tensor(box)).abs().amax(1) < 40).sum() > 20
