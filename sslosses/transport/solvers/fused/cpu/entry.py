@@ -1,7 +1,8 @@
-"""What Python calls of the compiled kernels, kept in numba's cache: loops over a range of problems, and of rows.
+"""The compiled functions that Python calls, kept in numba's cache: loops over problems, ranges of rows, and columns.
 
-numba takes a function from its cache as long as the file of that function looks the same; what it calls may have
-changed, as after an upgrade. Closures it compares by value, so these have a checksum of all sources in theirs.
+numba reuses a cached function as long as the file of that function looks the same, but the functions that it calls may
+have changed, as after an upgrade. numba compares closures by value, so each function here closes over a checksum of all
+sources that it is compiled from.
 """
 
 from __future__ import annotations
@@ -12,24 +13,24 @@ from typing import Any
 
 from numba import njit
 
+from sslosses.transport import adjoint
 from sslosses.transport.solvers.fused.cpu import ranges
+from sslosses.transport.solvers.fused.cpu.arrays import Masses
 from sslosses.transport.solvers.fused.cpu.gradient import transport_value, value_gradient
 from sslosses.transport.solvers.fused.cpu.plan import column_softmax
 from sslosses.transport.solvers.fused.cpu.sinkhorn import sinkhorn
 
 _entry = njit(nogil=True, error_model="numpy", cache=True)
+_masses_at = njit(lambda masses, p: Masses(masses.a[p], masses.log_a[p], masses.b[p], masses.log_b[p]))
 
 
-def _of_problems(sources: int) -> Any:
+def _over_problems(checksum: int) -> Any:
     @_entry
-    def sinkhorn_of_problems(
+    def sinkhorn_problems(
         first: int,
         last: int,
         cost: Any,
-        a: Any,
-        log_a: Any,
-        b: Any,
-        log_b: Any,
+        masses: Any,
         f: Any,
         g: Any,
         max_iter: int,
@@ -37,138 +38,134 @@ def _of_problems(sources: int) -> Any:
         iterations: Any,
         errors: Any,
         values: Any,
-        space: Any,
+        workspace: Any,
     ) -> int:
         for p in range(first, last):
             iterations[p], errors[p], values[p] = sinkhorn(
-                cost, p, a[p], log_a[p], b[p], log_b[p], f[p], g[p], max_iter, tol, space
+                cost, p, _masses_at(masses, p), f[p], g[p], max_iter, tol, workspace
             )
-        return sources
+        return checksum
 
     @_entry
-    def transport_of_problems(
-        first: int, last: int, cost: Any, log_a: Any, log_b: Any, f: Any, g: Any, out: Any, space: Any
+    def transport_problems(
+        first: int, last: int, cost: Any, masses: Any, f: Any, g: Any, values: Any, workspace: Any
     ) -> int:
         for p in range(first, last):
-            out[p] = transport_value(cost, p, log_a[p], log_b[p], f[p], g[p], space)
-        return sources
+            values[p] = transport_value(cost, p, _masses_at(masses, p), f[p], g[p], workspace)
+        return checksum
 
     @_entry
-    def gradient_of_problems(
+    def gradient_problems(
         first: int,
         last: int,
         cost: Any,
-        a: Any,
-        log_a: Any,
-        b: Any,
-        log_b: Any,
+        masses: Any,
         f: Any,
         g: Any,
         exact: bool,
-        of_source: Any,
-        of_target: Any,
-        lam: Any,
-        mu: Any,
-        space: Any,
+        grad_source: Any,
+        grad_target: Any,
+        grad_a: Any,
+        grad_b: Any,
+        workspace: Any,
     ) -> int:
         for p in range(first, last):
             value_gradient(
                 cost,
                 p,
-                a[p],
-                log_a[p],
-                b[p],
-                log_b[p],
+                _masses_at(masses, p),
                 f[p],
                 g[p],
                 exact,
-                of_source[p],
-                of_target[p],
-                lam[p],
-                mu[p],
-                space,
+                grad_source[p],
+                grad_target[p],
+                grad_a[p],
+                grad_b[p],
+                workspace,
             )
-        return sources
+        return checksum
 
-    return sinkhorn_of_problems, transport_of_problems, gradient_of_problems
+    return sinkhorn_problems, transport_problems, gradient_problems
 
 
-def _of_rows(sources: int) -> Any:
+def _over_rows(checksum: int) -> Any:
     @_entry
     def log_range(*arguments: Any) -> Any:
-        return ranges.log_range(*arguments), sources
+        return ranges.log_range(*arguments), checksum
 
     @_entry
     def scale_range(*arguments: Any) -> Any:
-        return ranges.scale_range(*arguments), sources
+        return ranges.scale_range(*arguments), checksum
 
     @_entry
     def value_range(*arguments: Any) -> Any:
-        return ranges.value_range(*arguments), sources
+        return ranges.value_range(*arguments), checksum
 
     @_entry
-    def rows_without_mass(*arguments: Any) -> Any:
-        return ranges.rows_without_mass(*arguments), sources
+    def potentials_without_mass_range(*arguments: Any) -> Any:
+        return ranges.potentials_without_mass_range(*arguments), checksum
 
     @_entry
-    def moments_range(*arguments: Any) -> Any:
-        return ranges.moments_range(*arguments), sources
+    def moment_range(*arguments: Any) -> Any:
+        return ranges.moment_range(*arguments), checksum
 
     @_entry
     def project_range(*arguments: Any) -> Any:
-        return ranges.project_range(*arguments), sources
+        return ranges.project_range(*arguments), checksum
 
     @_entry
     def dot_range(*arguments: Any) -> Any:
-        return ranges.dot_range(*arguments), sources
+        return ranges.dot_range(*arguments), checksum
 
     @_entry
-    def row_means_without_mass(*arguments: Any) -> Any:
-        return ranges.row_means_without_mass(*arguments), sources
+    def means_without_mass_range(*arguments: Any) -> Any:
+        return ranges.means_without_mass_range(*arguments), checksum
 
     @_entry
     def gradient_range(*arguments: Any) -> Any:
-        return ranges.gradient_range(*arguments), sources
+        return ranges.gradient_range(*arguments), checksum
 
     @_entry
-    def column_potentials(cost: Any, p: int, columns: Any, rows: int, log_rows: Any, g: Any, room: Any) -> int:
+    def column_potentials(cost: Any, p: int, columns: Any, rows: int, log_rows: Any, g: Any, weights: Any) -> int:
         for j in columns:
-            g[j] = -column_softmax(cost, p, j, log_rows, room, rows)[1]
-        return sources
+            g[j] = -column_softmax(cost, p, j, log_rows, weights, rows)[1]
+        return checksum
 
     @_entry
-    def column_means(cost: Any, p: int, columns: Any, rows: int, log_rows: Any, lam: Any, mu: Any, room: Any) -> int:
+    def column_means(cost: Any, p: int, columns: Any, rows: int, log_rows: Any, lam: Any, mu: Any, weights: Any) -> int:
         for j in columns:
-            mu[j] = ranges.column_mean(cost, p, j, rows, log_rows, lam, room)
-        return sources
+            mu[j] = ranges.column_mean(cost, p, j, rows, log_rows, lam, weights)
+        return checksum
 
     return (
         log_range,
         scale_range,
         value_range,
-        rows_without_mass,
-        moments_range,
+        potentials_without_mass_range,
+        moment_range,
         project_range,
         dot_range,
-        row_means_without_mass,
+        means_without_mass_range,
         gradient_range,
         column_potentials,
         column_means,
     )
 
 
-_SOURCES = zlib.crc32(b"".join(path.read_bytes() for path in sorted(Path(__file__).parent.glob("*.py"))))
-sinkhorn_of_problems, transport_of_problems, gradient_of_problems = _of_problems(_SOURCES)
+# All files of this folder, and the one that the limits of the conjugate gradients come from.
+_SOURCES = [*sorted(Path(__file__).parent.glob("*.py")), Path(adjoint.__file__)]
+_CHECKSUM = zlib.crc32(b"".join(path.read_bytes() for path in _SOURCES))
+sinkhorn_problems, transport_problems, gradient_problems = _over_problems(_CHECKSUM)
 (
     log_range,
     scale_range,
     value_range,
-    rows_without_mass,
-    moments_range,
+    potentials_without_mass_range,
+    moment_range,
     project_range,
     dot_range,
-    row_means_without_mass,
+    means_without_mass_range,
     gradient_range,
     column_potentials,
     column_means,
-) = _of_rows(_SOURCES)
+) = _over_rows(_CHECKSUM)

@@ -1,4 +1,4 @@
-"""⟨P, C⟩ of one problem and its gradient with respect to the points, compiled by numba; everything in units of ε.
+"""⟨P, C⟩ of one problem and its gradient with respect to the points, compiled by numba; in units of ε.
 
 The equations are those of ``sslosses.transport.value`` and ``sslosses.transport.adjoint``.
 """
@@ -9,14 +9,15 @@ from typing import Any
 
 import numpy as np
 
-from sslosses.transport.solvers.fused.cpu.plan import control, loops, shifted
+from sslosses.transport.adjoint import EXTRA_STEPS, RESIDUAL_EXPONENT, STEPS_PER_COLUMN
+from sslosses.transport.solvers.fused.cpu.plan import add_log_mass, control, loops
 from sslosses.transport.solvers.fused.cpu.ranges import (
     column_mean,
     dot_range,
     gradient_range,
-    moments_range,
+    means_without_mass_range,
+    moment_range,
     project_range,
-    row_means_without_mass,
     value_range,
 )
 
@@ -39,7 +40,7 @@ def _total(x: Any) -> float:
 
 @loops
 def _project(residual: Any, mass: Any, total_mass: float) -> None:
-    """Off the null space, where rounding would build up as the system has no curvature along it."""
+    """Removes the null space, along which the system has no curvature to keep rounding errors small."""
     excess = _total(residual) / total_mass
     for k in range(residual.shape[0]):
         residual[k] -= excess * mass[k]
@@ -52,119 +53,123 @@ def _quotient(x: Any, y: Any, out: Any) -> None:
 
 
 @control
-def transport_value(cost: Any, p: int, log_a: Any, log_b: Any, f: Any, g: Any, space: Any) -> float:
+def transport_value(cost: Any, p: int, masses: Any, f: Any, g: Any, workspace: Any) -> float:
     """⟨P, C⟩ of problem p."""
-    plan, ground, over_rows, over_columns, _, _ = space
-    log_rows, mass, log_columns = over_rows[0], over_rows[1], over_columns[0]
+    log_rows, mass, log_columns = workspace.row_vectors[0], workspace.row_vectors[1], workspace.column_vectors[0]
     rows = f.shape[0]
-    shifted(f, log_a, log_rows)
-    shifted(g, log_b, log_columns)
-    total: float = value_range(cost, p, 0, rows, rows, log_rows, log_columns, mass, plan, ground)
+    add_log_mass(f, masses.log_a, log_rows)
+    add_log_mass(g, masses.log_b, log_columns)
+    total: float = value_range(cost, p, 0, rows, rows, log_rows, log_columns, mass, workspace.plan, workspace.cost_rows)
     return total
 
 
 @control
-def _adjoint(cost: Any, p: int, rows: int, space: Any) -> None:
-    """λ and μ by conjugate gradients, see ``sslosses.transport.adjoint``, into what is last over rows and over columns.
+def _adjoint(cost: Any, p: int, rows: int, workspace: Any) -> None:
+    """λ and μ by conjugate gradients, see ``sslosses.transport.adjoint``, into the last row and column vectors.
 
     They are 0 where a or b is.
     """
-    plan, ground, over_rows, over_columns, _, _ = space
-    log_rows, mass, moved, lam = over_rows[0], over_rows[1], over_rows[2], over_rows[4]
-    log_columns, of_moved, of_mass = over_columns[0], over_columns[1], over_columns[2]
-    residual, z, direction, image = over_columns[3], over_columns[4], over_columns[5], over_columns[6]
-    mu = over_columns[7]
+    plan, cost_rows = workspace.plan, workspace.cost_rows
+    row_vectors, column_vectors = workspace.row_vectors, workspace.column_vectors
+    log_rows, mass, row_moved, lam = row_vectors[0], row_vectors[1], row_vectors[2], row_vectors[4]
+    log_columns, column_moved, column_mass = column_vectors[0], column_vectors[1], column_vectors[2]
+    residual, z, direction, image = column_vectors[3], column_vectors[4], column_vectors[5], column_vectors[6]
+    mu = column_vectors[7]
     width = plan.shape[1]
-    for column in (of_moved, of_mass, mu, image):
+    for column in (column_moved, column_mass, mu, image):
         column[:] = 0
-    moments_range(cost, p, 0, rows, rows, log_rows, log_columns, mass, moved, of_moved, of_mass, image, plan, ground)
+    moment_range(
+        cost, p, 0, rows, rows, log_rows, log_columns, mass, row_moved, column_moved, column_mass, image, plan,
+        cost_rows,
+    )  # fmt: skip
 
-    _quotient(of_moved, of_mass, z)
-    limit = np.finfo(plan.dtype).eps ** 1.7 * _inner(of_moved, z)
-    total_mass = _total(of_mass)
+    _quotient(column_moved, column_mass, z)
+    limit = np.finfo(plan.dtype).eps ** RESIDUAL_EXPONENT * _inner(column_moved, z)
+    total_mass = _total(column_mass)
     for j in range(width):
-        residual[j] = of_moved[j] - image[j]
-    _project(residual, of_mass, total_mass)
-    _quotient(residual, of_mass, z)
+        residual[j] = column_moved[j] - image[j]
+    _project(residual, column_mass, total_mass)
+    _quotient(residual, column_mass, z)
     direction[:] = z
     rz = _inner(residual, z)
-    for _ in range(3 * width + 50):
+    for _ in range(STEPS_PER_COLUMN * width + EXTRA_STEPS):
         if not rz > limit:
             break
         image[:] = 0
-        project_range(cost, p, 0, rows, rows, log_rows, log_columns, direction, mass, lam, image, plan, ground)
+        project_range(cost, p, 0, rows, rows, log_rows, log_columns, direction, mass, lam, image, plan, cost_rows)
         for j in range(width):
-            image[j] = of_mass[j] * direction[j] - image[j]
+            image[j] = column_mass[j] * direction[j] - image[j]
         curvature = _inner(direction, image)
-        # A direction without curvature lies in the null space up to rounding: nothing is left to gain along it.
+        # A direction without curvature lies in the null space up to rounding; no step along it helps.
         if not curvature > 0:
             break
         step = rz / curvature
         for j in range(width):
             mu[j] += step * direction[j]
             residual[j] -= step * image[j]
-        _project(residual, of_mass, total_mass)
-        _quotient(residual, of_mass, z)
+        _project(residual, column_mass, total_mass)
+        _quotient(residual, column_mass, z)
         rz_next = _inner(residual, z)
         for j in range(width):
             direction[j] = z[j] + rz_next / rz * direction[j]
         rz = rz_next
 
-    dot_range(cost, p, 0, rows, rows, log_rows, log_columns, mu, lam, plan, ground)
+    dot_range(cost, p, 0, rows, rows, log_rows, log_columns, mu, lam, plan, cost_rows)
     for i in range(lam.shape[0]):
-        lam[i] = moved[i] - lam[i]
+        lam[i] = row_moved[i] - lam[i]
     _quotient(lam, mass, lam)
 
 
 @control
-def _define_without_mass(cost: Any, p: int, a: Any, b: Any, rows: int, columns: int, space: Any) -> None:
+def _define_without_mass(cost: Any, p: int, masses: Any, rows: int, columns: int, workspace: Any) -> None:
     """λ and μ of points without mass, which the adjoint leaves at 0."""
-    _, ground, over_rows, over_columns, _, _ = space
-    log_rows, totals, lowest, room, lam = over_rows[0], over_rows[1], over_rows[2], over_rows[3], over_rows[4]
-    log_columns, mu = over_columns[0], over_columns[7]
-    row_means_without_mass(cost, p, 0, rows, rows, a, log_columns, mu, columns, lam, lowest, totals, ground, ground)
+    cost_rows, row_vectors, column_vectors = workspace.cost_rows, workspace.row_vectors, workspace.column_vectors
+    log_rows, totals, lowest, weights = row_vectors[0], row_vectors[1], row_vectors[2], row_vectors[3]
+    lam, log_columns, mu = row_vectors[4], column_vectors[0], column_vectors[7]
+    means_without_mass_range(
+        cost, p, 0, rows, rows, masses.a, log_columns, mu, columns, lam, lowest, totals, cost_rows, cost_rows
+    )
     for j in range(columns):
-        if b[j] == 0:
-            mu[j] = column_mean(cost, p, j, rows, log_rows, lam, room)
+        if masses.b[j] == 0:
+            mu[j] = column_mean(cost, p, j, rows, log_rows, lam, weights)
 
 
 @control
 def value_gradient(
     cost: Any,
     p: int,
-    a: Any,
-    log_a: Any,
-    b: Any,
-    log_b: Any,
+    masses: Any,
     f: Any,
     g: Any,
     exact: bool,
-    of_source: Any,
-    of_target: Any,
-    of_a: Any,
-    of_b: Any,
-    space: Any,
+    grad_source: Any,
+    grad_target: Any,
+    grad_a: Any,
+    grad_b: Any,
+    workspace: Any,
 ) -> None:
-    """Gradient of problem p with respect to its values; ``exact``: and λ, μ, those of a and b."""
-    plan, ground, over_rows, over_columns, _, _ = space
-    log_rows, mass, found, lam = over_rows[0], over_rows[1], over_rows[3], over_rows[4]
-    log_columns, of_columns, mu = over_columns[0], over_columns[1], over_columns[7]
-    value_weight = cost[5]
+    """Gradient of problem p with respect to its values; if ``exact``, also λ and μ, those of a and b."""
+    row_vectors, column_vectors = workspace.row_vectors, workspace.column_vectors
+    log_rows, mass, row_sums, lam = row_vectors[0], row_vectors[1], row_vectors[3], row_vectors[4]
+    log_columns, column_sums, mu = column_vectors[0], column_vectors[1], column_vectors[7]
     rows, columns = f.shape[0], g.shape[0]
-    shifted(f, log_a, log_rows)
-    shifted(g, log_b, log_columns)
+    add_log_mass(f, masses.log_a, log_rows)
+    add_log_mass(g, masses.log_b, log_columns)
     lam[:] = 0
     mu[:] = 0
     if exact:
-        _adjoint(cost, p, rows, space)
-        _define_without_mass(cost, p, a, b, rows, columns, space)
-        of_a[:] = lam[:rows]
-        of_b[:] = mu[:columns]
-    if value_weight == 0:
+        _adjoint(cost, p, rows, workspace)
+        _define_without_mass(cost, p, masses, rows, columns, workspace)
+        grad_a[:] = lam[:rows]
+        grad_b[:] = mu[:columns]
+    if cost.value_weight == 0:
         return
-    of_columns[:] = 0
-    gradient_range(cost, p, 0, rows, rows, exact, log_rows, log_columns, lam, mu, mass, found, of_columns, plan, ground)
+    column_sums[:] = 0
+    gradient_range(
+        cost, p, 0, rows, rows, exact, log_rows, log_columns, lam, mu, mass, row_sums, column_sums, workspace.plan,
+        workspace.cost_rows,
+    )  # fmt: skip
     for i in range(rows):
-        of_source[i] = value_weight * found[i]
+        grad_source[i] = cost.value_weight * row_sums[i]
     for j in range(columns):
-        of_target[j] = value_weight * of_columns[j]
+        grad_target[j] = cost.value_weight * column_sums[j]

@@ -1,9 +1,6 @@
-"""Rows of the cost and of the plan, compiled by numba from the points; everything in units of ε.
+"""Blocks of ROWS rows of the cost and the plan from the points, and single columns, compiled by numba; in units of ε.
 
-``cost`` is (matrix, source, target, x, y, w_v, w_s, 1/ε): C = matrix + w_v|source ⊖ target|, or if the matrix has size
-0, w_s‖x ⊖ y‖ + w_v|source ⊖ target|. Its first dimension is that of the problems, or 1 if they share it. The plan and
-vectors over rows or columns are padded to whole blocks, with zeros (logarithms: −∞) behind the entries that count; so
-are the matrix, source, target and y, with anything finite.
+``arrays`` describes ``cost`` and the padding.
 """
 
 from __future__ import annotations
@@ -14,25 +11,25 @@ from typing import Any
 import numpy as np
 from numba import njit
 
-from sslosses.transport.solvers.fused.cpu.rows import add_value_rows, exp_rows, lowest_of_rows
+from sslosses.transport.solvers.fused.cpu.rows import add_value_rows, exp_rows, lowest_rows
 from sslosses.transport.solvers.fused.cpu.vectors import ROWS
 
-# Control flow keeps to IEEE: it has to see what is not a number. Loops over a row may be reordered, and are inlined, as
-# a call would hand over each field of each array.
+# Control flow keeps to IEEE, because it has to recognize NaN. Loops over a row may be reordered. They are inlined, as a
+# call would pass each field of each array.
 _INTERNAL = {"nogil": True, "error_model": "numpy", "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
 control = njit(**_INTERNAL)
 loops = njit(**_INTERNAL, forceinline=True, fastmath={"reassoc", "contract", "nsz"})
 
 
 @loops
-def _scaled(given: Any, scale: Any, out: Any) -> None:
+def _scale(row: Any, scale: Any, out: Any) -> None:
     for j in range(out.shape[0]):
-        out[j] = scale * given[j]
+        out[j] = scale * row[j]
 
 
 @loops
 def _scaled_distances(x: Any, i: int, y: Any, scale: Any, out: Any) -> None:
-    """out ← scale·‖x_i − y‖, with a point a column."""
+    """out ← scale·‖x_i − y‖, with one column per point."""
     if x.shape[0] == 2:
         x0, x1, y0, y1 = x[0, i], x[1, i], y[0], y[1]
         for j in range(out.shape[0]):
@@ -48,86 +45,86 @@ def _scaled_distances(x: Any, i: int, y: Any, scale: Any, out: Any) -> None:
 
 
 @control
-def cost_rows(cost: Any, p: int, first: int, rows: int, ground: Any) -> None:
-    """ROWS rows of C of problem p from ``first``; anything finite in those from ``rows``."""
-    matrix, source, target, x, y, value_weight, position_weight, scale = cost
+def fill_cost_rows(cost: Any, p: int, first: int, rows: int, cost_rows: Any) -> None:
+    """Writes ROWS rows of C of problem p from ``first``, with finite numbers in those from ``rows``."""
     count = min(ROWS, rows - first)
-    if matrix.size:
-        given = matrix[p if matrix.shape[0] > 1 else 0]
-        if value_weight > 0:
-            add_value_rows(given, first, scale, source[p], first, target[p], scale * value_weight, ground)
+    source, target, weight = cost.source, cost.target, cost.scale * cost.value_weight
+    if cost.matrix.size:
+        matrix = cost.matrix[p if cost.matrix.shape[0] > 1 else 0]
+        if cost.value_weight > 0:
+            add_value_rows(matrix, first, cost.scale, source[p], first, target[p], weight, cost_rows)
             return
         for k in range(count):
-            _scaled(given[first + k], scale, ground[k])
+            _scale(matrix[first + k], cost.scale, cost_rows[k])
     else:
         for k in range(count):
-            _scaled_distances(x, first + k, y, scale * position_weight, ground[k])
-    ground[count:] = 0
-    if value_weight > 0:
-        add_value_rows(ground, 0, ground.dtype.type(1), source[p], first, target[p], scale * value_weight, ground)
+            _scaled_distances(cost.x, first + k, cost.y, cost.scale * cost.position_weight, cost_rows[k])
+    cost_rows[count:] = 0
+    if cost.value_weight > 0:
+        one = cost_rows.dtype.type(1)
+        add_value_rows(cost_rows, 0, one, source[p], first, target[p], weight, cost_rows)
 
 
 @loops
 def cost_entry(cost: Any, p: int, i: int, j: int) -> Any:
     """C of problem p at i, j."""
-    matrix, source, target, x, y, value_weight, position_weight, scale = cost
-    if matrix.size:
-        entry = matrix[p if matrix.shape[0] > 1 else 0, i, j]
+    if cost.matrix.size:
+        entry = cost.matrix[p if cost.matrix.shape[0] > 1 else 0, i, j]
     else:
-        square = x.dtype.type(0)
-        for d in range(x.shape[0]):
-            square += (x[d, i] - y[d, j]) * (x[d, i] - y[d, j])
-        entry = position_weight * math.sqrt(square)
-    if value_weight > 0:
-        entry += value_weight * abs(source[p, i] - target[p, j])
-    return scale * entry
+        square = cost.x.dtype.type(0)
+        for d in range(cost.x.shape[0]):
+            square += (cost.x[d, i] - cost.y[d, j]) * (cost.x[d, i] - cost.y[d, j])
+        entry = cost.position_weight * math.sqrt(square)
+    if cost.value_weight > 0:
+        entry += cost.value_weight * abs(cost.source[p, i] - cost.target[p, j])
+    return cost.scale * entry
 
 
 @control
-def plan_rows(
+def fill_plan_rows(
     cost: Any,
     p: int,
     first: int,
     rows: int,
     log_rows: Any,
     log_columns: Any,
-    ground: Any,
+    cost_rows: Any,
     plan: Any,
     at: int,
     mass: Any,
 ) -> None:
-    """ROWS rows of C from ``first`` into ``ground``, of the plan from plan[at], and their sums into ``mass``."""
-    cost_rows(cost, p, first, rows, ground)
-    exp_rows(ground, log_rows, log_columns, first, plan, at, mass)
+    """Writes ROWS rows of C from ``first``, of the plan from plan[at], and their sums into ``mass``."""
+    fill_cost_rows(cost, p, first, rows, cost_rows)
+    exp_rows(cost_rows, log_rows, log_columns, first, plan, at, mass)
 
 
 @control
-def softmax_rows(
+def fill_softmax_rows(
     cost: Any,
     p: int,
     first: int,
     rows: int,
     log_columns: Any,
-    ground: Any,
+    cost_rows: Any,
     plan: Any,
     at: int,
     lowest: Any,
     totals: Any,
 ) -> None:
-    """exp(log_columns − C + lowest) of ROWS rows from plan[at], their sums into ``totals``, C into ``ground``.
+    """Writes ROWS rows of C, of exp(log_columns − C + lowest) from plan[at], and their sums into ``totals``.
 
     lowest = min_j(C − log_columns), so lowest − log totals = −log Σ exp(log_columns − C).
     """
-    cost_rows(cost, p, first, rows, ground)
-    lowest_of_rows(ground, log_columns, lowest, first)
-    exp_rows(ground, lowest, log_columns, first, plan, at, totals)
+    fill_cost_rows(cost, p, first, rows, cost_rows)
+    lowest_rows(cost_rows, log_columns, lowest, first)
+    exp_rows(cost_rows, lowest, log_columns, first, plan, at, totals)
 
 
 @control
 def column_softmax(cost: Any, p: int, j: int, log_rows: Any, out: Any, rows: int) -> Any:
-    """exp(log_rows − C − largest) of column j into ``out``; returns its sum, and log Σ exp(log_rows − C).
+    """Writes exp(log_rows − C − largest) of column j; returns its sum and log Σ exp(log_rows − C).
 
-    An entry at a time: for the few columns that the passes over rows can't serve.
+    This works entry by entry, for the few columns that a sweep over rows cannot serve.
     """
     largest = -np.inf
     for i in range(rows):
@@ -141,8 +138,8 @@ def column_softmax(cost: Any, p: int, j: int, log_rows: Any, out: Any, rows: int
 
 
 @control
-def shifted(potential: Any, log_mass: Any, out: Any) -> None:
-    """f + log a, whose sum with g + log b − C is the plan's logarithm; −∞ behind it."""
+def add_log_mass(potential: Any, log_mass: Any, out: Any) -> None:
+    """out ← f + log a, or −∞ in the padding; the logarithm of the plan is (f + log a) ⊕ (g + log b) − C."""
     for k in range(potential.shape[0]):
         out[k] = potential[k] + log_mass[k]
     out[potential.shape[0] :] = -np.inf

@@ -1,7 +1,7 @@
-"""Passes over a range of a problem's rows, compiled by numba; everything in units of ε.
+"""Sweeps over a range of a problem's rows, compiled by numba; in units of ε.
 
-``plan`` has a row for each row of the problem and is kept from pass to pass, or it has ROWS, and is built anew block
-after block. Sums over rows are added to what is there, so that ranges can be passed over on several threads. Ranges
+``plan`` either has a row per row of the problem and is kept from sweep to sweep, or it has ROWS rows and is rebuilt for
+each block. Sums over rows are added to their arrays, so that several threads can sweep ranges of one problem. Ranges
 begin and end at whole blocks.
 """
 
@@ -14,16 +14,16 @@ from sslosses.transport.solvers.fused.cpu.plan import (
     column_softmax,
     control,
     cost_entry,
-    cost_rows,
+    fill_cost_rows,
+    fill_plan_rows,
+    fill_softmax_rows,
     loops,
-    plan_rows,
-    softmax_rows,
 )
 from sslosses.transport.solvers.fused.cpu.rows import (
     dot_rows,
     exp_rows,
-    gradient_of_rows,
-    moments_of_rows,
+    gradient_rows,
+    moment_rows,
     project_rows,
     scale_rows,
     weigh_rows,
@@ -53,13 +53,13 @@ def log_range(
     totals: Any,
     sums: Any,
     plan: Any,
-    ground: Any,
+    cost_rows: Any,
 ) -> None:
     """f ← −log Σ exp(log_columns − C), and sums += Pᵀ1 of the plan of f and the columns' potential."""
     kept = plan.shape[0] > ROWS
     for i in range(first, last, ROWS):
         at = i if kept else 0
-        softmax_rows(cost, p, i, rows, log_columns, ground, plan, at, lowest, totals)
+        fill_softmax_rows(cost, p, i, rows, log_columns, cost_rows, plan, at, lowest, totals)
         for k in range(i, min(i + ROWS, rows)):
             f[k] = lowest[k] - math.log(totals[k])
         for k in range(i, i + ROWS):
@@ -86,14 +86,14 @@ def scale_range(
     outside: Any,
     sums: Any,
     plan: Any,
-    ground: Any,
+    cost_rows: Any,
 ) -> None:
-    """Half an iteration, see :func:`scale_rows`; ``current``: the plan kept is already that of the potentials."""
+    """Half an iteration, see :func:`scale_rows`; ``current``: the kept plan is already that of the potentials."""
     kept = plan.shape[0] > ROWS
     for i in range(first, last, ROWS):
         at = i if kept else 0
         if not current:
-            plan_rows(cost, p, i, rows, log_rows, log_columns, ground, plan, at, totals)
+            fill_plan_rows(cost, p, i, rows, log_rows, log_columns, cost_rows, plan, at, totals)
         scale_rows(plan, at, v, a, i, u, new_u, missing, outside, sums)
 
 
@@ -108,19 +108,19 @@ def value_range(
     log_columns: Any,
     totals: Any,
     plan: Any,
-    ground: Any,
+    cost_rows: Any,
 ) -> float:
     """⟨P, C⟩ of these rows."""
     total = 0.0
     for i in range(first, last, ROWS):
-        plan_rows(cost, p, i, rows, log_rows, log_columns, ground, plan, 0, totals)
+        fill_plan_rows(cost, p, i, rows, log_rows, log_columns, cost_rows, plan, 0, totals)
         for k in range(min(ROWS, rows - i)):
-            total += _dot(plan[k], ground[k])
+            total += _dot(plan[k], cost_rows[k])
     return total
 
 
 @control
-def rows_without_mass(
+def potentials_without_mass_range(
     cost: Any,
     p: int,
     first: int,
@@ -132,20 +132,20 @@ def rows_without_mass(
     lowest: Any,
     totals: Any,
     plan: Any,
-    ground: Any,
+    cost_rows: Any,
 ) -> None:
     """f ← −log Σ exp(log_columns − C) where a is 0."""
     for i in range(first, last, ROWS):
         end = min(i + ROWS, rows)
         if a[i:end].min() == 0:
-            softmax_rows(cost, p, i, rows, log_columns, ground, plan, 0, lowest, totals)
+            fill_softmax_rows(cost, p, i, rows, log_columns, cost_rows, plan, 0, lowest, totals)
             for k in range(i, end):
                 if a[k] == 0:
                     f[k] = lowest[k] - math.log(totals[k])
 
 
 @control
-def moments_range(
+def moment_range(
     cost: Any,
     p: int,
     first: int,
@@ -154,19 +154,19 @@ def moments_range(
     log_rows: Any,
     log_columns: Any,
     mass: Any,
-    moved: Any,
-    of_moved: Any,
-    of_mass: Any,
+    row_moved: Any,
+    column_moved: Any,
+    column_mass: Any,
     image: Any,
     plan: Any,
-    ground: Any,
+    cost_rows: Any,
 ) -> None:
-    """mass ← P1, and what :func:`moments_of_rows` gives."""
+    """mass ← P1, and the sums of :func:`moment_rows`."""
     kept = plan.shape[0] > ROWS
     for i in range(first, last, ROWS):
         at = i if kept else 0
-        plan_rows(cost, p, i, rows, log_rows, log_columns, ground, plan, at, mass)
-        moments_of_rows(plan, at, ground, mass, i, moved, of_moved, of_mass, image)
+        fill_plan_rows(cost, p, i, rows, log_rows, log_columns, cost_rows, plan, at, mass)
+        moment_rows(plan, at, cost_rows, mass, i, row_moved, column_moved, column_mass, image)
 
 
 @control
@@ -183,14 +183,14 @@ def project_range(
     totals: Any,
     sums: Any,
     plan: Any,
-    ground: Any,
+    cost_rows: Any,
 ) -> None:
     """sums += Pᵀ((P x)/mass)."""
     kept = plan.shape[0] > ROWS
     for i in range(first, last, ROWS):
         at = i if kept else 0
         if not kept:
-            plan_rows(cost, p, i, rows, log_rows, log_columns, ground, plan, at, totals)
+            fill_plan_rows(cost, p, i, rows, log_rows, log_columns, cost_rows, plan, at, totals)
         project_rows(plan, at, x, mass, i, sums)
 
 
@@ -206,19 +206,19 @@ def dot_range(
     x: Any,
     out: Any,
     plan: Any,
-    ground: Any,
+    cost_rows: Any,
 ) -> None:
     """out ← P x."""
     kept = plan.shape[0] > ROWS
     for i in range(first, last, ROWS):
         at = i if kept else 0
         if not kept:
-            plan_rows(cost, p, i, rows, log_rows, log_columns, ground, plan, at, out)
+            fill_plan_rows(cost, p, i, rows, log_rows, log_columns, cost_rows, plan, at, out)
         dot_rows(plan, at, x, out, i)
 
 
 @control
-def row_means_without_mass(
+def means_without_mass_range(
     cost: Any,
     p: int,
     first: int,
@@ -232,13 +232,13 @@ def row_means_without_mass(
     lowest: Any,
     totals: Any,
     plan: Any,
-    ground: Any,
+    cost_rows: Any,
 ) -> None:
-    """λ where a is 0: the mean of C − μ under the plan's conditional; ``plan`` may be ``ground``."""
+    """λ where a is 0: the mean of C − μ under the plan given the row; ``plan`` may be ``cost_rows``."""
     for i in range(first, last, ROWS):
         count = min(ROWS, rows - i)
         if a[i : i + count].min() == 0:
-            softmax_rows(cost, p, i, rows, log_columns, ground, plan, 0, lowest, totals)
+            fill_softmax_rows(cost, p, i, rows, log_columns, cost_rows, plan, 0, lowest, totals)
             for k in range(count):
                 if a[i + k] == 0:
                     mean = 0.0
@@ -248,13 +248,13 @@ def row_means_without_mass(
 
 
 @control
-def column_mean(cost: Any, p: int, j: int, rows: int, log_rows: Any, lam: Any, room: Any) -> Any:
-    """μ of a column: the mean of C − λ under the plan's conditional; ``room`` for a number a row."""
-    total = column_softmax(cost, p, j, log_rows, room, rows)[0]
+def column_mean(cost: Any, p: int, j: int, rows: int, log_rows: Any, lam: Any, weights: Any) -> Any:
+    """μ of a column: the mean of C − λ under the plan given the column, whose ``weights`` it writes."""
+    total = column_softmax(cost, p, j, log_rows, weights, rows)[0]
     mean = 0.0
     for i in range(rows):
-        if room[i] > 0:
-            mean += room[i] * (cost_entry(cost, p, i, j) - lam[i])
+        if weights[i] > 0:
+            mean += weights[i] * (cost_entry(cost, p, i, j) - lam[i])
     return mean / total
 
 
@@ -271,18 +271,17 @@ def gradient_range(
     lam: Any,
     mu: Any,
     totals: Any,
-    of_rows: Any,
-    of_columns: Any,
+    grad_source: Any,
+    grad_target: Any,
     plan: Any,
-    ground: Any,
+    cost_rows: Any,
 ) -> None:
-    """What :func:`gradient_of_rows` gives. A plan that is kept is that of the potentials if ``exact``."""
+    """The gradient of :func:`gradient_rows`. If ``exact``, a kept plan must be that of the potentials already."""
     kept = plan.shape[0] > ROWS
     share = plan.dtype.type(1 if exact else 0)
-    source, target = cost[1], cost[2]
     for i in range(first, last, ROWS):
         at = i if kept else 0
-        cost_rows(cost, p, i, rows, ground)
+        fill_cost_rows(cost, p, i, rows, cost_rows)
         if not (kept and exact):
-            exp_rows(ground, log_rows, log_columns, i, plan, at, totals)
-        gradient_of_rows(plan, at, ground, share, lam, mu, source[p], target[p], i, of_rows, of_columns)
+            exp_rows(cost_rows, log_rows, log_columns, i, plan, at, totals)
+        gradient_rows(plan, at, cost_rows, share, lam, mu, cost.source[p], cost.target[p], i, grad_source, grad_target)

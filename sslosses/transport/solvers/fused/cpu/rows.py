@@ -1,9 +1,11 @@
-"""What the fused CPU kernels do with ROWS rows at once, on vectors, compiled by numba.
+"""Operations of the fused CPU kernels on one block of ROWS rows, on vectors, compiled by numba.
 
-A pass of Sinkhorn is a product with rows of the plan, a few operations on one number a row, and a product with Pᵀ. The
-second product finds the rows in the first-level cache, so each entry is read from further away once an iteration, and
-the numbers in between never leave the registers. The rows are those from plan[at]; ``first`` is where their numbers are
-in arrays over rows. ``ground`` has the same rows of the cost, from its start.
+A sweep of Sinkhorn is a product with rows of the plan, a few operations on one number per row, and a product with Pᵀ.
+The second product finds the rows in the first-level cache, so each entry comes from further away only once per
+iteration, and the numbers in between never leave the registers.
+
+The rows of a block are those from plan[at]. ``first`` is the index of their numbers in arrays over rows. ``cost_rows``
+holds the same rows of the cost, from its start.
 """
 
 from __future__ import annotations
@@ -14,71 +16,73 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-from sslosses.transport.solvers.fused.cpu.vectors import Rows, absolute, exponential, multiply_add
+from sslosses.transport.solvers.fused.cpu.vectors import RowBlock, absolute, exponential, multiply_add
 
-# Scalings of this range lose nothing that counts: what an entry below the smallest normal number would have contributed
-# is at most 1e-22.
-LEAST, MOST = 1e-8, 1e8
+# With scalings in this range, an entry of the plan below the smallest normal number would have contributed 1e-22 at
+# most.
+SCALING_MIN, SCALING_MAX = 1e-8, 1e8
 _START = ir.Constant(ir.IntType(64), 0)
 
 
-def _rows_and_arrays(
+def _blocks_and_arrays(
     context: Any, builder: Any, signature: Any, arguments: Any, *matrices: tuple[int, Any]
 ) -> list[Any]:
-    """The rows of matrices, given by their places among the arguments, and the data of all arrays of one dimension."""
-    found = [Rows.of(context, builder, signature.args[k], arguments[k], first) for k, first in matrices]
+    """Row blocks of the matrices, given as (index of the argument, first row), and the data of all 1-D arrays."""
+    operands = [RowBlock.of(context, builder, signature.args[k], arguments[k], first) for k, first in matrices]
     for kind, value in zip(signature.args, arguments, strict=True):
         if isinstance(kind, types.Array) and kind.ndim == 1:
-            found.append(context.make_array(kind)(context, builder, value).data)
-    return found
+            operands.append(context.make_array(kind)(context, builder, value).data)
+    return operands
 
 
 @intrinsic
 def add_value_rows(
     _: Any,
-    given: Any,
+    matrix: Any,
     at: Any,
     scale: Any,
     source: Any,
     first: Any,
     target: Any,
     weight: Any,
-    ground: Any,
+    cost_rows: Any,
 ) -> Any:
-    """ground ← scale·given + weight·|source ⊖ target|, of rows given[at] and source[first]; may be in place."""
-    signature = types.void(given, types.intp, scale, source, types.intp, target, weight, ground)
+    """cost_rows ← scale·matrix + weight·|source ⊖ target|, for rows matrix[at] and source[first]; may be in place."""
+    signature = types.void(matrix, types.intp, scale, source, types.intp, target, weight, cost_rows)
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         _, at, scale, _, first, _, weight, _ = arguments
-        given, cost, source, target = _rows_and_arrays(context, builder, signature, arguments, (0, at), (7, _START))
-        scale, weight, values = cost.everywhere(scale), cost.everywhere(weight), cost.each(cost.numbers(source, first))
+        matrix, cost, source, target = _blocks_and_arrays(context, builder, signature, arguments, (0, at), (7, _START))
+        scale, weight = cost.splat(scale), cost.splat(weight)
+        row_values = cost.splat_rows(cost.load_rows(source, first))
         with cost.columns() as j:
-            theirs = cost.load(target, j)
-            for old, new, mine in zip(given.starts, cost.starts, values, strict=True):
-                apart = builder.fmul(weight, absolute(builder, builder.fsub(mine, theirs)))
-                cost.store(multiply_add(builder, scale, cost.load(old, j), apart), new, j)
+            column_value = cost.load(target, j)
+            for old, new, row_value in zip(matrix.starts, cost.starts, row_values, strict=True):
+                difference = builder.fmul(weight, absolute(builder, builder.fsub(row_value, column_value)))
+                cost.store(multiply_add(builder, scale, cost.load(old, j), difference), new, j)
         return context.get_dummy_value()
 
     return signature, generate
 
 
 @intrinsic
-def lowest_of_rows(_: Any, ground: Any, log_columns: Any, out: Any, first: Any) -> Any:
-    """out ← min_j(C − log_columns)."""
-    signature = types.void(ground, log_columns, out, types.intp)
+def lowest_rows(_: Any, cost_rows: Any, log_columns: Any, lowest: Any, first: Any) -> Any:
+    """lowest ← min_j(C − log_columns)."""
+    signature = types.void(cost_rows, log_columns, lowest, types.intp)
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        cost, log_columns, out = _rows_and_arrays(context, builder, signature, arguments, (0, _START))
+        cost, log_columns, lowest = _blocks_and_arrays(context, builder, signature, arguments, (0, _START))
 
-        def lower(x: Any, y: Any) -> Any:
+        def minimum(x: Any, y: Any) -> Any:
             return builder.select(builder.fcmp_ordered("<", x, y), x, y)
 
-        lowest = cost.variables(float("inf"))
+        minima = cost.accumulators(float("inf"))
         with cost.columns() as j:
             shift = cost.load(log_columns, j)
-            for row, least in zip(cost.starts, lowest, strict=True):
-                builder.store(lower(builder.fsub(cost.load(row, j), shift), builder.load(least)), least)
-        cost.keep(cost.folded(lowest, lower), out, arguments[3])
+            for row, row_minimum in zip(cost.starts, minima, strict=True):
+                shifted = builder.fsub(cost.load(row, j), shift)
+                builder.store(minimum(shifted, builder.load(row_minimum)), row_minimum)
+        cost.store_rows(cost.fold(minima, minimum), lowest, arguments[3])
         return context.get_dummy_value()
 
     return signature, generate
@@ -87,7 +91,7 @@ def lowest_of_rows(_: Any, ground: Any, log_columns: Any, out: Any, first: Any) 
 @intrinsic
 def exp_rows(
     _: Any,
-    ground: Any,
+    cost_rows: Any,
     log_rows: Any,
     log_columns: Any,
     first: Any,
@@ -95,22 +99,22 @@ def exp_rows(
     at: Any,
     totals: Any,
 ) -> Any:
-    """plan ← exp(log_rows ⊕ log_columns − C), totals ← its sums over columns. ``plan`` may be ``ground``."""
-    signature = types.void(ground, log_rows, log_columns, types.intp, plan, types.intp, totals)
+    """plan ← exp(log_rows ⊕ log_columns − C), totals ← its sums over columns; ``plan`` may be ``cost_rows``."""
+    signature = types.void(cost_rows, log_rows, log_columns, types.intp, plan, types.intp, totals)
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         _, _, _, first, _, at, _ = arguments
-        cost, plan, log_rows, log_columns, totals = _rows_and_arrays(
+        cost, plan, log_rows, log_columns, totals = _blocks_and_arrays(
             context, builder, signature, arguments, (0, _START), (4, at)
         )
-        shifts, sums = cost.each(cost.numbers(log_rows, first)), cost.variables(0.0)
+        shifts, sums = cost.splat_rows(cost.load_rows(log_rows, first)), cost.accumulators(0.0)
         with cost.columns() as j:
             column = cost.load(log_columns, j)
-            for source, row, shift, total in zip(cost.starts, plan.starts, shifts, sums, strict=True):
-                value = exponential(builder, builder.fsub(builder.fadd(shift, column), cost.load(source, j)))
-                plan.store(value, row, j)
+            for cost_row, plan_row, shift, total in zip(cost.starts, plan.starts, shifts, sums, strict=True):
+                value = exponential(builder, builder.fsub(builder.fadd(shift, column), cost.load(cost_row, j)))
+                plan.store(value, plan_row, j)
                 builder.store(builder.fadd(builder.load(total), value), total)
-        cost.keep(cost.folded(sums, builder.fadd), totals, first)
+        cost.store_rows(cost.fold(sums, builder.fadd), totals, first)
         return context.get_dummy_value()
 
     return signature, generate
@@ -118,12 +122,12 @@ def exp_rows(
 
 @intrinsic
 def weigh_rows(_: Any, plan: Any, at: Any, factors: Any, first: Any, sums: Any) -> Any:
-    """P ← diag(factors) P, and its sums over rows are added to ``sums``."""
+    """P ← diag(factors) P, and sums += Pᵀ1."""
     signature = types.void(plan, types.intp, factors, types.intp, sums)
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        plan, factors, sums = _rows_and_arrays(context, builder, signature, arguments, (0, arguments[1]))
-        splats = plan.each(plan.numbers(factors, arguments[3]))
+        plan, factors, sums = _blocks_and_arrays(context, builder, signature, arguments, (0, arguments[1]))
+        splats = plan.splat_rows(plan.load_rows(factors, arguments[3]))
         with plan.columns() as j:
             total = plan.load(sums, j)
             for row, factor in zip(plan.starts, splats, strict=True):
@@ -152,52 +156,54 @@ def scale_rows(
 ) -> Any:
     """Half an iteration: new_u ← mass/(P v), and sums += Pᵀ new_u for the other half.
 
-    missing += |u P v − mass|, and outside += 1 where new_u is out of range, in ROWS numbers each. Where there is no
-    mass, new_u is 0 and nothing out of range.
+    missing += |u P v − mass|, and outside += 1 where new_u is out of range; both have ROWS entries. Where the mass is
+    0, new_u is 0 and in range.
     """
     signature = types.void(plan, types.intp, v, mass, types.intp, u, new_u, missing, outside, sums)
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         first = arguments[4]
-        rows, v, mass, u, new_u, missing, outside, sums = _rows_and_arrays(
+        rows, v, mass, u, new_u, missing, outside, sums = _blocks_and_arrays(
             context, builder, signature, arguments, (0, arguments[1])
         )
-        totals, wanted, old = rows.dot(v), rows.numbers(mass, first), rows.numbers(u, first)
-        absent, count, found = rows.numbers(missing, _START), rows.numbers(outside, _START), []
-        nothing, one, least, most = map(rows.constant, (0.0, 1.0, LEAST, MOST))
-        for k, (total, want) in enumerate(zip(totals, wanted, strict=True)):
-            absent[k] = builder.fadd(absent[k], absolute(builder, builder.fsub(builder.fmul(old[k], total), want)))
-            empty = builder.fcmp_ordered("==", want, nothing)
-            new = builder.fdiv(want, total)
-            inside = builder.and_(builder.fcmp_ordered(">", new, least), builder.fcmp_ordered("<", new, most))
-            count[k] = builder.fadd(count[k], builder.select(builder.or_(empty, inside), nothing, one))
-            found.append(builder.select(empty, nothing, new))
-        rows.keep(absent, missing, _START)
-        rows.keep(count, outside, _START)
-        rows.keep(found, new_u, first)
-        rows.add(found, sums)
+        totals, masses, scalings = rows.dot(v), rows.load_rows(mass, first), rows.load_rows(u, first)
+        errors, counts = rows.load_rows(missing, _START), rows.load_rows(outside, _START)
+        new_scalings = []
+        zero, one, smallest, largest = map(rows.constant, (0.0, 1.0, SCALING_MIN, SCALING_MAX))
+        for k, (total, row_mass) in enumerate(zip(totals, masses, strict=True)):
+            error = absolute(builder, builder.fsub(builder.fmul(scalings[k], total), row_mass))
+            errors[k] = builder.fadd(errors[k], error)
+            empty = builder.fcmp_ordered("==", row_mass, zero)
+            new = builder.fdiv(row_mass, total)
+            inside = builder.and_(builder.fcmp_ordered(">", new, smallest), builder.fcmp_ordered("<", new, largest))
+            counts[k] = builder.fadd(counts[k], builder.select(builder.or_(empty, inside), zero, one))
+            new_scalings.append(builder.select(empty, zero, new))
+        rows.store_rows(errors, missing, _START)
+        rows.store_rows(counts, outside, _START)
+        rows.store_rows(new_scalings, new_u, first)
+        rows.add_weighted(new_scalings, sums)
         return context.get_dummy_value()
 
     return signature, generate
 
 
-def _divided(rows: Rows, totals: list[Any], mass: list[Any]) -> list[Any]:
-    """totals/mass, 0 where there is no mass."""
-    builder, nothing = rows.builder, rows.constant(0.0)
+def _quotients(rows: RowBlock, totals: list[Any], masses: list[Any]) -> list[Any]:
+    """totals/masses, 0 where the mass is."""
+    builder, zero = rows.builder, rows.constant(0.0)
     return [
-        builder.select(builder.fcmp_ordered(">", own, nothing), builder.fdiv(total, own), nothing)
-        for total, own in zip(totals, mass, strict=True)
+        builder.select(builder.fcmp_ordered(">", mass, zero), builder.fdiv(total, mass), zero)
+        for total, mass in zip(totals, masses, strict=True)
     ]
 
 
 @intrinsic
 def project_rows(_: Any, plan: Any, at: Any, x: Any, mass: Any, first: Any, sums: Any) -> Any:
-    """sums += Pᵀ((P x)/mass); nothing where there is no mass."""
+    """sums += Pᵀ((P x)/mass), without the rows of mass 0."""
     signature = types.void(plan, types.intp, x, mass, types.intp, sums)
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        rows, x, mass, sums = _rows_and_arrays(context, builder, signature, arguments, (0, arguments[1]))
-        rows.add(_divided(rows, rows.dot(x), rows.numbers(mass, arguments[4])), sums)
+        rows, x, mass, sums = _blocks_and_arrays(context, builder, signature, arguments, (0, arguments[1]))
+        rows.add_weighted(_quotients(rows, rows.dot(x), rows.load_rows(mass, arguments[4])), sums)
         return context.get_dummy_value()
 
     return signature, generate
@@ -209,97 +215,97 @@ def dot_rows(_: Any, plan: Any, at: Any, x: Any, out: Any, first: Any) -> Any:
     signature = types.void(plan, types.intp, x, out, types.intp)
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        rows, x, out = _rows_and_arrays(context, builder, signature, arguments, (0, arguments[1]))
-        rows.keep(rows.dot(x), out, arguments[4])
+        rows, x, out = _blocks_and_arrays(context, builder, signature, arguments, (0, arguments[1]))
+        rows.store_rows(rows.dot(x), out, arguments[4])
         return context.get_dummy_value()
 
     return signature, generate
 
 
 @intrinsic
-def moments_of_rows(
+def moment_rows(
     _: Any,
     plan: Any,
     at: Any,
-    ground: Any,
+    cost_rows: Any,
     mass: Any,
     first: Any,
-    moved: Any,
-    of_moved: Any,
-    of_mass: Any,
+    row_moved: Any,
+    column_moved: Any,
+    column_mass: Any,
     image: Any,
 ) -> Any:
-    """moved ← (P∘C)1, of_moved += (P∘C)ᵀ1, of_mass += Pᵀ1, image += Pᵀ(moved/mass)."""
-    signature = types.void(plan, types.intp, ground, mass, types.intp, moved, of_moved, of_mass, image)
+    """row_moved ← (P∘C)1, column_moved += (P∘C)ᵀ1, column_mass += Pᵀ1, image += Pᵀ(row_moved/mass)."""
+    signature = types.void(plan, types.intp, cost_rows, mass, types.intp, row_moved, column_moved, column_mass, image)
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         _, at, _, _, first, *_ = arguments
-        plan, cost, mass, moved, of_moved, of_mass, image = _rows_and_arrays(
+        plan, cost, mass, row_moved, column_moved, column_mass, image = _blocks_and_arrays(
             context, builder, signature, arguments, (0, at), (2, _START)
         )
-        sums = plan.variables(0.0)
+        sums = plan.accumulators(0.0)
         with plan.columns() as j:
-            moved_here, mass_here = plan.load(of_moved, j), plan.load(of_mass, j)
-            for row, ground, total in zip(plan.starts, cost.starts, sums, strict=True):
-                entry = plan.load(row, j)
-                product = builder.fmul(entry, plan.load(ground, j))
+            moved_here, mass_here = plan.load(column_moved, j), plan.load(column_mass, j)
+            for plan_row, cost_row, total in zip(plan.starts, cost.starts, sums, strict=True):
+                entry = plan.load(plan_row, j)
+                product = builder.fmul(entry, plan.load(cost_row, j))
                 builder.store(builder.fadd(builder.load(total), product), total)
                 moved_here, mass_here = builder.fadd(moved_here, product), builder.fadd(mass_here, entry)
-            plan.store(moved_here, of_moved, j)
-            plan.store(mass_here, of_mass, j)
-        totals = plan.folded(sums, builder.fadd)
-        plan.keep(totals, moved, first)
-        plan.add(_divided(plan, totals, plan.numbers(mass, first)), image)
+            plan.store(moved_here, column_moved, j)
+            plan.store(mass_here, column_mass, j)
+        totals = plan.fold(sums, builder.fadd)
+        plan.store_rows(totals, row_moved, first)
+        plan.add_weighted(_quotients(plan, totals, plan.load_rows(mass, first)), image)
         return context.get_dummy_value()
 
     return signature, generate
 
 
 @intrinsic
-def gradient_of_rows(
+def gradient_rows(
     _: Any,
     plan: Any,
     at: Any,
-    ground: Any,
+    cost_rows: Any,
     exact: Any,
     lam: Any,
     mu: Any,
     source: Any,
     target: Any,
     first: Any,
-    of_source: Any,
-    of_target: Any,
+    grad_source: Any,
+    grad_target: Any,
 ) -> Any:
-    """of_source ← W1 and of_target −= Wᵀ1 of W = P∘(1 − exact·(C − λ ⊕ μ))∘sign(source ⊖ target).
+    """grad_source ← W1 and grad_target −= Wᵀ1 with W = P∘(1 − exact·(C − λ ⊕ μ))∘sign(source ⊖ target).
 
-    Where nothing was moved there is no gradient, however large the cost.
+    An entry of the plan that is 0 has no gradient, however large its cost.
     """
     signature = types.void(
-        plan, types.intp, ground, plan.dtype, lam, mu, source, target, types.intp, of_source, of_target
+        plan, types.intp, cost_rows, plan.dtype, lam, mu, source, target, types.intp, grad_source, grad_target
     )
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         _, at, _, exact, _, _, _, _, first, _, _ = arguments
-        plan, cost, lam, mu, source, target, of_source, of_target = _rows_and_arrays(
+        plan, cost, lam, mu, source, target, grad_source, grad_target = _blocks_and_arrays(
             context, builder, signature, arguments, (0, at), (2, _START)
         )
-        nothing, exact = plan.constant(0.0), plan.everywhere(exact)
+        zero, exact = plan.constant(0.0), plan.splat(exact)
         # 1 + exact·(λ + μ − C)
-        shifts, values = plan.each(plan.numbers(lam, first)), plan.each(plan.numbers(source, first))
-        sums = plan.variables(0.0)
+        shifts, row_values = plan.splat_rows(plan.load_rows(lam, first)), plan.splat_rows(plan.load_rows(source, first))
+        sums = plan.accumulators(0.0)
         with plan.columns() as j:
-            shift, theirs, back = plan.load(mu, j), plan.load(target, j), plan.load(of_target, j)
-            for k, (row, ground) in enumerate(zip(plan.starts, cost.starts, strict=True)):
-                slack = builder.fsub(builder.fadd(shifts[k], shift), plan.load(ground, j))
-                weight = builder.fmul(plan.load(row, j), multiply_add(builder, exact, slack, plan.constant(1.0)))
-                ahead = builder.fcmp_ordered(">", values[k], theirs)
-                behind = builder.fcmp_ordered("<", values[k], theirs)
-                signed = builder.select(behind, builder.fsub(nothing, weight), nothing)
-                signed = builder.select(ahead, weight, signed)
+            shift, column_value, column_sum = plan.load(mu, j), plan.load(target, j), plan.load(grad_target, j)
+            for k, (plan_row, cost_row) in enumerate(zip(plan.starts, cost.starts, strict=True)):
+                slack = builder.fsub(builder.fadd(shifts[k], shift), plan.load(cost_row, j))
+                weight = builder.fmul(plan.load(plan_row, j), multiply_add(builder, exact, slack, plan.constant(1.0)))
+                above = builder.fcmp_ordered(">", row_values[k], column_value)
+                below = builder.fcmp_ordered("<", row_values[k], column_value)
+                signed = builder.select(below, builder.fsub(zero, weight), zero)
+                signed = builder.select(above, weight, signed)
                 builder.store(builder.fadd(builder.load(sums[k]), signed), sums[k])
-                back = builder.fsub(back, signed)
-            plan.store(back, of_target, j)
-        plan.keep(plan.folded(sums, builder.fadd), of_source, first)
+                column_sum = builder.fsub(column_sum, signed)
+            plan.store(column_sum, grad_target, j)
+        plan.store_rows(plan.fold(sums, builder.fadd), grad_source, first)
         return context.get_dummy_value()
 
     return signature, generate

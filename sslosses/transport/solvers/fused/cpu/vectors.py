@@ -1,4 +1,4 @@
-"""Vectors in LLVM's language for the fused CPU kernels, where it makes none by itself: blocks of rows, and exp."""
+"""LLVM code for vectors and blocks of rows, where LLVM does not vectorize the loops of numba by itself."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ VECTOR_BYTES = 32
 
 
 def multiply_add(builder: Any, x: Any, y: Any, z: Any) -> Any:
-    """x·y + z, rounded once where the processor can."""
+    """x·y + z, rounded once if the processor can."""
     return builder.fadd(builder.fmul(x, y, flags=("contract",)), z, flags=("contract",))
 
 
@@ -30,16 +30,16 @@ def absolute(builder: Any, x: Any) -> Any:
 
 
 def _constant(kind: ir.VectorType, value: float) -> Any:
-    # llvmlite takes a float32 constant only if it is one exactly.
+    # llvmlite accepts a float32 constant only if float32 holds it exactly.
     return ir.Constant(
         kind, [float(np.float32(value)) if isinstance(kind.element, ir.FloatType) else value] * kind.count
     )
 
 
-class Rows(NamedTuple):
-    """ROWS rows of a matrix. All arrays start at a multiple of VECTOR_BYTES, and every row is some whole vectors long.
+class RowBlock(NamedTuple):
+    """ROWS rows of a matrix. All arrays start at a multiple of VECTOR_BYTES; a row is a whole number of vectors.
 
-    What is one number a row is in vectors of ROWS numbers in all, or in an array from some place.
+    One number per row takes a list of vectors with ROWS lanes in all, or ROWS entries of an array.
     """
 
     builder: Any
@@ -48,7 +48,7 @@ class Rows(NamedTuple):
     width: Any
 
     @classmethod
-    def of(cls, context: Any, builder: Any, matrix_type: Any, matrix: Any, first: Any) -> Rows:
+    def of(cls, context: Any, builder: Any, matrix_type: Any, matrix: Any, first: Any) -> RowBlock:
         """The rows from ``first``."""
         array = context.make_array(matrix_type)(context, builder, matrix)
         width = builder.extract_value(array.shape, 1)
@@ -61,48 +61,48 @@ class Rows(NamedTuple):
 
     @contextmanager
     def columns(self) -> Iterator[Any]:
-        """A loop over the vectors of a row, by the place of their first element."""
+        """A loop over the vectors of a row; yields the index of their first column."""
         start, step = ir.Constant(self.width.type, 0), ir.Constant(self.width.type, self.kind.count)
         with cgutils.for_range_slice(self.builder, start, self.width, step, intp=self.width.type) as (index, _):
             yield index
 
     def load(self, data: Any, j: Any) -> Any:
-        """The vector at ``j`` of a row, or of an array over columns."""
-        return self.builder.load(self._place(data, j), align=VECTOR_BYTES)
+        """The vector at column ``j`` of a row, or of an array over columns."""
+        return self.builder.load(self._pointer(data, j), align=VECTOR_BYTES)
 
     def store(self, vector: Any, data: Any, j: Any) -> None:
-        """Write there."""
-        self.builder.store(vector, self._place(data, j), align=VECTOR_BYTES)
+        """Writes a vector to column ``j``."""
+        self.builder.store(vector, self._pointer(data, j), align=VECTOR_BYTES)
 
     def constant(self, value: float) -> Any:
-        """A vector of one number."""
+        """A vector of one number known at compile time."""
         return _constant(self.kind, value)
 
-    def variables(self, value: float) -> list[Any]:
-        """A variable vector for each row."""
+    def splat(self, value: Any) -> Any:
+        """A vector of one number known at run time."""
+        undefined = ir.Constant(self.kind, ir.Undefined)
+        return self._splat_lane(self.builder.insert_element(undefined, value, ir.Constant(ir.IntType(32), 0)), 0)
+
+    def splat_rows(self, vectors: list[Any]) -> list[Any]:
+        """One vector per row of its number."""
+        return [self._splat_lane(vector, lane) for vector in vectors for lane in range(self.kind.count)]
+
+    def accumulators(self, value: float) -> list[Any]:
+        """One variable vector per row."""
         return [cgutils.alloca_once_value(self.builder, self.constant(value)) for _ in self.starts]
 
-    def each(self, vectors: list[Any]) -> list[Any]:
-        """For each row a vector of its number."""
-        return [self._splat(vector, lane) for vector in vectors for lane in range(self.kind.count)]
+    def load_rows(self, array: Any, first: Any) -> list[Any]:
+        """One number per row, from ``array[first]``."""
+        return [self.builder.load(pointer, align=self._element_bytes) for pointer in self._pointers(array, first)]
 
-    def everywhere(self, value: Any) -> Any:
-        """A vector of one number that is not known beforehand."""
-        undefined = ir.Constant(self.kind, ir.Undefined)
-        return self._splat(self.builder.insert_element(undefined, value, ir.Constant(ir.IntType(32), 0)), 0)
+    def store_rows(self, vectors: list[Any], array: Any, first: Any) -> None:
+        """Writes one number per row, from ``array[first]``."""
+        for vector, pointer in zip(vectors, self._pointers(array, first), strict=True):
+            self.builder.store(vector, pointer, align=self._element_bytes)
 
-    def numbers(self, array: Any, first: Any) -> list[Any]:
-        """One number a row, from ``array[first]``."""
-        return [self.builder.load(place, align=self._size) for place in self._places(array, first)]
-
-    def keep(self, vectors: list[Any], array: Any, first: Any) -> None:
-        """Write one number a row, from ``array[first]``."""
-        for vector, place in zip(vectors, self._places(array, first), strict=True):
-            self.builder.store(vector, place, align=self._size)
-
-    def folded(self, variables: list[Any], operation: Callable[[Any, Any], Any]) -> list[Any]:
-        """All lanes of each row's variable made one number: neighbors meet, two vectors become one."""
-        builder, vectors = self.builder, [self.builder.load(each) for each in variables]
+    def fold(self, accumulators: list[Any], operation: Callable[[Any, Any], Any]) -> list[Any]:
+        """Reduces each row's accumulator to one number: neighboring lanes meet, and two vectors become one."""
+        builder, vectors = self.builder, [self.builder.load(accumulator) for accumulator in accumulators]
         lanes = ir.VectorType(ir.IntType(32), self.kind.count)
         even, odd = (ir.Constant(lanes, list(range(first, 2 * lanes.count, 2))) for first in (0, 1))
         for _ in range(lanes.count.bit_length() - 1):
@@ -114,16 +114,16 @@ class Rows(NamedTuple):
 
     def dot(self, x: Any) -> list[Any]:
         """Σ_j row[j]·x[j] of each row."""
-        builder, sums = self.builder, self.variables(0.0)
+        builder, sums = self.builder, self.accumulators(0.0)
         with self.columns() as j:
             factor = self.load(x, j)
             for row, total in zip(self.starts, sums, strict=True):
                 builder.store(multiply_add(builder, self.load(row, j), factor, builder.load(total)), total)
-        return self.folded(sums, builder.fadd)
+        return self.fold(sums, builder.fadd)
 
-    def add(self, factors: list[Any], out: Any) -> None:
+    def add_weighted(self, factors: list[Any], out: Any) -> None:
         """``out[j] += Σ_r factors[r]·row_r[j]``."""
-        splats = self.each(factors)
+        splats = self.splat_rows(factors)
         with self.columns() as j:
             total = self.load(out, j)
             for row, factor in zip(self.starts, splats, strict=True):
@@ -131,30 +131,30 @@ class Rows(NamedTuple):
             self.store(total, out, j)
 
     @property
-    def _size(self) -> int:
+    def _element_bytes(self) -> int:
         size: int = VECTOR_BYTES // self.kind.count
         return size
 
-    def _place(self, data: Any, j: Any) -> Any:
+    def _pointer(self, data: Any, j: Any) -> Any:
         return self.builder.bitcast(self.builder.gep(data, [j]), self.kind.as_pointer())
 
-    def _places(self, array: Any, first: Any) -> list[Any]:
+    def _pointers(self, array: Any, first: Any) -> list[Any]:
         steps = range(0, ROWS, self.kind.count)
-        return [self._place(array, self.builder.add(first, ir.Constant(first.type, step))) for step in steps]
+        return [self._pointer(array, self.builder.add(first, ir.Constant(first.type, step))) for step in steps]
 
-    def _splat(self, vector: Any, lane: int) -> Any:
+    def _splat_lane(self, vector: Any, lane: int) -> Any:
         lanes = ir.Constant(ir.VectorType(ir.IntType(32), self.kind.count), [lane] * self.kind.count)
         return self.builder.shuffle_vector(vector, ir.Constant(self.kind, ir.Undefined), lanes)
 
 
 class _Exponential(NamedTuple):
-    """Cody and Waite: exp(x) = 2ᵏ eʳ with x = k·ln 2 + r, eʳ = 1 + r + r²·polynomial(r); right to 2 ulp."""
+    """Cody and Waite's exp(x) = 2ᵏ eʳ with x = k·ln 2 + r, eʳ = 1 + r + r²·polynomial(r); accurate to 2 ulp."""
 
-    magic: float  # 1.5·2^(bits of the fraction): adding it rounds to an integer and leaves that in the low bits
+    magic: float  # 1.5·2^(bits of the fraction): adding it rounds to an integer, kept in the low bits
     fraction_bits: int
     log2: tuple[float, float]
-    least: float
-    most: float
+    smallest: float
+    largest: float
     polynomial: tuple[float, ...]
 
 
@@ -178,30 +178,30 @@ _DOUBLE = _Exponential(
 
 
 def exponential(builder: Any, x: Any) -> Any:
-    """exp of a vector; 0 below the normal numbers, NaN of NaN."""
+    """exp of a vector; 0 where it would be below the normal numbers, NaN for NaN."""
     kind = x.type
     single = isinstance(kind.element, ir.FloatType)
-    of = _SINGLE if single else _DOUBLE
+    parameters = _SINGLE if single else _DOUBLE
     integers = ir.VectorType(ir.IntType(32 if single else 64), kind.count)
 
     def constant(value: float) -> Any:
         return _constant(kind, value)
 
-    least = constant(of.least)
-    small = builder.fcmp_ordered("<", x, least)
-    y = builder.select(small, least, x)
-    y = builder.select(builder.fcmp_ordered(">", y, constant(of.most)), constant(of.most), y)
-    rounded = multiply_add(builder, y, constant(1 / math.log(2)), constant(of.magic))
-    k = builder.fsub(rounded, constant(of.magic))
+    smallest = constant(parameters.smallest)
+    small = builder.fcmp_ordered("<", x, smallest)
+    y = builder.select(small, smallest, x)
+    y = builder.select(builder.fcmp_ordered(">", y, constant(parameters.largest)), constant(parameters.largest), y)
+    rounded = multiply_add(builder, y, constant(1 / math.log(2)), constant(parameters.magic))
+    k = builder.fsub(rounded, constant(parameters.magic))
     r = y
-    for part in of.log2:
+    for part in parameters.log2:
         r = multiply_add(builder, k, constant(-part), r)
-    polynomial = constant(of.polynomial[0])
-    for coefficient in of.polynomial[1:]:
+    polynomial = constant(parameters.polynomial[0])
+    for coefficient in parameters.polynomial[1:]:
         polynomial = multiply_add(builder, polynomial, r, constant(coefficient))
     value = multiply_add(builder, builder.fmul(polynomial, r), r, r)
     value = builder.fadd(value, constant(1.0))
-    shift = ir.Constant(integers, [of.fraction_bits] * kind.count)
+    shift = ir.Constant(integers, [parameters.fraction_bits] * kind.count)
     exponent = builder.shl(builder.bitcast(rounded, integers), shift)
     value = builder.bitcast(builder.add(builder.bitcast(value, integers), exponent), kind)
     return builder.select(small, ir.Constant(kind, None), value)

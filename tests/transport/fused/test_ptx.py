@@ -13,7 +13,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 import ptx
 import triton
 import triton.language as tl
-from fused_gpu_emulated import Emulated
+from gpu_emulated import Emulated
 
 SIZE = 128
 TRIPLED_AND_ONE = """

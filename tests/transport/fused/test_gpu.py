@@ -10,7 +10,7 @@ import pytest
 import torch
 
 pytest.importorskip("triton", minversion="3.4")
-CASES = Path(__file__).with_name("fused_gpu_cases.py")
+CASES = Path(__file__).with_name("gpu_cases.py")
 
 
 def run_cases(*options, **environment):
@@ -19,7 +19,7 @@ def run_cases(*options, **environment):
     inherited = {k: v for k, v in os.environ.items() if k != "PYTEST_ADDOPTS" and not k.startswith("COVERAGE_")}
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", *options, str(CASES)]
     done = subprocess.run(
-        command, env=inherited | environment, cwd=CASES.parents[2], capture_output=True, text=True, check=False
+        command, env=inherited | environment, cwd=CASES.parents[3], capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert re.search(r"\d+ passed", done.stdout), done.stdout
@@ -35,4 +35,4 @@ def test_cases_as_compiled_for_an_h100(tmp_path):
     # Without a GPU that torch could see: the kernels' numbers are on the CPU here.
     path = os.pathsep.join([str(CASES.parent), os.environ.get("PYTHONPATH", "")])
     environment = {"PYTHONPATH": path, "CUDA_VISIBLE_DEVICES": "", "TRITON_CACHE_DIR": str(tmp_path)}
-    run_cases("-p", "fused_gpu_emulated", TRITON_INTERPRET="0", **environment)
+    run_cases("-p", "gpu_emulated", TRITON_INTERPRET="0", **environment)

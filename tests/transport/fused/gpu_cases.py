@@ -1,7 +1,7 @@
-"""The Triton kernels against the dense solver; run by ``test_fused_gpu.py`` in processes of their own.
+"""The Triton kernels against the dense solver; run by ``test_gpu.py`` in processes of their own.
 
 On a machine without a GPU they run in Triton's interpreter, which has to be switched on before triton is imported, and
-with the plugin ``fused_gpu_emulated``.
+with the plugin ``gpu_emulated``.
 """
 
 import numpy as np

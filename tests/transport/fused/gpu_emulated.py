@@ -1,6 +1,6 @@
 """A plugin of pytest: launches of the Triton kernels run what they compile to for an H100, on the CPU.
 
-``fused_gpu_cases.py`` is run with it by ``test_fused_gpu.py``.
+``test_gpu.py`` runs ``gpu_cases.py`` with it.
 """
 
 from __future__ import annotations
@@ -14,11 +14,13 @@ import torch
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource, compile
 
-from sslosses.transport.solvers.fused.gpu import gradient, sinkhorn
+from sslosses.transport.solvers.fused.gpu import gradient, gradient_tiled, sinkhorn, sinkhorn_tiled
 
 KERNELS = {
-    sinkhorn: ("sinkhorn_resident", "sinkhorn_strips", "sinkhorn_tiled"),
-    gradient: ("transport_value", "gradient_resident", "gradient_strips", "gradient_tiled"),
+    sinkhorn: ("sinkhorn_resident", "sinkhorn_strips"),
+    sinkhorn_tiled: ("sinkhorn_tiled",),
+    gradient: ("gradient_resident", "gradient_strips"),
+    gradient_tiled: ("transport_value", "gradient_tiled"),
 }
 TYPES = {torch.float32: "*fp32", torch.float64: "*fp64", torch.int64: "*i64"}
 # All there is on an H100.
@@ -26,7 +28,7 @@ SHARED_MEMORY = 227 * 1024
 
 
 class Emulated:
-    """Stands for a kernel."""
+    """Takes the place of a kernel."""
 
     def __init__(self, kernel: Any):
         self.kernel = kernel
@@ -36,9 +38,14 @@ class Emulated:
         def launch(*arguments: Any, **options: Any) -> None:
             binary = self.binary(arguments, options)
             # Sizes of 1 are part of the code. Triton adds pointers to scratch memory, which these kernels do not need.
-            given = [each.numpy() if isinstance(each, torch.Tensor) else each for each in arguments if not is_one(each)]
+            values = [
+                value.numpy() if isinstance(value, torch.Tensor) else value
+                for argument in arguments
+                for value in (argument if isinstance(argument, tuple) else (argument,))
+                if not is_one(value)
+            ]
             ptx.launch(
-                binary.asm["ptx"], grid[0], 32 * binary.metadata.num_warps, binary.metadata.shared, [*given, 0, 0]
+                binary.asm["ptx"], grid[0], 32 * binary.metadata.num_warps, binary.metadata.shared, [*values, 0, 0]
             )
 
         return launch
@@ -46,23 +53,28 @@ class Emulated:
     def binary(self, arguments: tuple[Any, ...], options: dict[str, Any]) -> Any:
         """The kernel as it would be compiled for an H100 at this launch."""
         signature, constants, hints = {}, {}, {}
-        options, given = dict(options), iter(arguments)
+        options, remaining = dict(options), iter(arguments)
+
+        def specialize(value: Any, path: tuple[int, ...], annotation: str | None = None) -> Any:
+            if isinstance(value, tuple):
+                return tuple(specialize(part, (*path, i)) for i, part in enumerate(value))
+            if is_one(value):
+                constants[path] = 1
+                return "constexpr"
+            # Triton compiles a kernel anew for multiples of 16.
+            if isinstance(value, torch.Tensor) or (isinstance(value, int) and value % 16 == 0):
+                hints[path] = [["tt.divisibility", 16]]
+            if isinstance(value, torch.Tensor):
+                return TYPES[value.dtype]
+            assert annotation == "fp64" or isinstance(value, int)
+            return annotation or "i32"
+
         for i, parameter in enumerate(self.kernel.params):
             if parameter.is_constexpr:
                 signature[parameter.name], constants[(i,)] = "constexpr", options.pop(parameter.name)
-                continue
-            value = next(given)
-            if is_one(value):
-                signature[parameter.name], constants[(i,)] = "constexpr", 1
-            elif isinstance(value, torch.Tensor):
-                signature[parameter.name] = TYPES[value.dtype]
             else:
-                assert parameter.annotation_type == "fp64" or isinstance(value, int)
-                signature[parameter.name] = parameter.annotation_type or "i32"
-            # Triton compiles a kernel anew for multiples of 16.
-            if isinstance(value, torch.Tensor) or (isinstance(value, int) and value % 16 == 0):
-                hints[(i,)] = [["tt.divisibility", 16]]
-        assert next(given, None) is None
+                signature[parameter.name] = specialize(next(remaining), (i,), parameter.annotation_type)
+        assert next(remaining, None) is None
         key = str((signature, constants, hints, options))
         if key not in self.compiled:
             source = ASTSource(self.kernel, signature, constants, hints)
