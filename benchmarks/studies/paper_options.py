@@ -97,9 +97,10 @@ def trained(run: Path) -> Iterator[TableRow]:
     """Measurements on the test duets and solos of the run."""
     sys.path.insert(0, str(ROOT / "examples"))
     sys.path.insert(0, str(ROOT / "docs"))
-    from avsl.evaluation.predict import load_held_out, predict
+    from avsl.evaluation.held_out import load_held_out
+    from avsl.evaluation.predict import predict
     from avsl.model.checkpoints import open_model, recorded_data
-    from avsl.training.run import FOLDERS
+    from avsl.training.data_location import FOLDERS
     from make_figures import features
 
     model = open_model(run, torch.device("cpu"))

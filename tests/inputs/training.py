@@ -24,8 +24,7 @@ from avsl.data.scenes import _read_waveform
 from avsl.data.vggsound import VggsoundFolder
 from avsl.data.vggsound_list import read_vggsound_list
 from avsl.files import read_json, read_picture, read_rows
-from avsl.localization.user_files import read_picture as read_upright
-from avsl.localization.user_files import read_sound
+from avsl.localization.user_files import read_sound, read_upright
 from avsl.model.checkpoints import open_model, recorded_data
 from avsl.model.localizer import Localizer
 from avsl.preparation.split_lists import read_music, read_vggsound
