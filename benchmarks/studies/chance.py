@@ -44,7 +44,7 @@ SETS = (
 
 
 def no_meaning(protocol: protocols.Protocol, task: str) -> str | None:
-    return UNION if task == "mixtures" and protocol.assignment == "one per frame" else None
+    return UNION if task == "mixtures" and protocol.one_entry_per_frame else None
 
 
 def measure(metadata: Path, step: int, seed: int, done: Results) -> Iterator[tuple[str, Row]]:

@@ -133,7 +133,7 @@ def protocol_result(
     clips, scenes = held_out.test.clips, held_out.test.scenes
     names = sorted({name for clip in clips for name in clip.classes})
     classes = [[names.index(name) for clip in scene for name in clips[clip].classes] for scene in scenes]
-    maps = -prediction.maps if protocol.normalization == "inverted min-max" else prediction.maps
+    maps = -prediction.maps if protocol.inverts_maps else prediction.maps
     metric = SoundLocalization(protocol, **options)
     metric.update(maps, boxes, prediction.valid, source_classes=classes)
     levels = None

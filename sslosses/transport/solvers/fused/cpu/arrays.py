@@ -72,7 +72,8 @@ class Cost(NamedTuple):
             _padded(target, lanes).numpy(),
             x.contiguous().numpy(),
             _padded(y, lanes).numpy(),
-            *map(number, weights),
+            number(weights[0]),
+            number(weights[1]),
             number(1 / problem.epsilon),
         )
 
