@@ -1,17 +1,17 @@
-"""Where ORI's two targets lead: free maps optimized under each from the same start, and what margin maps can reach.
+"""Where isolation and separation lead: free maps optimized under each loss from the same starts.
 
-The references are orthonormal and the features of all pixels are free, so the maps are free up to Σ S² ≤ 1 a pixel. A
-run takes Adam with a cosine-decayed rate and ends early where the loss is 0. Beside the collapse indicator, the spatial
-standard deviation of every S, it keeps how far apart the maps p = softmax(S / temperature) are: the exact W1 of every
-pair, and its overlap Σ min(p_n, p_m), 1 for equal maps and 0 for disjoint ones.
+The references are orthonormal and the features of all pixels are free, so the maps are free up to Σ S² ≤ 1 per pixel. A
+run is Adam with a cosine-decayed rate and ends early at a loss of 0. It records the spatial standard deviation of every
+S, which shows a collapse, and how far apart the maps p = softmax(S / temperature) are: the exact W1 of every pair, and
+its overlap Σ min(p_n, p_m), 1 for equal maps and 0 for disjoint ones. It also measures which margins maps can reach.
 
-Run: python benchmarks/studies/ori_targets.py
+    python benchmarks/studies/ori_targets.py
+
 Writes benchmarks/results/ori_targets.json and docs/figures/ori_targets.png.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
 from itertools import combinations
 from pathlib import Path
@@ -19,9 +19,15 @@ from typing import Any
 
 import matplotlib as mpl
 import torch
-from torch import Tensor
+from study import study_parser, write_json
+from torch import Tensor, nn
 
-from sslosses import ORILoss, object_region_isolation_loss, similarity_map
+from sslosses import (
+    ObjectRegionIsolationLoss,
+    ObjectRegionSeparationLoss,
+    object_region_separation_loss,
+    similarity_map,
+)
 
 mpl.use("Agg")
 import matplotlib.pyplot as plt
@@ -32,21 +38,21 @@ FEW = 16
 NAMES = ("source 1", "source 2", "background")
 REFERENCES = torch.eye(CHANNELS)[None, : len(NAMES)]
 PAIRS = tuple(combinations(range(len(NAMES)), 2))
-# More iterations than the default 100, so that nothing here is an effect of an unsolved problem.
-TARGETS: dict[str, dict[str, Any]] = {
-    "complement": {"target": "complement", "max_iter": 500},
-    "separate": {"target": "separate", "max_iter": 500},
-    "separate, margin 1": {"target": "separate", "margin": 1.0, "max_iter": 500},
+# More iterations than the default 100, so that no effect comes from unsolved problems.
+LOSSES: dict[str, dict[str, Any]] = {
+    "isolation": {"max_iter": 500},
+    "separation": {"max_iter": 500},
+    "separation, margin 1": {"margin": 1.0, "max_iter": 500},
 }
-EVERY = 4
+RECORDED_STEPS = 4  # every fourth step is in the curves
 MARGINS = (0.1, 0.2, 0.3, 0.4, 0.5)
 SIZES = ((14, 14), (7, 14), (14, 28))
 
 
 def starts(seed: int) -> dict[str, Tensor]:
-    """Features (1, C, H, W) whose maps are random, one blob that all three share, and a perfect partition.
+    """Features (1, C, H, W) whose maps are random, one blob that all three share, or a perfect partition.
 
-    Random features of many dimensions have cosines near 0 with a reference, those of few dimensions larger ones.
+    The cosines of random features with a reference are near 0 in many dimensions and larger in few.
     """
     generator = torch.Generator().manual_seed(seed)
     random, noise = torch.randn(2, 1, CHANNELS, SIDE, SIDE, generator=generator)
@@ -68,38 +74,42 @@ def starts(seed: int) -> dict[str, Tensor]:
     }
 
 
-def loss_of(visual: Tensor, function: Any, **options: Any) -> Any:
-    """A loss module or function of these features and the fixed references."""
+def make_loss(name: str) -> nn.Module:
+    kind = ObjectRegionIsolationLoss if name == "isolation" else ObjectRegionSeparationLoss
+    return kind(**LOSSES[name])
+
+
+def evaluate(visual: Tensor, function: Any, **options: Any) -> Any:
+    """A loss module or function for these features and the fixed references."""
     references = REFERENCES.to(visual.dtype)
     return function(visual, references[:, :-1], references[:, -1], **options)
 
 
 def state(visual: Tensor) -> dict[str, Any]:
-    """What the maps of these features are like."""
+    """Statistics of the maps of these features."""
     maps = similarity_map(visual.double(), REFERENCES.double())[0]
-    exact = loss_of(visual.double(), object_region_isolation_loss, target="separate", epsilon=0, solver="exact")
-    p = (maps / ORILoss(target="separate").temperature).flatten(1).softmax(-1)
+    exact = evaluate(visual.double(), object_region_separation_loss, epsilon=0, solver="exact")
+    p = (maps / ObjectRegionSeparationLoss().temperature).flatten(1).softmax(-1)
     return {
         "std": maps.flatten(1).std(-1).tolist(),
         "w1": [exact.distances[0, n, m].item() for n, m in PAIRS],
         "overlap": [torch.minimum(p[n], p[m]).sum().item() for n, m in PAIRS],
         "pixels": (1 / p.square().sum(-1)).tolist(),
-        "maps": [[round(value, 4) for value in each.flatten().tolist()] for each in maps],
+        "maps": [[round(value, 4) for value in values.flatten().tolist()] for values in maps],
     }
 
 
-def optimize(start: Tensor, options: dict[str, Any], steps: int, rate: float) -> dict[str, Any]:
-    """Adam on the features until the loss is 0 or the steps are spent."""
+def optimize(start: Tensor, loss: nn.Module, steps: int, rate: float) -> dict[str, Any]:
+    """Optimizes the features with Adam until the loss is 0 or all steps are done."""
     visual = start.clone().requires_grad_()
-    loss = ORILoss(**options)
     optimizer = torch.optim.Adam([visual], lr=rate)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
     curve: list[tuple[int, float, float]] = []
     step = 0
     while True:
-        value = loss_of(visual, loss)
+        value = evaluate(visual, loss)
         done = step == steps or value.item() == 0
-        if step % EVERY == 0 or done:
+        if step % RECORDED_STEPS == 0 or done:
             spread = similarity_map(visual.detach(), REFERENCES).flatten(2).std(-1).mean().item()
             curve.append((step, value.item(), spread))
         if done:
@@ -112,9 +122,9 @@ def optimize(start: Tensor, options: dict[str, Any], steps: int, rate: float) ->
 
 
 def reachable(samples: int, seed: int) -> list[dict[str, Any]]:
-    """What a margin can ask for: three single pixels as far apart as they go, and distances of perfect partitions.
+    """Distances that a margin can ask for: of three single pixels as far apart as possible, and of perfect partitions.
 
-    A partition has a rectangle of random sides in the left and in the right half, the background is the rest.
+    A partition has one rectangle of random sides in the left half and one in the right half; the rest is background.
     """
     generator = torch.Generator().manual_seed(seed)
     rows = []
@@ -123,7 +133,7 @@ def reachable(samples: int, seed: int) -> list[dict[str, Any]]:
         away = torch.cdist(ends, ends)
         farthest = max(torch.minimum(torch.minimum(row[:, None], row), away).max().item() for row in away)
         visual = torch.zeros(samples, CHANNELS, height, width, dtype=torch.float64)
-        for one in visual:
+        for features in visual:
             for source in range(2):
                 sides = [int(torch.randint(n // 4, n // 2 + 1, (), generator=generator)) for n in (height, width // 2)]
                 top, left = (
@@ -131,16 +141,15 @@ def reachable(samples: int, seed: int) -> list[dict[str, Any]]:
                     for n, side in zip((height, width // 2), sides, strict=True)
                 )
                 left += source * (width // 2)
-                one[source, top : top + sides[0], left : left + sides[1]] = 1
+                features[source, top : top + sides[0], left : left + sides[1]] = 1
         visual[:, 2] = 1 - visual.sum(1)
         references = REFERENCES.double().expand(samples, -1, -1)
         row: dict[str, Any] = {"size": [height, width], "diagonal": away.max().item(), "three_pixels": farthest}
         for name, epsilon in (("exact", 0.0), ("divergence", 0.05)):
-            terms = object_region_isolation_loss(
+            terms = object_region_separation_loss(
                 visual,
                 references[:, :-1],
                 references[:, -1],
-                target="separate",
                 epsilon=epsilon,
                 max_iter=1000,
                 reduction="none",
@@ -157,13 +166,13 @@ def reachable(samples: int, seed: int) -> list[dict[str, Any]]:
     return rows
 
 
-def draw(found: dict[str, dict[str, Any]], path: Path) -> None:
-    """A row a start: the maps of the start and of every target's end, and the collapse indicator on the way."""
-    groups = ["start", *TARGETS]
-    figure = plt.figure(figsize=(18, 1.75 * len(found) + 0.9))
-    # Three maps a group with a gap after it, then the curves.
+def draw(optima: dict[str, dict[str, Any]], path: Path) -> None:
+    """One row per start: the maps at the start and at the end of every loss, and the standard deviation on the way."""
+    groups = ["start", *LOSSES]
+    figure = plt.figure(figsize=(18, 1.75 * len(optima) + 0.9))
+    # Three maps per group with a gap after it, then the curves.
     grid = figure.add_gridspec(
-        len(found),
+        len(optima),
         4 * len(groups) + 1,
         width_ratios=[*([1, 1, 1, 0.25] * len(groups)), 2],
         left=0.03,
@@ -173,7 +182,7 @@ def draw(found: dict[str, dict[str, Any]], path: Path) -> None:
         wspace=0.05,
         hspace=0.2,
     )
-    for line, (start, ends) in enumerate(found.items()):
+    for line, (start, ends) in enumerate(optima.items()):
         for column, group in enumerate(groups):
             spread = sum(ends[group]["std"]) / len(NAMES)
             for index, (name, values) in enumerate(zip(NAMES, ends[group]["maps"], strict=True)):
@@ -182,55 +191,49 @@ def draw(found: dict[str, dict[str, Any]], path: Path) -> None:
                 axis.set(xticks=[], yticks=[])
                 if index == 1:
                     axis.set_title(f"{group}\nstd {spread:.2f}" if line == 0 else f"std {spread:.2f}", fontsize=17)
-                if line == len(found) - 1:
+                if line == len(optima) - 1:
                     axis.set_xlabel(name, fontsize=14)
                 if column == index == 0:
                     axis.set_ylabel("\n".join(start.rsplit(" ", 1)), fontsize=15)
         axis = figure.add_subplot(grid[line, -1])
-        for target, color in zip(TARGETS, ("#d62728", "#1f77b4", "#7fb2d9"), strict=True):
-            steps, _, spreads = zip(*ends[target]["curve"], strict=True)
-            axis.plot([s + 1 for s in steps], spreads, color=color, label=target)
+        for loss, color in zip(LOSSES, ("#d62728", "#1f77b4", "#7fb2d9"), strict=True):
+            steps, _, spreads = zip(*ends[loss]["curve"], strict=True)
+            axis.plot([s + 1 for s in steps], spreads, color=color, label=loss)
             axis.plot(steps[-1] + 1, spreads[-1], "o", color=color, markersize=4)
         axis.set(xscale="log", ylim=(0, 0.45))
-        axis.tick_params(labelsize=13, labelbottom=line == len(found) - 1)
+        axis.tick_params(labelsize=13, labelbottom=line == len(optima) - 1)
         if line == 0:
             axis.set_title("mean std of S", fontsize=17)
-        if line == len(found) - 1:
+        if line == len(optima) - 1:
             axis.set_xlabel("step + 1", fontsize=14)
-    figure.legend(*axis.get_legend_handles_labels(), loc="lower right", ncols=len(TARGETS), fontsize=14, frameon=False)
+    figure.legend(*axis.get_legend_handles_labels(), loc="lower right", ncols=len(LOSSES), fontsize=14, frameon=False)
     figure.colorbar(image, cax=figure.add_axes((0.3, 0.05, 0.3, 0.015)), orientation="horizontal", label="S")
     figure.savefig(path, dpi=90)
     plt.close(figure)
 
 
 def main() -> None:
-    """Optimize, measure, print, write the numbers and the figure."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--steps", type=int, default=400)
-    parser.add_argument("--rate", type=float, default=0.03)
-    parser.add_argument("--samples", type=int, default=200, help="random partitions of a size")
-    parser.add_argument("--seed", type=int, default=0)
-    root = Path(__file__).resolve().parents[2]
-    parser.add_argument("--output", type=Path, default=root / "benchmarks" / "results")
-    parser.add_argument("--figures", type=Path, default=root / "docs" / "figures")
-    arguments = parser.parse_args()
+    parser = study_parser(__doc__, figures=True)
+    parser.add_argument("--steps", type=int, default=400, help="largest number of steps; default: 400")
+    parser.add_argument("--rate", type=float, default=0.03, help="learning rate; default: 0.03")
+    parser.add_argument("--samples", type=int, default=200, help="random partitions per size; default: 200")
+    parser.add_argument("--seed", type=int, default=0, help="seed of starts and partitions")
+    options = parser.parse_args()
 
-    arguments.figures.mkdir(parents=True, exist_ok=True)
-    reach = reachable(arguments.samples, arguments.seed)
-    found: dict[str, dict[str, Any]] = {}
-    for name, start in starts(arguments.seed).items():
-        found[name] = {"start": state(start)}
-        for target, options in TARGETS.items():
-            found[name][target] = end = optimize(start, options, arguments.steps, arguments.rate)
+    options.figures.mkdir(parents=True, exist_ok=True)
+    reach = reachable(options.samples, options.seed)
+    optima: dict[str, dict[str, Any]] = {}
+    for name, start in starts(options.seed).items():
+        optima[name] = {"start": state(start)}
+        for loss in LOSSES:
+            optima[name][loss] = end = optimize(start, make_loss(loss), options.steps, options.rate)
             shown = {key: [round(x, 3) for x in end[key]] for key in ("std", "w1", "overlap", "pixels")}
-            print(f"{name}, {target}: loss {end['loss']:.4f} after {end['steps']} steps, {shown}", flush=True)
-    settings = {key: getattr(arguments, key) for key in ("steps", "rate", "samples", "seed")} | {
-        "side": SIDE,
-        "pairs": PAIRS,
-    }
-    content = {"settings": settings, "targets": TARGETS, "reachable": reach, "optima": found}
-    (arguments.output / "ori_targets.json").write_text(json.dumps(content, indent=None, separators=(",", ":")) + "\n")
-    draw(found, arguments.figures / "ori_targets.png")
+            print(f"{name}, {loss}: loss {end['loss']:.4f} after {end['steps']} steps, {shown}", flush=True)
+    settings = {key: getattr(options, key) for key in ("steps", "rate", "samples", "seed")}
+    settings |= {"side": SIDE, "pairs": PAIRS}
+    content = {"settings": settings, "losses": LOSSES, "reachable": reach, "optima": optima}
+    write_json(options.output / "ori_targets.json", content)
+    draw(optima, options.figures / "ori_targets.png")
 
 
 if __name__ == "__main__":

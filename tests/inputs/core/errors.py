@@ -98,8 +98,6 @@ def options(subject: Subject) -> Cases:
             wrong = [torch.nan, torch.inf, -torch.inf, "0.1", None, True, 1j, torch.tensor(0.1)]
         elif isinstance(default, str):
             wrong = ["no such word", 3] + ([None] if name != "solver" else [])
-        elif name in ("formulation", "kind"):
-            wrong = ["no such word", 3]
         elif name in ("scaling", "threshold", "area", "max_iterations", "num_sources"):
             wrong = [-1.0, torch.nan, "0.5", True] if name != "threshold" else [torch.nan, "0.5", True]
         for value in wrong:

@@ -153,17 +153,17 @@ def _losses() -> Iterator[Subject]:
         light = name[0] == "T"
         yield Subject(name, FEATURES, {}, "", names, scaled=names, vectors=names, light=light, **common)
     shapes = {"visual": FEATURES["visual"], **CAPTIONS}
+    names = tuple(shapes)
+    per_sample = common | {"samples": names, "scaled": names, "vectors": names}
     for variant, options in {
         "pointcloud": {},
         "distribution": {"formulation": "distribution"},
-        "separate": {"target": "separate"},
         "divergence, dense": {"kind": "divergence", "solver": "dense"},
     }.items():
-        names = tuple(shapes)
-        common |= {"samples": names, "scaled": names, "vectors": names}
-        yield Subject("object_region_isolation_loss", shapes, TIGHT | options, variant, **common)
-        if variant == "separate":
-            yield Subject("ObjectRegionIsolationLoss", shapes, TIGHT | options, variant, light=True, **common)
+        yield Subject("object_region_isolation_loss", shapes, TIGHT | options, variant, **per_sample)
+    yield Subject("ObjectRegionIsolationLoss", shapes, TIGHT, light=True, **per_sample)
+    yield Subject("object_region_separation_loss", shapes, TIGHT, **per_sample)
+    yield Subject("ObjectRegionSeparationLoss", shapes, TIGHT, light=True, **per_sample)
     names = tuple(every)
     options = {"trimap_weight": 0.5}
     yield Subject("ObjectAwareObjective", every, options, scaled=names, vectors=names, maps=True, light=True)
