@@ -1,4 +1,4 @@
-"""Makes the input classes and ``avsl`` importable, as the program that writes their table finds them."""
+"""Makes the input classes and ``avsl`` importable."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Generated files and values: a reader gives a value, or the error that it documents, with the file and the place."""
+"""Generated files and values: a reader returns a value or raises its documented error, which names the place."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from avsl.data.folders import read_captions
 from avsl.yaml_files import read_yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from inputs.readers import annotation_classes, example_classes
+from inputs import annotations, training
 
 from sslosses.annotations import AnnotationError, rasterize, read_music_duet, read_music_solo, read_vggss
 from sslosses.metrics import SoundLocalization, protocols
@@ -32,8 +32,8 @@ values = st.recursive(
 )
 
 
-def explained(error: Exception, *parts: str) -> None:
-    """An error that says where and what; a UnicodeError is a ValueError too, but says nothing of the file."""
+def assert_named(error: Exception, *parts: str) -> None:
+    """The error has one of these parts. A UnicodeError is a ValueError too, but does not name the file."""
     assert not isinstance(error, UnicodeError)
     assert any(part in str(error) for part in parts), error
 
@@ -49,7 +49,7 @@ def test_any_json_as_boxes(tmp_path: Path, read: Callable[[Path], Any], value: A
             for boxes in record.boxes:
                 assert rasterize(boxes, 4).shape == (4, 4)
     except AnnotationError as error:
-        explained(error, str(path))
+        assert_named(error, str(path))
 
 
 @few
@@ -61,18 +61,18 @@ def test_any_json_as_captions(tmp_path: Path, value: Any) -> None:
         for name, (foreground, background) in read_captions(path):
             assert all(isinstance(text, str) and text.encode() is not None for text in (name, *foreground, background))
     except ValueError as error:
-        explained(error, str(path))
+        assert_named(error, str(path))
 
 
 @few
 @given(values=st.dictionaries(st.sampled_from(list(Config.__dataclass_fields__)), values, max_size=3))
 def test_any_values_as_a_configuration(values: dict[str, Any]) -> None:
     try:
-        found = Config.from_dict(values)
+        config = Config.from_dict(values)
     except ValueError as error:
-        explained(error, "Expected `")
+        assert_named(error, "Expected `")
     else:
-        assert Config.from_dict(found.as_dict()) == found
+        assert Config.from_dict(config.as_dict()) == config
 
 
 @few
@@ -83,16 +83,16 @@ def test_any_text_as_yaml(tmp_path: Path, text: str) -> None:
     try:
         assert all(isinstance(key, str) for key in read_yaml(path))
     except ValueError as error:
-        explained(error, str(path))
+        assert_named(error, str(path))
 
 
-FILES = annotation_classes.FILES | {name: file for name, file in example_classes.FILES.items() if "sound" not in name}
+FILES = annotations.FILES | {name: file for name, file in training.FILES.items() if "sound" not in name}
 
 
 @pytest.mark.parametrize("name", FILES)
 @settings(few, max_examples=25)
 @given(data=st.data())
-def test_any_bytes_in_the_place_of_others(tmp_path: Path, name: str, data: st.DataObject) -> None:
+def test_any_bytes_instead_of_others(tmp_path: Path, name: str, data: st.DataObject) -> None:
     read, file, valid = FILES[name]
     start = data.draw(st.integers(0, len(valid)))
     end = data.draw(st.integers(start, min(start + 20, len(valid))))
@@ -100,13 +100,13 @@ def test_any_bytes_in_the_place_of_others(tmp_path: Path, name: str, data: st.Da
     try:
         read(tmp_path / file)
     except (ValueError, OSError) as error:
-        explained(error, file, "Expected `", "configuration key")
+        assert_named(error, file, "Expected `", "configuration key")
 
 
 @few
 @given(values)
 def test_any_value_as_maps_or_truths(value: Any) -> None:
-    """Nothing but a tensor of maps is taken, and what is refused leaves the metric as it was."""
+    """Only a tensor of maps is accepted, and a refused update does not change the metric."""
     metric = SoundLocalization(protocols.paper.replace(size=4))
     maps = torch.eye(4)[None, None]
     metric.update(maps, [[[(0, 0, 1, 1)]]])
@@ -115,7 +115,7 @@ def test_any_value_as_maps_or_truths(value: Any) -> None:
         try:
             metric.update(*arguments)
         except (TypeError, ValueError) as error:
-            explained(error, "Expected")
+            assert_named(error, "Expected")
         else:
             metric = SoundLocalization(protocols.paper.replace(size=4))
             metric.update(maps, [[[(0, 0, 1, 1)]]])
