@@ -21,7 +21,7 @@ from numba import njit
 
 from sslosses import _threads as threads
 from sslosses.transport.problem import Problem
-from sslosses.transport.solvers.fused.cpu import large, problems
+from sslosses.transport.solvers.fused.cpu import arrays, large, problems
 from sslosses.transport.solvers.fused.cpu.rows import exp_rows
 
 
@@ -39,7 +39,7 @@ def path(request, monkeypatch):
     if request.param == "rebuilt":
         monkeypatch.setattr(problems, "_KEPT_BYTES", 0)
     else:
-        monkeypatch.setattr(problems, "_SHARED_FROM", 1)
+        monkeypatch.setattr(arrays, "_SHARED_FROM", 1)
     return request.param
 
 

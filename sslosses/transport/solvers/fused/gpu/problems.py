@@ -133,7 +133,7 @@ def value_gradient(problem: Problem, f: Tensor, g: Tensor, *, exact: bool) -> Va
             *result,
             *cost.weights,
             cost.scale,
-            torch.finfo(a.dtype).eps**RESIDUAL_EXPONENT,
+            torch.finfo(a.dtype).eps ** RESIDUAL_EXPONENT,
             D=cost.dimensions,
             **options,
         )
