@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
+import inspect
 import os
 from typing import Any
 
@@ -69,11 +71,14 @@ for _module in (
     _silence_field_aliases(_module)
 
 
-def _name_factories(_app: Sphinx, *event: Any) -> tuple[str, str | None] | None:
-    """Show ``= ...`` for the default of a field with a factory, because Sphinx cannot parse ``= <factory>``."""
-    *_, signature, returns = event
+def _signature(_app: Sphinx, what: str, _name: str, value: Any, _options: Any, *event: Any) -> tuple[str, Any] | None:
+    """Show the options of a loss module, and ``= ...`` for a default that a factory makes."""
+    signature, returns = event
+    if what == "class" and dataclasses.is_dataclass(value) and signature == "(*_args, **_options)":
+        signature = str(inspect.signature(value.__init__)).replace("(self, ", "(").replace(" -> None", "")
+    # Sphinx cannot parse ``= <factory>``.
     return (signature.replace("<factory>", "..."), returns) if signature else None
 
 
 def setup(app: Sphinx) -> None:
-    app.connect("autodoc-process-signature", _name_factories)
+    app.connect("autodoc-process-signature", _signature)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, fields
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from torch import Tensor, nn
 
@@ -13,6 +13,23 @@ from sslosses._checks import check_count, check_flag, check_number, check_option
 from sslosses._torch import has_values
 from sslosses.losses._pairs import pair_count
 from sslosses.transport import KINDS, ConvergenceWarning, check_solver
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+Loss = TypeVar("Loss", bound="LossModule")
+
+
+def without_class_defaults(cls: type[Loss]) -> type[Loss]:
+    """Delete the class attributes that hold the defaults of a dataclass's fields.
+
+    PyTorch keeps a module that is an attribute, such as a solver with parameters, outside the instance's dictionary. A
+    class attribute of the same name would hide it.
+    """
+    for field in fields(cls):
+        if field.name in vars(cls):
+            delattr(cls, field.name)
+    return cls
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
@@ -22,8 +39,13 @@ class LossModule(nn.Module):
     Subclasses are dataclasses with the same arguments and check their options in ``__post_init__``.
     """
 
+    def __new__(cls, *_args: Any, **_options: Any) -> Self:
+        # A module as an option, such as a solver with parameters, can be assigned only after Module.__init__.
+        self = super().__new__(cls)
+        nn.Module.__init__(self)
+        return self
+
     def __post_init__(self) -> None:
-        super().__init__()
         # Stored, because torch.compile can't trace `fields`.
         self._option_names = tuple(field.name for field in fields(self))
 

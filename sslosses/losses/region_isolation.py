@@ -9,7 +9,7 @@ from torch import Tensor
 
 from sslosses._checks import check_number, check_option
 from sslosses._torch import autocast_off
-from sslosses.losses._module import PairLossModule
+from sslosses.losses._module import PairLossModule, without_class_defaults
 from sslosses.losses._pairs import PairProblems, reference_maps, transport_pairs
 from sslosses.losses._reduction import REDUCTIONS, reduce_samples
 from sslosses.transport import grid_positions, lazy_grid_cost, pointcloud_cost
@@ -186,6 +186,7 @@ def _measure(values: Tensor, normalize: str) -> Tensor:
     return (values / mass.masked_fill(empty, 1)).masked_fill(empty, 1 / values.shape[-1])
 
 
+@without_class_defaults
 @dataclass(kw_only=True, eq=False, repr=False)
 class ObjectRegionIsolationLoss(PairLossModule):
     """Computes :func:`object_region_isolation_loss`, whose options are the arguments. Also named ``ORILoss``.

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from sslosses._checks import check_number, check_option
 from sslosses._torch import autocast_off
-from sslosses.losses._module import PairLossModule
+from sslosses.losses._module import PairLossModule, without_class_defaults
 from sslosses.losses._pairs import PairProblems, reference_maps, transport_pairs
 from sslosses.losses._reduction import REDUCTIONS, reduce_samples
 from sslosses.transport import lazy_grid_cost
@@ -150,6 +150,7 @@ def _check_options(margin: float, temperature: float, reduction: str) -> None:
     check_option("reduction", reduction, REDUCTIONS)
 
 
+@without_class_defaults
 @dataclass(kw_only=True, eq=False, repr=False)
 class ObjectRegionSeparationLoss(PairLossModule):
     """Computes :func:`object_region_separation_loss`, whose options are the arguments.

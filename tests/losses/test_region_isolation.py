@@ -15,6 +15,7 @@ from torch._dynamo.testing import CompileCounterWithBackend
 
 from sslosses import ObjectRegionIsolationLoss, ORILoss, object_region_isolation_loss
 from sslosses.transport import ConvergenceWarning, available
+from sslosses.transport.solvers.dense import DenseSolver
 
 Batch = tuple[Tensor, Tensor, Tensor]
 KEOPS = pytest.mark.skipif(not available()["geomloss-keops"], reason=str(available()["geomloss-keops"]))
@@ -476,3 +477,29 @@ def test_potentials_that_cannot_be_used_are_refused():
             ObjectRegionIsolationLoss(warm_start=True, **options)
     with pytest.raises(TypeError, match="`warm_start` to be True or False, but got 1"):
         ObjectRegionIsolationLoss(warm_start=1)
+
+
+class Scaled(torch.nn.Module):
+    """A solver with a parameter, which makes it a module."""
+
+    name, entropic, unrolled, lazy = "scaled", True, False, False
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = torch.nn.Parameter(torch.ones(()))
+        self.calls = 0
+
+    def solve(self, problem: Any, **options: Any) -> Any:
+        self.calls += 1
+        return DenseSolver().solve(problem, **options)
+
+
+def test_a_solver_may_be_a_module() -> None:
+    inputs = torch.randn(2, 5, 3, 4), torch.randn(2, 2, 5), torch.randn(2, 5)
+    solver = Scaled()
+    loss = ORILoss(solver=solver, max_iter=1000)
+    assert loss.solver is solver
+    torch.testing.assert_close(loss(*inputs), ORILoss(solver="dense", max_iter=1000)(*inputs))
+    assert solver.calls == 1
+    assert dict(loss.named_parameters()).keys() == {"solver.scale"}
+    assert repr(copy.deepcopy(loss)) == repr(loss)

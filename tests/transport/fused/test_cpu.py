@@ -1,4 +1,4 @@
-"""The compiled CPU kernels: beside the dense solver, update for update, on every path they have."""
+"""The compiled CPU kernels against the dense solver, update for update, on every path."""
 
 import math
 import os
@@ -21,7 +21,7 @@ from numba import njit
 
 from sslosses import _threads as threads
 from sslosses.transport.problem import Problem
-from sslosses.transport.solvers.fused.cpu import large, problems
+from sslosses.transport.solvers.fused.cpu import arrays, large, problems
 from sslosses.transport.solvers.fused.cpu.rows import exp_rows
 
 
@@ -35,11 +35,11 @@ def close(actual, expected, tolerance):
 
 @pytest.fixture(params=["kept", "rebuilt"])
 def path(request, monkeypatch):
-    """The plan and the distances in memory, or evaluated in every pass, as for maps too large for a cache."""
+    """The plan and the distances in memory, or recomputed in every sweep, as for maps too large for a cache."""
     if request.param == "rebuilt":
         monkeypatch.setattr(problems, "_KEPT_BYTES", 0)
     else:
-        monkeypatch.setattr(problems, "_SHARED_FROM", 1)
+        monkeypatch.setattr(arrays, "_SHARED_FROM", 1)
     return request.param
 
 
@@ -77,14 +77,14 @@ def test_every_update_is_the_dense_solvers(path, rows, columns, zeros, kind):
     problem = clouds(3, rows, columns, zeros=zeros)
     for iterations in (1, 4, 60):
         options = {"epsilon": 0.08, "max_iter": iterations, "tol": 1e-4, "kind": kind}
-        ours, theirs = outcome(*problem, "fused", **options), outcome(*problem, "dense", **options)
-        assert ours[0].iterations.tolist() == theirs[0].iterations.tolist()
-        close(ours[0].marginal_error, theirs[0].marginal_error, 1e-12)
-        for mine, other in zip(ours[0].potentials, theirs[0].potentials, strict=True):
-            close(mine, other, 1e-12)
-        close(ours[1], theirs[1], 1e-12)
-        for mine, other in zip(ours[2], theirs[2], strict=True):
-            close(mine, other, 1e-9)
+        fused, dense = outcome(*problem, "fused", **options), outcome(*problem, "dense", **options)
+        assert fused[0].iterations.tolist() == dense[0].iterations.tolist()
+        close(fused[0].marginal_error, dense[0].marginal_error, 1e-12)
+        for actual, expected in zip(fused[0].potentials, dense[0].potentials, strict=True):
+            close(actual, expected, 1e-12)
+        close(fused[1], dense[1], 1e-12)
+        for actual, expected in zip(fused[2], dense[2], strict=True):
+            close(actual, expected, 1e-9)
 
 
 @given(st.integers(0, 10_000), st.integers(1, 20), st.integers(1, 20), st.floats(0.03, 2), st.booleans())
@@ -92,11 +92,11 @@ def test_every_update_is_the_dense_solvers(path, rows, columns, zeros, kind):
 def test_any_problem(seed, rows, columns, epsilon, zeros):
     problem = clouds(2, rows, columns, seed=seed, zeros=zeros)
     options = {"epsilon": epsilon, "max_iter": 30_000, "tol": 1e-12}
-    ours, theirs = outcome(*problem, "fused", **options), outcome(*problem, "dense", **options)
-    assert ours[0].converged.all()
-    close(ours[0].plan, theirs[0].plan, 1e-10)
-    for mine, other in zip(ours[2], theirs[2], strict=True):
-        close(mine, other, 1e-7)
+    fused, dense = outcome(*problem, "fused", **options), outcome(*problem, "dense", **options)
+    assert fused[0].converged.all()
+    close(fused[0].plan, dense[0].plan, 1e-10)
+    for actual, expected in zip(fused[2], dense[2], strict=True):
+        close(actual, expected, 1e-7)
 
 
 @pytest.mark.parametrize("fraction", [0.1, 1e-2, 1e-3])
@@ -108,80 +108,80 @@ def test_small_epsilon_in_float32(path, fraction):
         *(x.double() for x in (cost.source, cost.target, cost.source_positions, cost.target_positions)), 0.8, 0.6
     )
     reference, value, _ = outcome(wide, a.double(), b.double(), "dense", **options)
-    ours, our_value, _ = outcome(cost, a, b, "fused", **options)
-    close(our_value.double(), value, 1e-4 * value.max().item())
-    # A potential is known to the rounding of C/ε.
-    assert (ours.plan - reference.plan).abs().sum((-2, -1)).max() < 2e-2 * (1e-3 / fraction)
-    assert ours.plan.isfinite().all()
+    fused, fused_value, _ = outcome(cost, a, b, "fused", **options)
+    close(fused_value.double(), value, 1e-4 * value.max().item())
+    # Potentials are accurate to the rounding of C/ε.
+    assert (fused.plan - reference.plan).abs().sum((-2, -1)).max() < 2e-2 * (1e-3 / fraction)
+    assert fused.plan.isfinite().all()
 
 
 def test_the_scalings_leave_their_range():
-    # Potentials that start far away: the first updates of the plan are by e^±400.
+    # From distant potentials, the first updates of the plan are by e^±400.
     cost, a, b = clouds(2, 12, 10)
-    start = (torch.zeros(2, 12, dtype=torch.float64), 20 * (uniform(2, 10, seed=9) - 0.5))
+    init = (torch.zeros(2, 12, dtype=torch.float64), 20 * (uniform(2, 10, seed=9) - 0.5))
     for solver in ("fused", "dense"):
-        result = solve(cost, a, b, epsilon=0.05, solver=solver, init=start, max_iter=5000, tol=1e-11)
+        result = solve(cost, a, b, epsilon=0.05, solver=solver, init=init, max_iter=5000, tol=1e-11)
         assert result.converged.all()
         close(result.plan, solve(cost, a, b, epsilon=0.05, solver="dense", max_iter=5000, tol=1e-12).plan, 1e-9)
 
 
-def test_a_column_that_a_pass_over_rows_cannot_serve(path):
-    # Its mass comes from rows whose plan lies elsewhere, e^-1000 away: the sum underflows and is done by itself.
+def test_a_column_that_a_sweep_over_rows_cannot_serve(path):
+    # Its mass comes from rows whose plan lies elsewhere, e^-1000 away: the sum underflows and is computed separately.
     x = torch.tensor([[0.0, 0.1, 0.2, 0.3]])
     y = torch.tensor([[0.0, 0.1, 0.2, 10.0]])
     still = torch.zeros(4, 1)
     options = {"epsilon": 0.01, "max_iter": 40, "tol": 1e-30}
-    ours = solve(pointcloud_cost(x, y, still, still), solver="fused", **options)
+    fused = solve(pointcloud_cost(x, y, still, still), solver="fused", **options)
     wide = pointcloud_cost(x.double(), y.double(), still.double(), still.double())
-    theirs = solve(wide, solver="dense", **options)
-    for mine, other in zip(ours.potentials, theirs.potentials, strict=True):
-        close(mine.double(), other, 1e-4)
-    close(ours.value().double(), theirs.value(), 1e-5)
+    dense = solve(wide, solver="dense", **options)
+    for actual, expected in zip(fused.potentials, dense.potentials, strict=True):
+        close(actual.double(), expected, 1e-4)
+    close(fused.value().double(), dense.value(), 1e-5)
 
 
 @pytest.mark.parametrize("shared", [False, True])
 def test_a_matrix(path, shared):
     matrix = uniform(1 if shared else 3, 9, 11).requires_grad_()
     a, b = uniform(3, 9, seed=1).softmax(-1), uniform(3, 11, seed=2).softmax(-1)
-    found = []
+    results = []
     for solver in ("fused", "dense"):
         result = solve(matrix, a, b, epsilon=0.1, solver=solver, max_iter=2000, tol=1e-12)
-        found.append((*result.potentials, result.plan, *torch.autograd.grad(result.value().sum(), matrix)))
-    for mine, other in zip(*found, strict=True):
-        close(mine, other, 1e-9)
+        results.append((*result.potentials, result.plan, *torch.autograd.grad(result.value().sum(), matrix)))
+    for actual, expected in zip(*results, strict=True):
+        close(actual, expected, 1e-9)
 
 
-def test_many_rows_of_few_columns_from_a_far_start(path):
-    # A column that underflows is evaluated by itself, into room for all rows.
+def test_many_rows_of_few_columns_from_far_potentials(path):
+    # A column that underflows is evaluated separately, in a workspace for all rows.
     cost = uniform(2, 4000, 3, dtype=torch.float32)
     init = (torch.zeros(2, 4000), torch.tensor([-3.0, 0, 0]).expand(2, 3))
     options = {"epsilon": 0.01, "max_iter": 50, "init": init}
-    ours, theirs = (solve(cost, solver=solver, **options) for solver in ("fused", "dense"))
-    close(ours.value(), theirs.value(), 1e-5)
-    close(ours.potentials[1], theirs.potentials[1], 1e-5)
+    fused, dense = (solve(cost, solver=solver, **options) for solver in ("fused", "dense"))
+    close(fused.value(), dense.value(), 1e-5)
+    close(fused.potentials[1], dense.potentials[1], 1e-5)
 
 
 def test_a_matrix_and_the_value_of_given_potentials(path):
     cost, a, b = clouds(3, 21, 34, zeros=True)
     options = {"epsilon": 0.08, "max_iter": 50, "tol": 1e-6}
-    ours, theirs = (solve(cost.dense(), a, b, solver=solver, **options) for solver in ("fused", "dense"))
-    assert ours.iterations.tolist() == theirs.iterations.tolist()
-    for mine, other in zip(ours.potentials, theirs.potentials, strict=True):
-        close(mine, other, 1e-12)
-    close(ours.value(), theirs.value(), 1e-12)
+    fused, dense = (solve(cost.dense(), a, b, solver=solver, **options) for solver in ("fused", "dense"))
+    assert fused.iterations.tolist() == dense.iterations.tolist()
+    for actual, expected in zip(fused.potentials, dense.potentials, strict=True):
+        close(actual, expected, 1e-12)
+    close(fused.value(), dense.value(), 1e-12)
     problem = Problem(cost, a, b, 0.08)
-    close(problems.transport_value(problem, *theirs.potentials), theirs.value(), 1e-12)
+    close(problems.transport_value(problem, *dense.potentials), dense.value(), 1e-12)
 
 
 def test_a_grid_without_values(path):
     cost = lazy_grid_cost(4, 5, dtype=torch.float64)
     logits = [uniform(2, 20, seed=s).requires_grad_() for s in (1, 2)]
-    found = []
+    results = []
     for solver in ("fused", "dense"):
         result = solve(cost, *(x.softmax(-1) for x in logits), epsilon=0.05, solver=solver, max_iter=4000, tol=1e-12)
-        found.append((result.value(), *torch.autograd.grad(result.value().sum(), logits)))
-    for mine, other in zip(*found, strict=True):
-        close(mine, other, 1e-8)
+        results.append((result.value(), *torch.autograd.grad(result.value().sum(), logits)))
+    for actual, expected in zip(*results, strict=True):
+        close(actual, expected, 1e-8)
 
 
 def test_strides_and_expanded_input():
@@ -203,7 +203,7 @@ def test_strides_and_expanded_input():
     close(solve(one, a[:1].expand(3, -1), b[0], **options).value(), expected, 1e-12)
 
 
-def test_a_problem_that_is_not_a_number_fails_alone(path):
+def test_a_problem_with_nan_fails_alone(path):
     cost, a, b = clouds(3, 20, 20, dtype=torch.float32)
     clean = solve(cost, a, b, epsilon=0.1, solver="fused")
     cost.source[1, 3] = torch.nan
@@ -240,37 +240,37 @@ def test_work_runs_on_several_threads_and_fails_as_on_one():
 def test_threads_do_not_change_the_result():
     cost, a, b = clouds(40, 60, 50, dtype=torch.float32)
     before = torch.get_num_threads()
-    found = []
+    results = []
     try:
         for count in (1, 3):
             torch.set_num_threads(count)
-            found.append(outcome(cost, a, b, "fused", epsilon=0.1))
+            results.append(outcome(cost, a, b, "fused", epsilon=0.1))
     finally:
         torch.set_num_threads(before)
-    assert torch.equal(found[0][1], found[1][1])
-    assert all(map(torch.equal, found[0][2], found[1][2]))
+    assert torch.equal(results[0][1], results[1][1])
+    assert all(map(torch.equal, results[0][2], results[1][2]))
 
 
 @pytest.mark.usefixtures("pool")
 def test_many_callers_at_once():
     cost, a, b = clouds(40, 60, 50, dtype=torch.float32)
     expected = solve(cost, a, b, epsilon=0.1, solver="fused").value()
-    found = []
+    results = []
     callers = [
-        threading.Thread(target=lambda: found.append(solve(cost, a, b, epsilon=0.1, solver="fused").value()))
+        threading.Thread(target=lambda: results.append(solve(cost, a, b, epsilon=0.1, solver="fused").value()))
         for _ in range(4)
     ]
     for caller in callers:
         caller.start()
     for caller in callers:
         caller.join()
-    assert len(found) == 4
-    assert all(torch.equal(value, expected) for value in found)
+    assert len(results) == 4
+    assert all(torch.equal(value, expected) for value in results)
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this platform")
 def test_a_fork_after_use():
-    # As in a data loader's worker: torch itself needs one thread there, its own do not survive a fork.
+    # As in a worker of a data loader: torch needs one thread there, because its threads do not survive a fork.
     code = (
         "import os, torch; from sslosses.transport import grid_positions, pointcloud_cost, solve; "
         "x, y, at = torch.rand(64, 64), torch.rand(64, 64), grid_positions(8, 8); torch.set_num_threads(2); "
@@ -283,8 +283,8 @@ def test_a_fork_after_use():
 
 
 @njit
-def exponentials(ground, log_rows, log_columns, plan, totals):
-    exp_rows(ground, log_rows, log_columns, 0, plan, 0, totals)
+def exponentials(cost_rows, log_rows, log_columns, plan, totals):
+    exp_rows(cost_rows, log_rows, log_columns, 0, plan, 0, totals)
 
 
 def aligned(*shape, dtype):
@@ -298,13 +298,13 @@ def test_exp_of_rows(values, shifts):
         (torch.float32, -87, 88, 3e-7),
         (torch.float64, -708, 709, 1e-15),
     ):
-        ground, plan = (aligned(8, 16, dtype=dtype) for _ in range(2))
+        cost_rows, plan = (aligned(8, 16, dtype=dtype) for _ in range(2))
         log_rows, log_columns, totals = aligned(8, dtype=dtype), aligned(16, dtype=dtype), aligned(8, dtype=dtype)
         log_columns[:] = values
         log_rows[:] = shifts
-        ground[:] = 0.25
-        exponentials(ground, log_rows, log_columns, plan, totals)
-        exact = (log_rows[:, None] + log_columns) - ground
+        cost_rows[:] = 0.25
+        exponentials(cost_rows, log_rows, log_columns, plan, totals)
+        exact = (log_rows[:, None] + log_columns) - cost_rows
         expected = np.exp(np.clip(exact.astype(np.float64), least, most))
         expected[exact < least] = 0
         np.testing.assert_allclose(plan, expected, rtol=tolerance)
@@ -312,11 +312,11 @@ def test_exp_of_rows(values, shifts):
             np.testing.assert_allclose(totals, plan.sum(1, dtype=np.float64), rtol=1e-5)
 
 
-def test_exp_of_what_is_not_finite():
-    ground, plan = (aligned(8, 8, dtype=torch.float32) for _ in range(2))
+def test_exp_of_non_finite_values():
+    cost_rows, plan = (aligned(8, 8, dtype=torch.float32) for _ in range(2))
     log_rows, log_columns, totals = (aligned(8, dtype=torch.float32) for _ in range(3))
     log_columns[:3] = -math.inf, math.nan, 0
-    exponentials(ground, log_rows, log_columns, plan, totals)
+    exponentials(cost_rows, log_rows, log_columns, plan, totals)
     assert (plan[:, 0] == 0).all()
     assert np.isnan(plan[:, 1]).all()
     assert (plan[:, 2:] == 1).all()
@@ -350,13 +350,13 @@ def test_a_large_problem_has_all_threads_and_the_same_result_on_any_number(monke
 
 
 def test_large_maps_take_the_path_without_a_plan():
-    # 39 MB would be the plan.
+    # The plan would take 39 MB.
     assert problems._is_large(type("P", (), {"a": torch.zeros(1, 3136), "b": torch.zeros(1, 3136)}))
     positions = grid_positions(56, 56)
     source, target = (uniform(1, 3136, seed=s, dtype=torch.float32) for s in (1, 2))
     options = {"epsilon": 0.1, "max_iter": 3, "tol": 1e-30}
     cost = pointcloud_cost(source, target, positions, positions)
-    ours, theirs = (solve(cost, solver=s, **options) for s in ("fused", "dense"))
-    close(ours.value(), theirs.value(), 1e-5)
-    for mine, other in zip(ours.potentials, theirs.potentials, strict=True):
-        close(mine, other, 1e-5)
+    fused, dense = (solve(cost, solver=s, **options) for s in ("fused", "dense"))
+    close(fused.value(), dense.value(), 1e-5)
+    for actual, expected in zip(fused.potentials, dense.potentials, strict=True):
+        close(actual, expected, 1e-5)

@@ -1,4 +1,7 @@
-"""All iterations of all problems in one call: compiled by numba on the CPU, one Triton launch on a GPU."""
+"""The fused solver: all iterations of all problems in one call, compiled by numba on a CPU and by Triton on a GPU.
+
+The README in this folder says which file does what.
+"""
 
 from __future__ import annotations
 
@@ -14,8 +17,9 @@ from sslosses.transport.problem import Potentials, Problem, Solution, ValueGradi
 class FusedSolver:
     """Sinkhorn's alternating updates with the plan in a cache, values and gradients included.
 
-    The same updates as the dense solver's, so the same potentials after as many iterations. A described cost is
-    evaluated where it is needed; of a matrix the iterations are fused, value and gradient are the dense ones.
+    The updates are those of the dense solver, so the potentials after the same number of iterations are, too. A lazy
+    cost is recomputed on the fly. For a cost matrix only the iterations are fused; value and gradient use the dense
+    code.
     """
 
     name = "fused"
@@ -24,17 +28,17 @@ class FusedSolver:
     lazy = True
 
     def solve(self, problem: Problem, *, max_iter: int, tol: float, init: Potentials | None) -> Solution:
-        """Iterate until the row marginals are within ``tol``; the column marginals are exact after every update."""
+        """Iterates until the row marginals are within ``tol``; the column marginals are exact after every update."""
         solution: Solution = _backend(problem).sinkhorn(problem, max_iter=max_iter, tol=tol, init=init)
         return solution
 
     def transport_value(self, problem: Problem, f: Tensor, g: Tensor) -> Tensor:
-        """⟨P, C⟩ of the plan that f and g stand for, (P,)."""
+        """Computes ⟨P, C⟩ of the plan of f and g, (P,)."""
         value: Tensor = _backend(problem).transport_value(problem, f, g)
         return value
 
     def value_gradient(self, problem: Problem, f: Tensor, g: Tensor, *, exact: bool) -> ValueGradient:
-        """``exact``: the gradient of ⟨P, C⟩ at the fixed point; otherwise the envelope's, P, f and g."""
+        """Computes the gradient of ⟨P, C⟩ at the fixed point if ``exact``, else the envelope's: P, f and g."""
         gradient: ValueGradient = _backend(problem).value_gradient(problem, f, g, exact=exact)
         return gradient
 

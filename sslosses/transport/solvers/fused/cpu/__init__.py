@@ -1,1 +1,1 @@
-"""CPU kernels, compiled by numba."""
+"""The fused solver on a CPU, compiled by numba."""

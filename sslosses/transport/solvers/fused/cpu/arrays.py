@@ -66,14 +66,15 @@ class Cost(NamedTuple):
                 matrix = cost.position_weight * torch.linalg.vector_norm(difference, dim=-1)[None]
         source, target, x, y = points
         lanes = _lanes(problem.b)
+        value_weight, position_weight = weights
         return Cost(
             _padded(matrix, lanes, ROWS).numpy(),
             _padded(source, ROWS).numpy(),
             _padded(target, lanes).numpy(),
             x.contiguous().numpy(),
             _padded(y, lanes).numpy(),
-            number(weights[0]),
-            number(weights[1]),
+            number(value_weight),
+            number(position_weight),
             number(1 / problem.epsilon),
         )
 

@@ -129,8 +129,9 @@ def _define_without_mass(cost: Any, p: int, masses: Any, rows: int, columns: int
     means_without_mass_range(
         cost, p, 0, rows, rows, masses.a, log_columns, mu, columns, lam, lowest, totals, cost_rows, cost_rows
     )
+    b = masses.b
     for j in range(columns):
-        if masses.b[j] == 0:
+        if b[j] == 0:
             mu[j] = column_mean(cost, p, j, rows, log_rows, lam, weights)
 
 
@@ -162,7 +163,8 @@ def value_gradient(
         _define_without_mass(cost, p, masses, rows, columns, workspace)
         grad_a[:] = lam[:rows]
         grad_b[:] = mu[:columns]
-    if cost.value_weight == 0:
+    value_weight = cost.value_weight
+    if value_weight == 0:
         return
     column_sums[:] = 0
     gradient_range(
@@ -170,6 +172,6 @@ def value_gradient(
         workspace.cost_rows,
     )  # fmt: skip
     for i in range(rows):
-        grad_source[i] = cost.value_weight * row_sums[i]
+        grad_source[i] = value_weight * row_sums[i]
     for j in range(columns):
-        grad_target[j] = cost.value_weight * column_sums[j]
+        grad_target[j] = value_weight * column_sums[j]

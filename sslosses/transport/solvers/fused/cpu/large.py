@@ -140,18 +140,9 @@ def transport_value(sweep: RowSweep, masses: Masses, f: Any, g: Any) -> float:
 
 
 @np.errstate(all="ignore")
-def value_gradient(
-    sweep: RowSweep,
-    masses: Masses,
-    f: Any,
-    g: Any,
-    exact: bool,
-    grad_source: Any,
-    grad_target: Any,
-    grad_a: Any,
-    grad_b: Any,
-) -> None:
-    """Writes the gradient with respect to the values; if ``exact``, also λ and μ, those of a and b."""
+def value_gradient(sweep: RowSweep, masses: Masses, f: Any, g: Any, exact: bool, out: Sequence[Any]) -> None:
+    """Writes the gradient with respect to source and target values; if ``exact``, also λ and μ, those of a and b."""
+    grad_source, grad_target, grad_a, grad_b = out
     log_rows, lam, lowest, totals, row_sums = sweep.zeros(5, sweep.height)
     log_columns, mu = sweep.zeros(2, sweep.width)
     _add_log_mass(f, masses.log_a, log_rows)

@@ -47,37 +47,39 @@ def _scaled_distances(x: Any, i: int, y: Any, scale: Any, out: Any) -> None:
 @control
 def fill_cost_rows(cost: Any, p: int, first: int, rows: int, cost_rows: Any) -> None:
     """Writes ROWS rows of C of problem p from ``first``, with finite numbers in those from ``rows``."""
+    # Unpacked once, as numba counts references at each access to an array in a tuple.
+    matrix, source, target, x, y, value_weight, position_weight, scale = cost
     count = min(ROWS, rows - first)
-    source, target, weight = cost.source, cost.target, cost.scale * cost.value_weight
-    if cost.matrix.size:
-        matrix = cost.matrix[p if cost.matrix.shape[0] > 1 else 0]
-        if cost.value_weight > 0:
-            add_value_rows(matrix, first, cost.scale, source[p], first, target[p], weight, cost_rows)
+    if matrix.size:
+        matrix_rows = matrix[p if matrix.shape[0] > 1 else 0]
+        if value_weight > 0:
+            add_value_rows(matrix_rows, first, scale, source[p], first, target[p], scale * value_weight, cost_rows)
             return
         for k in range(count):
-            _scale(matrix[first + k], cost.scale, cost_rows[k])
+            _scale(matrix_rows[first + k], scale, cost_rows[k])
     else:
         for k in range(count):
-            _scaled_distances(cost.x, first + k, cost.y, cost.scale * cost.position_weight, cost_rows[k])
+            _scaled_distances(x, first + k, y, scale * position_weight, cost_rows[k])
     cost_rows[count:] = 0
-    if cost.value_weight > 0:
+    if value_weight > 0:
         one = cost_rows.dtype.type(1)
-        add_value_rows(cost_rows, 0, one, source[p], first, target[p], weight, cost_rows)
+        add_value_rows(cost_rows, 0, one, source[p], first, target[p], scale * value_weight, cost_rows)
 
 
 @loops
 def cost_entry(cost: Any, p: int, i: int, j: int) -> Any:
     """C of problem p at i, j."""
-    if cost.matrix.size:
-        entry = cost.matrix[p if cost.matrix.shape[0] > 1 else 0, i, j]
+    matrix, source, target, x, y, value_weight, position_weight, scale = cost
+    if matrix.size:
+        entry = matrix[p if matrix.shape[0] > 1 else 0, i, j]
     else:
-        square = cost.x.dtype.type(0)
-        for d in range(cost.x.shape[0]):
-            square += (cost.x[d, i] - cost.y[d, j]) * (cost.x[d, i] - cost.y[d, j])
-        entry = cost.position_weight * math.sqrt(square)
-    if cost.value_weight > 0:
-        entry += cost.value_weight * abs(cost.source[p, i] - cost.target[p, j])
-    return cost.scale * entry
+        square = x.dtype.type(0)
+        for d in range(x.shape[0]):
+            square += (x[d, i] - y[d, j]) * (x[d, i] - y[d, j])
+        entry = position_weight * math.sqrt(square)
+    if value_weight > 0:
+        entry += value_weight * abs(source[p, i] - target[p, j])
+    return scale * entry
 
 
 @control

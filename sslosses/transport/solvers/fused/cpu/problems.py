@@ -30,13 +30,13 @@ def sinkhorn(problem: Problem, *, max_iter: int, tol: float, init: Potentials | 
     iterations = torch.zeros(f.shape[0], dtype=torch.int64)
     errors, values = torch.zeros_like(f[:, 0]), torch.zeros_like(f[:, 0])
     cost, masses = Cost.of(problem), Masses.of(problem)
-    potentials, measures = (f.numpy(), g.numpy()), (iterations.numpy(), errors.numpy(), values.numpy())
     if _is_large(problem):
         for p, sweep in enumerate(_sweeps(problem, cost, masses)):
             result = large.sinkhorn(sweep, masses.at(p), f[p].numpy(), g[p].numpy(), max_iter, tol)
             iterations[p], errors[p], values[p] = result
     else:
-        _run(entry.sinkhorn_problems, problem, cost, masses, *potentials, max_iter, tol, *measures)
+        measures = (iterations.numpy(), errors.numpy(), values.numpy())
+        _run(entry.sinkhorn_problems, problem, cost, masses, f.numpy(), g.numpy(), max_iter, tol, *measures)
     epsilon = problem.epsilon
     return Solution(f * epsilon, g * epsilon, iterations, errors, transport=values * epsilon)
 
@@ -45,12 +45,12 @@ def transport_value(problem: Problem, f: Tensor, g: Tensor) -> Tensor:
     """Computes ⟨P, C⟩, (P,)."""
     values = torch.zeros_like(problem.a[:, 0])
     cost, masses = Cost.of(problem), Masses.of(problem)
-    potentials = _potentials(problem, f, g)
+    scaled_f, scaled_g = _scaled(f, problem), _scaled(g, problem)
     if _is_large(problem):
         for p, sweep in enumerate(_sweeps(problem, cost, masses)):
-            values[p] = large.transport_value(sweep, masses.at(p), *(array[p] for array in potentials))
+            values[p] = large.transport_value(sweep, masses.at(p), scaled_f[p], scaled_g[p])
     else:
-        _run(entry.transport_problems, problem, cost, masses, *potentials, values.numpy())
+        _run(entry.transport_problems, problem, cost, masses, scaled_f, scaled_g, values.numpy())
     return values * problem.epsilon
 
 
@@ -61,20 +61,22 @@ def value_gradient(problem: Problem, f: Tensor, g: Tensor, *, exact: bool) -> Va
     """
     result = ValueGradient(*(torch.zeros(x.shape, dtype=x.dtype) for x in (f, g, f, g)))
     cost, masses = Cost.of(problem), Masses.of(problem)
-    potentials, gradients = _potentials(problem, f, g), [tensor.numpy() for tensor in result]
+    scaled_f, scaled_g = _scaled(f, problem), _scaled(g, problem)
+    gradients = [tensor.numpy() for tensor in result]
     if _is_large(problem):
         for p, sweep in enumerate(_sweeps(problem, cost, masses)):
-            outputs = [array[p] for array in gradients]
-            large.value_gradient(sweep, masses.at(p), *(array[p] for array in potentials), exact, *outputs)
+            out = [gradient[p] for gradient in gradients]
+            large.value_gradient(sweep, masses.at(p), scaled_f[p], scaled_g[p], exact, out)
     else:
-        _run(entry.gradient_problems, problem, cost, masses, *potentials, exact, *gradients)
+        _run(entry.gradient_problems, problem, cost, masses, scaled_f, scaled_g, exact, *gradients)
     if not exact:
         return result._replace(a=f, b=g)
     return result._replace(a=result.a * problem.epsilon, b=result.b * problem.epsilon)
 
 
-def _potentials(problem: Problem, f: Tensor, g: Tensor) -> list[Any]:
-    return [(potential / problem.epsilon).contiguous().numpy() for potential in (f, g)]
+def _scaled(potential: Tensor, problem: Problem) -> Any:
+    """Converts a potential to an array in units of ε."""
+    return (potential / problem.epsilon).contiguous().numpy()
 
 
 def _is_large(problem: Problem) -> bool:

@@ -279,9 +279,10 @@ def gradient_range(
     """The gradient of :func:`gradient_rows`. If ``exact``, a kept plan must be that of the potentials already."""
     kept = plan.shape[0] > ROWS
     share = plan.dtype.type(1 if exact else 0)
+    source, target = cost.source, cost.target
     for i in range(first, last, ROWS):
         at = i if kept else 0
         fill_cost_rows(cost, p, i, rows, cost_rows)
         if not (kept and exact):
             exp_rows(cost_rows, log_rows, log_columns, i, plan, at, totals)
-        gradient_rows(plan, at, cost_rows, share, lam, mu, cost.source[p], cost.target[p], i, grad_source, grad_target)
+        gradient_rows(plan, at, cost_rows, share, lam, mu, source[p], target[p], i, grad_source, grad_target)

@@ -70,17 +70,17 @@ def _log_iteration(
     """
     plan, cost_rows, row_vectors = workspace.plan, workspace.cost_rows, workspace.row_vectors
     log_rows, lowest, totals = row_vectors[2], row_vectors[3], row_vectors[4]
-    rows, columns = f.shape[0], g.shape[0]
+    b, rows, columns = masses.b, f.shape[0], g.shape[0]
     add_log_mass(g, masses.log_b, log_columns)
     sums[:] = 0
     log_range(cost, p, 0, rows, rows, masses.a, log_columns, f, lowest, totals, sums, plan, cost_rows)
-    if _update(masses.b, sums, v) == 0:
+    if _update(b, sums, v) == 0:
         return True
     add_log_mass(f, masses.log_a, log_rows)
     for j in range(columns):
-        if masses.b[j] > 0:
+        if b[j] > 0:
             if sums[j] > SUM_MIN:
-                g[j] -= math.log(sums[j] / masses.b[j])
+                g[j] -= math.log(sums[j] / b[j])
             else:
                 g[j] = -column_softmax(cost, p, j, log_rows, totals, rows)[1]
             v[j] = 1
