@@ -34,7 +34,7 @@ def write_example(path: Path, samples: int = 20, sources: int = 2, side: int = 1
 
 def score(path: Path) -> None:
     """Print one table per protocol."""
-    with np.load(path) as saved:
+    with np.load(path, allow_pickle=False) as saved:
         maps = saved["maps"]  # (B, M, h, w), raw
         boxes = saved["boxes"]  # (B, K, 4)
     nested = [[[tuple(box)] for box in sample] for sample in boxes.tolist()]  # samples, sources, boxes of a source
