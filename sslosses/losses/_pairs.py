@@ -107,7 +107,7 @@ def transport_pairs(
         init = init and (init[0][rows], init[1][rows])
 
     cost, a, b, self_costs = make_problems(sources, targets)
-    debiased = kind == "divergence" and epsilon != 0 and sources.shape[0] > 0
+    debiased = kind == "divergence" and epsilon != 0
     result = solve(cost, a, b, epsilon=epsilon, self_costs=self_costs if debiased else None, init=init, **options)
     # At ε = 0 the self problems have the value 0.
     values = result.value("transport" if kind == "divergence" and not debiased else kind)

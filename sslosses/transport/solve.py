@@ -94,7 +94,10 @@ def solve(
     flat_init = None if init is None else _flatten_init(init, problem, batch_shape)
     self_results = None
     if self_costs is not None:
-        masses = (problem.a.reshape(*batch_shape, -1), problem.b.reshape(*batch_shape, -1))
+        masses = (
+            problem.a.reshape(*batch_shape, problem.a.shape[-1]),
+            problem.b.reshape(*batch_shape, problem.b.shape[-1]),
+        )
         result_aa, result_bb = (
             solve(
                 self_cost,
