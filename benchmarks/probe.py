@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from float64_reference import graded, leaves
 from peers import Contestant, contestants
-from reference import graded, leaves
 from result_files import Row, reason, synchronize, timed
 from transport import MOST, TOL, Case, both_of, errors_of, forward_of, solver_call
 

@@ -29,9 +29,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
+from float64_reference import reference
 from peers import Contestant, contestants
 from problems import Pairs, pairs_of, similarity_maps
-from reference import reference
 from result_files import (
     FIGURES,
     Results,

@@ -3,9 +3,9 @@ import json
 import pytest
 import torch
 import transport
+from float64_reference import graded, leaves, reference
 from peers import contestants
 from problems import pairs_of, similarity_maps
-from reference import graded, leaves, reference
 from result_files import ROOT, Results
 
 from sslosses.transport import solve
