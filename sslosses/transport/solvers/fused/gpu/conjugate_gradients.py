@@ -21,7 +21,7 @@ def inverse(mass):
 @triton.jit
 def unfinished(step, M, rz, goal):
     """Whether another step is needed and allowed."""
-    return step < _STEPS_PER_COLUMN * M + _EXTRA_STEPS and rz > goal
+    return step < M * _STEPS_PER_COLUMN + _EXTRA_STEPS and rz > goal
 
 
 @triton.jit
