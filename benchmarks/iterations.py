@@ -48,9 +48,9 @@ def problems(regime: str, count: int, height: int, width: int) -> Pairs:
     generator = torch.Generator().manual_seed(0)
     if regime == "random":
         return pairs_of(similarity_maps(count, 1, height, width, generator)).to(torch.float64)
-    one, two = (smooth(count, height, width, generator).flatten(1) for _ in range(2))
-    source = 0.5 + 0.2 * one
-    return Pairs(source, source + 0.05 * two, grid_positions(height, width)).to(torch.float64)
+    first, second = (smooth(count, height, width, generator).flatten(1) for _ in range(2))
+    source = 0.5 + 0.2 * first
+    return Pairs(source, source + 0.05 * second, grid_positions(height, width)).to(torch.float64)
 
 
 def sinkhorn(
@@ -92,8 +92,8 @@ def warm(pairs: Pairs, epsilon: float, step: float, height: int, width: int) -> 
     for _ in range(STEPS):
         moves = smooth(2 * len(pairs.source), height, width, generator).flatten(1).double()
         moves = step * moves / moves.square().mean(1, keepdim=True).sqrt()
-        one, two = moves.chunk(2)
-        pairs = pairs._replace(source=pairs.source + one, target=pairs.target - two)
+        source_move, target_move = moves.chunk(2)
+        pairs = pairs._replace(source=pairs.source + source_move, target=pairs.target - target_move)
         count, start = sinkhorn(pairs, epsilon, start=start)
         counts.append(count)
     return torch.stack(counts).mean(0)

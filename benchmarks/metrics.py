@@ -136,9 +136,10 @@ LOOPS: dict[str, Callable[[np.ndarray, np.ndarray], tuple[float, ...]]] = {
 
 def detected(cious: np.ndarray, confidences: np.ndarray, level: float) -> tuple[float, float]:
     """Precision and recall at a confidence level as in AVGN's code."""
-    kept = confidences >= level
-    right, missed = np.sum(kept & (cious >= 0.3)), np.sum(~kept)
-    return (right / kept.sum() if kept.any() else 1.0), (right / (right + missed) if right + missed else 1.0)
+    confident = confidences >= level
+    correct, missed = np.sum(confident & (cious >= 0.3)), np.sum(~confident)
+    precision = correct / confident.sum() if confident.any() else 1.0
+    return precision, (correct / (correct + missed) if correct + missed else 1.0)
 
 
 def detection_ap(cious: np.ndarray, confidences: np.ndarray) -> float:

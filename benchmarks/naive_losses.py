@@ -48,6 +48,6 @@ def naive_ori(visual: Tensor, foreground: Tensor, background: Tensor) -> Tensor:
     for i, features in enumerate(visual):
         references = torch.cat([foreground[i], background[i, None]])
         maps = [F.cosine_similarity(features, r[:, None, None], dim=0).flatten() for r in references]
-        for one, two in combinations(maps, 2):
-            total = total + 2 * sinkhorn(pointcloud_cost(one, 1 - two, positions, positions).dense()[None]).sum()
+        for first, second in combinations(maps, 2):
+            total = total + 2 * sinkhorn(pointcloud_cost(first, 1 - second, positions, positions).dense()[None]).sum()
     return total / len(visual)

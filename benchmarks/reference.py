@@ -114,4 +114,6 @@ def _solve(plan: Tensor, rest: Tensor) -> Tensor:
     system = torch.diag_embed(plan.sum(-2)) - plan.mT @ plan / mass + mass * mass
     centered = rest - rest.mean(-1, keepdim=True)
     # Not as a batch: of 195 × 195 systems it fails in torch 2.13 on two threads if nothing has used MKL before.
-    return torch.stack([torch.linalg.solve(one, right) for one, right in zip(system, centered, strict=True)])
+    return torch.stack(
+        [torch.linalg.solve(matrix, right_side) for matrix, right_side in zip(system, centered, strict=True)]
+    )

@@ -1,4 +1,4 @@
-"""What the benchmarks share: results that survive an interruption, clocks, Markdown tables, the machine in words."""
+"""Shared by the benchmarks: results that survive an interruption, clocks, Markdown tables, the machine in words."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ PACKAGES = ("torch", "numpy", "POT", "geomloss", "pykeops", "numba", "triton", "
 
 
 def to_json(content: Mapping[str, Any]) -> str:
-    """JSON with one row per line: every value of the top level stands on one line, a table on one line per row.
+    """JSON with one row per line: every value of the top level stands on one line, but a table has one line per row.
 
     A table is a list or an object that holds lists or objects, such as ``runs`` and ``rows``.
     """
@@ -46,7 +46,7 @@ def _compact(value: Any) -> str:
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Writes :func:`to_json` of a result; a file that was there stays whole until it is replaced."""
+    """Writes :func:`to_json` of a result; an existing file stays intact until it is replaced."""
     write_text(path, to_json(content))
 
 

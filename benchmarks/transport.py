@@ -191,7 +191,7 @@ def done(row: Row | None, budget: float) -> bool:
 def probe(
     case: Case, name: str, mode: str, expected: Row, options: argparse.Namespace, loop_problems: int | None
 ) -> Row:
-    """The row that ``probe.py`` writes about a contestant in a separate process, up to where that ended."""
+    """The row that ``probe.py`` writes about a contestant in a separate process, up to the phase in which it ended."""
     with tempfile.TemporaryDirectory() as folder:
         task, findings = Path(folder, "task.pt"), Path(folder, "findings.json")
         torch.save(
@@ -235,7 +235,7 @@ def measure(
 def check(
     case: Case, modes: tuple[str, ...], solvers: dict[str, Contestant], results: Results, options: argparse.Namespace
 ) -> dict[str, Row]:
-    """Probes every contestant that has no measurement yet; the rows by key of those that can be timed."""
+    """Probes every contestant that has no measurement yet; returns the rows by key of those that can be timed."""
     cache: dict[Case, Row] = {}
     rows: dict[str, Row] = {}
     for mode, (name, contestant) in product(modes, solvers.items()):

@@ -39,11 +39,11 @@ class Textbook:
 torch.manual_seed(0)
 cost = torch.rand(4, 49, 49)
 for epsilon in (0.1, 0.02):
-    own = solve(cost, epsilon=epsilon, solver=Textbook(), max_iter=500, tol=1e-5)
+    result = solve(cost, epsilon=epsilon, solver=Textbook(), max_iter=500, tol=1e-5)
     reference = solve(cost, epsilon=epsilon, solver="dense", max_iter=500, tol=1e-5)
-    difference = float((own.plan - reference.plan).abs().max() / reference.plan.max())
+    difference = float((result.plan - reference.plan).abs().max() / reference.plan.max())
     print(
-        f"ε = {epsilon}: <P, C> = {own.value().mean():.4f} after {int(own.iterations.max())} iterations; "
+        f"ε = {epsilon}: <P, C> = {result.value().mean():.4f} after {int(result.iterations.max())} iterations; "
         f"dense: {reference.value().mean():.4f}; plans differ by {difference:.0e} of the largest entry"
     )
 

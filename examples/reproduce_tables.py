@@ -1,4 +1,4 @@
-"""Write the paper's tables with the paper's metrics beside ours; makes missing runs and resumes interrupted ones.
+"""Write the paper's tables with the paper's metrics beside ours; starts missing runs and resumes interrupted ones.
 
 python examples/reproduce_tables.py --table 3 --quick                       composed data, minutes
 python examples/reproduce_tables.py --table 3 --seeds 0 1 2 3 4             composed data, in full

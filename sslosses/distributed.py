@@ -91,9 +91,9 @@ def sum_over_processes(value: Tensor) -> Tensor:
 
 
 def _sizes(rows: Tensor) -> list[int]:
-    own = torch.tensor([rows.shape[0]], device=rows.device)
-    sizes = [torch.empty_like(own) for _ in range(process_count())]
-    dist.all_gather(sizes, own)
+    count = torch.tensor([rows.shape[0]], device=rows.device)
+    sizes = [torch.empty_like(count) for _ in range(process_count())]
+    dist.all_gather(sizes, count)
     return [int(size) for size in sizes]
 
 

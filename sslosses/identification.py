@@ -14,7 +14,7 @@ from sslosses.similarity import similarity_map, unit
 
 
 class IdentifiedObjects(NamedTuple):
-    """The objects of a batch, sorted by falling peak, in M slots per sample.
+    """The objects of a batch, sorted by decreasing peak, in M slots per sample.
 
     Attributes:
         maps: (B, M, H, W), at most 0: minus the mean distance of each pixel's feature to the prototypes of the object.

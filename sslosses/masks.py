@@ -278,7 +278,7 @@ def masked_pool(
 
     F(x) is the feature of pixel x, and M the mask, :func:`foreground_mask` or :func:`background_mask`. The result has
     the direction of the paper's :math:`\mathrm{GAP}(\langle F, M \rangle)` and another length, which does not matter
-    to a cosine. Unlike that, it has a useful value and gradient at every similarity.
+    to a cosine. Unlike the paper's, it has a useful value and gradient at every similarity.
 
     Args:
         features: (B, C, H, W), floating.

@@ -12,7 +12,7 @@ from sslosses._torch import at_least_float32, autocast_off
 
 
 def unit(value: Tensor, dim: int) -> Tensor:
-    """Scale ``value`` to length 1 along ``dim``, at any scale; a zero vector stays zero with zero gradient.
+    """Scale ``value``, however small or large, to length 1 along ``dim``; a zero vector stays zero with zero gradient.
 
     Squares of 1e-30 or 1e30 do not fit into float32, and a lower bound for the length would make the result depend on
     the scale. So the vector is first divided by its largest entry. The result does not depend on that factor, so it is

@@ -59,14 +59,14 @@ def main() -> None:
     parser = study_parser(__doc__, metadata=True)
     options = parser.parse_args()
     folder = metadata_folder(parser, options)
-    lines = []
+    rows = []
     for data in SETS:
         boxes = [record.boxes for record in data.read(folder / data.file)]
         variants = {data.title: boxes}
         if data.task == "mixtures":  # as in NoPrior's script for MUSIC
             variants[f"{data.title}, both boxes as one ground truth"] = [(sum(sample, ()),) for sample in boxes]
         for title, samples in variants.items():
-            lines += ceilings(title, samples, data.task, PUBLISHED[data.title])
+            rows += ceilings(title, samples, data.task, PUBLISHED[data.title])
     columns = (
         "set",
         "mean area of a ground truth, %",
@@ -74,7 +74,7 @@ def main() -> None:
         "map without plateaus",
         "published",
     )
-    text = markdown(columns, lines)
+    text = markdown(columns, rows)
     write_text(options.output / "ceiling.md", text)
     print(text)
 

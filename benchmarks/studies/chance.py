@@ -78,23 +78,23 @@ def measure(metadata: Path, step: int, seed: int, done: Results) -> Iterator[tup
 def tables(results: Results) -> str:
     parts = []
     for data in SETS:
-        lines: list[tuple[str, ...]] = []
+        table_rows: list[tuple[str, ...]] = []
         rows = [row for row in results.rows.values() if row["set"] == data.title]
         for row in rows:
             if "reason" in row:
-                lines.append((f"`{row['protocol']}`", f"no meaning: {row['reason']}", "–", "–", "–", ""))
+                table_rows.append((f"`{row['protocol']}`", f"no meaning: {row['reason']}", "–", "–", "–", ""))
                 continue
             for i, metric in enumerate(row["chance"][PREDICTIONS[0]]):
                 reason = COUNT if metric == "CountAcc" else CONFIDENCE if metric.startswith("Det") else None
                 cells = ["–" if reason else f"{100 * row['chance'][p][metric]:.1f}" for p in PREDICTIONS]
                 note = f"{metric}, no meaning: {reason}" if reason else metric
                 entries = f"{row['entries']:,}" if i == 0 else ""
-                lines.append((f"`{row['protocol']}`" if i == 0 else "", note, *cells, entries))
-        if lines:
+                table_rows.append((f"`{row['protocol']}`" if i == 0 else "", note, *cells, entries))
+        if table_rows:
             parts.append(
                 f"**{data.title}**, {', '.join(sorted({frames_of(row) for row in rows if 'frames' in row}))}\n"
             )
-            parts.append(markdown(("protocol", "metric, %", *PREDICTIONS, "entries"), lines))
+            parts.append(markdown(("protocol", "metric, %", *PREDICTIONS, "entries"), table_rows))
     return "\n".join(parts)
 
 

@@ -41,12 +41,12 @@ def smooth_noise(count: int, height: int, width: int, generator: torch.Generator
 
 def map_pairs(regime: str, count: int, height: int, width: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
     """Maps S_n and S_m of one regime, (count, height·width) each."""
-    one, two = (smooth_noise(count, height, width, generator) for _ in range(2))
+    first, second = (smooth_noise(count, height, width, generator) for _ in range(2))
     if regime == "start":
-        return one, two
+        return first, second
     if regime == "independent":
-        return 0.5 + one, 0.5 + two
-    return 0.5 + one, 0.5 - one + 0.25 * two
+        return 0.5 + first, 0.5 + second
+    return 0.5 + first, 0.5 - first + 0.25 * second
 
 
 def descending(cost: PointcloudCost, max_iter: int, tol: float) -> list[TransportResult]:
@@ -67,8 +67,8 @@ def measure(pairs: int, max_iter: int, tol: float, seed: int) -> list[dict[str, 
         half = torch.full((1, height * width), 0.5, dtype=torch.float64)
         residuals = descending(pointcloud_cost(half, 1 - half, positions, positions), max_iter, tol)
         for regime in REGIMES:
-            one, two = map_pairs(regime, pairs, height, width, generator)
-            cost = pointcloud_cost(one, 1 - two, positions, positions)
+            first, second = map_pairs(regime, pairs, height, width, generator)
+            cost = pointcloud_cost(first, 1 - second, positions, positions)
             exact = solve(cost, epsilon=0).value()
             for result, residual in zip(descending(cost, max_iter, tol), residuals, strict=True):
                 ratio = result.value() / exact

@@ -122,11 +122,11 @@ def draw(rows: list[dict[str, Any]], seed: int, path: Path) -> None:
     grid = figure.add_gridspec(len(names) + 1, len(drawn), height_ratios=[1] * len(names) + [1.5])
     shared: dict[str, Any] = {}
     for column, case in enumerate(drawn):
-        for line, (name, values) in enumerate(zip(names, case.maps, strict=True)):
-            axis = figure.add_subplot(grid[line, column])
+        for row, (name, values) in enumerate(zip(names, case.maps, strict=True)):
+            axis = figure.add_subplot(grid[row, column])
             image = axis.imshow(values, cmap="viridis", vmin=-0.5, vmax=1)
             axis.set(xticks=[], yticks=[])
-            if line == 0:
+            if row == 0:
                 axis.set_title(case.name.replace(": ", ":\n").replace(" ", "\n", ": " not in case.name), fontsize=10)
             if column == 0:
                 axis.set_ylabel(name)

@@ -182,29 +182,29 @@ def draw(optima: dict[str, dict[str, Any]], path: Path) -> None:
         wspace=0.05,
         hspace=0.2,
     )
-    for line, (start, ends) in enumerate(optima.items()):
+    for row, (start, ends) in enumerate(optima.items()):
         for column, group in enumerate(groups):
             spread = sum(ends[group]["std"]) / len(NAMES)
             for index, (name, values) in enumerate(zip(NAMES, ends[group]["maps"], strict=True)):
-                axis = figure.add_subplot(grid[line, 4 * column + index])
+                axis = figure.add_subplot(grid[row, 4 * column + index])
                 image = axis.imshow(torch.tensor(values).view(SIDE, SIDE), cmap="viridis", vmin=-1, vmax=1)
                 axis.set(xticks=[], yticks=[])
                 if index == 1:
-                    axis.set_title(f"{group}\nstd {spread:.2f}" if line == 0 else f"std {spread:.2f}", fontsize=17)
-                if line == len(optima) - 1:
+                    axis.set_title(f"{group}\nstd {spread:.2f}" if row == 0 else f"std {spread:.2f}", fontsize=17)
+                if row == len(optima) - 1:
                     axis.set_xlabel(name, fontsize=14)
                 if column == index == 0:
                     axis.set_ylabel("\n".join(start.rsplit(" ", 1)), fontsize=15)
-        axis = figure.add_subplot(grid[line, -1])
+        axis = figure.add_subplot(grid[row, -1])
         for loss, color in zip(LOSSES, ("#d62728", "#1f77b4", "#7fb2d9"), strict=True):
             steps, _, spreads = zip(*ends[loss]["curve"], strict=True)
             axis.plot([s + 1 for s in steps], spreads, color=color, label=loss)
             axis.plot(steps[-1] + 1, spreads[-1], "o", color=color, markersize=4)
         axis.set(xscale="log", ylim=(0, 0.45))
-        axis.tick_params(labelsize=13, labelbottom=line == len(optima) - 1)
-        if line == 0:
+        axis.tick_params(labelsize=13, labelbottom=row == len(optima) - 1)
+        if row == 0:
             axis.set_title("mean std of S", fontsize=17)
-        if line == len(optima) - 1:
+        if row == len(optima) - 1:
             axis.set_xlabel("step + 1", fontsize=14)
     figure.legend(*axis.get_legend_handles_labels(), loc="lower right", ncols=len(LOSSES), fontsize=14, frameon=False)
     figure.colorbar(image, cax=figure.add_axes((0.3, 0.05, 0.3, 0.015)), orientation="horizontal", label="S")

@@ -48,8 +48,8 @@ def literal_oca(visual: Tensor, audio: Tensor, foreground: Tensor, background: T
     soft = pairs.exp().masked_fill(same_sample | (pairs.detach() > tau), 0).sum(1)
     hard = F.cosine_similarity(silent, reference).exp()
     frg = -(pairs.diagonal().exp() / (pairs.diagonal().exp() + hard + soft)).log()
-    right, wrong = (F.cosine_similarity(x, background).exp() for x in (silent, sounding))
-    return (frg - (right / (right + wrong)).log()).mean() / 2
+    positive, negative = (F.cosine_similarity(x, background).exp() for x in (silent, sounding))
+    return (frg - (positive / (positive + negative)).log()).mean() / 2
 
 
 def pooling() -> Iterator[TableRow]:
@@ -170,8 +170,8 @@ def main() -> None:
     parser = study_parser(__doc__)
     parser.add_argument("--run", type=Path, help="folder of the default run")
     options = parser.parse_args()
-    lines = [*pooling(), *costs(), *(trained(options.run) if options.run else ())]
-    text = markdown(("place", "setting", "result"), lines)
+    rows = [*pooling(), *costs(), *(trained(options.run) if options.run else ())]
+    text = markdown(("place", "setting", "result"), rows)
     if options.run:
         write_text(options.output / "paper-options.md", text)
     print(text)

@@ -41,15 +41,15 @@ def family(results: Scores, pattern: str) -> list[tuple[str, str]]:
 
 def table(results: Scores) -> str:
     """One row per protocol: its metrics of each family, with the highest chance level in brackets."""
-    lines = []
+    rows = []
     for protocol, result in results.items():
         cells = []
         for pattern in FAMILIES.values():
             names = [metric for name, metric in family(results, pattern) if name == protocol]
             best = {m: max(level[m] for level in result["chance"].values()) for m in names}
             cells.append("<br>".join(f"{m} **{100 * result['metrics'][m]:.1f}** ({100 * best[m]:.1f})" for m in names))
-        lines.append((f"`{protocol}`", *(cell or "–" for cell in cells)))
-    return markdown(("protocol", *FAMILIES), lines)
+        rows.append((f"`{protocol}`", *(cell or "–" for cell in cells)))
+    return markdown(("protocol", *FAMILIES), rows)
 
 
 def draw(axis: Axes, results: Scores, pattern: str) -> None:
@@ -74,10 +74,10 @@ def main() -> None:
     figure, axes = plt.subplots(
         len(subsets), len(FAMILIES), figsize=(12, 3.9 * len(subsets)), layout="constrained", squeeze=False
     )
-    for line, (subset, content) in zip(axes, subsets.items(), strict=True):
+    for row_axes, (subset, content) in zip(axes, subsets.items(), strict=True):
         results = content["protocols"]
         parts.append(f"**{subset.capitalize()}s**, {content['scenes']} scenes\n\n{table(results)}")
-        for axis, (name, pattern) in zip(line, FAMILIES.items(), strict=True):
+        for axis, (name, pattern) in zip(row_axes, FAMILIES.items(), strict=True):
             draw(axis, results, pattern)
             axis.set_title(f"{name} of the same maps, {subset}s, %", fontsize=10)
     axes[0, 0].plot([], [], "o", color="tab:blue", markersize=8, label="model")

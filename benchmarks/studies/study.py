@@ -1,4 +1,4 @@
-"""What the studies share: the benchmarks' files of results, which it makes importable, and their options."""
+"""Shared by the studies: their options, and an import path to the benchmarks' files of results."""
 
 from __future__ import annotations
 

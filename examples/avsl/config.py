@@ -87,7 +87,7 @@ class Config:
     oca_weight: float = _option(1.0, "weight of OCA, the paper's lambda_1")
     ori_weight: float = _option(0.1, "weight of ORI, the paper's lambda_2")
     temperature: float = _option(1.0, "temperature of OCA")
-    tau: float = _option(0.7, "similarity from which OCA excludes a negative as false")
+    tau: float = _option(0.7, "similarity above which OCA excludes a negative as false")
     false_negatives: str = _option("visual-reference", "pair of features whose similarity is compared with tau")
     alpha_foreground: float = _option(0.65, "threshold of the foreground mask")
     alpha_background: float = _option(0.4, "threshold of the background mask")
@@ -100,8 +100,8 @@ class Config:
     ori_tol: float = _option(1e-3, "tolerance of optimal transport")
     # identification of the sources of a mixture
     peak_threshold: float = _option(0.1, "lowest peak of the sound's map that counts as a source")
-    background_threshold: float = _option(0.7, "similarity to the background from which a peak is not a source")
-    merge_threshold: float = _option(0.6, "similarity from which two peaks are one source")
+    background_threshold: float = _option(0.7, "similarity to the background above which a peak is not a source")
+    merge_threshold: float = _option(0.6, "similarity above which two peaks are one source")
     # optimization
     seed: int = _option(0, "seed of the run")
     epochs: int = _option(100, "epochs of training")

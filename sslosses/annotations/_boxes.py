@@ -19,7 +19,7 @@ def has_area(box: Box) -> bool:
 
 @dataclass
 class Collector:
-    """Collects records and what to report about their boxes."""
+    """Collects records and the report about their boxes."""
 
     file: Path
     on_invalid: str

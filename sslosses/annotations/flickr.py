@@ -25,7 +25,7 @@ def read_flickr(folder: str | PathLike[str], on_invalid: str = "report", *, side
 
     The folder holds one file ``<id>.xml`` per frame with one ``<bbox>`` per annotator, at any depth. A ``<bbox>`` holds
     ``<xmin>``, ``<ymin>``, ``<xmax>`` and ``<ymax>``, or five children of other names, the last four of which are these
-    corners, as the published codes read them. Corners are pixels of a frame of ``side`` × ``side``.
+    corners, as the published code reads them. Corners are pixels of a frame of ``side`` × ``side``.
 
     The boxes of all annotators of a frame are the boxes of its one source. :func:`rasterize_annotators` computes the
     fractional ground truth from them. Document types and entities are refused, as they can make a small file take all

@@ -19,7 +19,7 @@ def read_music_solo(path: str | PathLike[str], on_invalid: str = "report") -> An
     """Reads the boxes of MUSIC-Solo frames.
 
     The file is a JSON list of ``{"file": id, "class": name, "bbox": [x, y, width, height]}``, in fractions of the
-    frame. (Some public evaluation codes read the box as corners, see ``report.unreadable_as_corners``.)
+    frame. (Some public evaluation code reads the box as corners, see ``report.unreadable_as_corners``.)
 
     Args:
         path: the file, usually ``music_solo.json``.

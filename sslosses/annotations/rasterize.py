@@ -1,4 +1,4 @@
-"""Rasterizes boxes as the published evaluation codes do."""
+"""Rasterizes boxes as the published evaluation code does."""
 
 from __future__ import annotations
 

@@ -58,7 +58,7 @@ class InvalidBox:
 
 @dataclass(frozen=True)
 class Report:
-    """What a reader found in a file.
+    """A reader's report about a file.
 
     Args:
         file: the file.
@@ -68,7 +68,7 @@ class Report:
         without_box: ids of clips with a source that has no usable box.
         dropped: ids of the clips left out for that reason; empty unless read with ``on_invalid="drop"``.
         unreadable_as_corners: for a format of [x, y, width, height]: number of boxes that are empty or inverted when
-            read as [xmin, ymin, xmax, ymax], as some public evaluation codes do; 0 for a format of corners.
+            read as [xmin, ymin, xmax, ymax], as some public evaluation code does; 0 for a format of corners.
     """
 
     file: Path

@@ -69,7 +69,7 @@ class Benchmark:
         return torch.stack([function(boxes, protocol.size) for boxes in record.boxes])
 
     def layout_error(self, record: Record, maps: Tensor) -> str | None:
-        """Returns what is wrong with the shape of a clip's maps, or None.
+        """Returns an error message if the shape of a clip's maps is wrong, else None.
 
         Frames of mixtures have to be square: maps (2, 14, 14) of a duet are far more likely one map per frame than two
         maps of two frames of 7 × 14.

@@ -85,7 +85,7 @@ def _percent(value: float) -> str:
 
 
 def as_json(scores: BenchmarkScores, benchmark: Benchmark, missing: Sequence[str], **settings: Any) -> str:
-    """Formats all metrics with what they were measured on; metrics are fractions, null for NaN."""
+    """Formats all metrics with the data they were measured on; metrics are fractions, null for NaN."""
     report = benchmark.annotations.report
     content = {
         **settings,

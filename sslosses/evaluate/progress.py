@@ -10,7 +10,7 @@ from sslosses._optional import is_installed, require
 
 @contextmanager
 def progress(total: int) -> Iterator[Callable[[int], None]]:
-    """Yields a function to call with the number of steps done; it shows a bar if tqdm is there and in a terminal."""
+    """Yields a function to call with the number of steps done; it updates a bar if tqdm is installed, in a terminal."""
     if not is_installed("tqdm"):
         yield lambda _: None
         return

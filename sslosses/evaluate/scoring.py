@@ -19,7 +19,7 @@ _CHUNK = 64
 
 
 class BenchmarkScores(NamedTuple):
-    """What :func:`score` returns."""
+    """Result of :func:`score`."""
 
     results: list[LocalizationResult]  #: one per protocol
     ranking: list[tuple[str, float]]  #: clips from best to worst, with their AUC by the first protocol, −1 without one

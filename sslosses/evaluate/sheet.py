@@ -74,7 +74,7 @@ def draw(
 
 
 def _chosen(ranking: Sequence[tuple[str, float]], count: int) -> list[Sequence[tuple[str, float]]]:
-    """The first, middle and last clips, fewer if there are few; with less than three clips, groups repeat them."""
+    """The first, middle and last clips, fewer if there are few; with fewer than three clips, groups repeat them."""
     count = min(count, max(len(ranking) // 3, 1))
     middle = (len(ranking) - count) // 2
     return [ranking[:count], ranking[middle : middle + count], ranking[len(ranking) - count :]]

@@ -1,4 +1,4 @@
-"""Bases of the loss modules: they keep, print and pass on the options of the function behind the module."""
+"""Base classes of the loss modules, which store and print the options and pass them to the function behind."""
 
 from __future__ import annotations
 
@@ -125,5 +125,5 @@ class PairLossModule(LossModule):
         return self._potentials if self._potentials[0].shape == shape else None
 
     def _symmetric(self) -> bool:
-        """Whether the distances of (n, m) and (m, n) are equal, so that half of them are solved."""
+        """Whether the distances of (n, m) and (m, n) are equal, so that only half of them are solved."""
         return True

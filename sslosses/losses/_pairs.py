@@ -84,9 +84,9 @@ def transport_pairs(
 
     Args:
         maps: (B, S, H, W).
-        present: (B, S) bool, which maps count.
+        present: (B, S) bool, True for the maps to compare.
         make_problems: turns the first and the second maps of P pairs, both (P, H·W), into transport problems.
-        symmetric: whether the distances of (n, m) and (m, n) are equal, so that one of them is solved.
+        symmetric: whether the distances of (n, m) and (m, n) are equal, so that only one of them is solved.
         kind: as in :meth:`~sslosses.transport.TransportResult.value`.
         epsilon: as in :func:`~sslosses.transport.solve`.
         init: potentials to start from, as in :class:`PairDistances`.
@@ -100,20 +100,20 @@ def transport_pairs(
     flat = maps.flatten(2)
     sources, targets = flat[:, first].flatten(0, 1), flat[:, second].flatten(0, 1)
     init = _flat_potentials(init, shape)
-    # Eagerly, only the pairs that count are solved. A compiled graph has no sizes that depend on values: it solves all.
+    # Eagerly, only pairs of present maps are solved. Sizes in a compiled graph can't depend on values: it solves all.
     rows = counted.nonzero()[:, 0] if has_values(maps) else None
     if rows is not None:
         sources, targets = sources[rows], targets[rows]
         init = init and (init[0][rows], init[1][rows])
 
     cost, a, b, self_costs = make_problems(sources, targets)
-    debiased = kind == "divergence" and epsilon != 0 and sources.shape[0] > 0
+    debiased = kind == "divergence" and epsilon != 0
     result = solve(cost, a, b, epsilon=epsilon, self_costs=self_costs if debiased else None, init=init, **options)
     # At ε = 0 the self problems have the value 0.
     values = result.value("transport" if kind == "divergence" and not debiased else kind)
     converged, errors = result.converged, result.marginal_error.detach()
-    for own in result.self_results or ():
-        converged, errors = converged & own.converged, errors.maximum(own.marginal_error.detach())
+    for self_result in result.self_results or ():
+        converged, errors = converged & self_result.converged, errors.maximum(self_result.marginal_error.detach())
     f, g = (potential.detach() for potential in result.potentials)
     if rows is not None:
         values = maps.new_zeros(counted.shape).index_put((rows,), values)
@@ -135,17 +135,17 @@ def pair_count(count: int, symmetric: bool) -> int:
 
 
 def enumerate_pairs(count: int, symmetric: bool, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
-    """List the pairs n < m, or n ≠ m, of ``count`` maps in lexical order, in operations that any count can share.
+    """List the pairs n < m, or n ≠ m, of ``count`` maps in lexical order, with the same operations for any count.
 
     Returns:
-        n and m of each pair, and the place of every (n, m) among them, (count, count). The diagonal holds the number
+        n and m of each pair, and the index of the pair of every (n, m), (count, count). The diagonal holds the number
         of pairs.
     """
     maps = torch.arange(count, device=device)
     n, m = maps[:, None], maps
     pair = torch.arange(pair_count(count, symmetric), device=device)
     if symmetric:
-        begin = maps * (2 * count - 1 - maps) // 2  # of the pairs with n as the first
+        begin = maps * (2 * count - 1 - maps) // 2  # index of the first pair of each n
         first = (pair[:, None] >= begin[1:]).sum(1)
         second = pair - begin[first] + first + 1
         low, high = torch.minimum(n, m), torch.maximum(n, m)

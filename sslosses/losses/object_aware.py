@@ -102,7 +102,7 @@ def object_aware_contrastive_loss(
         alpha_foreground: similarity at which M^p is one half.
         alpha_background: similarity at which M^n is one half.
         omega: width of the step of both masks, above 0.
-        tau: τ; other samples with a cosine above it are taken for false negatives and left out. It has no gradient.
+        tau: τ; other samples with a cosine above it are treated as false negatives and left out. It has no gradient.
         temperature: t, above 0.
         false_negatives: the cosine that is compared with τ. ``"visual-reference"``: Sim(l_v,j^p, l_r,i^p), as in Eq. 4;
             ``"reference-reference"``: Sim(l_r,j^p, l_r,i^p), as in the paper's text.
@@ -188,9 +188,9 @@ def _compare(
     width = sounding.shape[1]
     cosines = references @ rows[:, :width].T
     tested = cosines if false_negatives == "visual-reference" else references @ rows[:, width:-1].T
-    sample = torch.arange(rows.shape[0], device=rows.device)
-    own = torch.arange(offset, offset + valid.shape[0], device=rows.device)
-    others = (own[:, None] != sample) & valid[:, None] & (rows[:, -1] > 0)
+    samples = torch.arange(rows.shape[0], device=rows.device)
+    own_samples = torch.arange(offset, offset + valid.shape[0], device=rows.device)
+    others = (own_samples[:, None] != samples) & valid[:, None] & (rows[:, -1] > 0)
     # Rounding can make the cosine of equal directions larger than 1, but it must not exceed τ = 1.
     return _Pairs(cosines, others, others & (tested.detach().clamp(max=1) <= tau))
 

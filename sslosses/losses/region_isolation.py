@@ -60,7 +60,7 @@ def object_region_isolation_loss(
     scaling: float | None = None,
     init: tuple[Tensor, Tensor] | None = None,
 ) -> RegionIsolationTerms:
-    r"""Computes the object region isolation loss, which pulls each map towards the complement of every other.
+    r"""Computes the object region isolation loss, which pulls each map toward the complement of every other.
 
     .. math::
         \mathcal{L}_{ori} = \sum_{n \ne m} D_W(S_n, 1 - S_m), \quad S = \mathrm{Sim}(F_v, [F_r^p, l_r^n])

@@ -69,8 +69,8 @@ def trimap_contrastive_loss(
 
     S_ij is the similarity map of clip i for the sound of clip j, M^p_ij and M^n_ij are its foreground and background
     masks (:func:`~sslosses.masks.trimap_masks`), and t is the temperature. The means are computed in log space. The
-    public code of the method also keeps the own pair among the negatives, times -99, which turns a negative own
-    similarity into a large positive logit. Here the own pair is not a negative.
+    public code of the method also keeps the pair of a clip's image and its own sound among the negatives, times -99,
+    which turns a negative similarity into a large positive logit. Here this pair is not a negative.
 
     Args:
         visual: (B, C, H, W), floating, visual features.
@@ -114,12 +114,12 @@ def trimap_contrastive_loss(
         sounds, offset = gather_rows(audio) if gather_distributed else (audio, 0)
         audible = finite_samples(sounds)
         rows = torch.arange(visual.shape[0], device=visual.device)
-        own = offset + rows
+        own_sounds = offset + rows
         pairs = cross_similarity_map(visual, sounds.where(audible[:, None], 0))
         similarities = _weighted_mean(pairs, alpha_foreground, omega, foreground=True)
-        hard = _weighted_mean(pairs[rows, own], alpha_background, omega, foreground=False)
-        positive = similarities[rows, own]
-        # The column of the own pair is the positive, which the denominator contains once.
+        hard = _weighted_mean(pairs[rows, own_sounds], alpha_background, omega, foreground=False)
+        positive = similarities[rows, own_sounds]
+        # The column of a clip's own sound is the positive, which the denominator contains once.
         logits = torch.cat([similarities.masked_fill(~audible, -torch.inf), hard[:, None]], dim=1) / temperature
         loss = logits.logsumexp(1) - positive / temperature
         loss, positive, hard = (x.masked_fill(~finite, torch.nan) for x in (loss, positive, hard))

@@ -92,7 +92,7 @@ def chance_levels(
     offset = (torch.arange(size, dtype=torch.float64) + 0.5) / size - 0.5
     gaussian = torch.exp(-(offset[:, None] ** 2 + offset**2) / (2 * sigma**2))
     if plain.protocol.inverts_maps:
-        gaussian = -gaussian  # a map is low where it sounds
+        gaussian = -gaussian  # maps of this protocol are low on sounding objects
     if maps_per_sample is None and plain.protocol.one_entry_per_frame:
         maps_per_sample = 1
 

@@ -1,4 +1,4 @@
-"""Named evaluation protocols: they define what exactly CAP, CIoU or AUC stand for.
+"""Named evaluation protocols: they define exactly what CAP, CIoU or AUC means.
 
 Papers of this field print the same names for different computations. Metrics are comparable only if they are computed
 by the same protocol. Each protocol follows the public evaluation code of a method: :data:`lvs` (Chen et al., CVPR
@@ -9,8 +9,8 @@ every source counts once, and the order of the maps does not matter.
 
 A protocol starts from the corners of boxes or from masks; reading a file's boxes is not part of it. NoPrior's reader of
 MUSIC truncates x and width separately, ``int(224 x) + int(224 width)``. On VGG-SS it truncates the corners, as all
-others do, so :data:`noprior` truncates corners. The other way moves the far edges of most MUSIC boxes by one pixel and
-metrics by up to 0.4 points. To reproduce it, pass such boxes.
+others do, so :data:`noprior` truncates corners. Truncating x and width separately moves the far edges of most MUSIC
+boxes by one pixel and metrics by up to 0.4 points. To reproduce this, pass such boxes.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class Protocol:
             aligned corners"``.
         normalization: applied before binarization. ``"min-max"``; ``"fixed range, min-max"``: from [−1/τ, 1/τ] to
             [0, 1] first, which also gives the confidences; ``"inverted min-max"``: 1 − x after min-max, for maps that
-            are low where it sounds.
+            are low on sounding objects.
         binarization: which pixels are marked. ``"above upper median"``: above the value at index ⌊N/2⌋ of the sorted
             pixels, or at the maximum if half of the pixels or more have it; ``"from upper median"``: at least that
             value; ``"from value"``: at least ``threshold``; ``"area fraction"``: the share ``threshold`` of the pixels
@@ -178,7 +178,7 @@ class Protocol:
 
     @property
     def inverts_maps(self) -> bool:
-        """Whether maps are low where it sounds."""
+        """Whether maps are low on sounding objects."""
         return self.normalization == "inverted min-max"
 
     def metrics(self, task: str) -> tuple[str, ...]:

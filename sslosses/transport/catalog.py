@@ -62,7 +62,7 @@ class Availability:
 
 
 def available() -> dict[str, Availability]:
-    """Lists which solvers can run here, and what the others miss. Imports none of them.
+    """Lists which solvers can run here, and what the others need. Imports none of them.
 
     Returns:
         One :class:`Availability` per solver name, without ``"auto"``.
@@ -172,7 +172,7 @@ def load_solver(name: str) -> Solver:
 
 
 def missing_requirement(name: str) -> str | None:
-    """Tells what the solver ``name`` misses and the command that installs it. None if it can run here."""
+    """Returns what the solver ``name`` lacks and the command that installs it; None if it can run here."""
     entry = _ENTRIES[name]
     for package, extra in entry.packages:
         if not _optional.is_installed(package):

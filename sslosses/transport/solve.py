@@ -1,4 +1,4 @@
-"""Solves transport problems with the solver of one's choice: ``solve``, ε-scaling, and what ``"auto"`` chooses."""
+"""Solves transport problems: ``solve``, ε-scaling, and the choice that ``"auto"`` makes."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from sslosses.transport.result import TransportResult
 # Above this size of the cost matrix, the dense solver and its backward pass, which need several such matrices, exceed
 # typical memory.
 _DENSE_BYTES = 4 << 30
-# The most updates at one of the larger ε of ε-scaling.
+# Largest number of updates at each of the larger ε of ε-scaling.
 _UPDATES_PER_LEVEL = 20
 
 
@@ -50,7 +50,7 @@ def solve(
         solver: a name of ``SOLVERS``, or an object with the protocol :class:`Solver`. ``"auto"`` never changes the
             problem. It chooses ``"exact"`` for ε = 0; for ε > 0 ``"fused"`` on a CPU with numba, else ``"dense"``, or
             ``"geomloss-keops"`` for lazy costs above 4 GiB.
-        max_iter: the most updates of both potentials, at least 1. The exact solver ignores it.
+        max_iter: largest number of updates of both potentials, at least 1. The exact solver ignores it.
         tol: a problem is solved when its marginal error Σ|P1 − a| + Σ|Pᵀ1 − b| is at most this. Above 0.
         gradient: default of :meth:`TransportResult.value`. ``"unrolled"`` records the iterations, which only
             ``"dense"`` can.
@@ -94,7 +94,10 @@ def solve(
     flat_init = None if init is None else _flatten_init(init, problem, batch_shape)
     self_results = None
     if self_costs is not None:
-        masses = (problem.a.reshape(*batch_shape, -1), problem.b.reshape(*batch_shape, -1))
+        masses = (
+            problem.a.reshape(*batch_shape, problem.a.shape[-1]),
+            problem.b.reshape(*batch_shape, problem.b.shape[-1]),
+        )
         result_aa, result_bb = (
             solve(
                 self_cost,

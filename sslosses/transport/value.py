@@ -113,7 +113,7 @@ class _TransportValue(torch.autograd.Function):
                 grad_cost = p * (1 - (cost - lam.unsqueeze(-1) - mu.unsqueeze(-2)) / epsilon)
                 grads[0] = grad_output[:, None, None] * grad_cost
             if ctx.needs_input_grad[1] or ctx.needs_input_grad[2]:
-                # Once more through the conditional plans P/a and P/b, which exist where a or b is 0.
+                # Computed again from the conditional plans P/a and P/b, which also exist where a or b is 0.
                 plan_given_row = torch.softmax((log_weights(b) + g / epsilon).unsqueeze(-2) - cost / epsilon, dim=-1)
                 lam = (plan_given_row * (cost - mu.unsqueeze(-2))).sum(-1)
                 plan_given_column = torch.softmax((log_weights(a) + f / epsilon).unsqueeze(-1) - cost / epsilon, dim=-2)

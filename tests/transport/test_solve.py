@@ -255,3 +255,9 @@ def test_auto_chooses_a_solver(monkeypatch):
     assert solve(large.dense(), epsilon=0.1).solver == "dense"
     installed = set()
     assert solve(large, epsilon=0.1).solver == "dense"
+
+
+def test_an_empty_batch_may_have_self_costs() -> None:
+    cost, mass = torch.zeros(0, 3, 4), torch.zeros(0, 3)
+    result = solve(cost, mass, torch.zeros(0, 4), self_costs=(torch.zeros(0, 3, 3), torch.zeros(0, 4, 4)))
+    assert result.value(kind="divergence").shape == (0,)

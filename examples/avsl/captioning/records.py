@@ -74,7 +74,7 @@ class Records:
         provenance: how the captions are made. ``"model"``, ``"prompt_sha256"`` and ``"generation"`` must equal those of
             existing captions.
         force: allow adding to captions of another origin.
-        retry_failed: delete the recorded failures, so that these clips are asked again.
+        retry_failed: delete the recorded failures, so that the model is asked about these clips again.
 
     Raises:
         BlockingIOError: if another process writes to the file.

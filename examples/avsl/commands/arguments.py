@@ -13,8 +13,8 @@ from ..model.localizer import Localizer
 
 THRESHOLDS = {
     "peak_threshold": "lowest peak of the sound's map that counts as a source",
-    "background_threshold": "similarity to the background from which a peak is not a source",
-    "merge_threshold": "similarity from which two peaks are one source",
+    "background_threshold": "similarity to the background above which a peak is not a source",
+    "merge_threshold": "similarity above which two peaks are one source",
 }
 
 

@@ -64,7 +64,7 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Evaluates; returns 0 on success, 2 if it is not possible, 130 if interrupted."""
+    """Evaluates; returns 0 on success, 2 on an error, 130 if interrupted."""
     options = parse_arguments(arguments)
     return exit_status(lambda: evaluate(options, Console()), resumes=False)
 

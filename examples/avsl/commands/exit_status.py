@@ -17,7 +17,7 @@ def exit_status(job: Callable[[], int | None], *, resumes: bool = True) -> int:
         resumes: whether the same command resumes after an interruption.
 
     Returns:
-        0 or the status that ``job`` returned; 2 if the job is not possible; 130 if it was interrupted.
+        0 or the status that ``job`` returned; 2 after an error; 130 if it was interrupted.
     """
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     for name in NOISY_LOGGERS:

@@ -44,7 +44,7 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Localizes; returns 0 on success, 2 if it is not possible, 130 if interrupted."""
+    """Localizes; returns 0 on success, 2 on an error, 130 if interrupted."""
     options = parse_arguments(arguments)
     job = _localize_in_video if len(options.media) == 1 else _localize_in_picture
     return exit_status(lambda: job(options, Console()), resumes=False)

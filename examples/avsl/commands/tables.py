@@ -31,7 +31,7 @@ RunsByRow = dict[tuple[Row, TestSet], list[Run]]
 def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """Reads the command line."""
     parser = argparse.ArgumentParser(
-        description="Make the training runs that the paper's tables need, and write the tables, the paper's metrics "
+        description="Execute the training runs that the paper's tables need, and write the tables, the paper's metrics "
         "beside ours. Complete runs are not repeated, interrupted runs are resumed.",
         epilog="Options after -- are passed to every training run, for example: -- --devices 2 --precision bf16-mixed.",
     )

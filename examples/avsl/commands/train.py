@@ -55,7 +55,7 @@ def _default_config(options: argparse.Namespace, dataset: str) -> list[str]:
 
 
 def main(arguments: Sequence[str] | None = None, *, dataset: str = "music") -> int:
-    """Trains and evaluates; returns 0 on success, 2 if it is not possible, 130 if interrupted."""
+    """Trains and evaluates; returns 0 on success, 2 on an error, 130 if interrupted."""
     options = parse_arguments(arguments, dataset=dataset)
 
     def job() -> None:

@@ -110,7 +110,7 @@ def box_masks(boxes: Sequence[Sequence[Box]]) -> Tensor:
 def mean_reference_deviation(model: Localizer, training: TrainingScenes, batches: int = 8) -> Metrics:
     """Computes the spatial standard deviation of the reference maps of training scenes, in percent.
 
-    It is 0 when the maps are constant, which is what ORI alone makes of them.
+    It is 0 for constant maps, to which ORI alone leads.
     """
     was_training = model.training
     model.eval()
@@ -145,6 +145,6 @@ def protocol_result(
 
 def source_counts(held_out: HeldOutScenes, prediction: Prediction) -> dict[str, Any]:
     """Computes how often the number of sources was right ("accuracy"), and how often each number was found."""
-    found = prediction.valid.sum(1)
-    numbers = {str(n): int((found == n).sum()) for n in found.unique().tolist()}
-    return {"accuracy": float((found == held_out.num_sources).double().mean()), "found": numbers}
+    counts = prediction.valid.sum(1)
+    numbers = {str(n): int((counts == n).sum()) for n in counts.unique().tolist()}
+    return {"accuracy": float((counts == held_out.num_sources).double().mean()), "found": numbers}

@@ -1,7 +1,7 @@
 """Reads sounds and frames of a video at given times, with PyAV.
 
-Times are in seconds from the first frame of the video. An ``Unusable`` stands for what a file lacks, per time where
-possible.
+Times are in seconds from the first frame of the video. An ``Unusable`` takes the place of a sound or frame that cannot
+be read, per time where possible.
 """
 
 from __future__ import annotations

@@ -29,7 +29,7 @@ class SplitList:
 
     @property
     def test(self) -> bool:
-        """Whether it lists a test set, of which only the whole gives comparable metrics."""
+        """Whether it lists a test set. Metrics on part of a test set are not comparable."""
         return "_test" in self.name
 
     def write(self, folder: Path, prepared: Set[str]) -> int:

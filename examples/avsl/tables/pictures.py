@@ -22,7 +22,7 @@ import matplotlib.pyplot as plt
 
 
 def compare_maps(path: Path, rows: Sequence[tuple[str, Path]], held_out: HeldOutScenes, count: int = 6) -> None:
-    """Draws one line per scene: the frames with the boxes, then the map of each source by each of ``rows``.
+    """Draws one row per scene: the frames with the boxes, then the map of each source by each of ``rows``.
 
     ``rows`` are names with the folders of their runs.
     """
@@ -38,13 +38,13 @@ def compare_maps(path: Path, rows: Sequence[tuple[str, Path]], held_out: HeldOut
         squeeze=False,
         layout="constrained",
     )
-    for index, line in enumerate(axes):
+    for index, scene_axes in enumerate(axes):
         picture = picture_of(shown, index)
-        for axis in line:
+        for axis in scene_axes:
             axis.axis("off")
             axis.imshow(picture)
-            draw_boxes(axis, shown, index, silent=axis is line[0])
-        for column, axis in enumerate(line[1:]):
+            draw_boxes(axis, shown, index, silent=axis is scene_axes[0])
+        for column, axis in enumerate(scene_axes[1:]):
             prediction, source = predictions[column // sources], column % sources
             if prediction.valid[index, source]:
                 overlay(axis, picture, prediction.maps[index, source])

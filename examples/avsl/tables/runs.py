@@ -115,7 +115,7 @@ class Run:
         return Config.load(self._configs, {"subsets": list(self.subsets), "seed": self.seed} | options)
 
     def command(self) -> list[str]:
-        """Returns the command that makes the run, or resumes it."""
+        """Returns the command that starts the run, or resumes it."""
         root = self.plan.roots.get(self.dataset)
         return [
             *(sys.executable, str(SCRIPTS / f"train_{self.dataset}.py")),
@@ -131,7 +131,7 @@ class Run:
 
 
 def complete_runs(runs: Iterable[Run], jobs: int) -> list[Run]:
-    """Makes the runs that are not complete, ``jobs`` at a time; returns those that failed, each with a log file."""
+    """Executes the runs that are not complete, ``jobs`` at a time; returns those that failed, each with a log file."""
     by_name = {run.name: run for run in runs}
     # Seed by seed, so that all rows have the same seeds after an interruption.
     missing = sorted((run for run in by_name.values() if not run.complete), key=lambda run: run.seed)
@@ -155,7 +155,7 @@ def complete_runs(runs: Iterable[Run], jobs: int) -> list[Run]:
 
 
 def _execute(run: Run, jobs: int) -> int:
-    """Makes the run in a process of its own; returns the exit status."""
+    """Executes the run in a separate process; returns the exit status."""
     run.plan.runs.mkdir(parents=True, exist_ok=True)
     environment = dict(os.environ)
     if jobs > 1:

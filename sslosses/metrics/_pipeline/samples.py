@@ -135,18 +135,18 @@ def _grouped(
             padded = pad_sequence([maps[i] for i in rows], batch_first=True)
             counts = torch.tensor([len(maps[i]) for i in rows])
             present = (torch.arange(padded.shape[1]) < counts[:, None]).to(padded.device)
-        same = [checked[i] for i in rows]
-        boxed = not isinstance(same[0], Tensor)
+        group_truths = [checked[i] for i in rows]
+        boxed = not isinstance(group_truths[0], Tensor)
         if boxed:
-            stacked = _padded_boxes([sample for sample in same if not isinstance(sample, Tensor)])
+            stacked = _padded_boxes([sample for sample in group_truths if not isinstance(sample, Tensor)])
         else:
-            stacked = torch.stack([truth for truth in same if isinstance(truth, Tensor)])
+            stacked = torch.stack([truth for truth in group_truths if isinstance(truth, Tensor)])
         groups.append(_batch(place, padded, present, stacked.to(padded.device), boxed, extras))
     return groups
 
 
 def _checked_map_shape(maps: Sequence[Tensor], i: int) -> tuple[object, ...]:
-    """What the maps of samples in one batch have in common."""
+    """Checks the maps of a sample; returns their shape and dtype, which must be the same for all samples of a batch."""
     name = f"maps[{i}]"
     check_floating(name, maps[i])
     check_values(name, maps[i])
@@ -157,14 +157,14 @@ def _checked_map_shape(maps: Sequence[Tensor], i: int) -> tuple[object, ...]:
 
 
 def _checked_truth(maps: Tensor, truth: SampleTruths, i: int) -> tuple[Tensor | list[_BoxRows], tuple[object, ...]]:
-    """The ground truth of a sample, and what it has in common with others in one batch."""
+    """The ground truth of a sample, and its shape, which must be the same for all samples of a batch."""
     name = f"truths[{i}]"
     if isinstance(truth, Tensor):
         check_values(name, truth)
         check_shapes(**{f"maps[{i}]": (maps, "M h w"), name: (truth, "S T T")})
         return truth, (truth.shape, truth.dtype)
     sources = [_box_rows(name, boxes) for boxes in truth]
-    # The number of boxes too: the cells between their edges grow with its square.
+    # The number of boxes is part of the shape: the number of cells between their edges grows with its square.
     return sources, (len(sources), max(map(len, sources), default=0))
 
 
@@ -211,7 +211,7 @@ def _batch(index: Tensor, maps: Tensor, valid: Tensor, truths: Tensor, boxed: bo
         if values is not None:
             for b, i in enumerate(index.tolist()):
                 row = _row(f"{name}[{i}]", values[i], dtype)
-                # In a list, each sample has one value per map of its own, fewer than the padded row.
+                # In a list, a row has one value per map of its sample, so it can be shorter than the padded row.
                 if row.ndim != 1 or len(row) > width or (len(row) < width and isinstance(values, Tensor)):
                     raise ValueError(f"Expected `{name}[{i}]` to have shape ({width},), but got {tuple(row.shape)}")
                 table[b, : len(row)] = row

@@ -28,7 +28,7 @@ SMOOTHING = 1e-4
 
 
 class SourceScores(NamedTuple):
-    """Scores of a batch; S is 1 where all sources of a frame are one entry. float64 unless said otherwise."""
+    """Scores of a batch; S is 1 where all sources of a frame are one entry. float64 unless stated otherwise."""
 
     ciou: Tensor  # (B, S), 0 without a map
     precision: Tensor  # (B, S), pixel AP, 0 without a map
@@ -65,13 +65,13 @@ class Assignment(NamedTuple):
 
 
 class Scorer:
-    """The steps from maps to scores. A subclass may replace what a map becomes.
+    """The steps from maps to scores. A subclass may override :meth:`canvases`.
 
     Args:
         protocol: the rules.
         task: ``"mixtures"`` or ``"single"``.
         layout: layout of the maps.
-        kinds: the kinds of metrics that are wanted, see :func:`~sslosses.metrics.protocols.parse_metric`.
+        kinds: the kinds of metrics to compute, see :func:`~sslosses.metrics.protocols.parse_metric`.
     """
 
     def __init__(self, protocol: Protocol, task: str, layout: FrameLayout, kinds: set[str]) -> None:
@@ -141,7 +141,7 @@ class Scorer:
         rules = self.protocol
         if rules.binarization == "area fraction":
             return _binarize_area(scores, rules.threshold or 1.0).to(scores.dtype)
-        # Compared into numbers: a boolean map would have to be converted for every sum.
+        # The comparison writes 0 and 1 as numbers: a boolean map would have to be converted for every sum.
         marked = torch.empty_like(scores)
         if rules.binarization == "above upper median":
             return torch.gt(scores, _level_above_upper_median(scores)[..., None, None], out=marked)

@@ -52,7 +52,7 @@ class MaskTargets:
     def sums(self, binary: Tensor) -> dict[str, Tensor]:
         """Computes the sums over pixels for all pairs of a map and a source, (B, M, S), float64.
 
-        The sums are computed in float32 only where that is exact or good to seven digits (counts below 2²⁴).
+        The sums are computed in float32 only where that is exact or accurate to seven digits (counts below 2²⁴).
 
         Args:
             binary: (B, M, F, H, W) of 0 and 1 with F = 1 or F = S.

@@ -35,7 +35,7 @@ def kth_smallest(values: Tensor, k: int) -> Tensor:
         if torch.are_deterministic_algorithms_enabled():  # kthvalue has no deterministic version
             return values.sort(dim=-1).values[..., k]
         return values.kthvalue(k + 1, dim=-1).values
-    fast = values.dtype in (torch.float32, torch.float64)  # NumPy is slow with or lacks other dtypes
+    fast = values.dtype in (torch.float32, torch.float64)  # NumPy lacks other dtypes or is slow with them
     rows = (values if fast else values.float()).detach().reshape(-1, values.shape[-1]).numpy()
     result = np.empty(len(rows), rows.dtype)
 

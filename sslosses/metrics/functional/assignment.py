@@ -64,7 +64,7 @@ def _greedy_assignment(scores: Tensor, valid: Tensor) -> GreedyAssignment:
     fresh = torch.zeros_like(valid)
     taken = torch.zeros(batch, sources, dtype=torch.bool, device=scores.device)
     slots = torch.arange(sources, device=scores.device)
-    for m in range(maps):  # every choice depends on the previous ones
+    for m in range(maps):  # each choice depends on the previous ones
         best, chosen = scores[:, m].masked_fill(taken, 0).max(-1)
         here = (slots == chosen[:, None]) & valid[:, m, None]
         source[:, m] = torch.where(valid[:, m], chosen, -1)
@@ -117,7 +117,7 @@ def optimal_assignment(scores: Tensor, allowed: Tensor | None = None) -> Tensor:
 
 
 def _optimal_assignment(scores: Tensor, allowed: Tensor) -> Tensor:
-    """Unchecked but for the limit on the number of candidates."""
+    """Checks nothing but the limit on the number of candidates."""
     maps, sources = scores.shape[1:]
     slots = max(maps, sources)  # empty slots for missing maps make every candidate a permutation
     if perm(slots, sources) > _MOST_CANDIDATES:

@@ -10,7 +10,7 @@ from sslosses.metrics.functional._inputs import check_side, check_values
 
 
 def boxes_to_truths(boxes: Tensor, size: int = 224, *, add: bool = False) -> Tensor:
-    """Computes the masks of the boxes of many sources, with truncated corners as in all published codes of this field.
+    """Computes the masks of the boxes of many sources, with truncated corners as in all published code of this field.
 
     Each corner v becomes ``int(size * v)``, clipped to the frame, and the pixels ``[ymin:ymax, xmin:xmax]`` are set. A
     box that is then empty or inverted sets no pixel, nor does a row of NaN, which is padding.

@@ -47,7 +47,7 @@ def ciou(binary: Tensor, truth: Tensor) -> Tensor:
 
 
 def smoothed_iou(binary: Tensor, truth: Tensor, smoothing: float = 1e-4) -> Tensor:
-    r"""Computes the intersection over union with a constant in numerator and denominator, as T-VSL's evaluation code.
+    r"""Computes the intersection over union with a constant in numerator and denominator, as in T-VSL's code.
 
     .. math:: \mathrm{IoU}(b, g) = \frac{\sum b\,g + s}{\sum b + \sum g - \sum b\,g + s}
 

@@ -24,7 +24,7 @@ class DenseSolver:
 
     def solve(self, problem: Problem, *, max_iter: int, tol: float, init: Potentials | None) -> Solution:
         """Iterates until the row marginals are within ``tol``; the column marginals are exact after every update."""
-        # All in units of ε, so that the cost is divided only once.
+        # Everything is in units of ε, so that the cost is divided only once.
         cost = problem.matrix / problem.epsilon
         log_a, log_b = log_weights(problem.a), log_weights(problem.b)
 

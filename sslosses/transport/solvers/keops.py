@@ -4,7 +4,7 @@ The updates are those of the dense solver. The log-sum-exp with a formula for th
 backend. GeomLoss itself is not used, as it solves one problem per call and its averaged updates need about three times
 the iterations.
 
-All is in units of ε. There are two formulas only, since each one is compiled for some seconds on its first use.
+Everything is in units of ε. There are only two formulas, since the first use of each one compiles it for some seconds.
 """
 
 from __future__ import annotations
@@ -88,7 +88,7 @@ class GeomlossKeopsSolver:
         source = pairs.sum(row, column, u=1 + lam, v=mu, cost=cost, signed=True)
         target = back.sum(column, row, u=1 + mu, v=lam, cost=cost, signed=True)
         if exact:
-            # Once more through the conditional plans P/a and P/b, which exist where a or b is 0.
+            # Computed again from the conditional plans P/a and P/b, which also exist where a or b is 0.
             lam = pairs.sum(pairs.potential(g / epsilon), column, v=-mu, cost=1.0)
             mu = back.sum(back.potential(f / epsilon), row, v=-lam, cost=1.0)
             f, g = epsilon * lam, epsilon * mu

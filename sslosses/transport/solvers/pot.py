@@ -86,5 +86,5 @@ class PotBatchSolver:
 
 
 def _potential(dual: Tensor, log_weight: Tensor) -> Tensor:
-    # Where the weight is 0 any finite number will do, as it has weight 0 in the half-step.
+    # Where the weight is 0, any finite number is right: the half-step multiplies it by 0.
     return torch.where(log_weight.isfinite(), dual - log_weight, 0)

@@ -91,7 +91,7 @@ def gradient_resident(
     tl.store(grad_source + problem * N + x, gain * sum_over_columns(signed), mask=in_x)
     tl.store(grad_target + problem * M + y, -gain * sum_over_rows(signed), mask=in_y)
 
-    # Once more through the conditional plans P/a and P/b, which exist where a or b is 0.
+    # Computed again from the conditional plans P/a and P/b, which also exist where a or b is 0.
     given_row = tl.exp2(along_rows(row_potential) + (along_columns(columns) - cost))
     lam = sum_over_columns(given_row * (cost - along_columns(mu))) / sum_over_columns(given_row)
     lam = tl.where(in_x, lam, 0.0)
@@ -183,7 +183,7 @@ def gradient_strips(
         signed = sign(along_rows(s), along_columns(column_points[0])) * gradient
         signs += signed
         tl.store(grad_source + problem * N + x, gain * sum_over_columns(signed), mask=in_x)
-        # Once more through the conditional plans P/a and P/b, which exist where a or b is 0.
+        # Computed again from the conditional plans P/a and P/b, which also exist where a or b is 0.
         row_potential = tl.load(f + x, mask=in_x, other=0.0) * unit
         given_row = tl.exp2(along_rows(row_potential) + (along_columns(columns) - cost))
         lam = sum_over_columns(given_row * (cost - along_columns(mu))) / sum_over_columns(given_row)

@@ -262,7 +262,7 @@ def _store_value_gradient(
 def _store_mass_gradient(
     rows, columns, f, g, v, unit, grad_a, grad_b, X: tl.constexpr, Y: tl.constexpr, D: tl.constexpr
 ):
-    """Once more through the conditional plans P/a and P/b, which exist where a or b is 0."""
+    """Computed again from the conditional plans P/a and P/b, which also exist where a or b is 0."""
     N, M = rows.points.own_size, rows.points.other_size
     tl.debug_barrier()
     for i in range(0, N, X):

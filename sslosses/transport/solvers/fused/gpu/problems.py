@@ -141,7 +141,7 @@ def value_gradient(problem: Problem, f: Tensor, g: Tensor, *, exact: bool) -> Va
 
 
 class _Cost(NamedTuple):
-    """The cost as the kernels take it.
+    """The cost in the form that the kernels take.
 
     Attributes:
         batch: values and positions of rows and columns, N, M, and the strides of both sides' values between problems.
