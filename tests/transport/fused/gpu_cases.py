@@ -1,7 +1,7 @@
-"""The Triton kernels against the dense solver; run by ``test_gpu.py`` in processes of their own.
+"""The Triton kernels against the dense solver; ``test_gpu.py`` runs these cases in separate processes.
 
-On a machine without a GPU they run in Triton's interpreter, which has to be switched on before triton is imported, and
-with the plugin ``gpu_emulated``.
+Without a GPU they run in Triton's interpreter, which has to be switched on before triton is imported, and with the
+plugin ``gpu_emulated``.
 """
 
 import numpy as np
@@ -15,7 +15,7 @@ DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
 
 class Fused:
-    """The module as a solver."""
+    """The functions of the GPU module as a solver."""
 
     name = "fused"
     entropic = True
@@ -28,13 +28,13 @@ class Fused:
 
 @pytest.fixture(autouse=True)
 def _quiet_interpreter():
-    # numpy warns of divisions by zero that a GPU, and the kernels, take for granted.
+    # numpy warns of divisions by zero, which the kernels rely on.
     with np.errstate(all="ignore"):
         yield
 
 
 def make(rows, columns, dtype=torch.float64, batch=2, zeros=True, dimensions=2, seed=0):
-    """A described cost with its largest entry about 1, and marginals with some entries 0."""
+    """A lazy cost whose largest entry is about 1, and marginals with some zeros."""
     generator = torch.Generator().manual_seed(seed)
 
     def uniform(*shape):
@@ -75,18 +75,18 @@ def assert_close(actual, expected, tolerance):
     assert (actual - expected).abs().max().item() <= tolerance * scale
 
 
-def assert_agree(cost, a, b, tolerance=1e-9, of_gradient=None, **options):
+def assert_agree(cost, a, b, tolerance=1e-9, gradient_tolerance=None, **options):
     result, value, gradients = solved(cost, a, b, Fused(), **options)
     expected, expected_value, expected_gradients = solved(cost, a, b, "dense", **options)
     assert result.iterations.tolist() == expected.iterations.tolist()
     assert_close(value, expected_value, tolerance)
-    for ours, theirs in zip(result.potentials, expected.potentials, strict=True):
-        assert_close(ours, theirs, tolerance)
+    for actual, reference in zip(result.potentials, expected.potentials, strict=True):
+        assert_close(actual, reference, tolerance)
     outer, expected_outer = (f.unsqueeze(-1) + g.unsqueeze(-2) for f, g in (result.potentials, expected.potentials))
     assert_close(outer, expected_outer, tolerance)
     assert (result.marginal_error - expected.marginal_error).abs().max() <= 0.1 * tolerance
-    for ours, theirs in zip(gradients, expected_gradients, strict=True):
-        assert_close(ours, theirs, of_gradient or tolerance)
+    for actual, reference in zip(gradients, expected_gradients, strict=True):
+        assert_close(actual, reference, gradient_tolerance or tolerance)
     return result
 
 
@@ -102,8 +102,8 @@ KERNELS = pytest.mark.parametrize(("rows", "columns"), [(10, 8), (66, 8), (8, 13
 
 @pytest.mark.parametrize(("rows", "columns"), SIZES)
 def test_the_same_iterates(rows, columns):
-    # Too few iterations to converge, so that both are compared on the way.
-    # The larger ε needs fewer steps for the adjoint system, which are what takes long in the interpreter.
+    # Too few iterations to converge, so that the iterates are compared.
+    # A larger ε needs fewer steps for the adjoint system, which take long in the interpreter.
     large = min(rows, columns) > 32
     assert_agree(*make(rows, columns), epsilon=0.5 if large else 0.05, max_iter=2 if large else 6, tol=1e-12)
 
@@ -123,33 +123,33 @@ def test_at_convergence(rows, epsilon):
     result = assert_agree(cost, a, b, 1e-9, 1e-7, epsilon=epsilon, max_iter=60 if slow else 100, tol=1e-8)
     assert slow or result.converged.all()
     if rows == 12 and not slow:
-        # Each problem stopped by itself.
+        # Each problem stopped separately.
         assert len(set(result.iterations.tolist())) > 1
 
 
 @KERNELS
 def test_a_small_epsilon(rows, columns):
-    # The adjoint system of a plan that is nearly a permutation is ill-conditioned: its gradient is compared loosely.
+    # The adjoint system of a plan close to a permutation is ill-conditioned, so gradients are compared loosely.
     cost, a, b = make(rows, columns, batch=1)
     options = {"epsilon": 1e-3, "max_iter": 30 if rows == 10 else 10, "tol": 1e-9}
     result, value, gradients = solved(cost, a, b, Fused(), **options)
     expected, expected_value, expected_gradients = solved(cost, a, b, "dense", **options)
-    for ours, theirs in zip(result.potentials, expected.potentials, strict=True):
-        assert_close(ours, theirs, 1e-9)
+    for actual, reference in zip(result.potentials, expected.potentials, strict=True):
+        assert_close(actual, reference, 1e-9)
     assert_close(value, expected_value, 1e-9)
-    for ours, theirs in zip(gradients[:2], expected_gradients[:2], strict=True):
-        assert_close(ours, theirs, 1e-6)
+    for actual, reference in zip(gradients[:2], expected_gradients[:2], strict=True):
+        assert_close(actual, reference, 1e-6)
     assert all(each.isfinite().all() for each in gradients)
 
 
 @pytest.mark.parametrize(("rows", "columns"), [(24, 20), (130, 6), (4, 257)])
 def test_a_small_epsilon_in_float32(rows, columns):
-    # Beside float64, as rounding of C/ε alone is 1e-4 there.
+    # Compared with float64, because the rounding of C/ε alone is 1e-4 in float32.
     cost, a, b = make(rows, columns, torch.float32, batch=1)
     result = solve(cost, a, b, epsilon=1e-3, max_iter=20, tol=1e-6, solver=Fused())
     wide = solve(cost.to(torch.float64), a.double(), b.double(), epsilon=1e-3, max_iter=20, tol=1e-6, solver="dense")
-    for ours, theirs in zip(result.potentials, wide.potentials, strict=True):
-        assert_close(ours.double(), theirs, 1e-5)
+    for actual, reference in zip(result.potentials, wide.potentials, strict=True):
+        assert_close(actual.double(), reference, 1e-5)
     assert_close(result.value().double(), wide.value(), 1e-4)
     assert_close(result.marginal_error.double(), wide.marginal_error, 1e-2)
 
@@ -164,20 +164,20 @@ def test_scalings_beyond_float32(rows, columns):
     expected = solve(cost, a, b, solver="dense", **options)
     start = solve(cost, a, b, solver="dense", **(options | {"max_iter": 1}))
     assert (expected.potentials[0] - start.potentials[0]).abs().max() > 100 * 1e-3
-    # Points without mass only fill it up to a size.
+    # Points without mass only serve to reach a size.
     wide = torch.zeros(rows, columns)
     wide[:6, :6] = cost
     wide_a, wide_b = torch.zeros(rows), torch.zeros(columns)
     wide_a[:6], wide_b[:6] = a, b
     result = solve(wide.to(DEVICE), wide_a.to(DEVICE), wide_b.to(DEVICE), solver=Fused(), **options)
-    for ours, theirs in zip(result.potentials, expected.potentials, strict=True):
-        assert ours.isfinite().all()
-        assert_close(ours[:6].cpu().double(), theirs, 1e-4)
+    for actual, reference in zip(result.potentials, expected.potentials, strict=True):
+        assert actual.isfinite().all()
+        assert_close(actual[:6].cpu().double(), reference, 1e-4)
     assert result.iterations == 12
 
 
 @KERNELS
-def test_starting_from_potentials(rows, columns):
+def test_initial_potentials(rows, columns):
     cost, a, b = make(rows, columns, zeros=False, batch=1)
     cold = solve(cost, a, b, epsilon=0.1, max_iter=4, tol=1e-12, solver="dense")
     assert_agree(cost, a, b, epsilon=0.1, max_iter=3, tol=1e-12, init=cold.potentials)
@@ -209,11 +209,11 @@ def test_the_envelope_gradient(rows, columns, kind):
         source = cost.source.clone().requires_grad_()
         target = cost.target.clone().requires_grad_()
         leaves = source, target, a.clone().requires_grad_(), b.clone().requires_grad_()
-        described = pointcloud_cost(source, target, cost.source_positions, cost.target_positions, 0.7, 0.3)
-        result = solve(described, *leaves[2:], epsilon=0.1, max_iter=5, solver=solver)
+        lazy_cost = pointcloud_cost(source, target, cost.source_positions, cost.target_positions, 0.7, 0.3)
+        result = solve(lazy_cost, *leaves[2:], epsilon=0.1, max_iter=5, solver=solver)
         gradients.append(torch.autograd.grad(result.value(kind, "envelope").sum(), leaves))
-    for ours, theirs in zip(*gradients, strict=True):
-        assert_close(ours, theirs, 1e-9)
+    for actual, reference in zip(*gradients, strict=True):
+        assert_close(actual, reference, 1e-9)
 
 
 @pytest.mark.parametrize("dimensions", [1, 3])
@@ -223,7 +223,7 @@ def test_other_dimensions(dimensions):
 
 @KERNELS
 def test_equal_values_have_no_gradient(rows, columns):
-    # sign(0) = 0, as for the derivative of |x| in torch.
+    # sign(0) = 0, as in torch's derivative of |x|.
     cost, a, b = make(rows, columns)
     cost.target[:, :3] = cost.source[:, :3]
     assert_agree(cost, a, b, epsilon=0.5, max_iter=5, tol=1e-12)

@@ -1,4 +1,4 @@
-"""A plugin of pytest: launches of the Triton kernels run what they compile to for an H100, on the CPU.
+"""A pytest plugin: each launch of a Triton kernel runs the code compiled for an H100 in an emulator on the CPU.
 
 ``test_gpu.py`` runs ``gpu_cases.py`` with it.
 """
@@ -23,7 +23,7 @@ KERNELS = {
     gradient_tiled: ("transport_value", "gradient_tiled"),
 }
 TYPES = {torch.float32: "*fp32", torch.float64: "*fp64", torch.int64: "*i64"}
-# All there is on an H100.
+# The shared memory of a block on an H100.
 SHARED_MEMORY = 227 * 1024
 
 
@@ -94,7 +94,7 @@ def _emulated() -> Iterator[None]:
         for module, names in KERNELS.items():
             for name in names:
                 patch.setattr(module, name, Emulated(getattr(module, name)))
-        # New memory is filled with NaN, by which the emulator knows what is still to be written.
+        # Fills new memory with NaN, by which the emulator recognizes memory that was never written.
         torch.use_deterministic_algorithms(True)
         yield
         torch.use_deterministic_algorithms(False)

@@ -1,4 +1,4 @@
-"""The answers of the Triton kernels: on a GPU, or in Triton's interpreter, and of what is compiled for a GPU."""
+"""Results of the Triton kernels: on a GPU or in Triton's interpreter, and compiled for a GPU in an emulator."""
 
 import os
 import re
@@ -14,15 +14,15 @@ CASES = Path(__file__).with_name("gpu_cases.py")
 
 
 def run_cases(*options, **environment):
-    # In a process of their own: the interpreter is a property of the whole process, from the import of triton on.
-    # What this run was asked to do (coverage, an order) is not for that one: a tracer doubles the interpreter's time.
+    # In a separate process, because the interpreter is chosen for a whole process when triton is imported. Options of
+    # this run (coverage, an order of tests) are not passed on: a tracer doubles the interpreter's time.
     inherited = {k: v for k, v in os.environ.items() if k != "PYTEST_ADDOPTS" and not k.startswith("COVERAGE_")}
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", *options, str(CASES)]
-    done = subprocess.run(
+    completed = subprocess.run(
         command, env=inherited | environment, cwd=CASES.parents[3], capture_output=True, text=True, check=False
     )
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert re.search(r"\d+ passed", done.stdout), done.stdout
+    assert completed.returncode == 0, completed.stdout + completed.stderr
+    assert re.search(r"\d+ passed", completed.stdout), completed.stdout
 
 
 @pytest.mark.slow
@@ -32,7 +32,7 @@ def test_cases():
 
 @pytest.mark.slow
 def test_cases_as_compiled_for_an_h100(tmp_path):
-    # Without a GPU that torch could see: the kernels' numbers are on the CPU here.
+    # Hides a GPU from torch, because the emulator needs all numbers on the CPU.
     path = os.pathsep.join([str(CASES.parent), os.environ.get("PYTHONPATH", "")])
     environment = {"PYTHONPATH": path, "CUDA_VISIBLE_DEVICES": "", "TRITON_CACHE_DIR": str(tmp_path)}
     run_cases("-p", "gpu_emulated", TRITON_INTERPRET="0", **environment)

@@ -1,4 +1,4 @@
-"""What the emulator of compiled kernels finds, by kernels that do wrong."""
+"""The emulator of compiled kernels finds the errors of wrong kernels."""
 
 import sys
 from pathlib import Path
@@ -81,7 +81,7 @@ def tensors(count, size=SIZE):
     return x, *(torch.full((size,), torch.nan) for _ in range(count))
 
 
-def test_what_a_kernel_writes():
+def test_a_correct_kernel():
     x, there, back = tensors(2)
     launch(reversed_twice, x, there, back, barrier=True, N=SIZE)
     assert torch.equal(there, x)
@@ -104,7 +104,7 @@ def test_reading_outside():
         launch(outside, *tensors(1), N=SIZE)
 
 
-def test_reading_what_was_never_written():
+def test_reading_unwritten_memory():
     _, new, out = tensors(2, 2 * SIZE)
     with pytest.raises(AssertionError, match="never written"):
         launch(outside, new, out, N=SIZE)
@@ -116,8 +116,8 @@ def test_two_blocks_that_write_the_same():
 
 
 def test_a_loop_that_could_end_for_some_threads():
-    # Fused with the sum's first step, products make sums that threads round differently; most so where two products
-    # that meet in that step outweigh the others.
+    # Products that are fused with the first step of the sum make threads round the sum differently, most of all where
+    # the two products of that step outweigh the others.
     x, out = tensors(1, 32)
     y = 8 * x.roll(1) * 0.1 ** (torch.arange(32) % 16)
     with pytest.raises(AssertionError, match=r"threads (compare|write) different numbers"):

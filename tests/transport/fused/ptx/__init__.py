@@ -1,14 +1,15 @@
-"""Runs PTX, which a GPU gets of a Triton kernel, on a CPU: block by block, all threads of a block at once.
+"""Runs PTX, the code that a GPU gets for a Triton kernel, on a CPU: block by block, all threads of a block at once.
 
-Triton's interpreter executes a kernel's source, one program as one thread. Here what it is compiled to runs: layouts,
-shuffles, shared memory and barriers, and the code is asked more than a GPU would ask of it:
+Triton's interpreter executes the source of a kernel, one program as one thread. This emulator executes the compiled
+code, with its layouts, shuffles, shared memory and barriers, and checks more than a GPU would:
 
-- Every access is inside its memory, aligned, and not to what nothing was written to.
-- No two threads touch a byte, one of them writing it, without a barrier between. So no order of them changes anything.
-- Where only some threads could go on to a barrier or a shuffle, all of them compare the same numbers.
+- Every access is inside its memory, aligned, and reads only bytes that were written.
+- No two threads touch a byte, one of them writing it, without a barrier between them. So no order of the threads
+  changes a result.
+- Where only some threads could reach a barrier or a shuffle, all threads compare the same numbers.
 - A product and a sum that the assembler may fuse are fused.
 
-It knows the instructions that the kernels of this library compile to, and says so of any other.
+It supports the instructions that the kernels of this library compile to, and reports any other.
 """
 
 from __future__ import annotations
@@ -23,21 +24,21 @@ from .program import program
 
 
 def launch(ptx: str, blocks: int, threads: int, shared: int, arguments: list[Any]) -> None:
-    """Run a kernel.
+    """Runs a kernel.
 
     Args:
         ptx: its code.
-        blocks: how many.
-        threads: how many a block has.
+        blocks: number of blocks.
+        threads: number of threads per block.
         shared: bytes of shared memory.
-        arguments: arrays, which are written to, and numbers. An array all NaN, or of the largest integer, is what torch
-            makes of new memory when it is to be deterministic: nothing was written to it.
+        arguments: numbers, and arrays that the kernel may write to. An array that is all NaN, or all the largest
+            integer, counts as not written yet: torch fills new memory so in deterministic mode.
     """
-    arrays = {each.ctypes.data: each for each in arguments if isinstance(each, np.ndarray)}
+    arrays = {value.ctypes.data: value for value in arguments if isinstance(value, np.ndarray)}
     starts, end = {}, 4096
     for address, array in arrays.items():
         starts[address] = end
-        # Something between them that belongs to none.
+        # A gap between them that belongs to none.
         end += -(-array.nbytes // 256) * 256 + 256
     memory = Memory(end)
     for address, array in arrays.items():
@@ -45,12 +46,12 @@ def launch(ptx: str, blocks: int, threads: int, shared: int, arguments: list[Any
         memory.bytes[place], memory.allotted[place] = array.reshape(-1).view(np.uint8), True
         new = np.isnan(array) if array.dtype.kind == "f" else array == np.iinfo(array.dtype).max
         memory.filled[place] = not new.all()
-    given = [starts[each.ctypes.data] if isinstance(each, np.ndarray) else each for each in arguments]
+    parameters = [starts[value.ctypes.data] if isinstance(value, np.ndarray) else value for value in arguments]
     for i in range(blocks):
-        own = Memory(shared)
-        own.allotted[:] = True
+        block_memory = Memory(shared)
+        block_memory.allotted[:] = True
         with np.errstate(all="ignore"):
-            Block(program(ptx), i, threads, given, memory, own).run()
+            Block(program(ptx), i, threads, parameters, memory, block_memory).run()
     for address, array in arrays.items():
         place = slice(starts[address], starts[address] + array.nbytes)
         array.reshape(-1).view(np.uint8)[:] = memory.bytes[place]

@@ -1,4 +1,4 @@
-"""Types, and the instructions that compute."""
+"""Types and arithmetic instructions."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ WIDER: dict[type, type] = {np.int32: np.int64, np.uint32: np.uint64}
 
 
 def flushed(value: np.ndarray) -> np.ndarray:
-    """Without what is too small to be normal."""
+    """Flushes subnormal numbers to zero."""
     return np.where(np.abs(value) < np.finfo(value.dtype).tiny, value * 0, value)
 
 
 def fused(a: np.ndarray, b: np.ndarray, c: np.ndarray) -> np.ndarray:
-    """a b + c, rounded once (in float32; nearly so in float64)."""
+    """a·b + c, rounded once in float32 and nearly so in float64."""
     wide = np.float64 if a.dtype == np.float32 else np.longdouble
     return (a.astype(wide) * b.astype(wide) + c.astype(wide)).astype(a.dtype)
 
@@ -41,9 +41,9 @@ def _bits(a: np.ndarray, start: np.ndarray, length: np.ndarray) -> np.ndarray:
 
 
 def _permuted(a: np.ndarray, b: np.ndarray, selector: np.ndarray) -> np.ndarray:
-    each = np.stack([a, b], 1).view(np.uint8)
+    source = np.stack([a, b], 1).view(np.uint8)
     assert not (selector & 0x8888).any()
-    picked = [each[np.arange(a.size), selector >> 4 * i & 7] for i in range(4)]
+    picked = [source[np.arange(a.size), selector >> 4 * i & 7] for i in range(4)]
     return np.stack(picked, 1).view(np.uint32).reshape(-1)
 
 

@@ -1,4 +1,4 @@
-"""The threads of one block and what they do."""
+"""Executes a program in the threads of one block."""
 
 from __future__ import annotations
 
@@ -12,16 +12,18 @@ from .program import Instruction, Program
 
 
 class Block:
-    """Runs a program in all threads at once, or in those at the same place."""
+    """Runs a program in all threads at once, or in those at the same instruction."""
 
-    def __init__(self, program: Program, block: int, threads: int, given: list[Any], memory: Memory, shared: Memory):
-        self.program, self.given, self.memory, self.shared = program, given, memory, shared
+    def __init__(
+        self, program: Program, block: int, threads: int, parameters: list[Any], memory: Memory, shared: Memory
+    ):
+        self.program, self.parameters, self.memory, self.shared = program, parameters, memory, shared
         self.block, self.size, self.everyone = block, threads, np.ones(threads, bool)
         self.step, self.barrier, self.of_warps = 0, 0, np.zeros(threads // WARP, int)
         self.registers = {name: np.zeros(threads, REGISTERS[name.rstrip("0123456789")]) for name in program.registers}
-        nought = np.zeros(threads, int)
-        self.special = {"%tid.x": np.arange(threads), "%ctaid.x": nought + block, "global_smem": nought}
-        # What each predicate came out of.
+        zeros = np.zeros(threads, int)
+        self.special = {"%tid.x": np.arange(threads), "%ctaid.x": zeros + block, "global_smem": zeros}
+        # The numbers that each predicate compares.
         self.compared: dict[str, list[np.ndarray]] = {}
         # The factors of a product that may still be fused with a sum.
         self.factors: dict[str, list[np.ndarray]] = {}
@@ -31,32 +33,32 @@ class Block:
         place, active = 0, self.everyone
         end = len(self.program.instructions)
         while place < end:
-            each = self.program.instructions[place]
-            run = active & (self.registers[each.guard] ^ each.negated) if each.guard else active
+            instruction = self.program.instructions[place]
+            run = active & (self.registers[instruction.guard] ^ instruction.negated) if instruction.guard else active
             self.step += 1
             try:
-                if each.name in ("bra", "ret"):
-                    self.check_parting(place, each, active)
+                if instruction.name in ("bra", "ret"):
+                    self.check_parting(place, instruction, active)
                     places[active] = place + 1
-                    places[run] = end if each.name == "ret" else self.program.labels[each.operands[0]]
-                elif each.name == "bar" and each.marks == ("sync",):
+                    places[run] = end if instruction.name == "ret" else self.program.labels[instruction.operands[0]]
+                elif instruction.name == "bar" and instruction.marks == ("sync",):
                     places[active] = place + 1
                     waiting |= run
                     if waiting.all():
                         assert (places == place + 1).all(), "threads wait at different barriers"
                         waiting[:], self.barrier = False, self.step
                 else:
-                    self.execute(each, run)
+                    self.execute(instruction, run)
                     if active is self.everyone:
                         place += 1
                         continue
                     places[active] += 1
                 place, active = self.next(places, waiting)
             except AssertionError as error:
-                raise AssertionError(f"{error}: {each.text} of {each.line}") from None
+                raise AssertionError(f"{error}: {instruction.text} of {instruction.line}") from None
 
     def next(self, places: np.ndarray, waiting: np.ndarray) -> tuple[int, np.ndarray]:
-        """Where to go on, and who does: the threads furthest behind, but only whole warps where they have to meet."""
+        """The next instruction and its threads: those furthest behind, but only whole warps at a synchronization."""
         for place in map(int, np.unique(places[~waiting])):
             active = (places == place) & ~waiting
             if active.all():
@@ -67,12 +69,12 @@ class Block:
                 return place, active
         raise AssertionError("threads wait for others that do not come")
 
-    def check_parting(self, place: int, each: Instruction, active: np.ndarray) -> None:
-        """Going the same way is no chance where it has to be: all threads compare the same numbers."""
+    def check_parting(self, place: int, instruction: Instruction, active: np.ndarray) -> None:
+        """Checks that threads which have to go the same way compare the same numbers."""
         if place in self.program.partings:
-            for value in self.compared.get(each.guard, []):
-                of_them = value[active]
-                assert np.isnan(of_them).all() or (of_them == of_them[0]).all(), "threads compare different numbers"
+            for value in self.compared.get(instruction.guard, []):
+                compared = value[active]
+                assert np.isnan(compared).all() or (compared == compared[0]).all(), "threads compare different numbers"
 
     def read(self, operand: str, kind: type) -> np.ndarray:
         if operand in self.registers:
@@ -90,31 +92,33 @@ class Block:
             register = self.registers[operand]
             np.copyto(register, value.view(register.dtype), where=run)
 
-    def execute(self, each: Instruction, run: np.ndarray) -> None:
-        if each.name in ("ld", "st", "ldmatrix", "stmatrix"):
-            if each.marks[0] == "param":
-                self.parameter(each, run)
+    def execute(self, instruction: Instruction, run: np.ndarray) -> None:
+        if instruction.name in ("ld", "st", "ldmatrix", "stmatrix"):
+            if instruction.marks[0] == "param":
+                self.parameter(instruction, run)
             else:
-                self.move(each, run)
-        elif each.name == "bar":
-            assert each.marks == ("warp", "sync"), "unknown instruction"
+                self.move(instruction, run)
+        elif instruction.name == "bar":
+            assert instruction.marks == ("warp", "sync"), "unknown instruction"
             self.of_warps[run.reshape(-1, WARP).all(1)] = self.step
         elif run.any():
-            target, *sources = each.operands
+            target, *sources = instruction.operands
             if isinstance(target, tuple):
                 halves = self.read(sources[0], np.uint64).view(np.uint32).reshape(-1, 2)
                 for i, half in enumerate(target):
                     self.write(half, halves[:, i].copy(), run)
             else:
-                kind = TYPES[each.marks[-1]]
-                result = self.result(each, kind, sources)
-                # Before they are lost: the target can be one of them.
-                of = [self.read(source, kind).copy() for source in sources] if each.name in ("setp", "mul") else []
+                kind = TYPES[instruction.marks[-1]]
+                result = self.result(instruction, kind, sources)
+                # Copied first, as the target can be one of them.
+                inputs = []
+                if instruction.name in ("setp", "mul"):
+                    inputs = [self.read(source, kind).copy() for source in sources]
                 self.write(target, result, run)
-                self.remember(each, target, sources, of, run)
+                self.remember(instruction, target, sources, inputs, run)
 
-    def result(self, each: Instruction, kind: type, sources: list[Any]) -> np.ndarray:
-        name, marks = each.name, each.marks
+    def result(self, instruction: Instruction, kind: type, sources: list[Any]) -> np.ndarray:
+        name, marks = instruction.name, instruction.marks
         if name == "mov" and isinstance(sources[0], tuple):
             return np.stack([self.read(half, np.uint32) for half in sources[0]], 1).reshape(-1).view(np.uint64)
         if name == "mov":
@@ -125,7 +129,7 @@ class Block:
             return COMPARISONS[marks[0]](*(self.read(source, kind) for source in sources))  # type: ignore[no-any-return]
         if name == "selp":
             first, second, which = (
-                self.read(source, of) for source, of in zip(sources, (kind, kind, bool), strict=True)
+                self.read(source, source_kind) for source, source_kind in zip(sources, (kind, kind, bool), strict=True)
             )
             return np.where(which, first, second)
         if name in ("shfl", "redux"):
@@ -141,7 +145,7 @@ class Block:
             kinds[1:] = [np.uint32] * (len(sources) - 1)
         if "wide" in marks:
             kinds[2:] = [WIDER[kind]] * (len(sources) - 2)
-        values = [self.read(source, of) for source, of in zip(sources, kinds, strict=True)]
+        values = [self.read(source, source_kind) for source, source_kind in zip(sources, kinds, strict=True)]
         if "wide" in marks:
             values[:2] = [value.astype(WIDER[kind]) for value in values[:2]]
         if "ftz" in marks:
@@ -154,39 +158,39 @@ class Block:
                 x, other = (x, -other) if product == 0 else (-x, other)
             result = fused(x, y, other)
         if result.dtype.kind == "f":
-            # There is one NaN.
+            # The GPU has one NaN only.
             result = np.where(np.isnan(result), kind(np.nan), flushed(result) if "ftz" in marks else result)
         return result
 
     def remember(
-        self, each: Instruction, target: str, sources: list[Any], of: list[np.ndarray], run: np.ndarray
+        self, instruction: Instruction, target: str, sources: list[Any], inputs: list[np.ndarray], run: np.ndarray
     ) -> None:
-        """What a predicate or a product came out of."""
-        if each.name == "setp":
-            self.compared[target] = of
-        elif each.marks[-1] == "pred":
+        """Keeps the numbers that a predicate or a product comes from."""
+        if instruction.name == "setp":
+            self.compared[target] = inputs
+        elif instruction.marks[-1] == "pred":
             self.compared[target] = [value for source in sources for value in self.compared.get(source, [])]
-        elif each.name == "mul" and each.marks in (("f32",), ("f64",)) and run.all():
-            self.factors[target] = of
+        elif instruction.name == "mul" and instruction.marks in (("f32",), ("f64",)) and run.all():
+            self.factors[target] = inputs
 
-    def parameter(self, each: Instruction, run: np.ndarray) -> None:
-        target, (name, _) = each.operands
-        given = self.given[int(name.rpartition("_")[2])]
-        # Of the numbers, only those of float64 have a point.
-        bits = np.float64(given).view(np.uint64) if isinstance(given, float) else given
-        value = np.full(self.size, bits).astype(TYPES[each.marks[-1]])
+    def parameter(self, instruction: Instruction, run: np.ndarray) -> None:
+        target, (name, _) = instruction.operands
+        parameter_value = self.parameters[int(name.rpartition("_")[2])]
+        # Floats are always passed as float64.
+        bits = np.float64(parameter_value).view(np.uint64) if isinstance(parameter_value, float) else parameter_value
+        value = np.full(self.size, bits).astype(TYPES[instruction.marks[-1]])
         self.write(target, value.astype(np.int64) if self.registers[target].itemsize > value.itemsize else value, run)
 
-    def move(self, each: Instruction, run: np.ndarray) -> None:
-        """Between registers and memory."""
+    def move(self, instruction: Instruction, run: np.ndarray) -> None:
+        """Copies between registers and memory."""
         now, threads = Now(self.block, self.step, self.barrier, self.of_warps), np.flatnonzero(run)
-        memory = self.shared if "shared" in each.marks else self.memory
-        load = each.name.startswith("ld")
-        registers, (base, offset) = each.operands if load else each.operands[::-1]
+        memory = self.shared if "shared" in instruction.marks else self.memory
+        load = instruction.name.startswith("ld")
+        registers, (base, offset) = instruction.operands if load else instruction.operands[::-1]
         registers = registers if isinstance(registers, tuple) else (registers,)
         start = self.read(base, np.uint32 if memory is self.shared else np.uint64).astype(np.int64) + offset
-        if each.name.endswith("matrix"):
-            # Of a matrix, eight lanes say where its rows of 16 bytes are, and each lane has 4 bytes of one.
+        if instruction.name.endswith("matrix"):
+            # Eight lanes hold the addresses of a matrix's rows of 16 bytes; each lane gets 4 bytes of one row.
             lane, width, alignment = np.arange(WARP), 4, 16
             starts = [
                 (start.reshape(-1, WARP)[:, 8 * i + lane // 4] + 4 * (lane % 4)).reshape(-1)
@@ -194,7 +198,7 @@ class Block:
             ]
             used = start.reshape(-1, WARP)[:, : 8 * len(registers)]
         else:
-            width = np.dtype(TYPES[each.marks[-1]]).itemsize
+            width = np.dtype(TYPES[instruction.marks[-1]]).itemsize
             starts = [start + width * i for i in range(len(registers))]
             used, alignment = start[run], width * len(registers)
         assert (used % alignment == 0).all(), "not aligned"

@@ -1,4 +1,4 @@
-"""Memory that knows who touched it last, and when."""
+"""Memory that records which thread touched each byte last, and when."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ WARP = 32
 
 
 class Now(NamedTuple):
-    """The time in a block: its step, the step at which all threads last met, and the one at which each warp's did."""
+    """The time in a block: its step, the step of the last barrier, and of the last synchronization of each warp."""
 
     block: int
     step: int
@@ -19,16 +19,16 @@ class Now(NamedTuple):
 
 
 class Touched:
-    """Who last read, or wrote, each byte. −1 is nobody, −2 are several."""
+    """Which thread last read, or last wrote, each byte; −1 is none, −2 several."""
 
     def __init__(self, size: int):
         self.block, self.warp, self.thread, self.step = (np.full(size, -1) for _ in range(4))
 
     def by_others(self, at: np.ndarray, thread: np.ndarray, now: Now) -> np.ndarray:
-        """Whether nothing orders that and what ``thread`` does now."""
+        """Whether the last access is by another thread, with nothing that orders it before this one."""
         warp = thread // WARP
-        mine = (self.warp[at] == warp) & ((self.thread[at] == thread) | (self.step[at] < now.of_warps[warp]))
-        return (self.block[at] == now.block) & (self.step[at] >= now.barrier) & ~mine
+        ordered = (self.warp[at] == warp) & ((self.thread[at] == thread) | (self.step[at] < now.of_warps[warp]))
+        return (self.block[at] == now.block) & (self.step[at] >= now.barrier) & ~ordered
 
     def by_another_block(self, at: np.ndarray, now: Now) -> np.ndarray:
         return (self.block[at] != -1) & (self.block[at] != now.block)
@@ -37,13 +37,13 @@ class Touched:
         others = self.by_others(at, thread, now)
         other_warps = others & (self.warp[at] != thread // WARP)
         self.block[at], self.warp[at], self.thread[at], self.step[at] = now.block, thread // WARP, thread, now.step
-        # Several may have come at once, too.
+        # Several threads may access it at once, too.
         self.thread[at[others | (self.thread[at] != thread)]] = -2
         self.warp[at[other_warps | (self.warp[at] != thread // WARP)]] = -2
 
 
 class Memory:
-    """Bytes, of which those in ``allotted`` may be used and those in ``filled`` be read."""
+    """Bytes with two masks: ``allotted`` ones may be used, ``filled`` ones have been written and may be read."""
 
     def __init__(self, size: int):
         self.bytes = np.full(size, 0xFF, np.uint8)
@@ -64,7 +64,7 @@ class Memory:
         assert not self.reads.by_others(at, threads, now).any(), "a race: read and written without a barrier between"
         for touched in (self.reads, self.writes):
             assert not touched.by_another_block(at, now).any(), "a race: written by one block, used by another"
-        # Several may write the same.
+        # Several threads may write the same number.
         twice = self.writes.by_others(at, threads, now) & (self.bytes[at] != values)
         self.bytes[at], self.filled[at] = values, True
         assert not (twice | (self.bytes[at] != values)).any(), "a race: two threads write different numbers"

@@ -1,4 +1,4 @@
-"""The code of a kernel, and which branches its threads may not part at."""
+"""The parsed code of a kernel, with the branches at which its threads may not diverge."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 
 class Instruction(NamedTuple):
-    """``@guard name operands;``, of a line of the source."""
+    """``@guard name operands;``, with its line of the source."""
 
     text: str
     line: str
@@ -21,10 +21,10 @@ class Instruction(NamedTuple):
 
 
 class Program(NamedTuple):
-    """Code, names of its registers, and the places of labels.
+    """Code, names of its registers, and positions of its labels.
 
-    ``syncs`` are the instructions that all threads of a warp, or of the block, have to meet at, and ``partings`` the
-    branches of which one way has such an instruction and the other may not.
+    ``syncs`` are the instructions that all threads of a warp or block have to reach together. ``partings`` are the
+    branches with such an instruction on one way that the other way may lack.
     """
 
     instructions: list[Instruction]
@@ -36,30 +36,30 @@ class Program(NamedTuple):
 
 @functools.cache
 def program(ptx: str) -> Program:
-    """Parse it."""
+    """Parses PTX."""
     instructions: list[Instruction] = []
     registers: list[str] = []
     labels: dict[str, int] = {}
     line = ""
     body = ptx[ptx.index("\n{\n") + 3 :].split("\n}\n")[0]
     for raw in body.splitlines():
-        text, _, remark = (part.strip() for part in raw.partition("//"))
+        text, _, comment = (part.strip() for part in raw.partition("//"))
         if text.startswith(".loc"):
-            line = remark
-        elif found := re.fullmatch(r"\.reg\s+\.\w+\s+(%\w+)<(\d+)>;", text):
-            registers += [f"{found[1]}{i}" for i in range(int(found[2]))]
-        elif found := re.fullmatch(r"(\$\w+):", text):
-            labels[found[1]] = len(instructions)
+            line = comment
+        elif match := re.fullmatch(r"\.reg\s+\.\w+\s+(%\w+)<(\d+)>;", text):
+            registers += [f"{match[1]}{i}" for i in range(int(match[2]))]
+        elif match := re.fullmatch(r"(\$\w+):", text):
+            labels[match[1]] = len(instructions)
         elif text and not text.startswith("."):
-            # A scope of its own only drops half of a wide register.
+            # A scope of its own only serves to drop half of a wide register.
             text = re.sub(r"^\{ \.reg \.b32 tmp; (.*) \}$", r"\1", text).replace("tmp", "_")
-            found = re.fullmatch(r"(?:@(!?)(%p\d+)\s+)?([\w.]+)\s*(.*);", text)
-            assert found, f"unknown syntax: {raw}"
-            name, *marks = found[3].split(".")
+            match = re.fullmatch(r"(?:@(!?)(%p\d+)\s+)?([\w.]+)\s*(.*);", text)
+            assert match, f"unknown syntax: {raw}"
+            name, *marks = match[3].split(".")
             instructions.append(
-                Instruction(text, line, found[2] or "", found[1] == "!", name, tuple(marks), tuple(_operands(found[4])))
+                Instruction(text, line, match[2] or "", match[1] == "!", name, tuple(marks), tuple(_operands(match[4])))
             )
-    syncs = {i for i, each in enumerate(instructions) if "sync" in each.marks}
+    syncs = {i for i, instruction in enumerate(instructions) if "sync" in instruction.marks}
     return Program(instructions, registers, labels, syncs, _partings(instructions, labels, syncs))
 
 
@@ -78,10 +78,11 @@ def _operands(text: str) -> Iterator[Any]:
 def _partings(instructions: list[Instruction], labels: dict[str, int], syncs: set[int]) -> set[int]:
     end = len(instructions)
     following: dict[int, list[int]] = {end: []}
-    for i, each in enumerate(instructions):
-        jump = [labels[each.operands[0]]] if each.name == "bra" else [end] if each.name == "ret" else []
-        following[i] = jump + ([i + 1] if each.guard or not jump else [])
-    # Straight pieces of code by their first instruction, and what comes after them.
+    for i, instruction in enumerate(instructions):
+        is_branch, is_return = instruction.name == "bra", instruction.name == "ret"
+        jump = [labels[instruction.operands[0]]] if is_branch else [end] if is_return else []
+        following[i] = jump + ([i + 1] if instruction.guard or not jump else [])
+    # Straight pieces of code by their first instruction, and the pieces that follow them.
     starts = {0, end} | {to for i in range(end) if following[i] != [i + 1] for to in following[i]}
     pieces = {}
     for start in starts - {end}:
@@ -90,7 +91,7 @@ def _partings(instructions: list[Instruction], labels: dict[str, int], syncs: se
             last += 1
         pieces[start] = range(start, last + 1)
     after = {start: following[piece[-1]] for start, piece in pieces.items()}
-    # What every way from there to the end leads through.
+    # Pieces that every way from there to the end passes.
     through = {start: set(starts) for start in pieces} | {end: {end}}
     changed = True
     while changed:

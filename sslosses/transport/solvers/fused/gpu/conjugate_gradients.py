@@ -21,19 +21,18 @@ def inverse(mass):
 @triton.jit
 def unfinished(step, M, rz, goal):
     """Whether another step is needed and allowed."""
-    # M comes first: in Triton's interpreter, a constant times a tensor is no tensor.
     return step < M * _STEPS_PER_COLUMN + _EXTRA_STEPS and rz > goal
 
 
 @triton.jit
 def step_length(rz, curvature):
-    """How far to go. A direction without curvature lies in the null space up to rounding: nothing is left to gain."""
+    """How far to go. A direction without curvature lies in the null space up to rounding; no step along it helps."""
     return tl.where(curvature > 0, rz / curvature, 0.0)
 
 
 @triton.jit
 def next_rz(product, curvature):
-    """The new ⟨residual, z⟩, or 0 to end the loop where there was no curvature."""
+    """The new ⟨residual, z⟩, or 0 without curvature, which ends the loop."""
     return tl.where(curvature > 0, product, 0.0)
 
 
@@ -51,9 +50,9 @@ def _project(residual, mass):
 
 
 @triton.jit
-def first_direction(c, image, mass, inverse_mass, limit):
-    """Starts at μ = 0 with c − Pᵀ(r/a): residual, direction, ⟨residual, z⟩ and the value at which to stop."""
-    residual = _project(c - image, mass)
+def first_direction(c, projected_r, mass, inverse_mass, limit):
+    """The residual c − Pᵀ(r/a) at μ = 0, the direction, ⟨residual, z⟩ and the value of it at which to stop."""
+    residual = _project(c - projected_r, mass)
     direction = inverse_mass * residual
     goal = _dot(c * inverse_mass, c) * tl.full((), limit, c.dtype)
     return residual, direction, _dot(residual, direction), goal

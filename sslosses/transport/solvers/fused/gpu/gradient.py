@@ -71,8 +71,8 @@ def gradient_resident(
     inverse_b = inverse(mass_b)
 
     mu = tl.zeros_like(c)
-    image = sum_over_rows(plan * along_rows(inverse_a * r))
-    residual, direction, rz, goal = first_direction(c, image, mass_b, inverse_b, limit)
+    projected_r = sum_over_rows(plan * along_rows(inverse_a * r))
+    residual, direction, rz, goal = first_direction(c, projected_r, mass_b, inverse_b, limit)
     step = tl.full((), 0, tl.int32)
     while unfinished(step, M, rz, goal):
         through = inverse_a * sum_over_columns(plan * along_columns(direction))
