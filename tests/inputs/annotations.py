@@ -189,7 +189,7 @@ def _flickr_names(folder: Path) -> Iterator[Case]:
         yield Case(lambda: read_flickr(folder), "clip id")
         path.unlink()
     (folder / "a.xml").mkdir()
-    yield Case(lambda: read_flickr(folder), "a file of XML")
+    yield Case(lambda: read_flickr(folder), "an XML file")
 
 
 def _flickr_sides(folder: Path) -> Iterator[Case]:

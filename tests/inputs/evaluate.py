@@ -108,7 +108,7 @@ ROWS: tuple[tuple[Place, FileRow], ...] = (
                 *(f"{{'descr': '<f4', 'fortran_order': False, 'shape': {shape}, }}" for shape in HUGE_SHAPES),
                 rest=b"\0" * 64,
             ),
-            "its header says",
+            "its header claims",
         ),
     ),
     (
@@ -163,7 +163,7 @@ ROWS: tuple[tuple[Place, FileRow], ...] = (
     ),
     (NPZ, FileRow(".npz of one array, a zip bomb of 324 MB", bomb, "at most 268,435,456 are read")),
     (ARCHIVE, FileRow("NPZ of all clips, a zip bomb of 324 MB", bomb, "at most 268,435,456 are read")),
-    (ARCHIVE, FileRow("a clip twice in an NPZ", clip_twice, "one array a clip")),
+    (ARCHIVE, FileRow("a clip twice in an NPZ", clip_twice, "one array per clip")),
     (
         ARCHIVE,
         FileRow("no archive, an array, a pickle", [b"", b"text", VALID, pickle.dumps([1])], "a folder or an NPZ file"),
