@@ -254,10 +254,12 @@ def report(kept: Row) -> str:
 
 
 def write(kept: Row, folder: Path) -> None:
-    for name, text in (("mutation.json", json.dumps(kept, indent=1) + "\n"), ("mutation.md", report(kept))):
-        temporary = folder / f"{name}.tmp"
-        temporary.write_text(text, encoding="utf-8")
-        temporary.replace(folder / name)
+    # The benchmarks' own writer: one row per line, and no half-written file.
+    sys.path.append(str(ROOT / "benchmarks"))
+    from result_files import write_json, write_text
+
+    write_json(folder / "mutation.json", kept)
+    write_text(folder / "mutation.md", report(kept))
 
 
 def main() -> None:
