@@ -177,6 +177,6 @@ def _note(table: Table, plan: Plan, options: argparse.Namespace) -> str:
     seeds = len(options.seeds)
     spread = f"mean ± 95 % confidence interval over {seeds} seeds" if seeds > 1 else "one seed: no spread is known"
     composed = (
-        " Composed data, so compare the order of the rows with the paper's, not the metrics." if plan.base else ""
+        " Composed data, so compare the order of the rows with the paper's, not the numbers." if plan.base else ""
     )
     return f"In percent, {spread}.{composed} Made by `{command}`."
