@@ -2,8 +2,8 @@
 
 After a parallel operation, the idle threads of torch wait actively for milliseconds (GCC's OpenMP: GOMP_SPINCOUNT).
 If another program wants the core, the scheduler takes a waiting thread off it. The next operation then stands still
-until that thread gets its slice again. A step of many small operations takes many times as long, although most of the machine
-is free. Threads that wait shortly and then sleep are woken at once.
+until that thread gets its slice again. A step of many small operations takes many times as long, although most of the
+machine is free. Threads that wait shortly and then sleep are woken at once.
 
 Each way to wait has a process of its own, since the variables are read when torch is loaded. The busy program is an
 endless loop in a session of its own, as another user's job. The ways take turns. The case's results are compared with
