@@ -73,7 +73,7 @@ def environment(device: str, threads: int) -> Row:
         "device": device,
         "threads": threads,
         "versions": versions,
-        "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "command": shlex.join(["python", *sys.argv]),
     }
 

@@ -16,6 +16,7 @@ import tempfile
 import time
 from pathlib import Path
 
+import avsl  # noqa: F401 - before torch, as it sets how the threads of torch wait
 import numpy as np
 import soundfile
 import torch

@@ -103,6 +103,7 @@ class Config:
     background_threshold: float = _option(0.7, "similarity to the background above which a peak is not a source")
     merge_threshold: float = _option(0.6, "similarity above which two peaks are one source")
     # optimization
+    smoke_test: bool = _option(False, "mark all results as a smoke test, whose numbers mean nothing")
     seed: int = _option(0, "seed of the run")
     epochs: int = _option(100, "epochs of training")
     batch_size: int = _option(128, "scenes per batch and process")

@@ -15,7 +15,7 @@ from sslosses.losses._pairs import pair_count
 from sslosses.transport import KINDS, ConvergenceWarning, check_solver
 
 if TYPE_CHECKING:
-    from typing_extensions import Self
+    from typing import Self
 
 Loss = TypeVar("Loss", bound="LossModule")
 

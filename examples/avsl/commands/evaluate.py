@@ -16,7 +16,7 @@ from ..config import SUBSETS
 from ..data.folders import ClipFolder
 from ..evaluation.held_out import HeldOutScenes, load_held_out
 from ..evaluation.predict import Prediction, frame_resolution, predict, save_maps
-from ..evaluation.report import SHEET_ROWS, draw_sheet, pipe_table, rich_table
+from ..evaluation.report import SHEET_ROWS, SMOKE_TEST, draw_sheet, pipe_table, rich_table
 from ..evaluation.score import protocol_result, source_counts
 from ..evaluation.timing import measure
 from ..files import write_json, write_text
@@ -82,6 +82,7 @@ def evaluate(options: argparse.Namespace, console: Console) -> None:
         "dataset": dataset,
         "data": str(folder.root.resolve()),
         "sources": options.sources,
+        "smoke_test": model.config.smoke_test,
         "thresholds": {name: getattr(model.config, name) for name in THRESHOLDS},
         "seed": options.seed,
         "subsets": {},
@@ -89,7 +90,7 @@ def evaluate(options: argparse.Namespace, console: Console) -> None:
     if options.time:  # before all else, since on a CPU the peak memory is that of the process so far
         content["timing"] = {test.subset: measure(model, test, (1, options.batch_size), known=known) for test in tests}
     workers = model.config.workers if options.workers is None else options.workers
-    pages = []
+    pages = [f"{SMOKE_TEST}\n"] if model.config.smoke_test else []
     for test in tests:
         prediction = predict(model, test, options.batch_size, workers, known=known)
         results = {
@@ -100,8 +101,10 @@ def evaluate(options: argparse.Namespace, console: Console) -> None:
         name, title = f"{dataset}-{test.subset}", f"{dataset} {test.subset}"
         save_maps(out / "maps" / f"{name}.npz", test, prediction)
         for protocol, result in results.items():
-            write_text(out / f"{name}-{protocol}.tex", result.to_latex() + "\n")
-        draw_sheet(out / f"{name}.png", [(test, _without_empty_slots(test, prediction))])
+            head = f"% {SMOKE_TEST}\n" if model.config.smoke_test else ""
+            write_text(out / f"{name}-{protocol}.tex", head + result.to_latex() + "\n")
+        shown = [(test, _without_empty_slots(test, prediction))]
+        draw_sheet(out / f"{name}.png", shown, smoke_test=model.config.smoke_test)
         content["subsets"][test.subset] = _as_dict(test, prediction, results, counts)
         pages.append(_page(title, results, counts))
         _print_results(console, title, results, counts)
@@ -109,6 +112,8 @@ def evaluate(options: argparse.Namespace, console: Console) -> None:
     write_json(out / "metrics.json", content)
     for subset, timing in content.get("timing", {}).items():
         _print_timing(console, f"{dataset} {subset}", timing)
+    if model.config.smoke_test:
+        print_plain(console, SMOKE_TEST)
     print_plain(console, f"{out}/ holds the tables, metrics, pictures and maps")
 
 

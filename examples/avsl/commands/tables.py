@@ -10,6 +10,7 @@ from pathlib import Path
 from rich.console import Console
 
 from ..evaluation.held_out import load_held_out
+from ..evaluation.report import SMOKE_TEST
 from ..model.checkpoints import pick_device
 from ..tables.collect import collect
 from ..tables.cost import measure_cost, write_cost
@@ -24,7 +25,6 @@ from .exit_status import exit_status
 
 log = logging.getLogger(__name__)
 CAPTIONS, COST = 6, 9  # numbers of tables that need more than runs
-MAX_SHEET_ROWS = 6
 RunsByRow = dict[tuple[Row, TestSet], list[Run]]
 
 
@@ -39,7 +39,7 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     add("--table", type=int, nargs="+", default=[*numbers(), COST], help="numbers of the tables (default: all)")
     add("--music", type=Path, help="prepared MUSIC folder (default: composed data)")
     add("--vggsound", type=Path, help="prepared VGGSound folder (default: composed data)")
-    add("--quick", action="store_true", help="composed data at a tenth of the size")
+    add("--quick", action="store_true", help="smoke test at a tenth of the size: the numbers mean nothing")
     add("--seeds", type=int, nargs="+", default=[0], help="seeds of the runs (default: 0)")
     add("--only", nargs="+", metavar="SET", help="test sets to restrict the tables to (default: all of a table)")
     add("--jobs", type=at_least_one, default=1, help="number of runs at the same time; they share the CPU (default: 1)")
@@ -89,7 +89,8 @@ def _plan(options: argparse.Namespace) -> Plan:
 def _write_table(table: Table, plan: Plan, by_row: RunsByRow, options: argparse.Namespace, console: Console) -> None:
     result = collect(table, list(dict.fromkeys(test_set for _, test_set in by_row)), by_row)
     note = _note(table, plan, options)
-    paths = write_all(result, options.out, note) + _draw_pictures(table, plan, by_row, options.out)
+    paths = write_all(result, options.out, note, smoke_test=plan.smoke_test)
+    paths += _draw_pictures(table, plan, by_row, options.out)
     print_plain(console, markdown(result, note))
     print_plain(console, "written: " + ", ".join(map(str, paths)))
 
@@ -109,7 +110,8 @@ def _draw_pictures(table: Table, plan: Plan, by_row: RunsByRow, out: Path) -> li
         folder = open_data(plan.location(test_set.dataset), config)
         path = out / f"table{table.number}-{test_set.name}.png"
         held_out = load_held_out(folder, test_set.subset, config.image_size)
-        compare_maps(path, [(name, run.folder) for name, run in drawable[:MAX_SHEET_ROWS]], held_out)
+        runs = [(name, run.folder) for name, run in drawable]
+        compare_maps(path, runs, held_out, SMOKE_TEST if plan.smoke_test else None)
         paths.append(path)
         if table.number == CAPTIONS:
             paths.append(out / f"captions-{test_set.dataset}.png")
@@ -127,7 +129,9 @@ def _write_cost(plan: Plan, options: argparse.Namespace, console: Console) -> No
     cost = measure_cost(model.to(pick_device("auto")), training, held_out, config)
     command = f"python examples/reproduce_tables.py --table {COST}{' --quick' if options.quick else ''}"
     data = "composed data" if plan.base else test_set.name
-    paths = write_cost(cost, options.out, f"Configuration {', '.join(run.base)}, {data}. Made by `{command}`.")
+    note = f"Configuration {', '.join(run.base)}, {data}. Made by `{command}`."
+    note = f"{SMOKE_TEST} {note}" if plan.smoke_test else note
+    paths = write_cost({"smoke_test": plan.smoke_test, **cost}, options.out, note)
     print_plain(console, paths[1].read_text(encoding="utf-8"))
 
 
@@ -176,6 +180,8 @@ def _note(table: Table, plan: Plan, options: argparse.Namespace) -> str:
     command += f" -- {' '.join(plan.options)}" if plan.options else ""
     seeds = len(options.seeds)
     spread = f"mean ± 95 % confidence interval over {seeds} seeds" if seeds > 1 else "one seed: no spread is known"
+    if plan.smoke_test:
+        return f"{SMOKE_TEST} In percent, {spread}. Made by `{command}`."
     composed = (
         " Composed data, so compare the order of the rows with the paper's, not the numbers." if plan.base else ""
     )

@@ -25,6 +25,8 @@ from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
 
 SHEET_ROWS = 6
+#: Heads every result of a run whose configuration says ``smoke_test``.
+SMOKE_TEST = "Smoke test: the numbers mean nothing. They show only that every step works."
 
 
 def rich_table(rows: Mapping[str, Metrics], title: str) -> Table:
@@ -57,13 +59,14 @@ def _common(rows: Mapping[str, Metrics]) -> list[str]:
     return [name for name in first if all(name in row for row in others)]
 
 
-def write_report(run: Path, rows: Mapping[str, Metrics], seconds: Mapping[str, float]) -> None:
+def write_report(run: Path, rows: Mapping[str, Metrics], seconds: Mapping[str, float], *, smoke_test: bool) -> None:
     """Writes ``metrics.json`` and ``table.md``."""
-    write_text(run / "table.md", markdown_table(rows))
-    write_json(run / "metrics.json", {"percent": rows, "seconds": seconds})
+    head = f"{SMOKE_TEST}\n\n" if smoke_test else ""
+    write_text(run / "table.md", head + markdown_table(rows))
+    write_json(run / "metrics.json", {"percent": rows, "seconds": seconds, "smoke_test": smoke_test})
 
 
-def draw_sheet(path: Path, tests: Sequence[tuple[HeldOutScenes, Prediction]], per_subset: int = SHEET_ROWS) -> None:
+def draw_sheet(path: Path, tests: Sequence[tuple[HeldOutScenes, Prediction]], *, smoke_test: bool) -> None:
     """Draws one row per scene, the subsets side by side.
 
     A row shows the frames with the boxes of sounding (green) and silent objects (red, dashed), the map of the whole
@@ -71,7 +74,7 @@ def draw_sheet(path: Path, tests: Sequence[tuple[HeldOutScenes, Prediction]], pe
     """
     widths = [2 if held_out.num_sources == 1 else 2 + prediction.maps.shape[1] for held_out, prediction in tests]
     frames = [held_out.num_frames for held_out, _ in tests]
-    rows = min(per_subset, *(len(held_out.test.scenes) for held_out, _ in tests))
+    rows = min(SHEET_ROWS, *(len(held_out.test.scenes) for held_out, _ in tests))
     ratios = [n for width, n in zip(widths, frames, strict=True) for _ in range(width)]
     figure, axes = plt.subplots(
         rows,
@@ -86,6 +89,8 @@ def draw_sheet(path: Path, tests: Sequence[tuple[HeldOutScenes, Prediction]], pe
         for index in range(rows):
             _draw_scene(axes[index, first : first + width], held_out, prediction, index)
         first += width
+    if smoke_test:
+        figure.suptitle(SMOKE_TEST)
     with atomic_write(path) as temporary:
         figure.savefig(temporary, dpi=75)
     plt.close(figure)

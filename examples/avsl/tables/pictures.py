@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import matplotlib
@@ -12,47 +12,66 @@ from PIL import Image
 
 from ..data.folders import Clip, ClipFolder
 from ..evaluation.held_out import HeldOutScenes
-from ..evaluation.predict import predict
+from ..evaluation.predict import Prediction, predict
 from ..evaluation.report import draw_boxes, overlay, picture_of
 from ..files import atomic_write
 from ..model.checkpoints import open_model
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
+from matplotlib.figure import Figure
+
+#: Frames side by side in one line of a picture; with more per scene, fewer scenes are shown.
+LINE_FRAMES = 16
+MAX_SCENES = 6
 
 
-def compare_maps(path: Path, rows: Sequence[tuple[str, Path]], held_out: HeldOutScenes, count: int = 6) -> None:
-    """Draws one row per scene: the frames with the boxes, then the map of each source by each of ``rows``.
+def compare_maps(
+    path: Path, rows: Sequence[tuple[str, Path]], held_out: HeldOutScenes, title: str | None = None
+) -> None:
+    """Draws the scenes from left to right: their frames with the boxes on top, then one line of maps per row.
 
-    ``rows`` are names with the folders of their runs.
+    ``rows`` are names with the folders of their runs. A source that a row has not found is marked so.
     """
+    count = min(MAX_SCENES, max(2, LINE_FRAMES // (held_out.num_sources * held_out.num_frames)))
     shown = held_out._replace(test=held_out.test._replace(scenes=held_out.test.scenes[:count]))
     shown = shown._replace(test=shown.test._replace(boxes=held_out.test.boxes[:count]))
-    predictions = [predict(open_model(folder, torch.device("cpu")), shown) for _, folder in rows]
-    sources, frames = held_out.num_sources, held_out.num_frames
-    columns = 1 + len(rows) * sources
-    figure, axes = plt.subplots(
-        len(shown.test.scenes),
-        columns,
-        figsize=(1.6 * frames * columns, 1.75 * len(shown.test.scenes)),
-        squeeze=False,
-        layout="constrained",
-    )
-    for index, scene_axes in enumerate(axes):
-        picture = picture_of(shown, index)
-        for axis in scene_axes:
-            axis.axis("off")
-            axis.imshow(picture)
-            draw_boxes(axis, shown, index, silent=axis is scene_axes[0])
-        for column, axis in enumerate(scene_axes[1:]):
-            prediction, source = predictions[column // sources], column % sources
-            if prediction.valid[index, source]:
-                overlay(axis, picture, prediction.maps[index, source])
-    for row, (name, _) in enumerate(rows):
-        axes[0, 1 + row * sources].set_title(name, fontsize=8, loc="left")
+    predictions = {name: predict(open_model(folder, torch.device("cpu")), shown) for name, folder in rows}
+    figure = draw_maps(predictions, shown)
+    figure.suptitle(title or "")
     with atomic_write(path) as temporary:
         figure.savefig(temporary, dpi=75)
     plt.close(figure)
+
+
+def draw_maps(predictions: Mapping[str, Prediction], shown: HeldOutScenes) -> Figure:
+    """Draws the maps of each name in ``predictions`` on all scenes of ``shown``."""
+    sources, frames = shown.num_sources, shown.num_frames
+    columns = len(shown.test.scenes) * sources
+    figure, axes = plt.subplots(
+        1 + len(predictions),
+        columns,
+        figsize=(1.6 + 1.6 * frames * columns, 0.5 + 1.75 * (1 + len(predictions))),
+        squeeze=False,
+        layout="constrained",
+    )
+    for column, column_axes in enumerate(axes.T):
+        index, source = divmod(column, sources)
+        picture = picture_of(shown, index)
+        column_axes[0].set_title(f"scene {index + 1}, source {source + 1}", fontsize=8)
+        for axis, name in zip(column_axes, ("frames", *predictions), strict=True):
+            axis.imshow(picture)
+            axis.set(xticks=[], yticks=[])
+            axis.set_frame_on(False)
+            draw_boxes(axis, shown, index, silent=name == "frames")
+            if column == 0:
+                axis.set_ylabel(textwrap.fill(name, 16), fontsize=8, rotation=0, ha="right", va="center")
+        for axis, prediction in zip(column_axes[1:], predictions.values(), strict=True):
+            if prediction.valid[index, source]:
+                overlay(axis, picture, prediction.maps[index, source])
+            else:
+                axis.set_title("not found", fontsize=8)
+    return figure
 
 
 def caption_sheet(path: Path, folder: ClipFolder, clips: Sequence[Clip], count: int = 8) -> None:

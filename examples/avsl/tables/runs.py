@@ -40,6 +40,11 @@ class Plan:
     data: Path
     options: tuple[str, ...] = ()
 
+    @property
+    def smoke_test(self) -> bool:
+        """Whether the runs only check that every step works."""
+        return self.base == "quick"
+
     def location(self, dataset: str) -> DataLocation:
         """Returns where the data of ``dataset`` are."""
         return DataLocation(self.data, self.roots.get(dataset))

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import matplotlib
 
-from ..evaluation.report import pipe_table
+from ..evaluation.report import SMOKE_TEST, pipe_table
 from ..files import atomic_write, write_text
 from .collect import Cell, Differences, Result, ResultRow
 from .specification import TestSet
@@ -20,13 +20,13 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
 
-def write_all(result: Result, folder: Path, note: str) -> list[Path]:
+def write_all(result: Result, folder: Path, note: str, *, smoke_test: bool) -> list[Path]:
     """Writes ``table<number>.md``, ``.csv``, ``.tex`` and ``.png`` to ``folder``; returns their paths."""
     stem = folder / f"table{result.table.number}"
-    texts = {".md": markdown(result, note), ".csv": as_csv(result), ".tex": latex(result, note)}
+    texts = {".md": markdown(result, note), ".csv": as_csv(result, note), ".tex": latex(result, note)}
     for suffix, text in texts.items():
         write_text(stem.with_suffix(suffix), text)
-    plot(result, stem.with_suffix(".png"))
+    plot(result, stem.with_suffix(".png"), SMOKE_TEST if smoke_test else None)
     return [stem.with_suffix(suffix) for suffix in (*texts, ".png")]
 
 
@@ -94,16 +94,16 @@ def _pipes(rows: Sequence[Sequence[str]]) -> str:
     return pipe_table([header, rule, *body])
 
 
-def as_csv(result: Result) -> str:
-    """Returns one line per metric, with the value of every seed."""
+def as_csv(result: Result, note: str) -> str:
+    """Returns one line per metric, with the value of every seed and the note."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(["table", "set", "row", "metric", "paper", "mean", "ci95", "seeds", "values"])
+    writer.writerow(["table", "set", "row", "metric", "paper", "mean", "ci95", "seeds", "values", "note"])
     for row in (*result.rows, *result.others, *result.baselines):
         for s in result.sets:
             for cell in row.cells[s.name]:
                 if cell.paper is not None or cell.values:
-                    writer.writerow([result.table.number, s.name, row.name, cell.metric, *_columns(cell)])
+                    writer.writerow([result.table.number, s.name, row.name, cell.metric, *_columns(cell), note])
     return out.getvalue()
 
 
@@ -145,7 +145,7 @@ def latex(result: Result, note: str) -> str:
     return "".join(parts)
 
 
-def plot(result: Result, path: Path) -> None:
+def plot(result: Result, path: Path, title: str | None = None) -> None:
     """Draws one panel per test set: our values with their intervals, the paper's (dashed), and chance (dotted)."""
     figure, axes = plt.subplots(
         1, len(result.sets), figsize=(5.2 * len(result.sets), 4), squeeze=False, layout="constrained"
@@ -162,6 +162,8 @@ def plot(result: Result, path: Path) -> None:
         legend = axis.legend(fontsize=8, loc="lower center", bbox_to_anchor=(0.5, 1), ncols=3, frameon=False)
         axis.set_title(s.name, pad=12 + 14 * math.ceil(len(legend.get_texts()) / 3))
     axes[0, 0].set_xlabel(result.table.axis or "")
+    if title:
+        figure.suptitle(title)
     with atomic_write(path) as temporary:
         figure.savefig(temporary, dpi=90)
     plt.close(figure)

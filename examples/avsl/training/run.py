@@ -13,7 +13,7 @@ from rich.console import Console
 from ..config import Config
 from ..evaluation.held_out import HeldOutScenes, load_held_out
 from ..evaluation.predict import frame_resolution, predict
-from ..evaluation.report import draw_sheet, rich_table, write_report
+from ..evaluation.report import SMOKE_TEST, draw_sheet, rich_table, write_report
 from ..evaluation.score import Metrics, chance_metrics, mean_reference_deviation, run_metrics
 from ..files import read_json, write_json
 from ..model.localizer import Localizer
@@ -36,7 +36,7 @@ def run(config: Config, location: DataLocation, directory: Path, console: Consol
         if (directory / "metrics.json").is_file():
             rows: dict[str, Metrics] = read_json(directory / "metrics.json", "percent")
             note = "complete; delete it or choose another --name to run again"
-            console.print(rich_table(rows, f"{directory} ({note})"))
+            _print_results(console, rows, f"{directory} ({note})", config)
             return rows
         model, training = set_up_training(location, config, folder)
         clock.lap("pretraining")
@@ -56,14 +56,21 @@ def run(config: Config, location: DataLocation, directory: Path, console: Consol
         rows = {"trained": trained, "untrained": untrained}
         rows |= {baseline: _merged([levels[baseline] for levels in chance]) for baseline in chance[0]}
         clock.lap("evaluation")
-        draw_sheet(directory / "sheet.png", list(zip(tests, predictions, strict=True)))
-        write_report(directory, rows, clock.laps)
-    console.print(rich_table(rows, str(directory)))
+        shown = list(zip(tests, predictions, strict=True))
+        draw_sheet(directory / "sheet.png", shown, smoke_test=config.smoke_test)
+        write_report(directory, rows, clock.laps, smoke_test=config.smoke_test)
+    _print_results(console, rows, str(directory), config)
     console.print(
         f"{directory}/ holds the table, pictures, configuration and checkpoint ({sum(clock.laps.values()):.0f} s)",
         markup=False,
     )
     return rows
+
+
+def _print_results(console: Console, rows: dict[str, Metrics], title: str, config: Config) -> None:
+    console.print(rich_table(rows, title))
+    if config.smoke_test:
+        console.print(SMOKE_TEST, style="bold")
 
 
 class _Clock:

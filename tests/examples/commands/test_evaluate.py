@@ -46,7 +46,7 @@ def agree(ours: dict[str, Any], scored: dict[str, Any]) -> None:
 @pytest.fixture
 def no_sheet(monkeypatch: pytest.MonkeyPatch) -> None:
     """Pictures take longer than all the rest."""
-    monkeypatch.setattr(evaluate, "draw_sheet", lambda *_: None)
+    monkeypatch.setattr(evaluate, "draw_sheet", lambda *_, **__: None)
 
 
 @pytest.mark.usefixtures("no_sheet")
@@ -289,7 +289,7 @@ def test_the_sheet_shows_as_many_sources_as_were_found(
     run: Path, duets: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shown = []
-    monkeypatch.setattr(evaluate, "draw_sheet", lambda _, drawn: shown.extend(drawn))
+    monkeypatch.setattr(evaluate, "draw_sheet", lambda _, drawn, **__: shown.extend(drawn))
     line = [str(run), "--data-root", str(duets), "--no-chance", "--subsets", "duet", "--out", str(tmp_path / "out")]
     assert main([*line, "--sources", "found"]) == 0
     ((_, prediction),) = shown

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from avsl.commands.tables import main
 from avsl.config import CONFIGS, Config
+from avsl.evaluation.report import SMOKE_TEST
 from avsl.tables import runs as runs_module
 from avsl.tables.collect import BASELINES
 from avsl.tables.runs import Plan, Run, complete_runs
@@ -46,7 +47,7 @@ def test_metrics_as_printed() -> None:
 
 
 def plan(tmp_path: Path, **roots: Path) -> Plan:
-    return Plan(None if roots else "quick", roots, tmp_path / "runs", tmp_path / "data")
+    return Plan(None if roots else "composed", roots, tmp_path / "runs", tmp_path / "data")
 
 
 def test_rows_with_the_same_values_are_one_run(tmp_path: Path) -> None:
@@ -55,12 +56,12 @@ def test_rows_with_the_same_values_are_one_run(tmp_path: Path) -> None:
         Run(place, "music", ("solo", "duet"), config, 3).name
         for config in (None, "table3/oca-ori", "table4/tau-0.7", "table8/oca-1-ori-0.1", "table6/true", "table7/minilm")
     }
-    assert same == {"quick-music-solo+duet-default-seed3"}
+    assert same == {"composed-music-solo+duet-default-seed3"}
     other = Run(place, "vggsound", ("duet",), "table4/tau-0.1", 0)
-    assert other.name == "quick-vggsound-duet-tau=0.1-seed0"
+    assert other.name == "composed-vggsound-duet-tau=0.1-seed0"
     line = other.command()
     assert line[line.index("--config") : line.index("--seed")] == [
-        "--config", "quick", "vggsound", "table4/tau-0.1", "--subsets", "duet",
+        "--config", "composed", "vggsound", "table4/tau-0.1", "--subsets", "duet",
     ]  # fmt: skip
 
 
@@ -96,6 +97,14 @@ def test_a_table_from_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     assert made >= {"table9.md", "table9.json", "table9.tex"}
     assert len(list((tmp_path / "runs").glob("*/metrics.json"))) == 2
     assert "| ours |" in capsys.readouterr().out
+    texts = [path for path in (tmp_path / "out").iterdir() if path.suffix != ".png"]
+    heads = {path.name: SMOKE_TEST in path.read_text() for path in texts}
+    assert heads.pop("table9.json") is False
+    assert json.loads((tmp_path / "out" / "table9.json").read_text())["smoke_test"] is True
+    assert all(heads.values()), heads
+    run = next((tmp_path / "runs").glob("*/metrics.json")).parent
+    assert SMOKE_TEST in (run / "table.md").read_text()
+    assert not any("compare the order" in path.read_text() for path in (tmp_path / "out").glob("*.md"))
 
 
 def test_a_users_folders(tmp_path: Path) -> None:
@@ -121,7 +130,7 @@ def finished(tmp_path: Path, seeds: int) -> list[str]:
                 Run(plan(tmp_path), "music", ("solo", "duet"), row.config, seed),
                 30 + i + 2 * seed + 0.5 * (i == 2) * seed,
             )
-    line = ["--table", "3", "--quick", "--only", "MUSIC-Duet", "--runs", str(tmp_path / "runs")]
+    line = ["--table", "3", "--only", "MUSIC-Duet", "--runs", str(tmp_path / "runs")]
     return [*line, "--data", str(tmp_path / "data"), "--out", str(tmp_path / "out"), "--seeds", *map(str, range(seeds))]
 
 
@@ -141,6 +150,8 @@ def test_what_is_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
     first = rows["neither (tri-map)", "CAP"]
     assert (first["set"], float(first["mean"]), first["seeds"]) == ("MUSIC-Duet", 32.0, "3")
     assert first["values"] == "0:30.000 1:32.000 2:34.000"
+    assert "compare the order of the rows" in first["note"]
+    assert SMOKE_TEST not in text
     latex = (tmp_path / "out" / "table3.tex").read_text()
     assert latex.count("tabular") == 2
     assert r"$\pm$" in latex

@@ -6,10 +6,12 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
+from avsl.evaluation import report
 from avsl.evaluation.held_out import HeldOutScenes
 from avsl.evaluation.predict import Prediction
-from avsl.evaluation.report import draw_sheet, markdown_table, rich_table, write_report
+from avsl.evaluation.report import SMOKE_TEST, draw_sheet, markdown_table, rich_table, write_report
 from PIL import Image
 from rich.console import Console
 
@@ -43,14 +45,32 @@ def test_terminal_table() -> None:
 
 
 def test_report_files(tmp_path: Path) -> None:
-    write_report(tmp_path, ROWS, {"training": 1.5})
-    assert json.loads((tmp_path / "metrics.json").read_text()) == {"percent": ROWS, "seconds": {"training": 1.5}}
+    write_report(tmp_path, ROWS, {"training": 1.5}, smoke_test=False)
+    content = {"percent": ROWS, "seconds": {"training": 1.5}, "smoke_test": False}
+    assert json.loads((tmp_path / "metrics.json").read_text()) == content
     assert (tmp_path / "table.md").read_text() == markdown_table(ROWS)
+
+
+def test_a_smoke_test_says_so_in_every_file(
+    held_out: dict[str, HeldOutScenes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_report(tmp_path, ROWS, {}, smoke_test=True)
+    assert json.loads((tmp_path / "metrics.json").read_text())["smoke_test"] is True
+    assert (tmp_path / "table.md").read_text() == f"{SMOKE_TEST}\n\n{markdown_table(ROWS)}"
+    titles = []
+    monkeypatch.setattr(report.plt, "close", lambda figure: titles.append(figure.get_suptitle()))
+    for smoke_test in (True, False):
+        draw_sheet(tmp_path / "sheet.png", [(held_out["solo"], perfect(held_out["solo"]))], smoke_test=smoke_test)
+    assert titles == [SMOKE_TEST, ""]
 
 
 def test_a_sheet_of_frames_side_by_side(side_by_side: HeldOutScenes, tmp_path: Path) -> None:
     path, heat = tmp_path / "sheet.png", torch.rand(2, 7, 14)
-    draw_sheet(path, [(side_by_side, Prediction(heat, heat[:, None].expand(-1, 2, -1, -1), torch.ones(2, 2) > 0))])
+    draw_sheet(
+        path,
+        [(side_by_side, Prediction(heat, heat[:, None].expand(-1, 2, -1, -1), torch.ones(2, 2) > 0))],
+        smoke_test=False,
+    )
     with Image.open(path) as image:
         assert image.width > 3 * image.height
 
@@ -58,7 +78,7 @@ def test_a_sheet_of_frames_side_by_side(side_by_side: HeldOutScenes, tmp_path: P
 def test_sheet(held_out: dict[str, HeldOutScenes], tmp_path: Path) -> None:
     duet = perfect(held_out["duet"])._replace(valid=torch.tensor([[True, False]]))
     path = tmp_path / "sheet.png"
-    draw_sheet(path, [(held_out["solo"], perfect(held_out["solo"])), (held_out["duet"], duet)])
+    draw_sheet(path, [(held_out["solo"], perfect(held_out["solo"])), (held_out["duet"], duet)], smoke_test=False)
     assert [p.name for p in tmp_path.glob("*.png")] == ["sheet.png"]
     with Image.open(path) as image:
         image.load()

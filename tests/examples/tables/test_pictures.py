@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import matplotlib.pyplot as plt
 import pytest
 import torch
 from avsl.config import Config
@@ -12,11 +13,12 @@ from avsl.data.folders import all_captions
 from avsl.data.loading import TrainingScenes
 from avsl.data.music import MusicFolder
 from avsl.evaluation.held_out import load_held_out
+from avsl.evaluation.predict import predict
 from avsl.evaluation.score import mean_reference_deviation
 from avsl.model.caption_features import CaptionTable
 from avsl.model.localizer import Localizer
 from avsl.tables.cost import measure_cost, write_cost
-from avsl.tables.pictures import caption_sheet, compare_maps
+from avsl.tables.pictures import caption_sheet, compare_maps, draw_maps
 from PIL import Image
 
 from ..conftest import TINY
@@ -48,7 +50,22 @@ def test_maps_of_several_rows(model: Localizer, music: Path, tmp_path: Path) -> 
     compare_maps(path, [("one", run.parent), ("two", run.parent)], load_held_out(MusicFolder(music), "duet", 64))
     with Image.open(path) as image:
         image.load()
-        assert image.width > 3 * image.height  # the frame, and two sources of two rows
+        assert image.height > image.width  # one duet of two sources, two rows below the frames
+
+
+def test_every_row_and_column_is_named_and_a_missing_source_is_marked(model: Localizer, music: Path) -> None:
+    duets = load_held_out(MusicFolder(music), "duet", 64)
+    shown = duets._replace(test=duets.test._replace(scenes=duets.test.scenes * 2, boxes=duets.test.boxes * 2))
+    prediction = predict(model, shown)
+    all_found, none_found = (prediction._replace(valid=torch.full_like(prediction.valid, v)) for v in (True, False))
+    names = [f"row {number}" for number in range(7)]
+    figure = draw_maps({name: none_found if name == "row 3" else all_found for name in names}, shown)
+    grid = [figure.axes[4 * line : 4 * line + 4] for line in range(8)]
+    assert [line[0].get_ylabel() for line in grid] == ["frames", *names]
+    assert [axis.get_title() for axis in grid[0]] == [f"scene {s}, source {n}" for s in (1, 2) for n in (1, 2)]
+    assert [axis.get_title() for axis in grid[4]] == ["not found"] * 4
+    assert not any(axis.get_title() for axis in grid[3])
+    plt.close(figure)
 
 
 def test_captions_on_their_frames(music: Path, tmp_path: Path) -> None:
