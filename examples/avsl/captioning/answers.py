@@ -1,4 +1,4 @@
-"""Extracts captions from a model's answer: finds the JSON, checks it, and normalizes the captions."""
+"""Extracts captions from a model's answer: finds the JSON after its thoughts, checks it, normalizes the captions."""
 
 from __future__ import annotations
 
@@ -8,11 +8,13 @@ from collections.abc import Iterator, Sequence
 from itertools import permutations
 from typing import Any, NamedTuple
 
+from .caption_checks import why_unusable
 from .prompt import EXAMPLES, readable
+from .thoughts import UnfinishedThoughtError, without_thoughts
 
 START = "an image of "
 MAX_CAPTION_LENGTH = 500
-MAX_ANSWER_LENGTH = 200_000
+MAX_ANSWER_LENGTH = 20_000  # without thoughts
 _OPENING = re.compile(
     r"^\W*(?:(?:an?|the|this)\s+)?(?:image|picture|photo|photograph|frame)\s+(?:of|shows|showing|depicts|depicting)\b",
     re.IGNORECASE,
@@ -33,19 +35,37 @@ class Captions(NamedTuple):
 def parse_answer(text: str, labels: Sequence[str]) -> Captions:
     """Extracts the captions from a model's answer. The JSON object may be fenced or surrounded by other text.
 
+    If the answer holds thoughts, what follows the last closing mark of a thought is read.
+
     Raises:
-        AnswerError: if the answer has no such object or several different ones, if the number of foreground captions
-            differs from the number of ``labels``, or if a caption is empty, too long, a duplicate, or copied from an
-            example of the prompt.
+        AnswerError: if a thought has no end, if the answer has no such object or several different ones, if the number
+            of foreground captions differs from the number of ``labels``, or if a caption is empty, too long, a
+            duplicate, copied from an example of the prompt, a placeholder, a refusal, or not in English.
     """
-    if len(text) > MAX_ANSWER_LENGTH:
-        raise AnswerError(f"it has {len(text)} characters, at most {MAX_ANSWER_LENGTH} are read")
-    candidates = [o for o in _objects(_without_thoughts(text)) if {"foreground", "background"} <= o.keys()]
+    try:
+        answer = without_thoughts(text)
+    except UnfinishedThoughtError:
+        raise AnswerError("it is a thought without an end, no answer follows") from None
+    if len(answer) > MAX_ANSWER_LENGTH:
+        raise AnswerError(f"it has {len(answer)} characters, at most {MAX_ANSWER_LENGTH} are read")
+    try:
+        return _checked(_only_object(answer), labels)
+    except RecursionError:  # comparing objects may go deeper than decoding them
+        raise AnswerError("its JSON is nested too deeply") from None
+
+
+def _only_object(text: str) -> dict[str, Any]:
+    """The JSON object with captions in ``text``."""
+    candidates = [o for o in _objects(text) if {"foreground", "background"} <= o.keys()]
     if not candidates:
         raise AnswerError('it holds no JSON object with the keys "foreground" and "background"')
     if any(other != candidates[0] for other in candidates[1:]):
         raise AnswerError(f"it holds {len(candidates)} different JSON objects in place of one")
-    foreground, background = candidates[0]["foreground"], candidates[0]["background"]
+    return candidates[0]
+
+
+def _checked(answer: dict[str, Any], labels: Sequence[str]) -> Captions:
+    foreground, background = answer["foreground"], answer["background"]
     if isinstance(foreground, str):
         foreground = [foreground]
     if not isinstance(foreground, list) or not all(isinstance(t, str) for t in foreground):
@@ -63,18 +83,14 @@ def parse_answer(text: str, labels: Sequence[str]) -> Captions:
     return captions._replace(foreground=in_order_of(labels, captions.foreground))
 
 
-def _without_thoughts(text: str) -> str:
-    """Removes all <think>…</think> sections from ``text``."""
-    kept = []
-    while (start := text.find("<think>")) >= 0 and (end := text.find("</think>", start)) >= 0:
-        kept.append(text[:start])
-        text = text[end + len("</think>") :]
-    return "".join([*kept, text])
-
-
 def _objects(text: str) -> Iterator[dict[str, Any]]:
-    """All outermost JSON objects in ``text``."""
+    """All outermost JSON objects in ``text``.
+
+    Raises:
+        AnswerError: if there are so many braces without an object that trying them all would take long.
+    """
     decoder = json.JSONDecoder(strict=False)  # allows line breaks inside strings
+    effort = 20 * MAX_ANSWER_LENGTH  # characters to read in vain
     start = text.find("{")
     while start >= 0:
         try:
@@ -82,7 +98,10 @@ def _objects(text: str) -> Iterator[dict[str, Any]]:
             yield value
         except RecursionError:  # nested too deeply: decoding from any later brace would fail as well
             return
-        except ValueError:
+        except ValueError as error:  # without a position for an integer of thousands of digits
+            effort -= getattr(error, "pos", len(text)) - start
+            if effort < 0:
+                raise AnswerError("it holds too many braces that begin no JSON object") from None
             end = start + 1
         start = text.find("{", end)
 
@@ -90,13 +109,15 @@ def _objects(text: str) -> Iterator[dict[str, Any]]:
 def _normalized(text: str) -> str:
     """Puts a caption on one line that starts with "an image of"."""
     words = " ".join("".join(c if c.isprintable() else " " for c in text).split())
-    rest = _OPENING.sub("", words).strip(" .:,;")
+    rest = _OPENING.sub("", words).strip(" .:,;…")
     if not any(c.isalpha() for c in rest):
         raise AnswerError(f"the caption {words[:40]!r} says nothing")
     if len(rest) > MAX_CAPTION_LENGTH:
         raise AnswerError(f"a caption has {len(rest)} characters, at most {MAX_CAPTION_LENGTH} are wanted")
     if rest[0].isupper() and not rest[1:2].isupper():
         rest = rest[0].lower() + rest[1:]
+    if reason := why_unusable(rest):
+        raise AnswerError(f"the caption {words[:40]!r} {reason}")
     return START + rest
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from .frames import ClipToCaption
 from .prompt import build_prompt
@@ -34,13 +34,28 @@ class Question:
         return replace(self, attempt=self.attempt + 1, complaint=complaint)
 
 
+class Completion(NamedTuple):
+    """What the model said, and why that is no answer; ``problem`` is empty if it is one."""
+
+    text: str
+    problem: str
+
+
 @dataclass(frozen=True)
 class Answer:
-    """The model's answer in ``text``, or ``None`` there and the reason in ``error``."""
+    """The outcome of a question.
+
+    Args:
+        question: the question.
+        text: what the model said; ``None`` if it said nothing.
+        error: why ``text`` is no answer, or why there is none.
+        asked: False if the frame can't be read, so that the model was not asked.
+    """
 
     question: Question
     text: str | None = None
     error: str = ""
+    asked: bool = True
 
 
 @dataclass(frozen=True)
@@ -48,17 +63,17 @@ class Generation:
     """How answers are generated.
 
     Args:
-        temperature: sampling temperature of repeated questions; first answers are greedy.
+        temperature: sampling temperature of repeated questions; first answers are greedy. ``None``: servers choose.
         max_tokens: maximum number of tokens per answer.
         longest_side: frames are scaled down so that no side exceeds this many pixels.
     """
 
-    temperature: float = 0.7
+    temperature: float | None = 0.7
     max_tokens: int = 300
     longest_side: int = 1024
 
-    def temperature_of(self, question: Question) -> float:
-        return self.temperature if question.attempt else 0.0
+    def temperature_of(self, question: Question) -> float | None:
+        return self.temperature if question.attempt or self.temperature is None else 0.0
 
 
 class Backend(Protocol):

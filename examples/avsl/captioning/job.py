@@ -11,13 +11,15 @@ from contextlib import closing
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
-from .answers import AnswerError, parse_answer
-from .backend import Backend, Question
+from .answers import AnswerError, Captions, parse_answer
+from .backend import Answer, Backend, Question
 from .frames import ClipToCaption
+from .masking import one_line
 from .records import Records
 
 log = logging.getLogger(__name__)
-MAX_UNANSWERED = 20  # clips in a row without any answer: the model must be at fault, not the frames
+MAX_UNANSWERED = 20  # clips in a row without any answer: the server must be at fault, not the frames
+MAX_UNUSED = 30  # clips in a row whose answers can't be used: the model must be at fault
 
 
 def caption_missing(
@@ -57,7 +59,7 @@ def caption_missing(
             "Failed: %d of %d clips. First reason: %s. All reasons are in %s; --retry-failed asks again.",
             len(reasons),
             len(clips),
-            reasons[0],
+            one_line(reasons[0]),
             records.failed_path,
         )
     return len(reasons)
@@ -67,10 +69,12 @@ def caption_clips(backend: Backend, clips: Sequence[ClipToCaption], records: Rec
     """Asks about ``clips`` until each has captions or has failed; returns the number of captioned clips.
 
     Raises:
-        ConnectionError: if :data:`MAX_UNANSWERED` clips in a row got no answer at all.
+        ConnectionError: if :data:`MAX_UNANSWERED` clips in a row got no answer at all. They are not recorded as failed.
+        ValueError: if :data:`MAX_UNUSED` clips in a row have failed. They are recorded.
     """
     new_clips, repeated = iter(clips), deque[Question]()
-    captioned = unanswered = 0
+    failures = _Failures(records)
+    captioned = 0
 
     def next_question() -> Question | None:
         if repeated:
@@ -86,21 +90,65 @@ def caption_clips(backend: Backend, clips: Sequence[ClipToCaption], records: Rec
         for answer in answers:
             question = answer.question
             try:
-                if answer.text is None:
-                    raise AnswerError(answer.error)
-                records.write(question.clip, parse_answer(answer.text, question.clip.labels))
-                captioned += 1
+                records.write(question.clip, _captions(answer))
             except AnswerError as error:
                 if answer.text is not None and question.attempt + 1 < attempts:
                     repeated.append(question.again(str(error)))
                     continue
-                records.write_failure(question.clip, str(error), answer.text)
-            unanswered = unanswered + 1 if answer.text is None else 0
-            if unanswered == MAX_UNANSWERED:
-                raise ConnectionError(
-                    f"{unanswered} clips in a row got no answer. Last reason: {answer.error}. "
-                    "Fix the cause, then run again with --retry-failed"
-                )
+                failures.add(answer, str(error))
+            else:
+                failures.end_of_row()
+                captioned += 1
             bar.update()
             bar.set_postfix(failed=bar.n - captioned, refresh=False)
+        failures.end_of_row()
     return captioned
+
+
+def _captions(answer: Answer) -> Captions:
+    if answer.text is None or answer.error:
+        raise AnswerError(answer.error)
+    return parse_answer(answer.text, answer.question.clip.labels)
+
+
+class _Failures:
+    """Records failed clips, and ends the job if so many fail in a row that the clips can't be the reason."""
+
+    def __init__(self, records: Records) -> None:
+        self._records = records
+        self._unanswered: list[tuple[ClipToCaption, str]] = []
+        self._unused = 0
+
+    def add(self, answer: Answer, reason: str) -> None:
+        clip = answer.question.clip
+        if not answer.asked:
+            self._records.write_failure(clip, reason, None)
+            return
+        if answer.text is None:
+            self._unanswered.append((clip, reason))
+        else:
+            self._write_unanswered()
+            self._records.write_failure(clip, reason, answer.text)
+        self._unused += 1
+        if len(self._unanswered) == MAX_UNANSWERED:
+            raise ConnectionError(
+                f"{MAX_UNANSWERED} clips in a row got no answer. Last reason: {reason}. "
+                "Fix the cause, then run the same command again: these clips are not recorded as failed"
+            )
+        if self._unused == MAX_UNUSED:
+            self._write_unanswered()
+            raise ValueError(
+                f"None of the answers about {MAX_UNUSED} clips in a row can be used. Last reason: {reason}. "
+                f"All reasons are in {self._records.failed_path}. Fix the cause, then run again with --retry-failed"
+            )
+
+    def end_of_row(self) -> None:
+        """Counts anew, after a clip got captions."""
+        self._write_unanswered()
+        self._unused = 0
+
+    def _write_unanswered(self) -> None:
+        """Records clips without an answer, once it is known that the server answers others."""
+        for clip, reason in self._unanswered:
+            self._records.write_failure(clip, reason, None)
+        self._unanswered.clear()

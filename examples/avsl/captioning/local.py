@@ -10,9 +10,11 @@ from PIL import Image
 from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor, GenerationConfig
 from transformers.utils import is_torchvision_available
 
-from .backend import Answer, Generation, Question
+from .backend import Answer, Completion, Generation, Question
+from .faults import FrameError, read_frame
 from .frames import load_frame
 from .prompt import messages
+from .thoughts import opening_mark
 
 
 class LocalModel:
@@ -43,18 +45,21 @@ class LocalModel:
             frames, readable = [], []
             for question in batch:
                 try:
-                    frames.append(load_frame(question.clip.frame, self.generation.longest_side))
+                    frames.append(read_frame(load_frame, question.clip.frame, self.generation.longest_side))
                     readable.append(question)
-                except OSError as error:
-                    yield Answer(question, error=f"the frame can't be read: {error}")
+                except FrameError as error:
+                    yield Answer(question, error=str(error), asked=False)
             # A call of `generate` has a single temperature.
-            for temperature in sorted({self.generation.temperature_of(q) for q in readable}):
-                chosen = [i for i, q in enumerate(readable) if self.generation.temperature_of(q) == temperature]
-                texts = self.generate([frames[i] for i in chosen], [readable[i].text for i in chosen], temperature)
-                yield from (Answer(readable[i], text) for i, text in zip(chosen, texts, strict=True))
+            temperatures = [self.generation.temperature_of(q) or 0.0 for q in readable]
+            for temperature in sorted(set(temperatures)):
+                chosen = [i for i, t in enumerate(temperatures) if t == temperature]
+                said = self.generate([frames[i] for i in chosen], [readable[i].text for i in chosen], temperature)
+                yield from (Answer(readable[i], *completion) for i, completion in zip(chosen, said, strict=True))
 
     @torch.inference_mode()
-    def generate(self, frames: Sequence[Image.Image], prompts: Sequence[str], temperature: float = 0.0) -> list[str]:
+    def generate(
+        self, frames: Sequence[Image.Image], prompts: Sequence[str], temperature: float = 0.0
+    ) -> list[Completion]:
         """Generates one answer per frame and prompt; greedy at temperature 0."""
         chats = [
             self.processor.apply_chat_template(messages(p, {"type": "image"}), add_generation_prompt=True)
@@ -76,7 +81,20 @@ class LocalModel:
             raise MemoryError(
                 f"{len(frames)} frames per batch do not fit into memory: lower --batch-size ({error})"
             ) from error
-        return tokenizer.batch_decode(tokens[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
+        answers = tokens[:, inputs["input_ids"].shape[1] :].tolist()
+        return [self._completion(chat, answer) for chat, answer in zip(chats, answers, strict=True)]
+
+    def _completion(self, chat: str, tokens: Sequence[int]) -> Completion:
+        """The answer to ``chat``. Special tokens stay in the text, because thoughts can be marked by them."""
+        settings = self._settings(0.0)
+        ends = settings.eos_token_id
+        ends = {ends} if isinstance(ends, int) else set(ends or ())
+        end = next((i for i, token in enumerate(tokens) if token in ends), None)
+        padding = {settings.pad_token_id, settings.bos_token_id}
+        text = self.processor.tokenizer.decode([token for token in tokens[:end] if token not in padding])
+        problem = f"it was cut off after {len(tokens)} tokens, which --max-tokens raises" if end is None else ""
+        # The template can begin a thought, whose mark is then in the question.
+        return Completion(opening_mark(chat) + text, problem)
 
     def _settings(self, temperature: float) -> GenerationConfig:
         defaults = self.model.generation_config

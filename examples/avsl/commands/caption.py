@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import time
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -44,7 +45,7 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     generation = Generation()
     add(
         "--temperature",
-        type=float,
+        type=_at_least_zero,
         default=generation.temperature,
         help="sampling temperature of repeated questions (default: %(default)s)",
     )
@@ -66,10 +67,27 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     add("--dtype", default="auto", help="torch dtype, e.g. bfloat16 (default: the checkpoint's)")
     add = parser.add_argument_group("server").add_argument
     add("--concurrency", type=_positive, default=16, help="open requests per server (default: %(default)s)")
-    add("--timeout", type=float, default=120.0, help="time limit per request in seconds (default: %(default)s)")
-    add("--retries", type=int, default=6, help="retries of a request without an answer (default: %(default)s)")
-    add("--first-wait", type=float, default=1.0, help="seconds before the first retry (default: %(default)s)")
-    add("--requests-per-minute", type=float, help="limit over all servers (default: no limit)")
+    add("--timeout", type=_above_zero, default=120.0, help="time limit per request in seconds (default: %(default)s)")
+    add("--retries", type=_count, default=6, help="retries of a request without an answer (default: %(default)s)")
+    add("--first-wait", type=_above_zero, default=1.0, help="seconds before the first retry (default: %(default)s)")
+    add(
+        "--longest-wait",
+        type=_above_zero,
+        default=300.0,
+        help="maximum seconds before a retry, even if the server asks for more (default: %(default)s)",
+    )
+    add("--requests-per-minute", type=_above_zero, help="limit over all servers (default: no limit)")
+    add(
+        "--token-field",
+        choices=("max_tokens", "max_completion_tokens"),
+        default="max_tokens",
+        help="field of the request for --max-tokens; models such as GPT-5 want the second one (default: %(default)s)",
+    )
+    add(
+        "--no-temperature",
+        action="store_true",
+        help="send no temperature, which models such as GPT-5 refuse; servers then choose it for all answers",
+    )
     add(
         "--key-variable",
         default="OPENAI_API_KEY",
@@ -78,13 +96,34 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     options = parser.parse_args(arguments)
     if not options.model and not options.dry_run:
         parser.error("--model is required")
-    if options.requests_per_minute is not None and not options.requests_per_minute > 0:
-        parser.error(f"argument --requests-per-minute: expected more than 0, but got {options.requests_per_minute}")
+    if options.no_temperature and not options.server:
+        parser.error("argument --no-temperature: expected --server beside it")
     for url in options.server or ():
         if not url.startswith(("http://", "https://")):
             parser.error(f"argument --server: expected an address like http://localhost:8000/v1, but got {url!r}")
     options.out = options.out or options.data_root / "metadata" / "captions.jsonl"
     return options
+
+
+def _above_zero(text: str) -> float:
+    value = float(text)
+    if not 0 < value < math.inf:
+        raise argparse.ArgumentTypeError(f"expected more than 0, but got {value:g}")
+    return value
+
+
+def _at_least_zero(text: str) -> float:
+    value = float(text)
+    if not 0 <= value < math.inf:
+        raise argparse.ArgumentTypeError(f"expected at least 0, but got {value:g}")
+    return value
+
+
+def _count(text: str) -> int:
+    value = int(text)
+    if value < 0:
+        raise argparse.ArgumentTypeError(f"expected at least 0, but got {value}")
+    return value
 
 
 def _positive(text: str) -> int:
@@ -105,7 +144,8 @@ def _run(options: argparse.Namespace) -> int:
     if options.dry_run:
         print(_preview(clips[0], options))
         return 0
-    generation = Generation(options.temperature, options.max_tokens, options.longest_side)
+    temperature = None if options.no_temperature else options.temperature
+    generation = Generation(temperature, options.max_tokens, options.longest_side)
     provenance = _provenance(options, generation)
     with Records(options.out, provenance, force=options.force, retry_failed=options.retry_failed) as records:
         failed = caption_missing(
@@ -133,9 +173,11 @@ def _open_backend(options: argparse.Namespace, generation: Generation) -> Backen
                 options.timeout,
                 options.retries,
                 options.first_wait,
+                options.longest_wait,
                 requests_per_minute=options.requests_per_minute,
             ),
             key=api_key(options.key_variable),
+            token_field=options.token_field,
         )
     from ..captioning.local import LocalModel
 

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable
 
 log = logging.getLogger(__name__)
-NOISY_LOGGERS = ("httpx", "httpx2", "lightning.pytorch.utilities.rank_zero")
+NOISY_LOGGERS = ("httpx", "httpx2", "httpcore", "httpcore2", "lightning.pytorch.utilities.rank_zero")
 
 
 def exit_status(job: Callable[[], int | None], *, resumes: bool = True) -> int:

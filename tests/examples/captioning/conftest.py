@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -49,13 +49,19 @@ def make_folder(tmp_path: Path) -> Callable[..., Path]:
 
 @dataclass
 class Reply:
-    """The server's reply: a chat completion with ``text``, the raw ``body``, or a closed connection (``cut``)."""
+    """The server's reply: a chat completion with ``text``, the raw ``body``, or a closed connection (``cut``).
+
+    ``choice`` replaces values of the completion's choice. ``endless`` repeats the body until the client has enough.
+    """
 
     text: str = ""
     status: int = 200
-    body: str | None = None
+    body: str | bytes | None = None
     headers: dict[str, str] = field(default_factory=dict)
     cut: bool = False
+    choice: dict[str, Any] = field(default_factory=dict)
+    endless: bool = False
+    reason: str | None = None
 
 
 @dataclass
@@ -91,6 +97,7 @@ class ChatServer(ThreadingHTTPServer):
         self.reply: Callable[[Request], Reply] = lambda request: request.good
         self.requests: list[Request] = []
         self.in_flight = self.most_in_flight = 0
+        self.sent = 0  # bytes of endless replies
         self.lock = threading.Lock()
         self.released = threading.Event()  # set at the end, to release waiting requests
         self.url = f"http://127.0.0.1:{self.server_address[1]}/v1"
@@ -120,14 +127,19 @@ class _Handler(BaseHTTPRequestHandler):
             self.close_connection = True
             return
         choice = {"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": reply.text}}
-        completion = {"id": "x", "object": "chat.completion", "created": 0, "model": "m", "choices": [choice]}
-        content = (json.dumps(completion) if reply.body is None else reply.body).encode()
-        self.send_response(reply.status)
+        completion = {"id": "x", "object": "chat.completion", "created": 0, "model": "m"}
+        completion["choices"] = [choice | reply.choice]
+        content = json.dumps(completion) if reply.body is None else reply.body
+        content = content.encode() if isinstance(content, str) else content
+        self.send_response(reply.status, reply.reason)
         for name, value in {"Content-Type": "application/json", **reply.headers}.items():
             self.send_header(name, value)
-        self.send_header("Content-Length", str(len(content)))
+        self.send_header("Content-Length", str(10**12 if reply.endless else len(content)))
         self.end_headers()
         self.wfile.write(content)
+        while reply.endless:
+            self.wfile.write(content)
+            server.sent += len(content)
 
     def log_message(self, *_: object) -> None:
         pass
@@ -153,6 +165,20 @@ def make_server() -> Iterator[Callable[[], ChatServer]]:
 @pytest.fixture
 def server(make_server: Callable[[], ChatServer]) -> ChatServer:
     return make_server()
+
+
+@pytest.fixture
+def make_folder_of(tmp_path: Path) -> Callable[[Iterable[str]], Path]:
+    """A folder with one clip per label."""
+
+    def make(labels: Iterable[str]) -> Path:
+        labels = list(labels)
+        root = write_folder(tmp_path / "labels", solos=len(labels), duets=0)
+        lines = "".join(f"s{i},{label}\n" for i, label in enumerate(labels))
+        (root / "metadata" / "music_solo_train.txt").write_text(lines)
+        return root
+
+    return make
 
 
 @pytest.fixture

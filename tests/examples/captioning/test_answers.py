@@ -5,7 +5,17 @@ from __future__ import annotations
 import json
 
 import pytest
-from avsl.captioning.answers import MAX_CAPTION_LENGTH, START, AnswerError, Captions, in_order_of, parse_answer
+from avsl.captioning.answers import (
+    MAX_ANSWER_LENGTH,
+    MAX_CAPTION_LENGTH,
+    START,
+    AnswerError,
+    Captions,
+    in_order_of,
+    parse_answer,
+)
+from avsl.captioning.prompt import EXAMPLES
+from avsl.captioning.thoughts import opening_mark
 from hypothesis import example, given
 from hypothesis import strategies as st
 
@@ -74,12 +84,165 @@ def test_captions_start_alike(said: str, kept: str) -> None:
         (json.dumps(ONE | {"background": "very " * 200}), ["a"], f"at most {MAX_CAPTION_LENGTH}"),
         (json.dumps(ONE | {"background": "A cello."}), ["a"], "two of the captions are the same"),
         (json.dumps(ONE | {"foreground": [CELLO, CELLO]}), ["a", "b"], "two of the captions are the same"),
-        ('{"foreground":' + "[" * 100_000, ["a"], "no JSON object"),
+        ('{"foreground":' + "[" * 10_000, ["a"], "no JSON object"),
     ],
 )
 def test_what_is_no_answer(text: str, labels: list[str], reason: str) -> None:
     with pytest.raises(AnswerError, match=reason.replace("(", r"\(")):
         parse_answer(text, labels)
+
+
+DRAFT = '{"foreground": ["an image of a flute"], "background": "an image of a room"}'
+MARKS = [
+    ("<think>", "</think>"),
+    ("<THINK>\n", "\n</THINK >"),
+    ('<think budget="9">', "</think>"),
+    ("<thinking>", "</thinking>"),
+    ("<thought>", "</thought>"),
+    ("<reasoning>", "</reasoning>"),
+    ("<reflection>", "</reflection>"),
+    ("<scratchpad>", "</scratchpad>"),
+    ("<seed:think>", "</seed:think>"),
+    ("[THINK]", "[/THINK]"),
+    ("◁think▷", "◁/think▷"),
+    ("<｜think｜>", "<｜/think｜>"),
+    ("<|begin_of_thought|>", "<|end_of_thought|>\n<|begin_of_solution|>"),
+    ("<|START_THINKING|>", "<|END_THINKING|><|START_RESPONSE|>"),
+    ("<start_working_out>", "<end_working_out>"),
+    ("<|inner_prefix|>", "<|inner_suffix|>"),
+    ("<unused94>thought\n", "<unused95>"),
+    ("<|channel>thought\n", "<channel|>"),
+    ("<|channel|>analysis<|message|>", "<|end|><|start|>assistant<|channel|>final<|message|>"),
+    ("analysisWe need a cello.", "assistantfinal"),
+    ("Here is my thought process: ", "Here is my response: "),
+]
+
+
+@pytest.mark.parametrize(("opening", "closing"), MARKS)
+def test_the_answer_follows_the_last_closing_mark_of_a_thought(opening: str, closing: str) -> None:
+    good, wanted = json.dumps(ONE), Captions((CELLO,), CHAIR)
+    assert parse_answer(f"{opening}First: {DRAFT} but wait{closing}\n{good}", ["cello"]) == wanted
+    # The chat template holds the opening mark.
+    assert parse_answer(f"First: {DRAFT} but wait{closing}\n{good}", ["cello"]) == wanted
+    assert parse_answer(f"{opening}a{opening}b{DRAFT}{closing}{DRAFT}{closing}{good}", ["cello"]) == wanted
+    assert (
+        parse_answer(f"{opening}{DRAFT}{closing}{opening}{DRAFT}{closing}\n```json\n{good}\n```", ["cello"]) == wanted
+    )
+
+
+@pytest.mark.parametrize(("opening", "closing"), MARKS)
+def test_an_unfinished_thought_is_no_answer(opening: str, closing: str) -> None:
+    with pytest.raises(AnswerError, match="it is a thought without an end, no answer follows"):
+        parse_answer(f"{opening}First: {DRAFT} but wait, the man", ["cello"])
+    with pytest.raises(AnswerError, match="no JSON object"):
+        parse_answer(f"{opening}First: {DRAFT}{closing}", ["cello"])
+
+
+@pytest.mark.parametrize(("opening", "closing"), MARKS[:-2])
+def test_an_unfinished_thought_after_a_finished_one_is_no_answer(opening: str, closing: str) -> None:
+    with pytest.raises(AnswerError, match="it is a thought without an end"):
+        parse_answer(f"{opening}a{closing}{DRAFT}{opening}{DRAFT}", ["cello"])
+
+
+def test_the_mark_at_the_end_of_a_prompt() -> None:
+    assert opening_mark("user: <think>no</think><end>assistant: <think>\n") == "<think>"
+    assert opening_mark("user: a<end>assistant: ") == ""
+    assert opening_mark("user: <think>a<end>assistant: ") == ""
+    assert opening_mark("user: a<end>assistant: <think>\n\n</think>\n\n") == ""
+
+
+@pytest.mark.parametrize(
+    ("said", "reason"),
+    [
+        *(
+            (said, "says nothing")
+            for said in ("None", "none.", "N/A", "n/a", "null", "unknown", '"None"', "(none)", "No")
+        ),
+        *((said, "says nothing") for said in ("Nothing", "not visible", "Not applicable", "an unidentified object")),
+        *(
+            (said, "is a placeholder")
+            for said in ("<label>", "a man playing [instrument]", "{label}", "string", "label 1")
+        ),
+        *((said, "is a placeholder") for said in ("your caption here", "foreground caption", "background objects")),
+        ("I'm sorry, I can't identify the cello", "can't be described"),
+        ("I don’t see a cello", "can't be described"),
+        ("As an AI language model, I cannot describe people", "can't be described"),
+        ("The cello cannot be seen", "can't be described"),
+        ("There is no background", "can't be described"),
+        ("No other objects visible", "can't be described"),
+        ("The image does not show a cello", "can't be described"),
+        ("Unable to determine", "can't be described"),
+        ("Sorry, no", "can't be described"),
+        ("une image d'un homme jouant du violoncelle", "not in English"),
+        ("le violoncelle et le piano", "not in English"),
+        ("ein Mann spielt Cello", "not in English"),
+        ("Ich kann das nicht beschreiben", "not in English"),
+        ("un hombre tocando el violonchelo", "not in English"),
+        ("un uomo che suona il violoncello", "not in English"),
+        ("um homem tocando violoncelo", "not in English"),
+        ("een man speelt cello", "not in English"),
+        ("mężczyzna gra na wiolonczeli", "not in English"),
+        ("человек играет на виолончели", "not in English"),
+        ("一个男人在拉大提琴", "not in English"),
+        ("男", "not in English"),
+        ("チェロを弾く男性", "not in English"),
+    ],
+)
+@pytest.mark.parametrize("start", ["", "an image of "])
+def test_what_describes_nothing_is_no_caption(said: str, reason: str, start: str) -> None:
+    for answer in (ONE | {"foreground": [start + said]}, ONE | {"background": start + said}):
+        with pytest.raises(AnswerError, match=f"^the caption .* {reason}$|^the caption .* something {reason}$"):
+            parse_answer(json.dumps(answer), ["cello"])
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        *(caption.removeprefix(START) for e in EXAMPLES for caption in (*e.foreground, e.background)),
+        "the Los Angeles skyline",
+        "a café table, a djembe, and chairs",
+        "a van",
+        "the Cirque du Soleil stage",
+        "a no parking sign",
+        "a silent trumpet on a wall",
+        "an empty room",
+        "a bar",
+        "the MIT building",
+        "an erhu (二胡) and its player",
+        "a man whose face is not visible, behind a drum",
+        "a thinking man",
+        "someone",
+        "guitar",
+    ],
+)
+def test_unusual_captions(said: str) -> None:
+    assert parse_answer(json.dumps(ONE | {"foreground": [said]}), ["cello"]).foreground == (START + said,)
+
+
+class CountingDecoder(json.JSONDecoder):
+    read = 0
+
+    def raw_decode(self, s: str, idx: int = 0):
+        try:
+            return super().raw_decode(s, idx)
+        except json.JSONDecodeError as error:
+            CountingDecoder.read += error.pos - idx
+            raise
+
+
+@pytest.mark.parametrize("piece", ["{", '{"', '{"a', "[{", '{"a":', '{"a": [1], ', '{"a":' * 50 + "x", '\\{"', "{}{"])
+def test_the_search_for_an_object_is_linear(piece: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Counts the characters that are decoded in vain. Without a bound, they grow with the square of the length."""
+    monkeypatch.setattr(json, "JSONDecoder", CountingDecoder)
+    for length in (5_000, MAX_ANSWER_LENGTH):
+        CountingDecoder.read = 0
+        with pytest.raises(AnswerError, match=r"no JSON object|too many braces"):
+            parse_answer((piece * length)[:length], ["cello"])
+        assert CountingDecoder.read <= 21 * MAX_ANSWER_LENGTH
+
+
+def test_long_thoughts_may_come_before_the_answer() -> None:
+    assert parse_answer(f"<think>{'x' * 500_000}</think>{json.dumps(ONE)}", ["cello"]).background == CHAIR
 
 
 def test_two_sources_of_one_class_may_look_alike() -> None:

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import base64
+import errno
+import html
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
 import threading
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 from avsl.captioning import job
+from avsl.captioning import server as server_module
 from avsl.captioning.frames import read_clips
 from avsl.commands import caption as command
 from avsl.commands.caption import main
@@ -98,13 +104,194 @@ def test_a_dead_server_stops_the_job(
     server.reply = lambda _: make_reply(status=500, body="oops")
     assert start("--retries", "0") == 2
     assert "2 clips in a row got no answer. Last reason: HTTP 500" in caplog.text
-    assert len(lines(folder, "captions.failed.jsonl")) == 2
+    assert not list((folder / "metadata").glob("captions*"))
+    server.reply = lambda r: r.good
+    assert start() == 0
+
+
+def test_clips_without_an_answer_count_as_failed_once_others_are_answered(
+    start, server, folder: Path, make_reply, monkeypatch
+) -> None:
+    monkeypatch.setattr(job, "MAX_UNANSWERED", 2)
+    server.reply = lambda r: make_reply(status=500, body="oops") if r.number % 2 == 0 else r.good
+    assert start("--retries", "0", "--concurrency", "1") == 1
+    assert [e["id"] for e in lines(folder, "captions.failed.jsonl")] == ["s0", "s2"]
+
+
+def test_a_model_whose_answers_are_all_unusable_stops_the_job(
+    start, server, make_folder_of, make_reply, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = make_folder_of(["cello"] * 60)
+    server.reply = lambda _: make_reply("I am a poem.")
+    assert start("--attempts", "2", root=folder) == 2
+    assert (
+        "None of the answers about 30 clips in a row can be used. Last reason: it holds no JSON object" in caplog.text
+    )
+    assert len(lines(folder, "captions.failed.jsonl")) == 30
+    assert len(server.requests) < 2 * 30 + 5
+
+
+def test_unusable_answers_among_usable_ones_do_not_stop_the_job(start, server, make_folder_of, make_reply) -> None:
+    folder = make_folder_of(["cello"] * 60)
+    server.reply = lambda r: r.good if r.number % 20 == 0 else make_reply("I am a poem.")
+    assert start("--attempts", "1", root=folder) == 1
+    assert len(lines(folder)) == 3
+
+
+def test_unreadable_frames_do_not_stop_the_job(start, server, make_folder_of, monkeypatch) -> None:
+    monkeypatch.setattr(job, "MAX_UNANSWERED", 2)
+    monkeypatch.setattr(job, "MAX_UNUSED", 2)
+    folder = make_folder_of(["cello"] * 5)
+    for i in range(4):
+        (folder / "frames" / f"s{i}.jpg").write_bytes(b"no picture")
+    assert start(root=folder) == 1
+    assert len(lines(folder, "captions.failed.jsonl")) == 4
+    assert len(lines(folder)) == 1
 
 
 def test_a_refusing_server_leaves_nothing_behind(start, server, folder: Path, make_reply) -> None:
     server.reply = lambda _: make_reply(status=404, body='{"error": {"message": "no such model"}}')
     assert start() == 2
     assert not list((folder / "metadata").glob("captions*"))
+
+
+def test_a_refusal_after_answers_is_a_failed_clip(start, server, folder: Path, make_reply) -> None:
+    """Some services reply 403 to a single picture that their filter dislikes."""
+    server.reply = lambda r: r.good if len(r.labels) == 1 else make_reply(status=403, body='{"error": "flagged"}')
+    assert start("--concurrency", "1") == 1
+    (failed,) = lines(folder, "captions.failed.jsonl")
+    assert failed["reason"] == f"HTTP 403 from {server.url}: flagged"
+
+
+GPT_5 = {
+    "max_tokens": "Unsupported parameter: 'max_tokens' is not supported with this model. "
+    "Use 'max_completion_tokens' instead.",
+    "temperature": "Unsupported value: 'temperature' does not support 0 with this model. "
+    "Only the default (1) value is supported.",
+}
+
+
+def test_a_server_without_max_tokens_and_temperature(
+    start, server, folder: Path, make_reply, caplog: pytest.LogCaptureFixture
+) -> None:
+    def reply(request):
+        refused = [name for name in GPT_5 if name in request.body]
+        return (
+            make_reply(status=400, body=json.dumps({"error": {"message": GPT_5[refused[0]]}}))
+            if refused
+            else request.good
+        )
+
+    server.reply = reply
+    assert start() == 2
+    assert "run again with --token-field max_completion_tokens, because http://127.0.0.1" in caplog.text
+    options = ["--token-field", "max_completion_tokens"]
+    assert start(*options) == 2
+    assert "run again with --no-temperature, because http://127.0.0.1" in caplog.text
+    assert not list((folder / "metadata").glob("captions*"))
+    options.append("--no-temperature")
+    assert start(*options) == 0
+    assert server.requests[-1].body["max_completion_tokens"] == 300
+    provenance = json.loads((folder / "metadata" / "captions.provenance.json").read_text())
+    assert provenance["origins"][-1]["generation"]["temperature"] is None
+
+
+@pytest.mark.parametrize(
+    "message",
+    ["max_tokens is too large: 300. This model has 256", "max_completion_tokens not supported", "temperature"],
+)
+def test_other_errors_about_these_options_are_failed_clips(
+    start, server, folder: Path, make_reply, message: str
+) -> None:
+    server.reply = lambda _: make_reply(status=400, body=json.dumps({"error": {"message": message}}))
+    assert start() == 1
+    assert len(lines(folder, "captions.failed.jsonl")) == 4
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        (["--timeout", "nan"], "argument --timeout: expected more than 0, but got nan"),
+        (["--first-wait", "inf"], "argument --first-wait: expected more than 0, but got inf"),
+        (["--longest-wait", "-1"], "argument --longest-wait: expected more than 0, but got -1"),
+        (["--retries", "-1"], "argument --retries: expected at least 0, but got -1"),
+        (["--requests-per-minute", "0"], "argument --requests-per-minute: expected more than 0, but got 0"),
+        (["--temperature", "-1"], "argument --temperature: expected at least 0, but got -1"),
+    ],
+)
+def test_options_that_would_never_end(
+    start, capsys: pytest.CaptureFixture[str], options: list[str], reason: str
+) -> None:
+    with pytest.raises(SystemExit):
+        start(*options)
+    assert reason in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("error", [OSError(errno.EMFILE, "Too many open files", "a.jpg"), MemoryError()])
+def test_errors_of_this_machine_are_no_failed_clips(
+    start, server, folder: Path, monkeypatch, caplog: pytest.LogCaptureFixture, error: Exception
+) -> None:
+    reading = server_module.data_url
+
+    def refuse(path: Path, longest: int) -> str:
+        if path.stem == "s1":
+            raise error
+        return reading(path, longest)
+
+    with monkeypatch.context() as own:
+        own.setattr(server_module, "data_url", refuse)
+        assert start() == 2
+    assert (
+        "Too many open files 'a.jpg': allow more open" in caplog.text or "this machine is out of memory" in caplog.text
+    )
+    assert not (folder / "metadata" / "captions.failed.jsonl").exists()
+    assert start() == 0
+    assert len(lines(folder)) == 4
+
+
+def test_an_error_of_this_machine_that_passes_is_waited_for(start, server, folder: Path, monkeypatch) -> None:
+    errors = [OSError(errno.ENFILE, "Too many open files in system")] * 2
+    reading = server_module.data_url
+
+    def refuse(path: Path, longest: int) -> str:
+        if errors:
+            raise errors.pop()
+        return reading(path, longest)
+
+    monkeypatch.setattr(server_module, "data_url", refuse)
+    assert start() == 0
+    assert len(lines(folder)) == 4
+
+
+def test_a_frame_that_vanishes_is_no_failed_clip(start, server, folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    def reply(request):
+        (folder / "frames" / "d0.jpg").unlink(missing_ok=True)
+        return request.good
+
+    server.reply = reply
+    assert start("--concurrency", "1") == 2
+    assert "No such file or directory" in caplog.text
+    assert not (folder / "metadata" / "captions.failed.jsonl").exists()
+
+
+@pytest.mark.slow  # starts a process, the only way to limit its descriptors
+def test_too_few_file_descriptors_are_no_failed_clips(server, make_folder) -> None:
+    folder = make_folder(solos=40, duets=0)
+    together = threading.Semaphore(0)
+
+    def reply(request):
+        together.acquire(timeout=0.2)  # connections stay open, so that more of them are needed than allowed
+        return request.good
+
+    server.reply = reply
+    options = ["--data-root", str(folder), "--model", "m", "--server", server.url, "--concurrency", "40"]
+    command = shlex.join([sys.executable, str(SCRIPT), *options, "--first-wait", "0.01", "--retries", "1"])
+    process = subprocess.run(["bash", "-c", f"ulimit -n 20; {command}"], capture_output=True, text=True, timeout=120)
+    assert process.returncode == 2
+    assert "Too many open files" in process.stderr
+    assert not (folder / "metadata" / "captions.failed.jsonl").exists()
+    assert main([*options, "--concurrency", "4"]) == 0
+    assert len(lines(folder)) == 40
 
 
 def test_a_second_run_asks_nothing(start, server, folder: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -280,6 +467,54 @@ def test_the_key_comes_from_the_environment_and_stays_there(start, server, folde
     assert {r.headers["authorization"] for r in server.requests} == {"Bearer secret-key"}
     written = [p.read_bytes() for p in folder.rglob("*") if p.is_file()]
     assert not any(b"secret-key" in content or b"another-key" in content for content in written)
+
+
+@pytest.mark.parametrize("key", ["secret\nkey-of-mine", "secret key-of-mine", "“secret-key-of-mine”"])
+def test_a_key_that_cannot_be_sent_is_not_shown(start, monkeypatch, caplog: pytest.LogCaptureFixture, key: str) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", key)
+    assert start() == 2
+    assert "Expected the key in OPENAI_API_KEY to be ASCII without spaces" in caplog.text
+    assert "key-of-mine" not in caplog.text
+
+
+KEY = "sk-Ab3/+xyz_0123456789"
+
+
+@pytest.mark.parametrize(
+    "echo",
+    [
+        KEY,
+        KEY.lower(),
+        KEY[:15],
+        json.dumps(KEY)[1:-1].replace("/", "\\/"),
+        "".join(f"\\u{ord(c):04x}" for c in KEY),
+        quote(KEY, safe=""),
+        "".join(f"&#{ord(c)};" for c in KEY),
+        html.escape(KEY),
+        base64.b64encode(KEY.encode()).decode(),
+    ],
+)
+@pytest.mark.parametrize("place", ["answer", "caption", "finish_reason", "error", "text/html", "location", "header"])
+def test_an_echoed_key_is_neither_written_nor_logged(
+    start, server, folder: Path, make_reply, monkeypatch, caplog: pytest.LogCaptureFixture, place: str, echo: str
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    caption = json.dumps({"foreground": [f"an image of a cello {echo}"], "background": "an image of a chair"})
+    replies = {
+        "answer": make_reply(f"You sent Bearer {echo}"),
+        "caption": make_reply(caption.replace("\\\\", "\\")),
+        "finish_reason": make_reply("", choice={"finish_reason": echo}),
+        "error": make_reply(status=400, body=json.dumps({"error": {"message": f"Bearer {echo}"}})),
+        "text/html": make_reply(body=f"<pre>Bearer {echo}</pre>", headers={"Content-Type": "text/html"}),
+        "location": make_reply(status=302, body="", headers={"Location": f"http://127.0.0.1:9/?k={echo}"}),
+        "header": make_reply(status=429, body="{}", headers={"X": echo}, reason=echo),
+    }
+    server.reply = lambda _: replies[place]
+    assert start("--attempts", "1", "--retries", "0") == 1
+    written = b"".join(p.read_bytes() for p in folder.rglob("*") if p.is_file()).decode("latin-1")
+    for text in (written, caplog.text):
+        assert echo[:15].lower() not in text.lower()
+        assert json.dumps(echo)[1:14].lower() not in text.lower()
 
 
 def test_lists(folder: Path) -> None:

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 from avsl.captioning import local
-from avsl.captioning.answers import Captions, parse_answer
-from avsl.captioning.backend import Generation, Question
+from avsl.captioning.answers import AnswerError, Captions, parse_answer
+from avsl.captioning.backend import Answer, Generation, Question
 from avsl.captioning.frames import load_frame, read_clips
 from avsl.captioning.local import LocalModel
 from avsl.commands.caption import main
@@ -77,7 +77,7 @@ def test_garbage_is_asked_again_and_recorded(tiny_model: str, folder: Path, caps
     assert main([*arguments, "--device", "cpu", "--dtype", "float32", "--attempts", "2"]) == 1
     failed = [json.loads(line) for line in (folder / "metadata" / "captions.failed.jsonl").read_text().splitlines()]
     assert {entry["id"] for entry in failed} == {"s0", "s1", "s2", "d0"}
-    assert all("no JSON object" in entry["reason"] and entry["answer"] for entry in failed)
+    assert all(entry["reason"].startswith("it was cut off after 8 tokens") and entry["answer"] for entry in failed)
     assert not (folder / "metadata" / "captions.jsonl").exists()
 
 
@@ -107,8 +107,57 @@ def test_a_good_answer(model: LocalModel, folder: Path, monkeypatch: pytest.Monk
     asked = iter(questions(folder)[:3])
     answers = list(model.answers(lambda: next(asked, None)))
     assert [a.question.clip.name for a in answers] == ["s0", "s1", "s2"]
+    assert not any(a.error for a in answers)
     expected = Captions(("an image of a cello",), "an image of a chair")
     assert all(parse_answer(a.text or "", ["cello"]) == expected for a in answers)
+
+
+DRAFT = '{"foreground": ["an image of a flute"], "background": "an image of a room"}'
+
+
+@pytest.fixture(scope="module")
+def one_model(tiny_models) -> LocalModel:
+    return LocalModel(tiny_models("qwen2_vl"), FEW, device="cpu", dtype="float32")
+
+
+@pytest.fixture
+def answer_of(one_model: LocalModel, monkeypatch: pytest.MonkeyPatch):
+    """The answer of a model that says ``text``, with a chat template that ends with ``opening``."""
+
+    def make(folder: Path, text: str, opening: str = "", max_tokens: int = 400) -> Answer:
+        tokenizer = one_model.processor.tokenizer
+        monkeypatch.setattr(one_model, "generation", Generation(max_tokens=max_tokens))
+        monkeypatch.setattr(one_model.processor, "chat_template", one_model.processor.chat_template + opening)
+        tokens = [*tokenizer(text).input_ids, tokenizer.eos_token_id]
+        generate = one_model.model.generate
+        monkeypatch.setattr(
+            one_model.model,
+            "generate",
+            lambda **options: generate(**options, logits_processor=[Say(tokens, options["input_ids"].shape[1])]),
+        )
+        asked = iter(questions(folder)[:1])
+        (answer,) = one_model.answers(lambda: next(asked, None))
+        return answer
+
+    return make
+
+
+def test_an_answer_that_is_cut_off(answer_of, folder: Path) -> None:
+    answer = answer_of(folder, f"First: {DRAFT} but wait, the man", max_tokens=20)
+    assert answer.error == "it was cut off after 20 tokens, which --max-tokens raises"
+    assert (answer.text or "").startswith("First: ")
+
+
+def test_a_thought_that_the_template_opens_and_nothing_closes(answer_of, folder: Path) -> None:
+    answer = answer_of(folder, f"First: {DRAFT} but wait.", "<think>\n")
+    assert answer.error == ""
+    with pytest.raises(AnswerError, match="a thought without an end"):
+        parse_answer(answer.text or "", ["flute"])
+
+
+def test_marks_that_are_special_tokens_stay_in_the_answer(answer_of, folder: Path) -> None:
+    """<|vision_end|> is a special token of the tokenizer, as marks of thoughts can be."""
+    assert answer_of(folder, f"a<|vision_end|>{DRAFT}").text == f"a<|vision_end|>{DRAFT}"
 
 
 def test_an_unreadable_frame_does_not_stop_its_batch(model: LocalModel, folder: Path) -> None:
