@@ -224,7 +224,7 @@ def test_the_picture_ends_before_the_sound(tmp_path: Path, media: Media) -> None
     names = ids([50, 90], 10)
     assert prepare(job(path, names)) == [
         Outcome(names[0]),
-        Outcome(names[1], "too short", "its picture ends at 5.9 s, its frame is at 9.0 s"),
+        Outcome(names[1], "too short", "its picture ends at 6.0 s, its frame is at 9.0 s"),
     ]
     assert len(written(tmp_path / "out")) == 2
 
