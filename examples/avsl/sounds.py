@@ -15,7 +15,7 @@ from .clip_ids import Sound
 from .constants import SAMPLE_RATE, SAMPLES
 
 SLACK = 0.05  # s; tolerance for time stamps
-_EMPTY = 1e-6  # a channel 60 dB below the loudest one is empty
+_EMPTY = 1e-4  # a channel 40 dB below the loudest one is empty
 _OPPOSED = -0.5  # correlation below which two channels cancel
 _LONGEST_GAP = 600 * SAMPLE_RATE  # a longer jump of the time stamps is not a pause
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -168,12 +169,7 @@ def test_a_folder_without_any_sound_is_an_error(music: Path, samples: np.ndarray
 class Frame:
     """The part of a decoded frame that is read."""
 
-    class format:
-        name = "fltp"
-
-    class layout:
-        name, nb_channels = "mono", 1
-
+    format, layout = SimpleNamespace(name="fltp"), SimpleNamespace(name="mono", nb_channels=1)
     sample_rate = RATE
 
     def __init__(self, time: float | None, samples: int) -> None:

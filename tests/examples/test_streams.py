@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from fractions import Fraction
 from pathlib import Path
+from types import SimpleNamespace
 
 import av
 import av.filter
@@ -89,8 +90,7 @@ class Model:
 
     device = "cpu"
 
-    class config:
-        image_size = 32
+    config = SimpleNamespace(image_size=32)
 
     def encode(self, frames, waveforms):
         return frames, waveforms
@@ -243,9 +243,7 @@ def stills(path: Path, count: int, seconds: int) -> Path:
         audio = target.add_stream("aac", rate=RATE, layout="mono")
         packets = []
         for number in range(count):
-            frame = av.VideoFrame.from_ndarray(
-                np.full((HEIGHT, WIDTH, 3), 60 + 60 * number, np.uint8), format="rgb24"
-            )
+            frame = av.VideoFrame.from_ndarray(np.full((HEIGHT, WIDTH, 3), 60 + 60 * number, np.uint8), format="rgb24")
             frame.pts, frame.time_base = number * seconds * 1000, Fraction(1, 1000)
             packets += video.encode(frame)
         for packet in packets + video.encode(None):

@@ -98,7 +98,7 @@ FILES = {
         lambda path: read_json(path, "percent"), "metrics.json", b'{"percent": {"trained": {"solo AP": 61.5}}}'
     ),
     "picture (PNG)": Format(read_picture, "a.png", PNG),
-    "picture (JPEG, turned by EXIF)": Format(read_picture, "a.jpg", ROTATED_JPEG),
+    "picture (JPEG) to localize": Format(read_picture, "a.jpg", ROTATED_JPEG),
     "sound of a clip (WAV)": Format(lambda path: read_clip(Sound(path)), "a.wav", WAV),
     "sound to localize": Format(read_sound, "b.wav", WAV),
 }

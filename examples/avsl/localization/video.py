@@ -104,6 +104,8 @@ def draw_heatmaps(path: Path, out: Path, video_maps: VideoMaps) -> None:
             # yuv420p halves the color resolution, so it needs even sides
             sink.pix_fmt = "yuv444p" if video_maps.width % 2 or video_maps.height % 2 else "yuv420p"
             sink.codec_context.time_base = stream.time_base
+            if ratio := stream.sample_aspect_ratio:  # of a pixel; turned with the picture
+                sink.codec_context.sample_aspect_ratio = ratio if video_maps.width == stream.width else 1 / ratio
             if _is_bt709(stream):
                 sink.codec_context.colorspace = sink.codec_context.color_primaries = sink.codec_context.color_trc = (
                     BT709
@@ -137,7 +139,9 @@ class _SoundCopy:
             self._sink = target.add_stream_from_template(stream)
         else:
             rate = min(AAC_RATES, key=lambda rate: abs(rate - stream.rate))
-            self._sink = target.add_stream("aac", rate=rate, layout=AAC_LAYOUTS.get(stream.layout.nb_channels, "stereo"))
+            self._sink = target.add_stream(
+                "aac", rate=rate, layout=AAC_LAYOUTS.get(stream.layout.nb_channels, "stereo")
+            )
 
     def add(self, packet: av.Packet) -> None:
         if not self._copied:

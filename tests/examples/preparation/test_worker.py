@@ -190,6 +190,13 @@ def test_silence(tmp_path: Path, media: Media, level: float, silence: float, rea
     assert len(written(tmp_path / "out")) == (0 if reason[0] else 2)
 
 
+def test_a_constant_sound_is_silent(tmp_path: Path, media: Media, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(media, "noise", np.ones_like(media.noise))
+    path = media.write(tmp_path / f"{VIDEO}.mkv", 6, 10, codecs=("libx264", "pcm_s16le"), level=0.1)
+    reason, detail = only(prepare(job(path, ids([30], 10))))  # far from the edges, where resampling rings
+    assert reason == "silent", detail
+
+
 @pytest.mark.parametrize("content", [b"", b"not found\n" * 100, bytes(5000)])
 def test_no_video_at_all(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / f"{VIDEO}.mp4"
