@@ -12,11 +12,12 @@ import numpy as np
 import soundfile
 
 from .clip_ids import Sound
-from .constants import SAMPLE_RATE, SAMPLES
+from .constants import SAMPLE_RATE, SAMPLES, SILENCE
 
 SLACK = 0.05  # s; tolerance for time stamps
 _EMPTY = 1e-4  # a channel 40 dB below the loudest one is empty
 _OPPOSED = -0.5  # correlation below which two channels cancel
+_LARGEST = 4.0  # a float sound with larger samples is in other units, such as those of 16 bit integers
 _LONGEST_GAP = 600 * SAMPLE_RATE  # a longer jump of the time stamps is not a pause
 
 
@@ -48,6 +49,20 @@ def level(samples: np.ndarray) -> float:
     """Computes the level of float samples in dBFS, without their mean: -inf if they are constant."""
     power = float(np.var(samples, dtype=np.float64))
     return 10 * math.log10(power) if power else -math.inf
+
+
+def flaw(samples: np.ndarray) -> str:
+    """Says what makes a sound useless, as the end of a sentence; empty if nothing does."""
+    loudness = level(samples)
+    if loudness < SILENCE:
+        return f"is silent or constant: its level is {loudness:.0f} dBFS"
+    return out_of_range(samples)
+
+
+def out_of_range(samples: np.ndarray) -> str:
+    """Says that float samples have another full scale than 1, as the end of a sentence; empty if they have not."""
+    peak = float(np.abs(samples).max(initial=0))
+    return f"has samples up to {peak:.0f}, but full scale is 1" if peak > _LARGEST else ""
 
 
 def check_finite(samples: np.ndarray, source: str, first: int = 0) -> None:

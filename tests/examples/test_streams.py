@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import math
 from fractions import Fraction
 from pathlib import Path
@@ -17,6 +18,7 @@ from avsl.localization.video import localize_video
 from avsl.preparation.excerpts import Unusable, inspect, read_frames, read_sounds
 from avsl.sounds import blocks, joined, level, with_times
 from avsl.streams import best_stream, upright
+from PIL import Image
 
 RATE = 16_000
 WIDTH, HEIGHT = 64, 48
@@ -40,7 +42,12 @@ def write(
     """Four seconds at 5 Hz of each picture, with sounds of float samples."""
     with av.open(str(path), "w") as target:
         videos, audios = [], []
-        if cover:
+        white = np.full((HEIGHT, WIDTH, 3), 255, np.uint8)
+        if cover and path.suffix == ".mkv":
+            encoded = io.BytesIO()
+            Image.fromarray(white).save(encoded, "JPEG")
+            target.add_attachment("cover.jpg", "image/jpeg", encoded.getvalue())
+        elif cover:
             stream = target.add_stream("mjpeg", rate=1)
             stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "yuvj420p"
             stream.disposition = Disposition.attached_pic.value
@@ -54,8 +61,8 @@ def write(
             audio = target.add_stream(codec, rate=RATE, layout={1: "mono", 2: "stereo", 6: "5.1"}[len(samples)])
             audio.disposition = disposition.value
             audios.append(audio)
-        if cover:
-            image = av.VideoFrame.from_ndarray(np.full((HEIGHT, WIDTH, 3), 255, np.uint8), format="rgb24")
+        if cover and path.suffix == ".mp4":
+            image = av.VideoFrame.from_ndarray(white, format="rgb24")
             target.mux(stream.encode(image.reformat(format="yuvj420p")))
             target.mux(stream.encode(None))
         for video, (gray, _) in zip(videos, pictures, strict=True):
@@ -144,20 +151,22 @@ def test_the_default_sound_is_taken(tmp_path: Path, suffix: str, sounds: list[So
     assert localize_video(Model(), path, 5).maps.min() > 0
 
 
-def test_cover_art_is_never_the_video(tmp_path: Path) -> None:
-    path = write(tmp_path / "a.mp4", [], [(LOUD, DEFAULT)], cover=True)
+@pytest.mark.parametrize("name", ["a.mp4", "a.mkv"])
+def test_cover_art_is_never_the_video(tmp_path: Path, name: str) -> None:
+    path = write(tmp_path / name, [], [(LOUD, DEFAULT)], cover=True)
     with av.open(str(path)) as container:
         assert len(container.streams.video) == 1
         assert best_stream(container, "video") is None
     with pytest.raises(Unusable, match="no video stream"):
         inspect(path)
-    with pytest.raises(ValueError, match=r"a\.mp4 to be a video, but it has no video stream\. For a sound, give"):
+    with pytest.raises(ValueError, match=rf"{name} to be a video, but it has no video stream\. For a sound, give"):
         localize_video(Model(), path, 5)
     assert level(read_sound(path).numpy()) > -20
 
 
-def test_cover_art_beside_a_video(tmp_path: Path) -> None:
-    path = write(tmp_path / "a.mp4", [(60, NONE)], [(LOUD, DEFAULT)], cover=True)
+@pytest.mark.parametrize("name", ["a.mp4", "a.mkv"])
+def test_cover_art_beside_a_video(tmp_path: Path, name: str) -> None:
+    path = write(tmp_path / name, [(60, NONE)], [(LOUD, DEFAULT)], cover=True)
     frame, _ = prepared(path)
     assert frame.mean() == pytest.approx(60, abs=6)
     assert localize_video(Model(), path, 5).maps.mean() == pytest.approx(60, abs=6)
@@ -202,7 +211,7 @@ def angle(degrees: float) -> tuple[float, float, float, float]:
 
 MATRICES = {
     "mirrored": ((-1, 0, 0, 1), ("hflip", "")),
-    "flipped": ((1, 0, 0, -1), ("vflip", "")),
+    "flipped": ((1, 0, 0, -1), ("hflip", ""), ("transpose", "clock"), ("transpose", "clock")),
     "transposed": ((0, 1, 1, 0), ("transpose", "cclock_flip")),
     "transposed at the other diagonal": ((0, -1, -1, 0), ("transpose", "clock_flip")),
     "by 90°": ((0, 1, -1, 0), ("transpose", "clock")),
@@ -291,6 +300,16 @@ def test_nan_in_the_sound_of_a_video(tmp_path: Path) -> None:
     assert (sound.reason, sound.detail) == ("sound is not finite", "NaN or infinite samples around 2.0 s")
     with pytest.raises(ValueError, match=r"a\.mkv to hold finite samples"):
         localize_video(Model(), path, 5)
+
+
+def test_a_sound_in_other_units(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = write(tmp_path / "a.mkv", [(60, DEFAULT)], [(32_768 * LOUD, DEFAULT)])
+    (sound,) = read_sounds(path, [2.0], 0.0)
+    assert isinstance(sound, Unusable)
+    assert sound.reason == "sound is out of range"
+    assert sound.detail.endswith(", but full scale is 1")
+    localize_video(Model(), path, 5)
+    assert "a.mkv has samples up to 98" in caplog.text
 
 
 def test_a_sound_whose_channels_change_in_the_middle() -> None:

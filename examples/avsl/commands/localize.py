@@ -15,14 +15,13 @@ from torch import Tensor
 
 from sslosses import IdentifiedObjects
 
-from ..constants import SILENCE
 from ..files import atomic_write
 from ..localization.overlay import paint, scaled
 from ..localization.user_files import as_frame, read_sound
 from ..localization.video import draw_heatmaps, localize_video, save_video_maps
 from ..model.localizer import Localizer
 from ..pictures import read_picture
-from ..sounds import level
+from ..sounds import flaw
 from .arguments import add_model, at_least_one, print_plain, selected_model
 from .exit_status import exit_status
 
@@ -71,10 +70,8 @@ def _localize_in_picture(options: argparse.Namespace, console: Console) -> None:
     model = selected_model(options)
     out, stem = options.out, options.media[0].stem
     picture, waveform = read_picture(options.media[0]), read_sound(options.media[1])
-    if (loudness := level(waveform.numpy())) < SILENCE:
-        log.warning(
-            "%s is silent or constant: its level is %.0f dBFS. Its maps mean nothing.", options.media[1], loudness
-        )
+    if found := flaw(waveform.numpy()):
+        log.warning("%s %s. Its maps mean nothing.", options.media[1], found)
     sound, objects = find_sources(model, as_frame(picture, model.config.image_size), waveform, options.sources)
     maps, valid, peaks = objects.maps[0].cpu(), objects.valid[0].cpu(), objects.peaks[0].cpu()
     with atomic_write(out / f"{stem}-maps.npz") as temporary:

@@ -16,13 +16,12 @@ from torch.utils.data import Dataset
 from ..clip_ids import Sound, find_sound, sound_files
 from ..constants import SILENCE
 from ..pictures import read_picture
-from ..sounds import level, read_clip
+from ..sounds import flaw, level, read_clip
 
 #: Indices of the clips of one scene: their frames are placed side by side and their sounds mixed.
 ClipIndices = tuple[int, ...]
 
 _SAMPLE = 32  # sounds that are looked at before any training or scoring
-_FULL_SCALE = 4.0  # a float sound with larger samples is in other units, such as those of 16 bit integers
 
 log = logging.getLogger(__name__)
 
@@ -90,10 +89,10 @@ class Scenes(Dataset[Example]):
         return find_sound(self._audio, bytes(self._names[index]).decode())
 
     def _report(self, index: int, waveform: np.ndarray) -> None:
-        if not self._reported[index] and (flaw := _flaw(waveform)):
+        if not self._reported[index] and (found := flaw(waveform)):
             self._reported[index] = True
             count = int(self._reported.sum())
-            log.warning("%s %s. Sounds with a warning so far: %d of %d", self._sound(index), flaw, count, len(self))
+            log.warning("%s %s. Sounds with a warning so far: %d of %d", self._sound(index), found, count, len(self))
 
     def __len__(self) -> int:
         return len(self._names)
@@ -113,14 +112,6 @@ class Scenes(Dataset[Example]):
         if self.in_memory:
             self._cache[index] = decoded
         return decoded
-
-
-def _flaw(waveform: np.ndarray) -> str:
-    """What makes a sound useless, as the end of a sentence; empty if nothing does."""
-    loudness, peak = level(waveform), float(np.abs(waveform).max())
-    if loudness < SILENCE:
-        return f"is silent or constant: its level is {loudness:.0f} dBFS"
-    return f"has samples up to {peak:.0f}, but full scale is 1" if peak > _FULL_SCALE else ""
 
 
 def _read_frame(path: Path, size: int) -> Tensor:

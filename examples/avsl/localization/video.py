@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
-import math
 from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
@@ -19,10 +18,9 @@ from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
-from ..constants import SILENCE
 from ..files import atomic_write
 from ..model.localizer import Localizer
-from ..sounds import level
+from ..sounds import flaw, level
 from ..streams import best_stream, upright
 from .overlay import paint, scaled
 from .user_files import SoundAround, as_frame, decode, open_media, sound_blocks
@@ -57,7 +55,7 @@ def localize_video(model: Localizer, path: Path, every: int) -> VideoMaps:
     """
     times, parts, waiting = [], [], []
     height = width = 0
-    loudest = -math.inf
+    loudest = np.zeros(1, np.float32)
 
     def compute() -> None:
         frames, waveforms = (torch.stack(column).to(model.device) for column in zip(*waiting, strict=True))
@@ -74,7 +72,7 @@ def localize_video(model: Localizer, path: Path, every: int) -> VideoMaps:
             picture = upright(frame)
             height, width = picture.shape[:2]
             waveform = sound.at(float(seconds))
-            loudest = max(loudest, level(waveform.numpy()))
+            loudest = max(loudest, waveform.numpy(), key=level)
             waiting.append((as_frame(Image.fromarray(picture), model.config.image_size), waveform))
             times.append(float(seconds))
             if len(waiting) == BATCH:
@@ -83,8 +81,8 @@ def localize_video(model: Localizer, path: Path, every: int) -> VideoMaps:
         compute()
     if not parts:
         raise ValueError(f"Expected {path} to be a video, but it has no frames")
-    if loudest < SILENCE:
-        log.warning("%s is silent or constant: its level is at most %.0f dBFS. Its maps mean nothing.", path, loudest)
+    if found := flaw(loudest):
+        log.warning("%s %s. Its maps mean nothing.", path, found)
     return VideoMaps(torch.tensor(times, dtype=torch.float64), torch.cat(parts), every, height, width)
 
 

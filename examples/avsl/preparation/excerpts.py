@@ -16,7 +16,7 @@ import numpy as np
 from PIL import Image
 
 from ..constants import SAMPLE_RATE, SAMPLES, SECONDS
-from ..sounds import SLACK, blocks, mono, with_channels, with_times
+from ..sounds import SLACK, blocks, mono, out_of_range, with_channels, with_times
 from ..streams import best_stream, upright
 
 _BEFORE = 2.0  # s decoded before a clip, because clips near the end of a file are moved forward
@@ -74,6 +74,8 @@ def _cut_out(first: float, samples: np.ndarray, at: float, time: float) -> np.nd
     section = samples[:, start : start + SAMPLES]
     if not np.isfinite(section).all():
         return Unusable("sound is not finite", f"NaN or infinite samples around {time:.1f} s")
+    if found := out_of_range(section):
+        return Unusable("sound is out of range", f"it {found}")
     pcm = np.rint(mono(section) * 32_768).clip(-32_768, 32_767).astype(np.int16)
     return np.pad(pcm, (0, SAMPLES - len(pcm)))
 
