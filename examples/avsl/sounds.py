@@ -29,8 +29,10 @@ def mono(channels: np.ndarray) -> np.ndarray:
     """
     if len(channels) == 1:
         return channels[0]
-    centered = channels - channels.mean(1, keepdims=True, dtype=np.float64)
-    products = centered @ centered.T
+    channels = np.ascontiguousarray(channels)  # many times as fast as the transpose that readers give
+    centered = channels.astype(np.float64)
+    centered -= centered.mean(1, keepdims=True)
+    products = np.einsum("an,bn->ab", centered, centered)  # not BLAS, whose threads cost more than they save here
     energies = products.diagonal()
     order = [int(i) for i in np.argsort(-energies, kind="stable") if energies[i] > _EMPTY * energies.max()]
     if not order:  # all are constant
@@ -42,12 +44,12 @@ def mono(channels: np.ndarray) -> np.ndarray:
         opposed = correlations[channel, nearest] * signs[nearest] < _OPPOSED
         signs[channel] = -1.0 if opposed else 1.0
     weights = np.array(list(signs.values()), dtype=channels.dtype) / len(signs)
-    return weights @ channels[list(signs)]
+    return np.einsum("c,cn->n", weights, channels[list(signs)])
 
 
 def level(samples: np.ndarray) -> float:
     """Computes the level of float samples in dBFS, without their mean: -inf if they are constant."""
-    power = float(np.var(samples, dtype=np.float64))
+    power = float(np.square(samples - samples.mean()).mean())
     return 10 * math.log10(power) if power else -math.inf
 
 
@@ -61,7 +63,7 @@ def flaw(samples: np.ndarray) -> str:
 
 def out_of_range(samples: np.ndarray) -> str:
     """Says that float samples have another full scale than 1, as the end of a sentence; empty if they have not."""
-    peak = float(np.abs(samples).max(initial=0))
+    peak = max(-float(samples.min(initial=0)), float(samples.max(initial=0)))
     return f"has samples up to {peak:.0f}, but full scale is 1" if peak > _LARGEST else ""
 
 

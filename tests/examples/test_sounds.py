@@ -155,7 +155,7 @@ def test_worker_processes_share_what_was_reported(music: Path, monkeypatch: pyte
     scenes = Scenes(music, ["a", "b"], 16)
     for _ in DataLoader(scenes, batch_sampler=[[(1,)], [(0,)]], num_workers=1, collate_fn=list):
         pass
-    assert scenes._reported.tolist() == [False, True]
+    assert scenes._flawed.tolist() == [False, True]
 
 
 @pytest.mark.parametrize("samples", [np.zeros(48_000), np.full(48_000, -0.2), 1e-4 * NOISE])

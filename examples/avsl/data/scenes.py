@@ -56,8 +56,8 @@ class Scenes(Dataset[Example]):
         # One array of bytes is shared by worker processes; a list of strings would be copied into each.
         self._names = np.array([name.encode() for name in names], dtype=bytes)
         self._check()
-        # Shared by worker processes, so that together they report each sound once.
-        self._reported = torch.zeros(len(names), dtype=torch.bool).share_memory_()
+        # Shared by worker processes, so that together they check and report each sound once.
+        self._checked, self._flawed = (torch.zeros(len(names), dtype=torch.bool).share_memory_() for _ in range(2))
         self._listen()
         self._cache: dict[int, tuple[Tensor, Tensor]] = {}
 
@@ -89,9 +89,12 @@ class Scenes(Dataset[Example]):
         return find_sound(self._audio, bytes(self._names[index]).decode())
 
     def _report(self, index: int, waveform: np.ndarray) -> None:
-        if not self._reported[index] and (found := flaw(waveform)):
-            self._reported[index] = True
-            count = int(self._reported.sum())
+        if self._checked[index]:
+            return
+        self._checked[index] = True
+        if found := flaw(waveform):
+            self._flawed[index] = True
+            count = int(self._flawed.sum())
             log.warning("%s %s. Sounds with a warning so far: %d of %d", self._sound(index), found, count, len(self))
 
     def __len__(self) -> int:
