@@ -96,6 +96,9 @@ class Sound:
     path: Path
     seconds: float | None = None
 
+    def __str__(self) -> str:
+        return str(self.path) if self.seconds is None else f"{self.path} at {self.seconds:.1f} s"
+
     def first_sample(self, total: int, wanted: int, rate: int) -> int:
         """Returns where to start reading ``wanted`` of ``total`` samples.
 

@@ -4,3 +4,5 @@ SAMPLE_RATE = 16_000
 SECONDS = 3.0
 SAMPLES = int(SAMPLE_RATE * SECONDS)
 FRAME_SIZE = 224
+#: Level in dBFS below which a sound counts as silent.
+SILENCE = -60.0

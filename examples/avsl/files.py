@@ -10,8 +10,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
-
 
 @contextlib.contextmanager
 def atomic_write(path: Path) -> Iterator[Path]:
@@ -80,19 +78,3 @@ def read_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
                     yield reader.line_num, stripped
         except (UnicodeDecodeError, csv.Error) as error:
             raise ValueError(f"Expected {path} to be lines of text, but line {reader.line_num + 1}: {error}") from error
-
-
-def read_picture(path: Path) -> Image.Image:
-    """Reads and decodes a picture, as it is stored.
-
-    Raises:
-        OSError: naming the file, if it is not a readable picture.
-    """
-    try:
-        with Image.open(path) as image:
-            image.load()
-            return image
-    except FileNotFoundError:
-        raise
-    except Exception as error:  # decoders raise errors of any type for malformed files
-        raise OSError(f"Expected {path} to be a picture, but it can't be read: {error}") from error

@@ -20,14 +20,15 @@ from avsl.clip_ids import ClipId, Sound
 from avsl.config import Config
 from avsl.data.folders import read_captions
 from avsl.data.music import MusicFolder
-from avsl.data.scenes import _read_waveform
 from avsl.data.vggsound import VggsoundFolder
 from avsl.data.vggsound_list import read_vggsound_list
-from avsl.files import read_json, read_picture, read_rows
-from avsl.localization.user_files import read_sound, read_upright
+from avsl.files import read_json, read_rows
+from avsl.localization.user_files import read_sound
 from avsl.model.checkpoints import open_model, recorded_data
 from avsl.model.localizer import Localizer
+from avsl.pictures import read_picture
 from avsl.preparation.split_lists import read_music, read_vggsound
+from avsl.sounds import read_clip
 from avsl.yaml_files import read_yaml
 from PIL import Image
 
@@ -97,8 +98,8 @@ FILES = {
         lambda path: read_json(path, "percent"), "metrics.json", b'{"percent": {"trained": {"solo AP": 61.5}}}'
     ),
     "picture (PNG)": Format(read_picture, "a.png", PNG),
-    "picture (JPEG) to localize": Format(read_upright, "a.jpg", ROTATED_JPEG),
-    "sound of a clip (WAV)": Format(lambda path: _read_waveform(Sound(path)), "a.wav", WAV),
+    "picture (JPEG) to localize": Format(read_picture, "a.jpg", ROTATED_JPEG),
+    "sound of a clip (WAV)": Format(lambda path: read_clip(Sound(path)), "a.wav", WAV),
     "sound to localize": Format(read_sound, "b.wav", WAV),
 }
 

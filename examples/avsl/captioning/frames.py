@@ -13,7 +13,7 @@ from PIL import Image
 from sslosses.annotations import read_music_split
 
 from ..data.vggsound_list import read_vggsound_list
-from ..files import read_picture
+from ..pictures import ORIENTATION, read_picture
 
 TRAINING_LISTS = ("music_solo_train.txt", "music_duet_train.txt", "vggsound_train.csv")
 
@@ -79,20 +79,21 @@ def load_frame(path: Path, longest: int) -> Image.Image:
     Raises:
         OSError: if the file is not a readable picture.
     """
-    frame = read_picture(path).convert("RGB")
+    frame = read_picture(path)
     frame.thumbnail((longest, longest), Image.Resampling.LANCZOS)
     return frame
 
 
 def data_url(path: Path, longest: int) -> str:
-    """Encodes a frame as a ``data:`` URL. An RGB JPEG that is small enough is not encoded again.
+    """Encodes a frame as a ``data:`` URL. An upright RGB JPEG that is small enough is not encoded again.
 
     Raises:
         OSError: if the file is not a readable picture.
     """
     frame = load_frame(path, longest)
     with Image.open(path) as image:
-        unchanged = image.format == "JPEG" and image.mode == "RGB" and image.size == frame.size
+        stands = image.getexif().get(ORIENTATION, 1) == 1
+        unchanged = image.format == "JPEG" and image.mode == "RGB" and image.size == frame.size and stands
     content = path.read_bytes() if unchanged else _jpeg(frame)
     return f"data:image/jpeg;base64,{base64.b64encode(content).decode()}"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -16,11 +17,15 @@ from sslosses import IdentifiedObjects
 
 from ..files import atomic_write
 from ..localization.overlay import paint, scaled
-from ..localization.user_files import as_frame, as_waveform, read_sound, read_upright
+from ..localization.user_files import as_frame, read_sound
 from ..localization.video import draw_heatmaps, localize_video, save_video_maps
 from ..model.localizer import Localizer
+from ..pictures import read_picture
+from ..sounds import flaw
 from .arguments import add_model, at_least_one, print_plain, selected_model
 from .exit_status import exit_status
+
+log = logging.getLogger(__name__)
 
 
 def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
@@ -54,20 +59,21 @@ def _localize_in_video(options: argparse.Namespace, console: Console) -> None:
     (path,) = options.media
     maps = localize_video(selected_model(options), path, options.every)
     video = options.out / f"{path.stem}-heat.mp4"
+    arrays = options.out / f"{path.stem}-maps.npz"
+    save_video_maps(arrays, maps)
+    print_plain(console, f"{arrays}: {len(maps.maps)} maps, the last one at {maps.times[-1]:.1f} s")
     draw_heatmaps(path, video, maps)
-    save_video_maps(options.out / f"{path.stem}-maps.npz", maps)
-    print_plain(console, f"{video}: {len(maps.maps)} maps over {maps.times[-1]:.1f} s")
+    print_plain(console, str(video))
 
 
 def _localize_in_picture(options: argparse.Namespace, console: Console) -> None:
     model = selected_model(options)
     out, stem = options.out, options.media[0].stem
-    picture, waveform = read_upright(options.media[0]), as_waveform(read_sound(options.media[1]))
+    picture, waveform = read_picture(options.media[0]), read_sound(options.media[1])
+    if found := flaw(waveform.numpy()):
+        log.warning("%s %s. Its maps mean nothing.", options.media[1], found)
     sound, objects = find_sources(model, as_frame(picture, model.config.image_size), waveform, options.sources)
     maps, valid, peaks = objects.maps[0].cpu(), objects.valid[0].cpu(), objects.peaks[0].cpu()
-    _save_overlay(out / f"{stem}-sound.png", picture, sound)
-    for number in valid.nonzero().flatten().tolist():
-        _save_overlay(out / f"{stem}-source{number + 1}.png", picture, maps[number])
     with atomic_write(out / f"{stem}-maps.npz") as temporary:
         arrays = {"maps": maps, "valid": valid, "peaks": peaks, "sound": sound}
         np.savez_compressed(
@@ -75,6 +81,9 @@ def _localize_in_picture(options: argparse.Namespace, console: Console) -> None:
             frame_size=np.array([picture.height, picture.width]),
             **{name: value.numpy() for name, value in arrays.items()},
         )
+    _save_overlay(out / f"{stem}-sound.png", picture, sound)
+    for number in valid.nonzero().flatten().tolist():
+        _save_overlay(out / f"{stem}-source{number + 1}.png", picture, maps[number])
     count = int(valid.sum())
     similarities = ", ".join(f"{peak:.2f}" for peak in peaks[valid].tolist())
     similar = f", similarity {similarities}" if count else ""

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from ..constants import SILENCE
 from ..preparation.job import MUSIC, VGGSOUND, Preparation, PublicDataset, prepare_dataset
 from .exit_status import exit_status
 
@@ -40,7 +41,7 @@ def parse_arguments(arguments: Sequence[str] | None = None, *, dataset: PublicDa
     add(
         "--silence",
         type=float,
-        default=-60.0,
+        default=SILENCE,
         metavar="DBFS",
         help="leave out clips below this level; --silence=-inf keeps all (default: %(default)s)",
     )

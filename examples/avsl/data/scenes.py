@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import soundfile
 import torch
 from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
 from ..clip_ids import Sound, find_sound, sound_files
-from ..constants import SAMPLE_RATE, SAMPLES
-from ..files import read_picture
+from ..constants import SILENCE
+from ..pictures import read_picture
+from ..sounds import flaw, level, read_clip
 
 #: Indices of the clips of one scene: their frames are placed side by side and their sounds mixed.
 ClipIndices = tuple[int, ...]
+
+_SAMPLE = 32  # sounds that are looked at before any training or scoring
+
+log = logging.getLogger(__name__)
 
 
 class Example(NamedTuple):
@@ -38,8 +43,11 @@ class Scenes(Dataset[Example]):
         image_size: side S of a frame, in pixels.
         in_memory: keep decoded clips in memory.
 
+    A silent or constant sound is logged with its name, the first time that any process reads it.
+
     Raises:
         FileNotFoundError: at construction, with the number of missing frames and sounds and the first one.
+        ValueError: at construction, if all of some evenly picked sounds are silent or constant.
     """
 
     def __init__(self, root: Path, names: Sequence[str], image_size: int, *, in_memory: bool = False) -> None:
@@ -48,6 +56,9 @@ class Scenes(Dataset[Example]):
         # One array of bytes is shared by worker processes; a list of strings would be copied into each.
         self._names = np.array([name.encode() for name in names], dtype=bytes)
         self._check()
+        # Shared by worker processes, so that together they check and report each sound once.
+        self._checked, self._flawed = (torch.zeros(len(names), dtype=torch.bool).share_memory_() for _ in range(2))
+        self._listen()
         self._cache: dict[int, tuple[Tensor, Tensor]] = {}
 
     def _check(self) -> None:
@@ -62,50 +73,50 @@ class Scenes(Dataset[Example]):
         if missing:
             raise FileNotFoundError(f"{missing} of {2 * len(self._names)} listed files are missing, first {first}")
 
+    def _listen(self) -> None:
+        """Reads some sounds, evenly picked, because a model trains on silence without any other sign."""
+        picked = sorted({i * len(self._names) // _SAMPLE for i in range(_SAMPLE)} if len(self._names) else ())
+        waveforms = [read_clip(self._sound(i)) for i in picked]
+        if picked and max(map(level, waveforms)) < SILENCE:
+            raise ValueError(
+                f"Expected {self._audio} to hold sounds above {SILENCE:.0f} dBFS, but all of the {len(picked)} that "
+                f"were looked at are silent or constant, first {self._sound(picked[0])}"
+            )
+        for index, waveform in zip(picked, waveforms, strict=True):
+            self._report(index, waveform)
+
+    def _sound(self, index: int) -> Sound:
+        return find_sound(self._audio, bytes(self._names[index]).decode())
+
+    def _report(self, index: int, waveform: np.ndarray) -> None:
+        if self._checked[index]:
+            return
+        self._checked[index] = True
+        if found := flaw(waveform):
+            self._flawed[index] = True
+            count = int(self._flawed.sum())
+            log.warning("%s %s. Sounds with a warning so far: %d of %d", self._sound(index), found, count, len(self))
+
     def __len__(self) -> int:
         return len(self._names)
 
     def __getitem__(self, clips: ClipIndices | int) -> Example:
         clips = (clips,) if isinstance(clips, int) else clips
         frames, waveforms = zip(*(self._decoded(index) for index in clips), strict=True)
-        mixture = torch.stack(waveforms).float().mean(0) / 32768
-        return Example(torch.cat(frames, dim=2), mixture, clips)
+        return Example(torch.cat(frames, dim=2), torch.stack(waveforms).mean(0), clips)
 
     def _decoded(self, index: int) -> tuple[Tensor, Tensor]:
         if index in self._cache:
             return self._cache[index]
+        waveform = read_clip(self._sound(index))
+        self._report(index, waveform)
         name = bytes(self._names[index]).decode()
-        decoded = (
-            _read_frame(self._frames / f"{name}.jpg", self.image_size),
-            _read_waveform(find_sound(self._audio, name)),
-        )
+        decoded = _read_frame(self._frames / f"{name}.jpg", self.image_size), torch.from_numpy(waveform)
         if self.in_memory:
             self._cache[index] = decoded
         return decoded
 
 
 def _read_frame(path: Path, size: int) -> Tensor:
-    pixels = read_picture(path).convert("RGB").resize((size, size), Image.Resampling.BILINEAR)
+    pixels = read_picture(path).resize((size, size), Image.Resampling.BILINEAR)
     return torch.from_numpy(np.array(pixels)).permute(2, 0, 1).contiguous()
-
-
-def _read_waveform(sound: Sound) -> Tensor:
-    """Reads the 3 s of a clip as (48000,) int16; shorter sounds are repeated."""
-    try:
-        return _read_part(sound)
-    except soundfile.LibsndfileError as error:
-        raise OSError(f"Expected {sound.path} to be a sound, but it can't be read: {error}") from error
-
-
-def _read_part(sound: Sound) -> Tensor:
-    path = sound.path
-    with soundfile.SoundFile(path) as file:
-        if file.samplerate != SAMPLE_RATE:
-            raise ValueError(f"Expected {path} at {SAMPLE_RATE} Hz, but got {file.samplerate} Hz")
-        if not file.frames:
-            raise ValueError(f"Expected {path} to hold sound, but it is empty")
-        file.seek(sound.first_sample(file.frames, SAMPLES, SAMPLE_RATE))
-        samples = file.read(SAMPLES, dtype="int16", always_2d=True)[:, 0]
-    if not len(samples):
-        raise ValueError(f"Expected {path} to hold {file.frames} samples, but it is truncated")
-    return torch.from_numpy(np.resize(samples, SAMPLES))

@@ -1,34 +1,19 @@
-"""Reads a user's pictures, sounds and videos in any format that the decoders support."""
+"""Reads a user's sounds and videos in any format that the decoders support."""
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterator
 from pathlib import Path
 
 import av
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image
 from torch import Tensor
 
 from ..constants import SAMPLE_RATE, SAMPLES
-from ..files import read_picture
-
-
-def read_upright(path: Path) -> Image.Image:
-    """Reads a picture, upright and in RGB.
-
-    Raises:
-        FileNotFoundError: if the file does not exist.
-        OSError: if it is not a readable picture.
-    """
-    _check_exists(path)
-    stored = read_picture(path)
-    try:
-        return ImageOps.exif_transpose(stored).convert("RGB")
-    except Exception as error:  # Pillow raises errors of any type for malformed EXIF data
-        raise OSError(f"Expected {path} to be a picture, but it can't be turned upright: {error}") from error
+from ..sounds import blocks, check_finite, joined, mono, with_times
+from ..streams import best_stream
 
 
 def as_frame(picture: Image.Image, size: int) -> Tensor:
@@ -37,22 +22,17 @@ def as_frame(picture: Image.Image, size: int) -> Tensor:
     return torch.from_numpy(np.array(resized)).permute(2, 0, 1).contiguous()
 
 
-def as_waveform(samples: np.ndarray) -> Tensor:
-    """Converts samples, (48000,) int16, for the model."""
-    return torch.from_numpy(samples).float() / 32768
-
-
-def read_sound(path: Path) -> np.ndarray:
-    """Reads the center 3 s of a sound, (48000,) int16, 16 kHz mono; a shorter sound is repeated, as in training.
+def read_sound(path: Path) -> Tensor:
+    """Reads the center 3 s of a sound, (48000,), 16 kHz mono; a shorter sound is repeated, as in training.
 
     Raises:
         FileNotFoundError: if the file does not exist.
-        ValueError: if it can't be read, or holds no sound.
+        ValueError: if it can't be read, or holds no sound or NaN.
     """
+    with open_media(path) as container:  # read twice, so that no more than the 3 s are kept in memory
+        total = sum(samples.shape[1] for _, samples in sound_blocks(container, path))
     with open_media(path) as container:
-        samples = np.concatenate([block for _, block in sound_blocks(container, path)])
-    start = max(len(samples) - SAMPLES, 0) // 2
-    return np.resize(samples[start : start + SAMPLES], SAMPLES)
+        return SoundAround(sound_blocks(container, path), path).cut(max(total - SAMPLES, 0) // 2)
 
 
 class SoundAround:
@@ -62,31 +42,42 @@ class SoundAround:
 
     Args:
         blocks: the output of :func:`sound_blocks`.
+        path: the file, for messages.
     """
 
-    def __init__(self, blocks: Iterator[tuple[float, np.ndarray]]) -> None:
-        self._blocks = blocks
+    def __init__(self, blocks: Iterator[tuple[float, np.ndarray]], path: Path) -> None:
+        self._blocks, self._path = blocks, path
         self._origin, self._samples = next(blocks)
         self._first = 0
         self._ended = False
 
-    def at(self, seconds: float) -> np.ndarray:
-        """Returns the samples around a time, (48000,) int16."""
-        start = max(round((seconds - self._origin) * SAMPLE_RATE) - SAMPLES // 2, 0)
+    def at(self, seconds: float) -> Tensor:
+        """Returns the samples around a time, (48000,) float32.
+
+        Raises:
+            ValueError: if they hold NaN.
+        """
+        return self.cut(round((seconds - self._origin) * SAMPLE_RATE) - SAMPLES // 2)
+
+    def cut(self, start: int) -> Tensor:
+        """Returns the samples from number ``start``, as :meth:`at`."""
+        start = max(start, 0)
         while not self._ended and self._end < start + SAMPLES:
             _, block = next(self._blocks, (0.0, None))
             if block is None:
                 self._ended = True
                 break
             passed = max(min(start, self._end - SAMPLES) - self._first, 0)
-            self._samples = np.concatenate([self._samples[passed:], block])
+            self._samples = np.concatenate([self._samples[:, passed:], block], axis=1)
             self._first += passed
         start = max(min(start, self._end - SAMPLES), self._first)
-        return np.resize(self._samples[start - self._first :][:SAMPLES], SAMPLES)
+        samples = self._samples[:, start - self._first :][:, :SAMPLES]
+        check_finite(samples, str(self._path), start)
+        return torch.from_numpy(np.resize(mono(samples), SAMPLES))
 
     @property
     def _end(self) -> int:
-        return self._first + len(self._samples)
+        return self._first + self._samples.shape[1]
 
 
 def open_media(path: Path) -> av.container.InputContainer:
@@ -104,20 +95,19 @@ def open_media(path: Path) -> av.container.InputContainer:
 
 
 def sound_blocks(container: av.container.InputContainer, path: Path) -> Iterator[tuple[float, np.ndarray]]:
-    """Yields the first audio stream in blocks, 16 kHz mono int16, each with the start time of the stream.
+    """Yields the sound in blocks (C, n) float32 at 16 kHz, each with the start time of the stream.
 
     Raises:
         ValueError: if there is no sound, or it can't be decoded.
     """
-    if not container.streams.audio:
+    stream = best_stream(container, "audio")
+    if stream is None:
         raise ValueError(f"Expected {path} to hold a sound, but it has no audio stream")
-    resampler, origin = av.AudioResampler("s16", "mono", SAMPLE_RATE), None
-    for frame in itertools.chain(decode(container, container.streams.audio[0], path), [None]):
-        if origin is None and frame is not None:
-            origin = frame.time or 0.0
-        for block in resampler.resample(frame) if origin is not None else ():
-            yield origin, block.to_ndarray()[0]
-    if origin is None:
+    empty = True
+    for origin, samples in joined(blocks(with_times(decode(container, stream, path)))):
+        empty = empty and not samples.size
+        yield origin, samples
+    if empty:
         raise ValueError(f"Expected {path} to hold a sound, but its audio stream is empty")
 
 
@@ -131,11 +121,6 @@ def decode(container: av.container.InputContainer, stream: av.stream.Stream, pat
         yield from container.decode(stream)
     except av.FFmpegError as error:
         raise _unreadable(path, error) from error
-
-
-def upright(frame: av.VideoFrame) -> np.ndarray:
-    """Converts a frame to the picture that a player shows, (H, W, 3) uint8."""
-    return np.ascontiguousarray(np.rot90(frame.to_ndarray(format="rgb24"), frame.rotation // 90))
 
 
 def _check_exists(path: Path) -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
+import logging
 from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
@@ -17,10 +20,16 @@ from tqdm import tqdm
 
 from ..files import atomic_write
 from ..model.localizer import Localizer
+from ..sounds import flaw, level
+from ..streams import best_stream, upright
 from .overlay import paint, scaled
-from .user_files import SoundAround, as_frame, as_waveform, decode, open_media, sound_blocks, upright
+from .user_files import SoundAround, as_frame, decode, open_media, sound_blocks
+
+log = logging.getLogger(__name__)
 
 BATCH = 16
+AAC_RATES = (96_000, 88_200, 64_000, 48_000, 44_100, 32_000, 24_000, 22_050, 16_000, 12_000, 11_025, 8000, 7350)
+AAC_LAYOUTS = {1: "mono", 2: "stereo", 3: "3.0", 4: "4.0", 5: "5.0", 6: "5.1", 8: "7.1"}
 BT709 = 1  # FFmpeg's number of this color space
 
 
@@ -46,6 +55,7 @@ def localize_video(model: Localizer, path: Path, every: int) -> VideoMaps:
     """
     times, parts, waiting = [], [], []
     height = width = 0
+    loudest = np.zeros(1, np.float32)
 
     def compute() -> None:
         frames, waveforms = (torch.stack(column).to(model.device) for column in zip(*waiting, strict=True))
@@ -54,16 +64,16 @@ def localize_video(model: Localizer, path: Path, every: int) -> VideoMaps:
 
     with open_media(path) as pictures, open_media(path) as sounds:
         stream = _video_stream(pictures, path)
-        sound = SoundAround(sound_blocks(sounds, path))
+        sound = SoundAround(sound_blocks(sounds, path), path)
         for index, frame in enumerate(_with_progress(decode(pictures, stream, path), stream, "localizing")):
             if index % every:
                 continue
             seconds = index / _rate(stream) if frame.time is None else frame.time
             picture = upright(frame)
             height, width = picture.shape[:2]
-            waiting.append(
-                (as_frame(Image.fromarray(picture), model.config.image_size), as_waveform(sound.at(float(seconds))))
-            )
+            waveform = sound.at(float(seconds))
+            loudest = max(loudest, waveform.numpy(), key=level)
+            waiting.append((as_frame(Image.fromarray(picture), model.config.image_size), waveform))
             times.append(float(seconds))
             if len(waiting) == BATCH:
                 compute()
@@ -71,6 +81,8 @@ def localize_video(model: Localizer, path: Path, every: int) -> VideoMaps:
         compute()
     if not parts:
         raise ValueError(f"Expected {path} to be a video, but it has no frames")
+    if found := flaw(loudest):
+        log.warning("%s %s. Its maps mean nothing.", path, found)
     return VideoMaps(torch.tensor(times, dtype=torch.float64), torch.cat(parts), every, height, width)
 
 
@@ -90,11 +102,13 @@ def draw_heatmaps(path: Path, out: Path, video_maps: VideoMaps) -> None:
             # yuv420p halves the color resolution, so it needs even sides
             sink.pix_fmt = "yuv444p" if video_maps.width % 2 or video_maps.height % 2 else "yuv420p"
             sink.codec_context.time_base = stream.time_base
+            if ratio := stream.sample_aspect_ratio:  # of a pixel; turned with the picture
+                sink.codec_context.sample_aspect_ratio = ratio if video_maps.width == stream.width else 1 / ratio
             if _is_bt709(stream):
                 sink.codec_context.colorspace = sink.codec_context.color_primaries = sink.codec_context.color_trc = (
                     BT709
                 )
-            sound = _SoundCopy(source, target)
+            sound = _SoundCopy(source, target, path)
             tick, last = max(round(1 / (rate * stream.time_base)), 1), None
             for index, frame in enumerate(_with_progress(_frames(source, stream, sound), stream, "drawing")):
                 before, rest = divmod(index, video_maps.every)
@@ -111,15 +125,21 @@ def draw_heatmaps(path: Path, out: Path, video_maps: VideoMaps) -> None:
 
 
 class _SoundCopy:
-    """Copies the sound of a video to another: unchanged if MP4 supports its codec, else encoded as AAC."""
+    """Copies the sound of a video to another: unchanged if MP4 takes it, else encoded as AAC."""
 
-    def __init__(self, source: av.container.InputContainer, target: av.container.OutputContainer) -> None:
-        self.stream, self._target = source.streams.audio[0], target
-        self._copied = self.stream.codec_context.name in target.supported_codecs
+    def __init__(self, source: av.container.InputContainer, target: av.container.OutputContainer, path: Path) -> None:
+        stream, self._target = best_stream(source, "audio"), target
+        if stream is None:
+            raise ValueError(f"Expected {path} to hold a sound, but it has no audio stream")
+        self.stream = stream
+        self._copied = _fits_mp4(path)
         if self._copied:
-            self._sink = target.add_stream_from_template(self.stream)
+            self._sink = target.add_stream_from_template(stream)
         else:
-            self._sink = target.add_stream("aac", rate=self.stream.rate)
+            rate = min(AAC_RATES, key=lambda rate: abs(rate - stream.rate))
+            self._sink = target.add_stream(
+                "aac", rate=rate, layout=AAC_LAYOUTS.get(stream.layout.nb_channels, "stereo")
+            )
 
     def add(self, packet: av.Packet) -> None:
         if not self._copied:
@@ -132,6 +152,21 @@ class _SoundCopy:
     def finish(self) -> None:
         if not self._copied:
             self._target.mux(self._sink.encode(None))
+
+
+def _fits_mp4(path: Path) -> bool:
+    """Whether MP4 takes the sound of a video: its codec, rate and channels. The last two fail at the end only."""
+    with open_media(path) as source, contextlib.suppress(av.FFmpegError, ValueError):
+        stream = best_stream(source, "audio")
+        with av.open(io.BytesIO(), "w", format="mp4") as trial:
+            if stream.codec_context.name not in trial.supported_codecs:
+                return False
+            sink = trial.add_stream_from_template(stream)
+            packet = next(source.demux(stream))
+            packet.stream = sink
+            trial.mux(packet)
+        return True
+    return False
 
 
 def _frames(source: av.container.InputContainer, stream: av.VideoStream, sound: _SoundCopy) -> Iterator[av.VideoFrame]:
@@ -148,9 +183,9 @@ def _with_progress(frames: Iterator[av.VideoFrame], stream: av.VideoStream, titl
 
 
 def _video_stream(container: av.container.InputContainer, path: Path) -> av.VideoStream:
-    if not container.streams.video:
-        raise ValueError(f"Expected {path} to be a video, but it has no picture. For a sound, give IMAGE SOUND")
-    stream = container.streams.video[0]
+    stream = best_stream(container, "video")
+    if stream is None:
+        raise ValueError(f"Expected {path} to be a video, but it has no video stream. For a sound, give IMAGE SOUND")
     stream.thread_type = "AUTO"
     return stream
 

@@ -6,6 +6,7 @@ be read, per time where possible.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -15,8 +16,9 @@ import numpy as np
 from PIL import Image
 
 from ..constants import SAMPLE_RATE, SAMPLES, SECONDS
+from ..sounds import SLACK, blocks, mono, out_of_range, with_channels, with_times
+from ..streams import best_stream, upright
 
-_SLACK = 0.05  # s; tolerance for the end of a sound and for time stamps
 _BEFORE = 2.0  # s decoded before a clip, because clips near the end of a file are moved forward
 _PAST_END = 0.5  # s beyond the first and last frame or sample for which these are still used
 
@@ -43,10 +45,10 @@ def inspect(path: Path) -> Facts:
         Unusable: if the file is not a video, or has no video or no audio stream.
     """
     with _opened(path) as container:
-        for kind, streams in (("video", container.streams.video), ("audio", container.streams.audio)):
-            if not streams:
+        for kind in ("video", "audio"):
+            if best_stream(container, kind) is None:
                 raise Unusable(f"no {kind} stream")
-        stream = container.streams.video[0]
+        stream = best_stream(container, "video")
         rate = float(stream.average_rate or stream.guessed_rate or 30)
         return Facts(rate, float((stream.start_time or 0) * stream.time_base))
 
@@ -62,82 +64,70 @@ def read_sounds(path: Path, times: Sequence[float], origin: float) -> list[np.nd
 
 
 def _cut_out(first: float, samples: np.ndarray, at: float, time: float) -> np.ndarray | Unusable:
-    if len(samples) < SAMPLES - _SLACK * SAMPLE_RATE:
-        return Unusable("too short", f"only {len(samples) / SAMPLE_RATE:.1f} s of sound around {time:.1f} s")
+    total = samples.shape[1]
+    if total < SAMPLES - SLACK * SAMPLE_RATE:
+        return Unusable("too short", f"only {total / SAMPLE_RATE:.1f} s of sound around {time:.1f} s")
     start = round((at - SECONDS / 2 - first) * SAMPLE_RATE)
-    start = max(0, min(start, len(samples) - SAMPLES))
+    start = max(0, min(start, total - SAMPLES))
     if not -_PAST_END <= at - first - start / SAMPLE_RATE <= SECONDS + _PAST_END:
         return Unusable("too short", f"its frame is at {time:.1f} s, where there is no sound")
-    section = samples[start : start + SAMPLES]
-    return np.pad(section, (0, SAMPLES - len(section)))
+    section = samples[:, start : start + SAMPLES]
+    if not np.isfinite(section).all():
+        return Unusable("sound is not finite", f"NaN or infinite samples around {time:.1f} s")
+    if found := out_of_range(section):
+        return Unusable("sound is out of range", f"it {found}")
+    pcm = np.rint(mono(section) * 32_768).clip(-32_768, 32_767).astype(np.int16)
+    return np.pad(pcm, (0, SAMPLES - len(pcm)))
 
 
 def _decode_sound(path: Path, start: float, end: float) -> tuple[float, np.ndarray]:
-    """Time of the first sample, and the samples from before ``start`` to ``end`` as far as they exist."""
+    """Time of the first sample, and the samples (C, n) from before ``start`` to ``end`` as far as they exist."""
     with _opened(path) as container:
         _seek(container, start - _BEFORE)
-        pieces = _pieces(container, start - _BEFORE, end)
-    if start > _BEFORE and (
-        not pieces or pieces[0][0] > start
-    ):  # the index points too far ahead: decode from the beginning
+        first, samples = _placed(container, start - _BEFORE, end)
+    if start > _BEFORE and first > start:  # the index points too far ahead: decode from the beginning
         with _opened(path) as container:
-            pieces = _pieces(container, start - _BEFORE, end)
-    if not pieces:
-        return start, np.zeros(0, np.int16)
-    first = pieces[0][0]
-    placed = [(round((at - first) * SAMPLE_RATE), samples) for at, samples in pieces]
-    whole = np.zeros(max(offset + len(samples) for offset, samples in placed), np.int16)
-    for offset, samples in placed:
-        if offset >= 0:
-            whole[offset : offset + len(samples)] = samples
-    return first, whole
+            first, samples = _placed(container, start - _BEFORE, end)
+    return first, samples
 
 
-def _pieces(container: av.container.InputContainer, start: float, end: float) -> list[tuple[float, np.ndarray]]:
-    """Gapless pieces of sound with their start times.
+def _placed(container: av.container.InputContainer, start: float, end: float) -> tuple[float, np.ndarray]:
+    """The sound between two times, placed by its time stamps; gaps are zeros. Without any, it starts at infinity."""
+    first, last, samples = math.inf, 0, np.zeros((1, 0), np.float32)
+    for block in blocks(_between(container, start, end)):
+        if first == math.inf:
+            first = block.begin
+            length = math.ceil((end - first + _BEFORE) * SAMPLE_RATE)
+            samples = np.zeros((len(block.samples), length), np.float32)
+        offset = round((block.begin - first) * SAMPLE_RATE) + block.offset
+        if 0 <= offset < samples.shape[1]:
+            new = with_channels(block.samples, len(samples))[:, : samples.shape[1] - offset]
+            samples[:, offset : offset + new.shape[1]] = new
+            last = max(last, offset + new.shape[1])
+    return first, samples[:, :last]
 
-    Within a piece, positions come from counting samples: time stamps rounded to milliseconds, as in WebM, would cause
-    clicks.
-    """
-    pieces: list[tuple[float, np.ndarray]] = []
-    resampler, parts, begin, expected, layout = None, [], 0.0, 0.0, None
 
-    def close() -> None:
-        if resampler is not None:
-            parts.extend(resampler.resample(None))
-            pieces.append((begin, np.concatenate([part.to_ndarray()[0] for part in parts] or [np.zeros(0, np.int16)])))
-
-    for frame in _decoded(container, container.streams.audio[0]):
-        if frame is None:
-            continue
-        time = expected if frame.time is None else frame.time
-        length = frame.samples / frame.sample_rate
+def _between(container: av.container.InputContainer, start: float, end: float) -> Iterator[tuple[float, av.AudioFrame]]:
+    """The decoded frames of sound that overlap with two times, and their own times."""
+    sound = best_stream(container, "audio")
+    for time, frame in with_times(frame for frame in _decoded(container, sound) if frame is not None):
         if time >= end:
-            break
-        if time + length <= start:
-            continue
-        frame_layout = (frame.format.name, frame.layout.name, frame.sample_rate)
-        if layout != frame_layout or abs(time - expected) > _SLACK:
-            close()
-            resampler, parts, begin, expected = av.AudioResampler("s16", "mono", SAMPLE_RATE), [], time, time
-            layout = frame_layout
-        parts.extend(resampler.resample(frame))
-        expected += length
-    close()
-    return pieces
+            return
+        if time + frame.samples / frame.sample_rate > start:
+            yield time, frame
 
 
 def read_frames(path: Path, times: Sequence[float], origin: float) -> Iterator[Image.Image | Unusable]:
-    """Yields the frame shown at each of the ascending ``times``, rotated upright."""
+    """Yields the frame shown at each of the ascending ``times``, upright."""
     for frame in _frames_at(path, [origin + time for time in times]):
-        yield frame if isinstance(frame, Unusable) else _upright(frame)
+        yield frame if isinstance(frame, Unusable) else Image.fromarray(upright(frame))
 
 
 def _frames_at(path: Path, times: Sequence[float]) -> Iterator[av.VideoFrame | Unusable]:
     remaining = list(reversed(times))
     last: av.VideoFrame | None = None
-    damaged = False
-    for frame in _video_frames(path, times[0]):
+    end, damaged = 0.0, False
+    for frame, until in _video_frames(path, times[0]):
         if frame is None:
             damaged = True
             continue
@@ -151,35 +141,40 @@ def _frames_at(path: Path, times: Sequence[float]) -> Iterator[av.VideoFrame | U
                 yield last or frame
         if not remaining:
             return
-        last, damaged = frame, False
+        last, end, damaged = frame, until, False
     while remaining:
         time = remaining.pop()
-        if last is not None and not damaged and time <= last.time + _PAST_END:
+        if last is not None and not damaged and time <= end + _PAST_END:
             yield last
         else:
-            ends = f"its picture ends at {last.time:.1f} s, its frame is at {time:.1f} s" if last else ""
+            ends = f"its picture ends at {end:.1f} s, its frame is at {time:.1f} s" if last else ""
             yield Unusable("cannot be decoded" if damaged or last is None else "too short", ends)
 
 
-def _video_frames(path: Path, start: float) -> Iterator[av.VideoFrame | None]:
-    """Frames from the last key frame before ``start``; ``None`` for each damaged packet."""
+def _video_frames(path: Path, start: float) -> Iterator[tuple[av.VideoFrame | None, float]]:
+    """Frames from the last key frame before ``start``, and the times until which they are shown at least.
+
+    ``None`` stands for a damaged packet.
+    """
     with _opened(path) as container:
         _seek(container, start)
-        frames = _decoded(container, container.streams.video[0])
-        head = next((frame for frame in frames if frame is not None and frame.time is not None), None)
-        if head is not None and head.time <= start:
+        frames = _timed_frames(container)
+        head = next(((frame, until) for frame, until in frames if frame is not None), None)
+        if head is not None and head[0].time <= start:
             yield head
-            yield from (frame for frame in frames if frame is None or frame.time is not None)
+            yield from frames
             return
     with _opened(path) as container:  # the index points too far ahead or nowhere: decode from the beginning
-        for frame in _decoded(container, container.streams.video[0]):
-            if frame is None or frame.time is not None:
-                yield frame
+        yield from _timed_frames(container)
 
 
-def _upright(frame: av.VideoFrame) -> Image.Image:
-    picture = frame.to_image()
-    return picture.rotate(frame.rotation, expand=True) if frame.rotation else picture
+def _timed_frames(container: av.container.InputContainer) -> Iterator[tuple[av.VideoFrame | None, float]]:
+    stream, durations = best_stream(container, "video"), {}
+    for frame in _decoded(container, stream, durations):
+        if frame is None:
+            yield None, 0.0
+        elif frame.time is not None:
+            yield frame, frame.time + float(durations.pop(frame.pts, 0) * stream.time_base)
 
 
 def _opened(path: Path) -> av.container.InputContainer:
@@ -197,8 +192,10 @@ def _seek(container: av.container.InputContainer, seconds: float) -> None:
             return  # not seekable: decode from the beginning
 
 
-def _decoded(container: av.container.InputContainer, stream: av.stream.Stream) -> Iterator[av.frame.Frame | None]:
-    """Frames of ``stream``; ``None`` for each damaged packet."""
+def _decoded(
+    container: av.container.InputContainer, stream: av.stream.Stream, durations: dict[int | None, int] | None = None
+) -> Iterator[av.frame.Frame | None]:
+    """Frames of ``stream``; ``None`` for each damaged packet. ``durations`` gets those of the packets by time stamp."""
     stream.codec_context.thread_count = 1  # the worker processes share the cores
     packets = container.demux(stream)
     while True:
@@ -208,6 +205,8 @@ def _decoded(container: av.container.InputContainer, stream: av.stream.Stream) -
             return
         except av.FFmpegError:  # the file is truncated here
             return
+        if durations is not None:
+            durations[packet.pts] = packet.duration or 0
         try:
             yield from packet.decode()
         except av.FFmpegError:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -15,6 +14,7 @@ from PIL import Image
 from ..clip_ids import ClipId, frame_rate
 from ..constants import SAMPLE_RATE
 from ..files import atomic_write
+from ..sounds import level
 from .excerpts import Unusable, inspect, read_frames, read_sounds
 
 _GAP = 20.0  # s between clips above which seeking is cheaper than decoding
@@ -95,9 +95,8 @@ def _outcomes(job: Job) -> Iterator[Outcome]:
 
 
 def _audible(sound: np.ndarray, silence: float) -> np.ndarray | Unusable:
-    power = np.mean((sound / 32768.0) ** 2)
-    level = 10 * math.log10(power) if power else -math.inf
-    return Unusable("silent", f"{level:.0f} dBFS") if level < silence else sound
+    loudness = level(sound / 32_768)
+    return Unusable("silent", f"{loudness:.0f} dBFS") if loudness < silence else sound
 
 
 def _write(job: Job, name: str, frame: Image.Image, sound: np.ndarray) -> None:

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import matplotlib
 import torch
-from PIL import Image
 
 from ..data.folders import Clip, ClipFolder
 from ..evaluation.held_out import HeldOutScenes
@@ -16,6 +15,7 @@ from ..evaluation.predict import Prediction, predict
 from ..evaluation.report import draw_boxes, overlay, picture_of
 from ..files import atomic_write
 from ..model.checkpoints import open_model
+from ..pictures import read_picture
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
@@ -83,8 +83,7 @@ def caption_sheet(path: Path, folder: ClipFolder, clips: Sequence[Clip], count: 
         axis.axis("off")
     for i, clip in enumerate(chosen):
         image, words = axes[i // 2, 2 * (i % 2)], axes[i // 2, 2 * (i % 2) + 1]
-        with Image.open(folder.root / "frames" / f"{clip.name}.jpg") as frame:
-            image.imshow(frame.convert("RGB"))
+        image.imshow(read_picture(folder.root / "frames" / f"{clip.name}.jpg"))
         image.set_title(", ".join(clip.classes), fontsize=8)
         captions = [f"+ {caption}" for caption in clip.foreground] + [f"– {clip.background}"]
         text = "\n".join(textwrap.fill(caption, 44) for caption in captions)

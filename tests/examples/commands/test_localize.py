@@ -113,7 +113,7 @@ def test_paint() -> None:
 def test_a_video(run: Path, tmp_path: Path, size: tuple[int, int], capsys: pytest.CaptureFixture[str]) -> None:
     path, out = write_video(tmp_path / "own.mp4", size=size), tmp_path / "out"
     assert main([str(run), str(path), "--every", "5", "--out", str(out)]) == 0
-    assert "3 maps over 1.0 s" in capsys.readouterr().out
+    assert "3 maps, the last one at 1.0 s" in capsys.readouterr().out
     assert {file.name for file in out.iterdir()} == {"own-heat.mp4", "own-maps.npz"}
     made = frames(out / "own-heat.mp4")
     assert [picture.shape for picture in made] == [(size[1], size[0], 3)] * 12
@@ -137,9 +137,110 @@ def test_sound_that_mp4_does_not_take(run: Path, tmp_path: Path) -> None:
     codec, packets = sound(out / "own-heat.mp4")
     assert codec == "aac"
     assert packets
-    heard = read_sound(out / "own-heat.mp4")[2000:14_000].astype(float)
-    asked = read_sound(path)[2000:14_000].astype(float)
-    assert heard.std() == pytest.approx(asked.std(), rel=0.1)
+    heard, asked = (read_sound(file)[2000:14_000] for file in (out / "own-heat.mp4", path))
+    assert float(heard.std()) == pytest.approx(float(asked.std()), rel=0.1)
+
+
+@pytest.mark.parametrize(
+    ("name", "codec", "rate", "layout"),
+    [
+        ("stereo.avi", "pcm_s16le", 44_100, "stereo"),
+        ("stereo.mkv", "pcm_s16le", 44_100, "stereo"),
+        ("surround.mkv", "pcm_s16le", 48_000, "5.1"),
+        ("mono.mkv", "pcm_s16le", 16_000, "mono"),
+        ("slow.mkv", "libmp3lame", 8000, "mono"),
+        ("odd.mkv", "pcm_s16le", 5000, "mono"),
+    ],
+)
+def test_sound_of_which_mp4_refuses_the_header(
+    run: Path, tmp_path: Path, name: str, codec: str, rate: int, layout: str
+) -> None:
+    path, out = tmp_path / name, tmp_path / "out"
+    with av.open(str(path), "w") as target:
+        pictures = target.add_stream("libx264", rate=10)
+        pictures.width, pictures.height, pictures.pix_fmt = 64, 48, "yuv420p"
+        sounds = target.add_stream(codec, rate=rate, layout=layout)
+        for _ in range(12):
+            target.mux(pictures.encode(av.VideoFrame.from_ndarray(np.zeros((48, 64, 3), np.uint8), format="rgb24")))
+        target.mux(pictures.encode(None))
+        tone = (0.3 * np.sin(np.arange(rate * 6 // 5) * 440 / rate * 2 * np.pi)).astype(np.float32)
+        channels = {"mono": 1, "stereo": 2, "5.1": 6}[layout]
+        frame = av.AudioFrame.from_ndarray(np.stack([tone] * channels), "fltp", layout)
+        frame.sample_rate, frame.pts = rate, 0
+        target.mux(sounds.encode(frame))
+        target.mux(sounds.encode(None))
+    assert main([str(run), str(path), "--out", str(out)]) == 0
+    drawn = out / f"{path.stem}-heat.mp4"
+    assert len(frames(drawn)) == 12
+    with av.open(str(drawn)) as video:
+        assert video.streams.audio[0].layout.nb_channels == channels
+    assert float(read_sound(drawn)[3000:14_000].std()) == pytest.approx(0.3 / np.sqrt(2), rel=0.2)  # AAC filters 5.1
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_the_shape_of_pixels_stays_the_same(tmp_path: Path, turned: bool) -> None:
+    path, out = tmp_path / "wide.mp4", tmp_path / "out.mp4"
+    with av.open(str(path), "w") as target:
+        pictures, sounds = target.add_stream("libx264", rate=10), target.add_stream("aac", rate=RATE)
+        pictures.width, pictures.height, pictures.pix_fmt = 64, 48, "yuv420p"
+        pictures.codec_context.sample_aspect_ratio = Fraction(4, 3)
+        for _ in range(11):
+            target.mux(pictures.encode(av.VideoFrame.from_ndarray(np.zeros((48, 64, 3), np.uint8), format="rgb24")))
+        target.mux(pictures.encode(None))
+        frame = av.AudioFrame.from_ndarray(np.ones((2, RATE), np.float32), "fltp", "stereo")
+        frame.sample_rate, frame.pts = RATE, 0
+        target.mux(sounds.encode(frame))
+        target.mux(sounds.encode(None))
+    if turned:
+        content = bytearray(path.read_bytes())
+        offset = content.index(b"tkhd") + 44
+        quarter = (0, 1 << 16, 0, -(1 << 16), 0, 0, 0, 0, 1 << 30)
+        content[offset : offset + 36] = b"".join(value.to_bytes(4, "big", signed=True) for value in quarter)
+        path.write_bytes(content)
+    draw_heatmaps(path, out, moving_heat(*((48, 64) if turned else (64, 48)), every=10))
+    with av.open(str(out)) as video:
+        assert video.streams.video[0].sample_aspect_ratio == (Fraction(3, 4) if turned else Fraction(4, 3))
+        assert video.streams.video[0].width == (48 if turned else 64)
+
+
+def test_maps_are_kept_if_drawing_fails(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("avsl.localization.video.paint", refuse)
+    monkeypatch.setattr("avsl.commands.localize.paint", refuse)
+    path, out = write_video(tmp_path / "own.mp4"), tmp_path / "out"
+    Image.new("RGB", (40, 20)).save(tmp_path / "picture.png")
+    assert main([str(run), str(path), "--out", str(out)]) == 2
+    assert main([str(run), str(tmp_path / "picture.png"), str(path), "--out", str(out)]) == 2
+    assert {file.name for file in out.iterdir()} == {"own-maps.npz", "picture-maps.npz"}
+
+
+@pytest.mark.parametrize("level", [0.0, 1e-4])
+def test_a_silent_sound_is_said(run: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, level: float) -> None:
+    """For a video as long as there is no sound anywhere."""
+    Image.new("RGB", (40, 20)).save(tmp_path / "own.png")
+    noise = level * np.random.default_rng(0).standard_normal(64_000)
+    soundfile.write(tmp_path / "own.wav", noise, 16_000, subtype="FLOAT")
+    out = ["--out", str(tmp_path / "out")]
+    assert main([str(run), str(tmp_path / "own.png"), str(tmp_path / "own.wav"), *out]) == 0
+    assert "own.wav is silent or constant: its level is -" in caplog.text
+    caplog.clear()
+    with av.open(str(tmp_path / "own.mkv"), "w") as target:
+        pictures, sounds = target.add_stream("libx264", rate=10), target.add_stream("pcm_f32le", rate=16_000)
+        pictures.width, pictures.height, pictures.pix_fmt = 64, 48, "yuv420p"
+        for _ in range(12):
+            target.mux(pictures.encode(av.VideoFrame.from_ndarray(np.zeros((48, 64, 3), np.uint8), format="rgb24")))
+        target.mux(pictures.encode(None))
+        frame = av.AudioFrame.from_ndarray(noise[None].astype(np.float32).repeat(2, 0), "fltp", "stereo")
+        frame.sample_rate, frame.pts = 16_000, 0
+        target.mux(sounds.encode(frame))
+        target.mux(sounds.encode(None))
+    assert main([str(run), str(tmp_path / "own.mkv"), *out]) == 0
+    assert "own.mkv is silent or constant: its level is -" in caplog.text
+    caplog.clear()
+    assert main([str(run), str(write_video(tmp_path / "loud.mp4")), *out]) == 0
+    assert "silent" not in caplog.text
 
 
 def test_a_picture_with_its_sound(run: Path, duets: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -181,33 +282,33 @@ def test_sound_of_another_rate_and_several_channels(tmp_path: Path) -> None:
     tone = 0.5 * np.sin(2 * np.pi * 440 * at) * ((at >= 1) & (at < 4))
     soundfile.write(tmp_path / "tone.wav", np.stack([tone, tone], 1), 48_000)
     heard = read_sound(tmp_path / "tone.wav")  # seconds 1 to 4
-    assert (heard.shape, heard.dtype) == ((SAMPLES,), np.int16)
-    strongest = np.fft.rfft(heard[:16_000].astype(float))
+    assert (heard.shape, heard.dtype) == ((SAMPLES,), torch.float32)
+    strongest = np.fft.rfft(heard[:16_000].numpy())
     assert abs(strongest).argmax() == 440
-    assert heard[: SAMPLES - 300].astype(float).std() == pytest.approx(0.5 * 32768 / np.sqrt(2), rel=0.02)
+    assert float(heard[: SAMPLES - 300].std()) == pytest.approx(0.5 / np.sqrt(2), rel=0.02)
 
 
 def test_a_short_sound_is_repeated(tmp_path: Path) -> None:
     samples = np.random.default_rng(0).integers(-9000, 9000, 16_000, dtype=np.int16)
     soundfile.write(tmp_path / "short.wav", samples, 16_000)
-    assert np.array_equal(read_sound(tmp_path / "short.wav"), np.tile(samples, 3))
+    assert np.array_equal(32_768 * read_sound(tmp_path / "short.wav"), np.tile(samples, 3))
 
 
 @pytest.mark.parametrize("seconds", [1.0, 3.0, 20.0])
 def test_sound_around_a_time(seconds: float) -> None:
     """Reading in blocks gives the same samples as reading at once."""
-    whole = np.random.default_rng(0).integers(-9000, 9000, round(16_000 * seconds), dtype=np.int16)
+    whole = np.random.default_rng(0).uniform(-1, 1, round(16_000 * seconds)).astype(np.float32)
 
     def pieces() -> Iterator[tuple[float, np.ndarray]]:
         for first in range(0, len(whole), 1024):
-            yield 2.0, whole[first : first + 1024]
+            yield 2.0, whole[None, first : first + 1024]
 
-    around, most = SoundAround(pieces()), 0
+    around, most = SoundAround(pieces(), Path("whole.wav")), 0
     for time in np.arange(0, seconds + 3, 0.37):
         start = round((time - 2.0) * 16_000) - SAMPLES // 2
         start = max(min(start, len(whole) - SAMPLES), 0)
         assert np.array_equal(around.at(float(time)), np.resize(whole[start : start + SAMPLES], SAMPLES))
-        most = max(most, len(around._samples))
+        most = max(most, around._samples.shape[1])
     assert most <= SAMPLES + 16_000
 
 
@@ -223,7 +324,7 @@ def written(path: Path, content: bytes) -> Path:
         (lambda d: [written(d / "empty.mp4", b"")], "can't be read"),
         (lambda d: [written(d / "text.mp4", b"no video at all\n" * 99)], "can't be read"),
         (lambda d: [write_video(d / "silent.mp4", audio=None)], "has no audio stream"),
-        (lambda d: [write_video(d / "blind.mp4", video=None)], "has no picture"),
+        (lambda d: [write_video(d / "blind.mp4", video=None)], "has no video stream"),
         (lambda d: [written(d / "text.jpg", b"hello"), write_video(d / "own.mp4")], "text.jpg to be a picture"),
         (lambda d: [d / "none.jpg", write_video(d / "own.mp4")], "none.jpg"),
     ],

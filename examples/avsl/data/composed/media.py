@@ -7,13 +7,13 @@ from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
-import soundfile
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageEnhance
 from scipy.signal import resample_poly
 
 from ...constants import SAMPLE_RATE, SAMPLES
-from ...files import read_picture
+from ...pictures import read_stored
+from ...sounds import read_recording
 from . import drawing
 from .arrangement import Placement, Vocabulary
 
@@ -135,7 +135,7 @@ def _phrase(picture: Path) -> str | None:
 
 def _opaque_size(path: Path) -> tuple[int, int] | None:
     """Size of the opaque part of a picture; ``None`` if it has no alpha channel or no opaque part."""
-    image = read_picture(path)
+    image = read_stored(path)
     if image.mode not in ("RGBA", "LA"):
         return None
     box = image.getchannel("A").getbbox()
@@ -144,15 +144,11 @@ def _opaque_size(path: Path) -> tuple[int, int] | None:
 
 @lru_cache(maxsize=1024)
 def _picture(path: Path) -> Image.Image:
-    image = read_picture(path)
+    image = read_stored(path)
     return image.convert("RGBA").crop(image.getchannel("A").getbbox())
 
 
 @lru_cache(maxsize=256)
 def _recording(path: Path) -> NDArray[np.float32]:
-    try:
-        samples, rate = soundfile.read(path, dtype="float32", always_2d=True)
-    except soundfile.LibsndfileError as error:
-        raise OSError(f"Expected {path} to be a sound, but it can't be read: {error}") from error
-    mono = samples.mean(axis=1)
+    mono, rate = read_recording(path)
     return resample_poly(mono, SAMPLE_RATE, rate).astype(np.float32) if rate != SAMPLE_RATE else mono

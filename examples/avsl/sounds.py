@@ -1,0 +1,202 @@
+"""Sounds, read in one way for training, localization and preparation: 16 kHz, one channel, float32, full scale 1."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import av
+import numpy as np
+import soundfile
+
+from .clip_ids import Sound
+from .constants import SAMPLE_RATE, SAMPLES, SILENCE
+
+SLACK = 0.05  # s; tolerance for time stamps
+_EMPTY = 1e-4  # a channel 40 dB below the loudest one is empty
+_OPPOSED = -0.5  # correlation below which two channels cancel
+_LARGEST = 4.0  # a float sound with larger samples is in other units, such as those of 16 bit integers
+_LONGEST_GAP = 600 * SAMPLE_RATE  # a longer jump of the time stamps is not a pause
+
+
+def mono(channels: np.ndarray) -> np.ndarray:
+    """Joins the channels of an excerpt, (C, n) to (n,): the mean of those that hold sound.
+
+    A channel that runs against a louder one (correlation below -0.5) is inverted first. Without that, a microphone
+    with swapped poles would cancel the sound.
+    """
+    if len(channels) == 1:
+        return channels[0]
+    channels = np.ascontiguousarray(channels)  # many times as fast as the transpose that readers give
+    centered = channels.astype(np.float64)
+    centered -= centered.mean(1, keepdims=True)
+    products = np.einsum("an,bn->ab", centered, centered)  # not BLAS, whose threads cost more than they save here
+    energies = products.diagonal()
+    order = [int(i) for i in np.argsort(-energies, kind="stable") if energies[i] > _EMPTY * energies.max()]
+    if not order:  # all are constant
+        return channels.mean(0)
+    correlations = products / np.sqrt(np.outer(energies, energies) + np.finfo(float).tiny)
+    signs = {order[0]: 1.0}
+    for channel in order[1:]:
+        nearest = max(signs, key=lambda other: abs(correlations[channel, other]))
+        opposed = correlations[channel, nearest] * signs[nearest] < _OPPOSED
+        signs[channel] = -1.0 if opposed else 1.0
+    weights = np.array(list(signs.values()), dtype=channels.dtype) / len(signs)
+    return np.einsum("c,cn->n", weights, channels[list(signs)])
+
+
+def level(samples: np.ndarray) -> float:
+    """Computes the level of float samples in dBFS, without their mean: -inf if they are constant."""
+    power = float(np.square(samples - samples.mean()).mean())
+    return 10 * math.log10(power) if power else -math.inf
+
+
+def flaw(samples: np.ndarray) -> str:
+    """Says what makes a sound useless, as the end of a sentence; empty if nothing does."""
+    loudness = level(samples)
+    if loudness < SILENCE:
+        return f"is silent or constant: its level is {loudness:.0f} dBFS"
+    return out_of_range(samples)
+
+
+def out_of_range(samples: np.ndarray) -> str:
+    """Says that float samples have another full scale than 1, as the end of a sentence; empty if they have not."""
+    peak = max(-float(samples.min(initial=0)), float(samples.max(initial=0)))
+    return f"has samples up to {peak:.0f}, but full scale is 1" if peak > _LARGEST else ""
+
+
+def check_finite(samples: np.ndarray, source: str, first: int = 0) -> None:
+    """Checks that samples, (..., n), are numbers; ``first`` is the position of the first one in the file.
+
+    Raises:
+        ValueError: naming ``source`` and the time of the first sample that is NaN or infinite.
+    """
+    finite = np.isfinite(samples)
+    if not finite.all():
+        bad = np.flatnonzero(~finite.reshape(-1, samples.shape[-1]).all(0))
+        raise ValueError(
+            f"Expected {source} to hold finite samples, but {len(bad)} of {samples.shape[-1]} are NaN or infinite, "
+            f"the first at {(first + bad[0]) / SAMPLE_RATE:.2f} s"
+        )
+
+
+def read_clip(sound: Sound) -> np.ndarray:
+    """Reads the 3 s of a clip from a sound file at 16 kHz, (48000,); shorter sounds are repeated.
+
+    Raises:
+        OSError: if it is not a readable sound file.
+        ValueError: if it has another rate, is empty or truncated, or holds NaN.
+    """
+    path = sound.path
+    with _opened(path) as file:
+        if file.samplerate != SAMPLE_RATE:
+            raise ValueError(f"Expected {path} at {SAMPLE_RATE} Hz, but got {file.samplerate} Hz")
+        if not file.frames:
+            raise ValueError(f"Expected {path} to hold sound, but it is empty")
+        first = sound.first_sample(file.frames, SAMPLES, SAMPLE_RATE)
+        try:
+            file.seek(first)
+            samples = file.read(SAMPLES, dtype="float32", always_2d=True).T
+        except soundfile.LibsndfileError as error:
+            raise _unreadable(path, error) from error
+        if samples.shape[1] < min(SAMPLES, file.frames):
+            raise ValueError(f"Expected {path} to hold {file.frames} samples, but it is truncated")
+    check_finite(samples, str(path), first)
+    return np.resize(mono(samples), SAMPLES)
+
+
+def read_recording(path: Path) -> tuple[np.ndarray, int]:
+    """Reads a whole sound file in one channel, at its own rate.
+
+    Raises:
+        OSError: if it is not a readable sound file.
+        ValueError: if it holds NaN.
+    """
+    with _opened(path) as file:
+        try:
+            samples = file.read(dtype="float32", always_2d=True).T
+        except soundfile.LibsndfileError as error:
+            raise _unreadable(path, error) from error
+        check_finite(samples, str(path))
+        return mono(samples), file.samplerate
+
+
+def _opened(path: Path) -> soundfile.SoundFile:
+    try:
+        return soundfile.SoundFile(path)
+    except soundfile.LibsndfileError as error:
+        raise _unreadable(path, error) from error
+
+
+def _unreadable(path: Path, error: soundfile.LibsndfileError) -> OSError:
+    return OSError(f"Expected {path} to be a sound, but it can't be read: {error}")
+
+
+class Block(NamedTuple):
+    """Samples (C, n) at 16 kHz, ``offset`` samples after the time ``begin``, which is in seconds."""
+
+    begin: float
+    offset: int
+    samples: np.ndarray
+
+
+def with_times(frames: Iterable[av.AudioFrame]) -> Iterator[tuple[float, av.AudioFrame]]:
+    """Yields frames with their times in seconds; a frame without a time stamp follows the one before it."""
+    expected = 0.0
+    for frame in frames:
+        time = expected if frame.time is None else frame.time
+        expected = time + frame.samples / frame.sample_rate
+        yield time, frame
+
+
+def blocks(frames: Iterable[tuple[float, av.AudioFrame]]) -> Iterator[Block]:
+    """Resamples decoded frames to 16 kHz, with all their channels.
+
+    Within a gapless stretch, positions come from counting samples: time stamps rounded to milliseconds, as in WebM,
+    would cause clicks.
+    """
+    resampler, layout, begin, offset, expected = None, None, 0.0, 0, 0.0
+    for time, frame in frames:
+        frame_layout = (frame.format.name, frame.layout.name, frame.layout.nb_channels, frame.sample_rate)
+        if layout != frame_layout or abs(time - expected) > SLACK:
+            if resampler is not None:
+                yield from (Block(begin, offset, samples) for offset, samples in _resampled(resampler, None, offset))
+            resampler, layout, begin, offset = av.AudioResampler("fltp", None, SAMPLE_RATE), frame_layout, time, 0
+            expected = time
+        for at, samples in _resampled(resampler, frame, offset):
+            yield Block(begin, at, samples)
+            offset = at + samples.shape[1]
+        expected += frame.samples / frame.sample_rate
+    if resampler is not None:
+        yield from (Block(begin, at, samples) for at, samples in _resampled(resampler, None, offset))
+
+
+def _resampled(
+    resampler: av.AudioResampler, frame: av.AudioFrame | None, offset: int
+) -> Iterator[tuple[int, np.ndarray]]:
+    """The samples that the resampler gives for a frame, or at its end for ``None``, with their positions."""
+    for part in resampler.resample(frame):
+        samples = part.to_ndarray()
+        yield offset, samples
+        offset += samples.shape[1]
+
+
+def with_channels(samples: np.ndarray, channels: int) -> np.ndarray:
+    """Returns samples (C, n) with another number of channels, for streams that change in the middle."""
+    return samples if len(samples) == channels else np.broadcast_to(mono(samples), (channels, samples.shape[1]))
+
+
+def joined(sound: Iterable[Block]) -> Iterator[tuple[float, np.ndarray]]:
+    """Yields samples without gaps, each time with the time of the very first one; pauses become zeros."""
+    origin, channels, end = None, 0, 0
+    for block in sound:
+        if origin is None:
+            origin, channels = block.begin, len(block.samples)
+        pause = round((block.begin - origin) * SAMPLE_RATE) + block.offset - end
+        if 0 < pause <= _LONGEST_GAP:
+            yield origin, np.zeros((channels, pause), np.float32)
+            end += pause
+        yield origin, with_channels(block.samples, channels)
+        end += block.samples.shape[1]
