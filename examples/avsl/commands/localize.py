@@ -14,7 +14,7 @@ from torch import Tensor
 
 from sslosses import IdentifiedObjects
 
-from ..files import atomic_write
+from ..files import atomic_buffer
 from ..localization.overlay import paint, scaled
 from ..localization.user_files import as_frame, as_waveform, read_sound, read_upright
 from ..localization.video import draw_heatmaps, localize_video, save_video_maps
@@ -68,10 +68,10 @@ def _localize_in_picture(options: argparse.Namespace, console: Console) -> None:
     _save_overlay(out / f"{stem}-sound.png", picture, sound)
     for number in valid.nonzero().flatten().tolist():
         _save_overlay(out / f"{stem}-source{number + 1}.png", picture, maps[number])
-    with atomic_write(out / f"{stem}-maps.npz") as temporary:
+    with atomic_buffer(out / f"{stem}-maps.npz") as buffer:
         arrays = {"maps": maps, "valid": valid, "peaks": peaks, "sound": sound}
         np.savez_compressed(
-            temporary,
+            buffer,
             frame_size=np.array([picture.height, picture.width]),
             **{name: value.numpy() for name, value in arrays.items()},
         )
@@ -95,5 +95,5 @@ def find_sources(
 
 def _save_overlay(path: Path, picture: Image.Image, heat: Tensor) -> None:
     painted = paint(np.asarray(picture), scaled(heat, float(heat.min()), float(heat.max())))
-    with atomic_write(path) as temporary:
-        Image.fromarray(painted).save(temporary)
+    with atomic_buffer(path) as buffer:
+        Image.fromarray(painted).save(buffer, format="PNG")

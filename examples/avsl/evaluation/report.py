@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ..constants import FRAME_SIZE
 from ..data.folders import Box
-from ..files import atomic_write, write_json, write_text
+from ..files import atomic_buffer, write_json, write_text
 from .held_out import HeldOutScenes
 from .predict import Prediction
 from .score import Metrics
@@ -86,8 +86,8 @@ def draw_sheet(path: Path, tests: Sequence[tuple[HeldOutScenes, Prediction]], pe
         for index in range(rows):
             _draw_scene(axes[index, first : first + width], held_out, prediction, index)
         first += width
-    with atomic_write(path) as temporary:
-        figure.savefig(temporary, dpi=75)
+    with atomic_buffer(path) as buffer:
+        figure.savefig(buffer, format="png", dpi=75)
     plt.close(figure)
 
 

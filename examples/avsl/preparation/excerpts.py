@@ -15,6 +15,7 @@ import numpy as np
 from PIL import Image
 
 from ..constants import SAMPLE_RATE, SAMPLES, SECONDS
+from ..machine_errors import of_this_machine
 
 _SLACK = 0.05  # s; tolerance for the end of a sound and for time stamps
 _BEFORE = 2.0  # s decoded before a clip, because clips near the end of a file are moved forward
@@ -186,6 +187,8 @@ def _opened(path: Path) -> av.container.InputContainer:
     try:
         return av.open(str(path), metadata_errors="replace")
     except av.FFmpegError as error:
+        if of_this_machine(error):
+            raise
         raise Unusable("cannot be decoded", error.strerror) from error
 
 
@@ -206,9 +209,13 @@ def _decoded(container: av.container.InputContainer, stream: av.stream.Stream) -
             packet = next(packets)
         except StopIteration:
             return
-        except av.FFmpegError:  # the file is truncated here
+        except av.FFmpegError as error:  # the file is truncated here
+            if of_this_machine(error):
+                raise
             return
         try:
             yield from packet.decode()
-        except av.FFmpegError:
+        except av.FFmpegError as error:
+            if of_this_machine(error):
+                raise
             yield None

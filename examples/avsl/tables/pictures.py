@@ -14,7 +14,7 @@ from ..data.folders import Clip, ClipFolder
 from ..evaluation.held_out import HeldOutScenes
 from ..evaluation.predict import predict
 from ..evaluation.report import draw_boxes, overlay, picture_of
-from ..files import atomic_write
+from ..files import atomic_buffer
 from ..model.checkpoints import open_model
 
 matplotlib.use("Agg")
@@ -50,8 +50,8 @@ def compare_maps(path: Path, rows: Sequence[tuple[str, Path]], held_out: HeldOut
                 overlay(axis, picture, prediction.maps[index, source])
     for row, (name, _) in enumerate(rows):
         axes[0, 1 + row * sources].set_title(name, fontsize=8, loc="left")
-    with atomic_write(path) as temporary:
-        figure.savefig(temporary, dpi=75)
+    with atomic_buffer(path) as buffer:
+        figure.savefig(buffer, format="png", dpi=75)
     plt.close(figure)
 
 
@@ -70,6 +70,6 @@ def caption_sheet(path: Path, folder: ClipFolder, clips: Sequence[Clip], count: 
         captions = [f"+ {caption}" for caption in clip.foreground] + [f"– {clip.background}"]
         text = "\n".join(textwrap.fill(caption, 44) for caption in captions)
         words.text(0, 1, text, fontsize=8, va="top", transform=words.transAxes)
-    with atomic_write(path) as temporary:
-        figure.savefig(temporary, dpi=90)
+    with atomic_buffer(path) as buffer:
+        figure.savefig(buffer, format="png", dpi=90)
     plt.close(figure)

@@ -11,7 +11,7 @@ from pathlib import Path
 import matplotlib
 
 from ..evaluation.report import pipe_table
-from ..files import atomic_write, write_text
+from ..files import atomic_buffer, write_text
 from .collect import Cell, Differences, Result, ResultRow
 from .specification import TestSet
 from .statistics import Estimate
@@ -162,8 +162,8 @@ def plot(result: Result, path: Path) -> None:
         legend = axis.legend(fontsize=8, loc="lower center", bbox_to_anchor=(0.5, 1), ncols=3, frameon=False)
         axis.set_title(s.name, pad=12 + 14 * math.ceil(len(legend.get_texts()) / 3))
     axes[0, 0].set_xlabel(result.table.axis or "")
-    with atomic_write(path) as temporary:
-        figure.savefig(temporary, dpi=90)
+    with atomic_buffer(path) as buffer:
+        figure.savefig(buffer, format="png", dpi=90)
     plt.close(figure)
 
 

@@ -14,7 +14,7 @@ from ..config import Config
 from ..data.folders import ClipFolder, Pool, all_captions
 from ..data.loading import TrainingScenes
 from ..data.quality import with_quality
-from ..files import atomic_write
+from ..files import atomic_buffer
 from ..model.caption_features import CaptionTable, encode_captions
 from ..model.localizer import Localizer
 from .data_location import DataLocation
@@ -55,8 +55,8 @@ def _load_pretrained(model: Localizer, config: Config, media: str | None, cache:
     pretrain(
         model.visual, images, labels, targets, steps=config.pretraining_steps, batch=64, rate=config.pretraining_rate
     )
-    with atomic_write(path) as temporary:
-        torch.save(model.visual.state_dict(), temporary)
+    with atomic_buffer(path) as buffer:
+        torch.save(model.visual.state_dict(), buffer)
 
 
 def _fingerprint(config: Config, media: str | None, targets: torch.Tensor) -> str:

@@ -160,7 +160,7 @@ def test_a_second_call_does_nothing(whole: Path, monkeypatch: pytest.MonkeyPatch
         return {p: p.stat().st_mtime_ns for p in (whole, *whole.rglob("*"))}
 
     before = times()
-    monkeypatch.setattr(dataset, "ProcessPoolExecutor", None)
+    monkeypatch.setattr(dataset, "pool", None)
     assert ensure_composed(whole.parent, DESCRIPTION) == whole
     assert times() == before
 

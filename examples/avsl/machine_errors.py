@@ -1,0 +1,17 @@
+"""Tells errors of this machine (no memory, no space, no file descriptors) from those of the data that are read."""
+
+from __future__ import annotations
+
+import errno
+
+_LACKS = frozenset(
+    {
+        *(errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS),
+        *(errno.EACCES, errno.EPERM, errno.ESTALE, errno.ENOTCONN, errno.ETIMEDOUT),  # also a mount that went away
+    }
+)
+
+
+def of_this_machine(error: BaseException) -> bool:
+    """Whether ``error`` says that this machine lacks something. It must stop the job and not count against a file."""
+    return isinstance(error, MemoryError) or getattr(error, "errno", None) in _LACKS
