@@ -16,7 +16,7 @@ from PIL import Image
 
 @contextlib.contextmanager
 def atomic_write(path: Path) -> Iterator[Path]:
-    """Gives a temporary path in the folder of ``path``; on success synced to disk and renamed to ``path``, else deleted.
+    """Gives a temporary path beside ``path``; on success synced to disk and renamed to ``path``, else deleted.
 
     Only for writers that need a path and report a full disk, as PyAV and Lightning do. Pillow and libsndfile don't: use
     :func:`atomic_buffer`. The temporary name keeps the suffix and contains the id of this process.

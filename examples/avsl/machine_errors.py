@@ -14,4 +14,6 @@ _LACKS = frozenset(
 
 def of_this_machine(error: BaseException) -> bool:
     """Whether ``error`` says that this machine lacks something. It must stop the job and not count against a file."""
+    if isinstance(error, RuntimeError):  # torch has no error of its own for a lack of memory on a CPU
+        return "out of memory" in str(error) or "allocate memory" in str(error)
     return isinstance(error, MemoryError) or getattr(error, "errno", None) in _LACKS

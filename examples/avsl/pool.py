@@ -1,4 +1,4 @@
-"""A pool of worker processes that survives crashes, reports the job on which a worker crashed, and ends with its parent.
+"""A pool of worker processes that survives crashes, says on which job a worker crashed, and ends with its parent.
 
 ``ProcessPoolExecutor`` aborts all jobs if one worker dies, and does not report which job caused it. Its workers live on
 if their parent is killed.

@@ -136,6 +136,8 @@ def test_a_file_that_this_machine_cannot_read_is_not_called_damaged(
         (OSError(28, "full"), True),
         (PermissionError(13, "no"), True),
         (av.FFmpegError(24, "too many"), True),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 4 bytes."), True),
+        (RuntimeError("System error."), False),
         (FileNotFoundError(2, "none"), False),
         (av.FFmpegError(1094995529, "invalid data"), False),
         (OSError("image file is truncated"), False),

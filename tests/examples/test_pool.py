@@ -79,9 +79,7 @@ def test_results_in_order() -> None:
 @pytest.mark.parametrize("how", ["SIGKILL", "SIGTERM"])
 def test_a_killed_worker_is_not_blamed_on_its_job(how: str) -> None:
     job = f"__import__('os').kill(__import__('os').getpid(), __import__('signal').{how})"
-    with pytest.raises(
-        MemoryError, match=r"A worker process was killed .* ran out of memory.* The worker was at __imp"
-    ):
+    with pytest.raises(MemoryError, match=r"A worker process was killed .* memory.* The worker was at __import__"):
         list(run(eval, ["1", job], 1))
 
 

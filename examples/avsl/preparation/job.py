@@ -16,9 +16,9 @@ from rich.markup import escape
 from rich.table import Table
 from tqdm import tqdm
 
+from .. import pool
 from ..clip_files import is_whole_frame, is_whole_sound
 from ..clip_ids import ClipId
-from .. import pool
 from ..files import write_json
 from . import worker
 from .frame_rates import settle_rates

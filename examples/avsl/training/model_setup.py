@@ -16,6 +16,7 @@ from ..data.loading import TrainingScenes
 from ..data.quality import with_quality
 from ..files import atomic_buffer
 from ..model.caption_features import CaptionTable, encode_captions
+from ..model.checkpoints import read_values
 from ..model.localizer import Localizer
 from .data_location import DataLocation
 from .pretraining import crop_captions, pretrain, render_crops
@@ -45,10 +46,10 @@ def _load_pretrained(model: Localizer, config: Config, media: str | None, cache:
     path = cache / f"pretrained-{_fingerprint(config, media, targets)}.pt"
     if path.is_file():
         try:
-            model.visual.load_state_dict(torch.load(path, weights_only=True))
-        except Exception as error:  # torch.load raises errors of any type for malformed files
+            model.visual.load_state_dict(read_values(path))
+        except (ValueError, RuntimeError, TypeError, AttributeError) as error:  # damaged, or other weights
             raise ValueError(
-                f"Expected {path} to hold pretrained weights, but it can't be read. Delete it to have them made again."
+                f"Expected {path} to hold pretrained weights, but {error}. Delete it to have them made again."
             ) from error
         return
     images, labels = render_crops(config.crops, config.image_size, config.seed, media)

@@ -233,6 +233,14 @@ class Unsafe:
         return print, ("run while loading",)
 
 
+def zero_weights(path: Path) -> None:
+    """Without its checksum, this would be read as weights of 0."""
+    weights = torch.full((5000,), 3.0)
+    torch.save({"state_dict": {"a": weights}, "hyper_parameters": {}}, path)
+    content = path.read_bytes().replace(weights[:1000].numpy().tobytes(), bytes(4000), 1)
+    path.write_bytes(content)
+
+
 @pytest.mark.parametrize(
     ("made", "said"),
     [
@@ -240,6 +248,7 @@ class Unsafe:
         (lambda path: path.mkdir(), "holds no checkpoints/last.ckpt"),
         (lambda path: path.write_text("hello"), "can't be read as weights"),
         (lambda path: path.write_bytes(b""), "can't be read as weights"),
+        (zero_weights, "it is damaged: the checksum of model/data/"),
         (lambda path: torch.save({"state_dict": {}, "hyper_parameters": Unsafe()}, path), "can't be read as weights"),
         (lambda path: torch.save({"weights": torch.ones(1)}, path), "no weights with a configuration"),
         (lambda path: torch.save([1], path), "no weights with a configuration"),
