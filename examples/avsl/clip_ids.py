@@ -30,6 +30,11 @@ def check_name(name: str, where: str) -> None:
         raise ValueError(f"Expected an id of at most {_MAX_NAME_BYTES} bytes in {where}, but got {name[:80]!r}…")
 
 
+def is_public(name: str) -> bool:
+    """Whether ``name`` is an id of MUSIC or of VGGSound."""
+    return bool(_MUSIC.fullmatch(name) or _VGGSOUND.fullmatch(name))
+
+
 @dataclass(frozen=True)
 class ClipId:
     """The frame of a video that an id refers to.

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
+import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,8 +14,10 @@ from rich.console import Console
 
 from sslosses.metrics import LocalizationResult, protocols
 
+from ..clip_ids import is_public
 from ..config import SUBSETS
 from ..data.folders import ClipFolder
+from ..data.overlap import overlap_note
 from ..evaluation.held_out import HeldOutScenes, load_held_out
 from ..evaluation.predict import Prediction, frame_resolution, predict, save_maps
 from ..evaluation.report import SHEET_ROWS, draw_sheet, pipe_table, rich_table
@@ -22,10 +26,11 @@ from ..evaluation.timing import measure
 from ..files import write_json, write_text
 from ..model.checkpoints import recorded_data, run_name
 from ..model.localizer import Localizer
-from ..training.data_location import DataLocation, open_data
+from ..training.data_location import FOLDERS, DataLocation, open_data
 from .arguments import THRESHOLDS, add_model, at_least_one, print_plain, selected_model
 from .exit_status import exit_status
 
+log = logging.getLogger(__name__)
 #: By the name of the protocol.
 Results = Mapping[str, LocalizationResult]
 
@@ -88,6 +93,9 @@ def evaluate(options: argparse.Namespace, console: Console) -> None:
     }
     if options.time:  # before all else, since on a CPU the peak memory is that of the process so far
         content["timing"] = {test.subset: measure(model, test, (1, options.batch_size), known=known) for test in tests}
+    content["notes"] = _overlap(options.model, model, folder, tests)
+    for note in content["notes"]:
+        log.warning("%s", note)
     workers = model.config.workers if options.workers is None else options.workers
     pages = []
     for test in tests:
@@ -105,7 +113,7 @@ def evaluate(options: argparse.Namespace, console: Console) -> None:
         content["subsets"][test.subset] = _as_dict(test, prediction, results, counts)
         pages.append(_page(title, results, counts))
         _print_results(console, title, results, counts)
-    write_text(out / "table.md", "\n".join(pages))
+    write_text(out / "table.md", "\n".join([*pages, *(f"{note}\n" for note in content["notes"])]))
     write_json(out / "metrics.json", content)
     for subset, timing in content.get("timing", {}).items():
         _print_timing(console, f"{dataset} {subset}", timing)
@@ -133,6 +141,21 @@ def _training_data(model: Path) -> Path | None:
     if data.name.startswith("drawn-"):
         return None
     raise FileNotFoundError(f"Expected `data_root`, since the data of this run, {data}, do not exist")
+
+
+def _overlap(path: Path, model: Localizer, folder: ClipFolder, tests: Sequence[HeldOutScenes]) -> list[str]:
+    """Compares the test clips with the training lists of the model's run, as far as they still exist."""
+    data = recorded_data(path)
+    if data is None or not data.is_dir():
+        return []
+    trained: set[str] = set()
+    for subset in model.config.subsets:
+        with contextlib.suppress(FileNotFoundError):
+            trained.update(name for name, _ in FOLDERS[model.config.dataset](data).training_list(subset)[1])
+    if data.resolve() != folder.root.resolve():  # in another folder, ids of the user's own may name other clips
+        trained = {name for name in trained if is_public(name)}
+    notes = (overlap_note(trained, (clip.name for clip in test.test.clips), test.subset) for test in tests)
+    return [note for note in notes if note]
 
 
 def _without_empty_slots(test: HeldOutScenes, prediction: Prediction) -> Prediction:

@@ -19,6 +19,7 @@ from ..tables.specification import SETS, Row, Table, TestSet, numbers, read_tabl
 from ..tables.writing import markdown, write_all
 from ..training.data_location import open_data
 from ..training.model_setup import set_up_training
+from ..training.run import run_notes
 from .arguments import at_least_one, print_plain
 from .exit_status import exit_status
 
@@ -88,7 +89,9 @@ def _plan(options: argparse.Namespace) -> Plan:
 
 def _write_table(table: Table, plan: Plan, by_row: RunsByRow, options: argparse.Namespace, console: Console) -> None:
     result = collect(table, list(dict.fromkeys(test_set for _, test_set in by_row)), by_row)
-    note = _note(table, plan, options)
+    runs = [run for runs in by_row.values() for run in runs if run.complete]
+    told = dict.fromkeys(note for run in runs for note in run_notes(run.metrics))
+    note = " ".join([_note(table, plan, options), *told])
     paths = write_all(result, options.out, note) + _draw_pictures(table, plan, by_row, options.out)
     print_plain(console, markdown(result, note))
     print_plain(console, "written: " + ", ".join(map(str, paths)))

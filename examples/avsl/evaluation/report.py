@@ -57,10 +57,12 @@ def _common(rows: Mapping[str, Metrics]) -> list[str]:
     return [name for name in first if all(name in row for row in others)]
 
 
-def write_report(run: Path, rows: Mapping[str, Metrics], seconds: Mapping[str, float]) -> None:
-    """Writes ``metrics.json`` and ``table.md``."""
-    write_text(run / "table.md", markdown_table(rows))
-    write_json(run / "metrics.json", {"percent": rows, "seconds": seconds})
+def write_report(
+    run: Path, rows: Mapping[str, Metrics], seconds: Mapping[str, float], notes: Sequence[str] = ()
+) -> None:
+    """Writes ``metrics.json`` and ``table.md``; ``notes`` say what to know about the metrics."""
+    write_text(run / "table.md", "\n".join([markdown_table(rows), *(f"{note}\n" for note in notes)]))
+    write_json(run / "metrics.json", {"percent": rows, "seconds": seconds, "notes": list(notes)})
 
 
 def draw_sheet(path: Path, tests: Sequence[tuple[HeldOutScenes, Prediction]], per_subset: int = SHEET_ROWS) -> None:

@@ -228,6 +228,22 @@ def test_data_that_are_gone(run: Path, tmp_path: Path, caplog: pytest.LogCapture
     assert f"Expected `data_root`, since the data of this run, {tmp_path / 'MUSIC'}, do not exist" in caplog.text
 
 
+def test_test_clips_that_the_model_was_trained_on(
+    run: Path, duets: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (run / "config.yaml").write_text(yaml.safe_dump(CONFIG.as_dict() | {"data": str(duets)}))
+    line = [str(run), "--out", str(tmp_path / "out"), "--no-chance"]
+    assert main(line) == 0
+    assert "training clips" not in caplog.text
+    with (duets / "metadata" / "music_solo_train.txt").open("a") as out:
+        out.write("g,cello\n")
+    assert main(line) == 0
+    for subset in ("solo", "duet"):
+        note = f"1 of 3 test clips of {subset} are also training clips, and 0 more are of the same videos"
+        for text in (caplog.text, (tmp_path / "out/metrics.json").read_text(), (tmp_path / "out/table.md").read_text()):
+            assert note in text
+
+
 class Unsafe:
     def __reduce__(self) -> tuple[object, tuple[str]]:
         return print, ("run while loading",)
