@@ -10,7 +10,7 @@ import time
 #: The environment variable that names the parent of a started program.
 VARIABLE = "AVSL_PARENT"
 _INTERVAL = 0.5  # s
-_GRACE = 10.0  # s to clean up before the process is ended for good
+_GRACE = 5.0  # s to clean up before the process is ended for good
 
 
 def end_with(parent: int) -> None:

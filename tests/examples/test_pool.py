@@ -95,7 +95,7 @@ def test_workers_end_with_a_killed_parent(how: signal.Signals, tmp_path: Path) -
     program = (
         "from avsl.pool import run\n"
         "if __name__ == '__main__':\n"
-        "    jobs = [\"(print('at work', flush=True), __import__('time').sleep(600))\"] * 3\n"
+        "    jobs = [\"(print('at work', flush=True), __import__('signal').pause())\"] * 3\n"
         "    list(run(eval, jobs, 3))\n"
     )
     with as_program(program, tmp_path) as process:

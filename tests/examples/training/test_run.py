@@ -280,7 +280,8 @@ def test_a_users_folder(users_folder: Path, tmp_path: Path, bert: str, caplog: p
     assert all((run / name).stat().st_size for name in FILES)
     rows = json.loads((run / "metrics.json").read_text())["percent"]
     assert list(rows["whole frame"]) == ["duet CAP", "duet CIoU@0.3", "duet AUC"]
-    note = f"1 of 6 test clips of duet are also training clips, and 0 more are of the same videos as training clips (first: {seen.stem})"
+    note = "1 of 6 test clips of duet are also training clips, and 0 more are of the same videos as training clips "
+    note += f"(first: {seen.stem})"
     for text in (caplog.text, (run / "metrics.json").read_text(), (run / "table.md").read_text()):
         assert note in text
     caplog.clear()
