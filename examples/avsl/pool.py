@@ -176,7 +176,7 @@ def _serve(connection: Connection, function: Callable[[Any], Any], parent: int) 
     end_with(parent)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes; the parent stops the workers
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(_TERMINATED))  # so that temporary files are deleted
-    with contextlib.suppress(EOFError, BrokenPipeError):  # the parent has exited
+    with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):  # the parent has exited
         while True:
             job = connection.recv()
             try:
