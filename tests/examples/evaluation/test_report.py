@@ -44,7 +44,11 @@ def test_terminal_table() -> None:
 
 def test_report_files(tmp_path: Path) -> None:
     write_report(tmp_path, ROWS, {"training": 1.5})
-    assert json.loads((tmp_path / "metrics.json").read_text()) == {"percent": ROWS, "seconds": {"training": 1.5}}
+    assert json.loads((tmp_path / "metrics.json").read_text()) == {
+        "percent": ROWS,
+        "seconds": {"training": 1.5},
+        "notes": [],
+    }
     assert (tmp_path / "table.md").read_text() == markdown_table(ROWS)
 
 
