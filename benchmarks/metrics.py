@@ -183,7 +183,7 @@ def library(protocol: str, maps: torch.Tensor, frames: list[Boxes]) -> dict[str,
 def inputs(options: argparse.Namespace, count: int) -> tuple[np.ndarray, list[Boxes]]:
     generator = np.random.default_rng(0)
     if options.annotations:
-        entries = json.loads(options.annotations.read_text(encoding="utf-8"))[:count]
+        entries = json.loads(options.annotations.read_bytes())[:count]
         frames = [[entry["bbox"]] for entry in entries]
     else:
         frames = synthetic_boxes(count, generator)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import datetime
 import importlib.metadata
+import io
 import json
 import os
 import platform
@@ -14,9 +15,12 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 Row = dict[str, Any]
 ROOT = Path(__file__).resolve().parents[1]
@@ -52,10 +56,28 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
 
 def write_text(path: Path, text: str) -> None:
     """Writes to a temporary file, which then replaces ``path``."""
+    write_bytes(path, text.encode())
+
+
+def write_figure(figure: Figure, path: Path, **options: Any) -> None:
+    """Writes a figure as PNG. It is encoded in memory, since encoders that get a path may ignore a full disk."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", **options)
+    write_bytes(path, buffer.getvalue())
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Writes to a temporary file, which then replaces ``path``."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{path.name}.tmp")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(path)
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def environment(device: str, threads: int) -> Row:
@@ -101,7 +123,7 @@ class Results:
         self.rows: dict[str, Row] = {}
         self.runs: list[Row] = []
         if path.exists() and not fresh:
-            content = json.loads(path.read_text(encoding="utf-8"))
+            content = json.loads(path.read_bytes())
             self.rows, self.runs = content["rows"], content["runs"]
         self.runs.append(setting)
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from result_files import Results, Row, machine_and_command, markdown, number, seconds
+from result_files import Results, Row, machine_and_command, markdown, number, seconds, write_figure
 
 MODES = {
     "fixed": "Equal iterations",
@@ -236,6 +236,5 @@ def _draw(rows: list[Row], axis: str, unit: str, path: Path) -> None:
         axes.minorticks_off()
     axes.grid(alpha=0.3, which="both")
     axes.legend(fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=130)
+    write_figure(figure, path, dpi=130)
     plt.close(figure)

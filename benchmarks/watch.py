@@ -170,7 +170,7 @@ def main(arguments: list[str] | None = None) -> int:
     path = options.output / "watch.json"
     if not options.update and not path.exists():
         parser.error(f"{path} does not exist: write it with --update")
-    committed = json.loads(path.read_text(encoding="utf-8"))["rows"] if path.exists() else {}
+    committed = json.loads(path.read_bytes())["rows"] if path.exists() else {}
 
     torch.set_num_threads(1)
     cases = {name: CASES[name]() for name in options.only}

@@ -272,10 +272,12 @@ def save(figure: Figure, path: Path) -> None:
     figure.savefig(pixels, format="png")
     plt.close(figure)
     picture = Image.open(pixels).convert("RGB")
+    encoded = io.BytesIO()  # Pillow does not report a full disk if it writes a JPEG itself
     if path.suffix == ".png":  # flat squares and letters: few colors, a quarter of the size
-        picture.quantize(256, dither=Image.Dither.NONE).save(path, optimize=True)
+        picture.quantize(256, dither=Image.Dither.NONE).save(encoded, format="PNG", optimize=True)
     else:
-        picture.save(path, quality=88)
+        picture.save(encoded, format="JPEG", quality=88)
+    path.write_bytes(encoded.getvalue())
     print(f"{path}: {path.stat().st_size // 1000} kB")
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("runs", nargs="+", type=Path, help="folders of complete runs")
-    runs = [json.loads((run / "metrics.json").read_text(encoding="utf-8")) for run in parser.parse_args().runs]
+    runs = [json.loads((run / "metrics.json").read_bytes()) for run in parser.parse_args().runs]
     print_table([run["percent"] for run in runs])
     seconds = [sum(run["seconds"].values()) for run in runs]
     print(f"\nSeconds per run: {', '.join(f'{s:.0f}' for s in seconds)}")

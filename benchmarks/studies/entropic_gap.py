@@ -16,7 +16,7 @@ from pathlib import Path
 
 import matplotlib as mpl
 import torch
-from study import study_parser, write_json
+from study import study_parser, write_figure, write_json
 from torch import Tensor
 
 from sslosses.transport import PointcloudCost, TransportResult, grid_positions, pointcloud_cost, solve
@@ -123,7 +123,7 @@ def draw(rows: list[dict[str, object]], path: Path) -> None:
     for axis in (left, right):
         axis.grid(alpha=0.3)
         axis.legend(fontsize=8, handlelength=3.5)
-    figure.savefig(path, dpi=130)
+    write_figure(figure, path, dpi=130)
     plt.close(figure)
 
 

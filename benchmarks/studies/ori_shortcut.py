@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 import matplotlib as mpl
 import torch
-from study import study_parser, write_json
+from study import study_parser, write_figure, write_json
 from torch import Tensor
 
 from sslosses import object_region_isolation_loss, similarity_map
@@ -145,7 +145,7 @@ def draw(rows: list[dict[str, Any]], seed: int, path: Path) -> None:
         else:
             axis.tick_params(labelleft=False)
     figure.colorbar(image, ax=figure.axes[: len(drawn) * (len(names) + 1)], shrink=0.4, anchor=(0, 0.95), label="S")
-    figure.savefig(path, dpi=130)
+    write_figure(figure, path, dpi=130)
     plt.close(figure)
 
 

@@ -19,7 +19,7 @@ from typing import Any
 
 import matplotlib as mpl
 import torch
-from study import study_parser, write_json
+from study import study_parser, write_figure, write_json
 from torch import Tensor, nn
 
 from sslosses import (
@@ -208,7 +208,7 @@ def draw(optima: dict[str, dict[str, Any]], path: Path) -> None:
             axis.set_xlabel("step + 1", fontsize=14)
     figure.legend(*axis.get_legend_handles_labels(), loc="lower right", ncols=len(LOSSES), fontsize=14, frameon=False)
     figure.colorbar(image, cax=figure.add_axes((0.3, 0.05, 0.3, 0.015)), orientation="horizontal", label="S")
-    figure.savefig(path, dpi=90)
+    write_figure(figure, path, dpi=90)
     plt.close(figure)
 
 

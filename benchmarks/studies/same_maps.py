@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
-from study import markdown, study_parser, write_text
+from study import markdown, study_parser, write_figure, write_text
 
 mpl.use("Agg")
 import matplotlib.pyplot as plt
@@ -69,7 +69,7 @@ def main() -> None:
     default = Path("evaluation/composed-seed0-music")
     parser.add_argument("--evaluation", type=Path, default=default, help="folder of metrics.json")
     options = parser.parse_args()
-    subsets = json.loads((options.evaluation / "metrics.json").read_text(encoding="utf-8"))["subsets"]
+    subsets = json.loads((options.evaluation / "metrics.json").read_bytes())["subsets"]
     parts = []
     figure, axes = plt.subplots(
         len(subsets), len(FAMILIES), figsize=(12, 3.9 * len(subsets)), layout="constrained", squeeze=False
@@ -84,7 +84,7 @@ def main() -> None:
     for name, marker in CHANCE.items():
         axes[0, 0].plot([], [], marker, color="tab:gray", markersize=5, label=name)
     figure.legend(loc="outside lower center", ncols=4)
-    figure.savefig(options.figures / "same-maps.png", dpi=100, metadata={"Software": None})
+    write_figure(figure, options.figures / "same-maps.png", dpi=100, metadata={"Software": None})
     text = "\n".join(parts)
     write_text(options.output / "same-maps.md", text)
     print(text)

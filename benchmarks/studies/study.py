@@ -17,6 +17,7 @@ from result_files import (
     Row,
     environment,
     markdown,
+    write_figure,
     write_json,
     write_text,
 )
@@ -29,6 +30,7 @@ __all__ = [
     "markdown",
     "metadata_folder",
     "study_parser",
+    "write_figure",
     "write_json",
     "write_text",
 ]

@@ -13,6 +13,7 @@ from pathlib import Path
 _MUSIC = re.compile(r"([\w-]{11})_(\d{3,6})_(\d{5,8})", re.ASCII)
 _VGGSOUND = re.compile(r"([\w-]{11})_(\d{6})", re.ASCII)
 _CENTER = 5.0  # VGGSound's clips last 10 s; the boxes of VGG-SS belong to the middle frame
+_MAX_RATE = 31.0  # Hz; no public list counts faster
 _COMMON_RATES = (30.0, 25.0, 24.0, 15.0, 20.0, 12.0)
 _MAX_NAME_BYTES = 200  # file names, suffix included, may have 255
 
@@ -27,6 +28,11 @@ def check_name(name: str, where: str) -> None:
         raise ValueError(f"Expected an id without path separators in {where}, but got {name[:80]!r}")
     if len(name.encode()) > _MAX_NAME_BYTES:
         raise ValueError(f"Expected an id of at most {_MAX_NAME_BYTES} bytes in {where}, but got {name[:80]!r}…")
+
+
+def is_public(name: str) -> bool:
+    """Whether ``name`` is an id of MUSIC or of VGGSound."""
+    return bool(_MUSIC.fullmatch(name) or _VGGSOUND.fullmatch(name))
 
 
 @dataclass(frozen=True)
@@ -68,25 +74,46 @@ class ClipId:
         fitting = (self.frame / rate for rate in _COMMON_RATES if int(self.frame / rate) == self.second)
         return next(fitting, self.second + 0.5)
 
-    def seconds_at(self, rate: float) -> float:
-        """Time of the frame in the whole video, which has ``rate`` frames per second."""
-        return self.second + _CENTER if self.frame is None else self.frame / rate
+    def seconds_at(self, rate: float | None) -> float:
+        """Time of the frame in the whole video, which has ``rate`` frames per second.
+
+        Raises:
+            ValueError: if ``rate`` is ``None`` and the id counts frames.
+        """
+        if self.frame is None:
+            return self.second + _CENTER
+        if rate is None:
+            raise ValueError(f"Expected the rate at which {self} counts frames, but got None")
+        return self.frame / rate
 
     def fits(self, rate: float) -> bool:
-        """Whether the frame lies in its second at ``rate``, with tolerance for rates like 29.97."""
-        return self.frame is None or self.second - 0.25 <= self.frame / rate < self.second + 1.25
+        """Whether the frame lies in its second at ``rate``, or at the whole number that is meant, as 30 by 29.97."""
+        return self.frame is None or any(int(self.frame / r) == self.second for r in (rate, _nominal(rate)))
 
 
-def frame_rate(clips: Iterable[ClipId], rate: float) -> float:
+def _nominal(rate: float) -> float:
+    whole = round(rate)
+    return whole if whole and abs(rate - whole) <= 0.002 * whole else rate
+
+
+def frame_rate(clips: Iterable[ClipId], rate: float | None = None) -> float:
     """Returns the rate at which the frames of one video were counted.
 
-    This is the ``rate`` of the file unless it contradicts the ids: a download may have another rate than the video
-    that the lists were made from. Then the rate is derived from the ids; it is 30 if they do not determine it.
+    A download may have another rate than the video that the lists were made from. So this is the first of these rates
+    that fits all ids: that of the file, or half of it above 31 Hz, since such files are also served at half their rate;
+    one of the usual rates; that of the file in any case. If none fits, the rate is derived from the ids.
+
+    Args:
+        clips: all clips of the video that any list names. Fewer clips may give another rate.
+        rate: rate of the file; ``None`` if it is not known.
     """
-    clips = list(clips)
-    if all(clip.fits(rate) for clip in clips):
-        return rate
-    return min((clip.frame / clip.second for clip in clips if clip.frame and clip.second), default=30.0)
+    clips = [clip for clip in clips if clip.frame is not None]
+    of_file = () if rate is None else (rate,)
+    likely = tuple(r if r <= _MAX_RATE else r / 2 for r in of_file)
+    for candidate in (*likely, *_COMMON_RATES, *of_file):
+        if all(clip.fits(candidate) for clip in clips):
+            return candidate
+    return min((clip.frame / clip.second for clip in clips if clip.frame and clip.second), default=_COMMON_RATES[0])
 
 
 @dataclass(frozen=True)

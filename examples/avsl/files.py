@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import io
 import json
 import os
 from collections.abc import Iterator
@@ -13,23 +14,42 @@ from typing import Any
 
 @contextlib.contextmanager
 def atomic_write(path: Path) -> Iterator[Path]:
-    """Gives a temporary path in the folder of ``path``; renamed to ``path`` on success, deleted on failure.
+    """Gives a temporary path beside ``path``; on success synced to disk and renamed to ``path``, else deleted.
 
-    The temporary name keeps the suffix and contains the id of this process.
+    Only for writers that need a path and report a full disk, as PyAV and Lightning do. Pillow and libsndfile don't: use
+    :func:`atomic_buffer`. The temporary name keeps the suffix and contains the id of this process.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.stem}.{os.getpid()}.partial{path.suffix}")
     try:
         yield temporary
+        with temporary.open("r+b") as file:
+            os.fsync(file.fileno())  # some file systems report a full disk no earlier
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
 
 
-def write_text(path: Path, text: str) -> None:
-    """Writes ``text`` to ``path`` atomically."""
+@contextlib.contextmanager
+def atomic_buffer(path: Path) -> Iterator[io.BytesIO]:
+    """Gives a buffer in memory for an encoder; on success, its content is written to ``path`` atomically.
+
+    Encoders that get a path may ignore that the disk is full, and leave half a file. Python's own writes do not.
+    """
+    buffer = io.BytesIO()
+    yield buffer
+    write_bytes(path, buffer.getbuffer())
+
+
+def write_bytes(path: Path, content: bytes | memoryview) -> None:
+    """Writes ``content`` to ``path`` atomically."""
     with atomic_write(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+        temporary.write_bytes(content)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes ``text`` to ``path`` atomically, in UTF-8 and with its own line ends."""
+    write_bytes(path, text.encode())
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -38,7 +38,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
     if size > MAX_BYTES:
         raise ValueError(f"Expected {path} to have at most {MAX_BYTES:,} bytes, but got {size:,}")
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")
         _check_events(text)
         values = yaml.load(text, _Loader) or {}
     except (yaml.YAMLError, ValueError, OverflowError) as error:

@@ -31,30 +31,12 @@ TINY = {
 WORDS = ("a", "an", "image", "of", "person", "playing", "the", "silent", "and", "cello", "flute", "chair", ",")
 
 
-class SerialPool:
-    """The part of ``ProcessPoolExecutor`` that the example uses; runs the jobs in this process, one after the other."""
-
-    def __init__(self, *_: object) -> None:
-        pass
-
-    def __enter__(self) -> SerialPool:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        pass
-
-    def map(self, function, jobs, chunksize=1):  # noqa: ARG002
-        return map(function, jobs)
-
-
 @pytest.fixture
 def serial(monkeypatch: pytest.MonkeyPatch) -> None:
     """Composes and draws without worker processes."""
-    from avsl.data.composed import dataset
-    from avsl.training import pretraining
+    from avsl import pool
 
-    monkeypatch.setattr(dataset, "ProcessPoolExecutor", SerialPool)
-    monkeypatch.setattr(pretraining, "ProcessPoolExecutor", SerialPool)
+    monkeypatch.setattr(pool, "cores", lambda: 0)
 
 
 def write_clip(root: Path, name: str, rng: np.random.Generator, seconds: float = 3.0) -> None:

@@ -67,7 +67,14 @@ def test_time_at_a_rate() -> None:
         ([ClipId("v", 1, 25), ClipId("v", 3, 87)], 25.0, 25.0),
         ([ClipId("v", 1, 25), ClipId("v", 3, 87)], 50.0, 25.0),  # another download than the lists were made from
         ([ClipId("v", 0, 7), ClipId("v", 300, 9000)], 30_000 / 1001, 30_000 / 1001),
-        ([ClipId("v", 0, 0), ClipId("v", 0, 21)], 60.0, 60.0),
+        ([ClipId("v", 0, 0), ClipId("v", 0, 21)], 60.0, 30.0),  # served at 60 Hz, listed at 30
+        ([ClipId("v", 0, 0), ClipId("v", 1, 75)], 60.0, 60.0),  # counted at 60 Hz
+        ([ClipId("v", 53, 1611)], 60.0, 30.0),
+        ([ClipId("v", 1, 59)], 60.0, 30.0),
+        ([ClipId("v", 1, 59)], 60_000 / 1001, 30_000 / 1001),
+        ([ClipId("v", 599, 17999)], 30_000 / 1001, 30_000 / 1001),  # second 599 by 30 Hz, at 600.6 s
+        ([ClipId("v", 84, 526)], 30.0, 526 / 84),  # no usual rate
+        ([ClipId("v", 53, 1611)], None, 30.0),
         ([ClipId("v", 0, 0), ClipId("v", 0, 21)], 12.5, 30.0),  # frame 21 would lie in second 1
         ([ClipId("v", 30)], 12.5, 12.5),
     ],

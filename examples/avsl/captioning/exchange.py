@@ -64,7 +64,7 @@ class Connection:
         """
         try:
             return await asyncio.wait_for(self._post(json.dumps(payload).encode()), self.timeout)
-        except asyncio.TimeoutError:
+        except TimeoutError:
             raise NoReplyError(f"no complete answer within {self.timeout:g} s from {self.name}") from None
         except NoReplyError as error:
             raise NoReplyError(f"{error} from {self.name}") from None

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
+
+from ..machine_errors import chain
 
 T = TypeVar("T")
 #: Errors that mean a lack of this machine's resources, whatever was asked of it.
@@ -61,16 +63,3 @@ def _machine_error(error: OSError) -> MachineError:
     hint = ": allow more open files (`ulimit -n`) or lower --concurrency" if error.errno == errno.EMFILE else ""
     where = f" {error.filename!r}" if error.filename else ""
     return MachineError(error.errno, f"{error.strerror}{where}{hint}")
-
-
-def chain(error: BaseException) -> Iterator[BaseException]:
-    """``error``, the errors that it was raised from, and the members of groups, each once."""
-    waiting, seen = [error], set[int]()
-    while waiting:
-        e = waiting.pop()
-        if id(e) in seen:
-            continue
-        seen.add(id(e))
-        yield e
-        members = getattr(e, "exceptions", ())
-        waiting += [x for x in (e.__cause__, e.__context__, *members) if isinstance(x, BaseException)]

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
+import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,8 +14,10 @@ from rich.console import Console
 
 from sslosses.metrics import LocalizationResult, protocols
 
+from ..clip_ids import is_public
 from ..config import SUBSETS
 from ..data.folders import ClipFolder
+from ..data.overlap import overlap_note
 from ..evaluation.held_out import HeldOutScenes, load_held_out
 from ..evaluation.predict import Prediction, frame_resolution, predict, save_maps
 from ..evaluation.report import SHEET_ROWS, SMOKE_TEST, draw_sheet, pipe_table, rich_table
@@ -22,10 +26,11 @@ from ..evaluation.timing import measure
 from ..files import write_json, write_text
 from ..model.checkpoints import recorded_data, run_name
 from ..model.localizer import Localizer
-from ..training.data_location import DataLocation, open_data
+from ..training.data_location import FOLDERS, DataLocation, open_data
 from .arguments import THRESHOLDS, add_model, at_least_one, print_plain, selected_model
 from .exit_status import exit_status
 
+log = logging.getLogger(__name__)
 #: By the name of the protocol.
 Results = Mapping[str, LocalizationResult]
 
@@ -82,15 +87,20 @@ def evaluate(options: argparse.Namespace, console: Console) -> None:
         "dataset": dataset,
         "data": str(folder.root.resolve()),
         "sources": options.sources,
-        "smoke_test": model.config.smoke_test,
         "thresholds": {name: getattr(model.config, name) for name in THRESHOLDS},
         "seed": options.seed,
         "subsets": {},
     }
     if options.time:  # before all else, since on a CPU the peak memory is that of the process so far
         content["timing"] = {test.subset: measure(model, test, (1, options.batch_size), known=known) for test in tests}
+    content["notes"] = [
+        *([SMOKE_TEST] if model.config.smoke_test else []),
+        *_overlap(options.model, model, folder, tests),
+    ]
+    for note in content["notes"]:
+        log.warning("%s", note)
     workers = model.config.workers if options.workers is None else options.workers
-    pages = [f"{SMOKE_TEST}\n"] if model.config.smoke_test else []
+    pages = [f"{note}\n" for note in content["notes"]]
     for test in tests:
         prediction = predict(model, test, options.batch_size, workers, known=known)
         results = {
@@ -101,8 +111,8 @@ def evaluate(options: argparse.Namespace, console: Console) -> None:
         name, title = f"{dataset}-{test.subset}", f"{dataset} {test.subset}"
         save_maps(out / "maps" / f"{name}.npz", test, prediction)
         for protocol, result in results.items():
-            head = f"% {SMOKE_TEST}\n" if model.config.smoke_test else ""
-            write_text(out / f"{name}-{protocol}.tex", head + result.to_latex() + "\n")
+            head = "".join(f"% {note}\n" for note in content["notes"])
+            write_text(out / f"{name}-{protocol}.tex", f"{head}{result.to_latex()}\n")
         shown = [(test, _without_empty_slots(test, prediction))]
         draw_sheet(out / f"{name}.png", shown, smoke_test=model.config.smoke_test)
         content["subsets"][test.subset] = _as_dict(test, prediction, results, counts)
@@ -112,8 +122,6 @@ def evaluate(options: argparse.Namespace, console: Console) -> None:
     write_json(out / "metrics.json", content)
     for subset, timing in content.get("timing", {}).items():
         _print_timing(console, f"{dataset} {subset}", timing)
-    if model.config.smoke_test:
-        print_plain(console, SMOKE_TEST)
     print_plain(console, f"{out}/ holds the tables, metrics, pictures and maps")
 
 
@@ -138,6 +146,21 @@ def _training_data(model: Path) -> Path | None:
     if data.name.startswith("drawn-"):
         return None
     raise FileNotFoundError(f"Expected `data_root`, since the data of this run, {data}, do not exist")
+
+
+def _overlap(path: Path, model: Localizer, folder: ClipFolder, tests: Sequence[HeldOutScenes]) -> list[str]:
+    """Compares the test clips with the training lists of the model's run, as far as they still exist."""
+    data = recorded_data(path)
+    if data is None or not data.is_dir():
+        return []
+    trained: set[str] = set()
+    for subset in model.config.subsets:
+        with contextlib.suppress(FileNotFoundError):
+            trained.update(name for name, _ in FOLDERS[model.config.dataset](data).training_list(subset)[1])
+    if data.resolve() != folder.root.resolve():  # in another folder, ids of the user's own may name other clips
+        trained = {name for name in trained if is_public(name)}
+    notes = (overlap_note(trained, (clip.name for clip in test.test.clips), test.subset) for test in tests)
+    return [note for note in notes if note]
 
 
 def _without_empty_slots(test: HeldOutScenes, prediction: Prediction) -> Prediction:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import logging
+import sys
 from collections.abc import Callable
 
 log = logging.getLogger(__name__)
@@ -19,6 +21,8 @@ def exit_status(job: Callable[[], int | None], *, resumes: bool = True) -> int:
     Returns:
         0 or the status that ``job`` returned; 2 after an error; 130 if it was interrupted.
     """
+    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
+        sys.stdout.reconfigure(errors="backslashreplace")  # a file name that is not UTF-8 must not end the job
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     for name in NOISY_LOGGERS:
         logging.getLogger(name).setLevel(logging.WARNING)

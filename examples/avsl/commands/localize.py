@@ -15,7 +15,7 @@ from torch import Tensor
 
 from sslosses import IdentifiedObjects
 
-from ..files import atomic_write
+from ..files import atomic_buffer
 from ..localization.overlay import paint, scaled
 from ..localization.user_files import as_frame, read_sound
 from ..localization.video import draw_heatmaps, localize_video, save_video_maps
@@ -74,10 +74,10 @@ def _localize_in_picture(options: argparse.Namespace, console: Console) -> None:
         log.warning("%s %s. Its maps mean nothing.", options.media[1], found)
     sound, objects = find_sources(model, as_frame(picture, model.config.image_size), waveform, options.sources)
     maps, valid, peaks = objects.maps[0].cpu(), objects.valid[0].cpu(), objects.peaks[0].cpu()
-    with atomic_write(out / f"{stem}-maps.npz") as temporary:
+    with atomic_buffer(out / f"{stem}-maps.npz") as buffer:
         arrays = {"maps": maps, "valid": valid, "peaks": peaks, "sound": sound}
         np.savez_compressed(
-            temporary,
+            buffer,
             frame_size=np.array([picture.height, picture.width]),
             **{name: value.numpy() for name, value in arrays.items()},
         )
@@ -104,5 +104,5 @@ def find_sources(
 
 def _save_overlay(path: Path, picture: Image.Image, heat: Tensor) -> None:
     painted = paint(np.asarray(picture), scaled(heat, float(heat.min()), float(heat.max())))
-    with atomic_write(path) as temporary:
-        Image.fromarray(painted).save(temporary)
+    with atomic_buffer(path) as buffer:
+        Image.fromarray(painted).save(buffer, format="PNG")

@@ -20,6 +20,7 @@ from ..tables.specification import SETS, Row, Table, TestSet, numbers, read_tabl
 from ..tables.writing import markdown, write_all
 from ..training.data_location import open_data
 from ..training.model_setup import set_up_training
+from ..training.run import run_notes
 from .arguments import at_least_one, print_plain
 from .exit_status import exit_status
 
@@ -88,7 +89,10 @@ def _plan(options: argparse.Namespace) -> Plan:
 
 def _write_table(table: Table, plan: Plan, by_row: RunsByRow, options: argparse.Namespace, console: Console) -> None:
     result = collect(table, list(dict.fromkeys(test_set for _, test_set in by_row)), by_row)
-    note = _note(table, plan, options)
+    runs = [run for runs in by_row.values() for run in runs if run.complete]
+    told = [SMOKE_TEST] if plan.smoke_test else []
+    told += [note for run in runs for note in run_notes(run.metrics)]
+    note = " ".join([*dict.fromkeys(told), _note(table, plan, options)])
     paths = write_all(result, options.out, note, smoke_test=plan.smoke_test)
     paths += _draw_pictures(table, plan, by_row, options.out)
     print_plain(console, markdown(result, note))
@@ -180,9 +184,7 @@ def _note(table: Table, plan: Plan, options: argparse.Namespace) -> str:
     command += f" -- {' '.join(plan.options)}" if plan.options else ""
     seeds = len(options.seeds)
     spread = f"mean ± 95 % confidence interval over {seeds} seeds" if seeds > 1 else "one seed: no spread is known"
-    if plan.smoke_test:
-        return f"{SMOKE_TEST} In percent, {spread}. Made by `{command}`."
-    composed = (
-        " Composed data, so compare the order of the rows with the paper's, not the numbers." if plan.base else ""
-    )
+    composed = ""
+    if plan.base and not plan.smoke_test:
+        composed = " Composed data, so compare the order of the rows with the paper's, not the numbers."
     return f"In percent, {spread}.{composed} Made by `{command}`."

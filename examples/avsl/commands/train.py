@@ -9,6 +9,7 @@ from pathlib import Path
 from rich.console import Console
 
 from ..config import Config, add_options, chosen_options
+from ..parent_process import end_with_starter
 from ..training.data_location import DataLocation
 from ..training.run import run
 from .exit_status import exit_status
@@ -57,6 +58,7 @@ def _default_config(options: argparse.Namespace, dataset: str) -> list[str]:
 def main(arguments: Sequence[str] | None = None, *, dataset: str = "music") -> int:
     """Trains and evaluates; returns 0 on success, 2 on an error, 130 if interrupted."""
     options = parse_arguments(arguments, dataset=dataset)
+    end_with_starter()
 
     def job() -> None:
         config = Config.load(options.config, chosen_options(options))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -63,7 +63,13 @@ class ClipFolder(ABC):
                 f"({self.lists}, captions.jsonl), but {root.resolve()} lacks {', '.join(f + '/' for f in missing)}"
             )
 
+    #: Number of clips per scene, by subset; 1 for subsets that are not named.
+    clips_per_scene: Mapping[str, int] = {}
+
     @abstractmethod
+    def training_list(self, subset: str) -> tuple[str, list[tuple[str, tuple[str, ...]]]]:
+        """The name of the training list of ``subset``, and the ids and classes of its clips."""
+
     def training_pool(self, subset: str) -> Pool:
         """The clips to train on for ``subset``, with captions.
 
@@ -71,6 +77,8 @@ class ClipFolder(ABC):
             ValueError: naming the first clip without captions, or whose number of foreground captions differs from its
                 number of sources.
         """
+        name, listed = self.training_list(subset)
+        return Pool(self.with_captions(listed, name), self.clips_per_scene.get(subset, 1))
 
     @abstractmethod
     def test_scenes(self, subset: str) -> ListedScenes:

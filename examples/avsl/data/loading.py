@@ -89,7 +89,9 @@ class TrainingScenes(L.LightningDataModule):
         self.config = config
         pools = _merged(pools)
         clips = [clip for pool in pools for clip in pool.clips]
-        self.scenes = Scenes(root, [c.name for c in clips], config.image_size, in_memory=config.in_memory)
+        #: Ids of the training clips.
+        self.names = [clip.name for clip in clips]
+        self.scenes = Scenes(root, self.names, config.image_size, in_memory=config.in_memory)
         self.collate = Collate(clips, captions, max(pool.size for pool in pools))
         numbers: dict[tuple[str, ...], int] = {}
         labels = torch.tensor([numbers.setdefault(clip.classes, len(numbers)) for clip in clips])

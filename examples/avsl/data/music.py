@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from sslosses.annotations import read_music_duet, read_music_solo, read_music_split
 
-from .folders import Clip, ClipFolder, ListedScenes, Pool
+from .folders import Clip, ClipFolder, ListedScenes
 
 
 class MusicFolder(ClipFolder):
@@ -16,10 +16,9 @@ class MusicFolder(ClipFolder):
 
     lists = "music_solo_train.txt, music_solo_test.csv, music_solo.json, the same for duet"
 
-    def training_pool(self, subset: str) -> Pool:
+    def training_list(self, subset: str) -> tuple[str, list[tuple[str, tuple[str, ...]]]]:
         name = f"music_{subset}_train.txt"
-        entries = read_music_split(self.listed(name))
-        return Pool(self.with_captions(((e.clip, e.classes) for e in entries), name), 1)
+        return name, [(entry.clip, entry.classes) for entry in read_music_split(self.listed(name))]
 
     def test_scenes(self, subset: str) -> ListedScenes:
         read = read_music_solo if subset == "solo" else read_music_duet

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from sslosses.annotations import read_vggsound_mixtures, read_vggss
 
-from .folders import Clip, ClipFolder, ListedScenes, Pool
+from .folders import Clip, ClipFolder, ListedScenes
 from .vggsound_list import read_vggsound_list
-
-CLIPS_PER_SCENE = {"single": 1, "duet": 2, "trio": 3}
 
 
 class VggsoundFolder(ClipFolder):
@@ -17,12 +17,12 @@ class VggsoundFolder(ClipFolder):
     Training mixtures are drawn from the clips of the single training list, with new ones in every epoch.
     """
 
+    clips_per_scene: ClassVar = {"single": 1, "duet": 2, "trio": 3}
     lists = "vggsound_train.csv, vggsound_single_test.csv, vggsound_duet_test.csv, vggss.json"
 
-    def training_pool(self, subset: str) -> Pool:
+    def training_list(self, subset: str) -> tuple[str, list[tuple[str, tuple[str, ...]]]]:  # noqa: ARG002
         name = "vggsound_train.csv"
-        listed = ((clip, (label,)) for clip, label in read_vggsound_list(self.listed(name)))
-        return Pool(self.with_captions(listed, name), CLIPS_PER_SCENE[subset])
+        return name, [(clip, (label,)) for clip, label in read_vggsound_list(self.listed(name))]
 
     def test_scenes(self, subset: str) -> ListedScenes:
         boxes, path = self.listed("vggss.json"), self.listed(f"vggsound_{subset}_test.csv")

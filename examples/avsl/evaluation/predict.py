@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from ..data.scenes import Example
-from ..files import atomic_write
+from ..files import atomic_buffer
 from ..model.localizer import Localizer
 from .held_out import HeldOutScenes
 
@@ -88,5 +88,5 @@ def save_maps(path: Path, held_out: HeldOutScenes, prediction: Prediction) -> No
     arrays = {
         key: maps[valid].numpy() for key, maps, valid in zip(keys, prediction.maps, prediction.valid, strict=True)
     }
-    with atomic_write(path) as temporary:
-        np.savez_compressed(temporary, **arrays)
+    with atomic_buffer(path) as buffer:
+        np.savez_compressed(buffer, **arrays)

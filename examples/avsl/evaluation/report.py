@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ..constants import FRAME_SIZE
 from ..data.folders import Box
-from ..files import atomic_write, write_json, write_text
+from ..files import atomic_buffer, write_json, write_text
 from .held_out import HeldOutScenes
 from .predict import Prediction
 from .score import Metrics
@@ -59,11 +59,12 @@ def _common(rows: Mapping[str, Metrics]) -> list[str]:
     return [name for name in first if all(name in row for row in others)]
 
 
-def write_report(run: Path, rows: Mapping[str, Metrics], seconds: Mapping[str, float], *, smoke_test: bool) -> None:
-    """Writes ``metrics.json`` and ``table.md``."""
-    head = f"{SMOKE_TEST}\n\n" if smoke_test else ""
-    write_text(run / "table.md", head + markdown_table(rows))
-    write_json(run / "metrics.json", {"percent": rows, "seconds": seconds, "smoke_test": smoke_test})
+def write_report(
+    run: Path, rows: Mapping[str, Metrics], seconds: Mapping[str, float], notes: Sequence[str] = ()
+) -> None:
+    """Writes ``metrics.json`` and ``table.md``; ``notes`` say what to know about the metrics."""
+    write_text(run / "table.md", "".join(f"{note}\n\n" for note in notes) + markdown_table(rows))
+    write_json(run / "metrics.json", {"percent": rows, "seconds": seconds, "notes": list(notes)})
 
 
 def draw_sheet(path: Path, tests: Sequence[tuple[HeldOutScenes, Prediction]], *, smoke_test: bool) -> None:
@@ -91,8 +92,8 @@ def draw_sheet(path: Path, tests: Sequence[tuple[HeldOutScenes, Prediction]], *,
         first += width
     if smoke_test:
         figure.suptitle(SMOKE_TEST)
-    with atomic_write(path) as temporary:
-        figure.savefig(temporary, dpi=75)
+    with atomic_buffer(path) as buffer:
+        figure.savefig(buffer, format="png", dpi=75)
     plt.close(figure)
 
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import reprlib
+import zipfile
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from ..machine_errors import of_this_machine
 from ..yaml_files import read_yaml
 from .localizer import Localizer
 
@@ -22,11 +24,13 @@ def open_model(path: Path, device: torch.device) -> Localizer:
         ValueError: if the file is not a checkpoint of this example.
     """
     file = _checkpoint(path)
-    checkpoint = _read(file)
+    checkpoint = read_checkpoint(file)
     try:
         model = Localizer(**checkpoint["hyper_parameters"])
         model.load_state_dict(checkpoint["state_dict"])
     except Exception as error:  # values of another program's checkpoint can cause any error
+        if of_this_machine(error):
+            raise
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ValueError(f"Expected {file} to be a checkpoint of this example, but: {reason}") from error
     return model.to(device).eval()
@@ -87,17 +91,50 @@ def _checkpoint(path: Path) -> Path:
     return file
 
 
-def _read(file: Path) -> dict[str, Any]:
+def read_checkpoint(file: Path) -> dict[str, Any]:
+    """Reads a checkpoint, at least its weights and configuration, as :func:`read_values` does.
+
+    Raises:
+        ValueError: if the file is damaged, or not a checkpoint of this example.
+    """
     try:
-        checkpoint = torch.load(file, map_location="cpu", weights_only=True)
-    except (FileNotFoundError, PermissionError, IsADirectoryError):
-        raise
-    except Exception as error:  # torch.load raises errors of any type for malformed files
-        raise ValueError(
-            f"Expected {file} to be a checkpoint of this example, but it can't be read as weights and plain values"
-        ) from error
+        checkpoint = read_values(file)
+    except ValueError as error:
+        raise ValueError(f"Expected {file} to be a checkpoint of this example, but {error}") from error
     if not isinstance(checkpoint, dict) or not {"state_dict", "hyper_parameters"} <= checkpoint.keys():
         raise ValueError(
             f"Expected {file} to be a checkpoint of this example, but it holds no weights with a configuration"
         )
     return checkpoint
+
+
+def read_values(file: Path) -> Any:
+    """Reads a file of ``torch.save`` and compares all of it with its checksums, which torch does not.
+
+    Only tensors and plain values are unpickled.
+
+    Raises:
+        ValueError: if the file is damaged or holds anything else; the message does not name the file.
+        OSError: if the file can't be opened.
+        MemoryError: if memory runs out.
+    """
+    with file.open("rb"):  # so that torch's errors below are about the content
+        pass
+    try:
+        damaged = _damaged_part(file)
+        values = None if damaged else torch.load(file, map_location="cpu", weights_only=True)
+    except Exception as error:  # malformed files cause errors of any type
+        if of_this_machine(error):
+            raise
+        raise ValueError("it can't be read as weights and plain values; it may be damaged") from error
+    if damaged:
+        raise ValueError(f"it is damaged: the checksum of {damaged} is wrong")
+    return values
+
+
+def _damaged_part(file: Path) -> str | None:
+    """The name of the first part of an archive whose checksum is wrong."""
+    if not zipfile.is_zipfile(file):  # as torch wrote it before version 1.6, without checksums
+        return None
+    with zipfile.ZipFile(file) as archive:
+        return archive.testzip()

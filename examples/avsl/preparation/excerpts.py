@@ -16,6 +16,7 @@ import numpy as np
 from PIL import Image
 
 from ..constants import SAMPLE_RATE, SAMPLES, SECONDS
+from ..machine_errors import of_this_machine
 from ..sounds import SLACK, blocks, mono, out_of_range, with_channels, with_times
 from ..streams import best_stream, upright
 
@@ -181,6 +182,8 @@ def _opened(path: Path) -> av.container.InputContainer:
     try:
         return av.open(str(path), metadata_errors="replace")
     except av.FFmpegError as error:
+        if of_this_machine(error):
+            raise
         raise Unusable("cannot be decoded", error.strerror) from error
 
 
@@ -203,11 +206,15 @@ def _decoded(
             packet = next(packets)
         except StopIteration:
             return
-        except av.FFmpegError:  # the file is truncated here
+        except av.FFmpegError as error:  # the file is truncated here
+            if of_this_machine(error):
+                raise
             return
         if durations is not None:
             durations[packet.pts] = packet.duration or 0
         try:
             yield from packet.decode()
-        except av.FFmpegError:
+        except av.FFmpegError as error:
+            if of_this_machine(error):
+                raise
             yield None

@@ -6,7 +6,7 @@ import itertools
 import logging
 import shlex
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,9 +16,12 @@ from rich.markup import escape
 from rich.table import Table
 from tqdm import tqdm
 
+from .. import pool
+from ..clip_files import is_whole_frame, is_whole_sound
 from ..clip_ids import ClipId
 from ..files import write_json
-from . import pool, worker
+from . import worker
+from .frame_rates import settle_rates
 from .split_lists import SplitList, copy, read_music, read_vggsound
 from .videos import VideoFolder
 from .worker import Job, Outcome
@@ -102,7 +105,9 @@ def _prepare_clips(
     lines = itertools.chain.from_iterable(split_list.lines for split_list in split_lists)
     names = dict.fromkeys(itertools.chain.from_iterable(line.clips for line in lines))
     videos = VideoFolder(preparation.videos)
-    prepared = _already_prepared(preparation.out).intersection(names)
+    prepared = _already_prepared(preparation.out, names)
+    groups, _ = videos.group(name for name in names if name not in prepared)
+    rates = settle_rates(names, groups, prepared, preparation.out, preparation.workers)
     groups, missing = videos.group(name for name in names if name not in prepared)
     console.print(
         f"{len(videos)} videos in {escape(str(preparation.videos))}; {len(names)} clips listed: "
@@ -110,8 +115,16 @@ def _prepare_clips(
         f"{len(missing)} without a video"
     )
     jobs = [
-        Job(video.path, tuple(clips), video.cut, preparation.out, preparation.frame_side, preparation.silence)
-        for video, clips in groups.items()
+        Job(
+            path=file.path,
+            names=tuple(clips),
+            rate=rates.get(ClipId.parse(clips[0]).video),
+            cut=file.cut,
+            out=preparation.out,
+            side=preparation.frame_side,
+            silence=preparation.silence,
+        )
+        for file, clips in groups.items()
     ]
     unusable = [Outcome(name, "no video", ClipId.parse(name).video) for name in missing]
     for outcome in _run_jobs(jobs, preparation.workers):
@@ -122,18 +135,24 @@ def _prepare_clips(
     return prepared, sorted(unusable)  # workers finish in any order
 
 
-def _already_prepared(out: Path) -> set[str]:
-    """Names of clips with frame and sound; temporary files of killed processes are deleted."""
-    complete = []
-    for folder, suffix in (("frames", ".jpg"), ("audio", ".wav")):
+def _already_prepared(out: Path, names: Iterable[str]) -> set[str]:
+    """The clips whose frame and sound are there and whole; temporary files of killed processes are deleted."""
+    files: dict[str, set[str]] = {}
+    for folder in ("frames", "audio"):
         (out / folder).mkdir(exist_ok=True)
-        files = [path.name for path in (out / folder).iterdir()]
-        for file in files:
+        files[folder] = {path.name for path in (out / folder).iterdir()}
+        for file in files[folder]:
             if file.startswith(".") and ".partial." in file:
                 (out / folder / file).unlink(missing_ok=True)
-        complete.append({file.removesuffix(suffix) for file in files if file.endswith(suffix) and file[0] != "."})
-    frames, sounds = complete
-    return frames & sounds
+    there = [name for name in names if f"{name}.jpg" in files["frames"] and f"{name}.wav" in files["audio"]]
+    whole = {
+        name
+        for name in tqdm(there, desc="checking", unit="clip", disable=None if there else True)
+        if is_whole_frame(out / "frames" / f"{name}.jpg") and is_whole_sound(out / "audio" / f"{name}.wav")
+    }
+    if len(whole) < len(there):
+        log.warning("%d clips have a damaged frame or sound and are made again.", len(there) - len(whole))
+    return whole
 
 
 def _run_jobs(jobs: Sequence[Job], workers: int) -> list[Outcome]:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ..clip_ids import ClipId
-from ..files import atomic_write, read_rows, write_text
+from ..files import read_rows, write_bytes, write_text
 
 
 class Line(NamedTuple):
@@ -109,5 +109,4 @@ def _check(path: Path, number: int, name: str, *, frames: bool) -> None:
 
 def copy(path: Path, folder: Path) -> None:
     """Copies a file of boxes to ``folder``."""
-    with atomic_write(folder / path.name) as temporary:
-        temporary.write_bytes(path.read_bytes())
+    write_bytes(folder / path.name, path.read_bytes())

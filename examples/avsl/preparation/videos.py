@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 from ..clip_ids import ClipId
 
+log = logging.getLogger(__name__)
 EXTENSIONS = (".mp4", ".webm", ".mkv", ".m4v", ".mov", ".avi")
 _BRACKETS = re.compile(r"\[([\w-]{11})\]$", re.ASCII)  # "Title [<video>]", the default file name of yt-dlp
 
@@ -19,6 +21,25 @@ class VideoFile(NamedTuple):
 
     path: Path
     cut: bool
+
+
+def _files(folder: Path, visited: set[tuple[int, int]]) -> Iterator[Path]:
+    """Yields the regular files in a folder and, after them, in its subfolders; follows links, but only once."""
+    status = folder.stat()
+    key = (status.st_dev, status.st_ino)
+    if key in visited:
+        return
+    visited.add(key)
+    try:
+        with os.scandir(folder) as found:
+            entries = sorted(found, key=lambda entry: entry.name)
+    except PermissionError as error:
+        log.warning("Videos in %s are not found: %s", folder, error.strerror)
+        return
+    yield from (Path(entry.path) for entry in entries if entry.is_file())
+    for entry in entries:
+        if entry.is_dir():
+            yield from _files(Path(entry.path), visited)
 
 
 class VideoFolder:
@@ -32,13 +53,10 @@ class VideoFolder:
         if not root.is_dir():
             raise FileNotFoundError(f"Expected `--videos` to be a folder, but there is none at {root.resolve()}")
         self._paths: dict[str, Path] = {}
-        for folder, folders, files in os.walk(root, followlinks=True):
-            folders.sort()
-            for file in sorted(files):
-                path = Path(folder, file)
-                if path.suffix.lower() in EXTENSIONS and not file.startswith("."):
-                    brackets = _BRACKETS.search(path.stem)
-                    self._paths.setdefault(brackets[1] if brackets else path.stem, path)
+        for path in _files(root, set()):
+            if path.suffix.lower() in EXTENSIONS and not path.name.startswith("."):
+                brackets = _BRACKETS.search(path.stem)
+                self._paths.setdefault(brackets[1] if brackets else path.stem, path)
 
     def __len__(self) -> int:
         return len(self._paths)

@@ -6,14 +6,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-import av
 import numpy as np
-import soundfile
 from PIL import Image
 
-from ..clip_ids import ClipId, frame_rate
-from ..constants import SAMPLE_RATE
-from ..files import atomic_write
+from ..clip_files import write_frame, write_sound
+from ..clip_ids import ClipId
+from ..machine_errors import of_this_machine
 from ..sounds import level
 from .excerpts import Unusable, inspect, read_frames, read_sounds
 
@@ -27,6 +25,7 @@ class Job(NamedTuple):
     Args:
         path: the video file.
         names: ids of its clips.
+        rate: rate at which the ids count frames, in Hz; ``None`` for ids of VGGSound, which count none.
         cut: whether the file contains only the 10 s of a VGGSound clip, not the whole video.
         out: folder to write.
         side: maximum length of a frame's shorter side, in pixels.
@@ -35,6 +34,7 @@ class Job(NamedTuple):
 
     path: Path
     names: tuple[str, ...]
+    rate: float | None
     cut: bool
     out: Path
     side: int
@@ -49,31 +49,64 @@ class Outcome(NamedTuple):
     detail: str = ""
 
 
+class Excerpt(NamedTuple):
+    """The frame and the sound of a clip."""
+
+    frame: Image.Image
+    sound: np.ndarray
+
+
+def file_rate(path: Path) -> float | None:
+    """Returns the frame rate of a video file in Hz; ``None`` if it can't be read, which :func:`prepare` reports."""
+    try:
+        return inspect(path).rate
+    except Exception as error:  # decoders raise any error on broken files
+        if of_this_machine(error):
+            raise
+        return None
+
+
 def prepare(job: Job) -> list[Outcome]:
     """Writes the frame and the sound of each clip. Problems of the video become outcomes, not errors.
 
     Raises:
-        OSError: if a file cannot be written.
+        OSError: if a file cannot be written, or this machine lacks something that reading needs.
+        MemoryError: if memory runs out.
     """
-    outcomes: dict[str, Outcome] = {}
-    default = Outcome("")  # for clips that were not reached
+    outcomes = {}
+    for name, excerpt in _excerpts(job):
+        if isinstance(excerpt, Unusable):
+            outcomes[name] = Outcome(name, excerpt.reason, excerpt.detail)
+        else:
+            _write(job, name, excerpt)
+            outcomes[name] = Outcome(name)
+    return [outcomes[name] for name in job.names]
+
+
+def _excerpts(job: Job) -> Iterator[tuple[str, Excerpt | Unusable]]:
+    """Decodes all clips. If the video can't be decoded any further, the clips that are left are unusable.
+
+    Nothing is written in here, so that no error of writing is taken for one of the video.
+    """
+    left = dict.fromkeys(job.names)
     try:
-        for outcome in _outcomes(job):
-            outcomes[outcome.name] = outcome
+        for name, excerpt in _decode(job):
+            del left[name]
+            yield name, excerpt
+        return
     except Unusable as problem:
-        default = Outcome("", problem.reason, problem.detail)
+        reason = problem
     except Exception as error:  # decoders raise any error on broken files, which must not stop the other videos
-        if isinstance(error, OSError) and not isinstance(error, av.FFmpegError):
+        if of_this_machine(error):
             raise
-        default = Outcome("", "cannot be decoded", f"{type(error).__name__}: {error}")
-    return [outcomes.get(name, default._replace(name=name)) for name in job.names]
+        reason = Unusable("cannot be decoded", f"{type(error).__name__}: {error}")
+    yield from ((name, reason) for name in left)
 
 
-def _outcomes(job: Job) -> Iterator[Outcome]:
-    rate, origin = inspect(job.path)
+def _decode(job: Job) -> Iterator[tuple[str, Excerpt | Unusable]]:
+    origin = inspect(job.path).origin
     clips = {name: ClipId.parse(name) for name in job.names}
-    counted = frame_rate(clips.values(), rate)
-    times = {name: clip.seconds_at(counted) - (clip.second if job.cut else 0) for name, clip in clips.items()}
+    times = {name: clip.seconds_at(job.rate) - (clip.second if job.cut else 0) for name, clip in clips.items()}
     names = sorted(times, key=times.__getitem__)
     for span in _spans([times[name] for name in names]):
         sounds = {}
@@ -81,17 +114,13 @@ def _outcomes(job: Job) -> Iterator[Outcome]:
         for name, sound in zip(part, read_sounds(job.path, [times[n] for n in part], origin), strict=True):
             checked = sound if isinstance(sound, Unusable) else _audible(sound, job.silence)
             if isinstance(checked, Unusable):
-                yield Outcome(name, checked.reason, checked.detail)
+                yield name, checked
             else:
                 sounds[name] = checked
         if sounds:
             frames = read_frames(job.path, [times[name] for name in sounds], origin)
             for (name, sound), frame in zip(sounds.items(), frames, strict=True):
-                if isinstance(frame, Unusable):
-                    yield Outcome(name, frame.reason, frame.detail)
-                else:
-                    _write(job, name, frame, sound)
-                    yield Outcome(name)
+                yield name, frame if isinstance(frame, Unusable) else Excerpt(frame, sound)
 
 
 def _audible(sound: np.ndarray, silence: float) -> np.ndarray | Unusable:
@@ -99,14 +128,13 @@ def _audible(sound: np.ndarray, silence: float) -> np.ndarray | Unusable:
     return Unusable("silent", f"{loudness:.0f} dBFS") if loudness < silence else sound
 
 
-def _write(job: Job, name: str, frame: Image.Image, sound: np.ndarray) -> None:
+def _write(job: Job, name: str, excerpt: Excerpt) -> None:
+    frame = excerpt.frame
     scale = job.side / min(frame.size)
     if scale < 1:
         frame = frame.resize([max(1, round(side * scale)) for side in frame.size], Image.Resampling.LANCZOS)
-    with atomic_write(job.out / "frames" / f"{name}.jpg") as temporary:
-        frame.save(temporary, quality=95)
-    with atomic_write(job.out / "audio" / f"{name}.wav") as temporary:
-        soundfile.write(temporary, sound, SAMPLE_RATE, subtype="PCM_16")
+    write_frame(job.out / "frames" / f"{name}.jpg", frame, quality=95)
+    write_sound(job.out / "audio" / f"{name}.wav", excerpt.sound)
 
 
 def _spans(times: list[float]) -> Iterator[slice]:

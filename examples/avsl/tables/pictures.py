@@ -13,7 +13,7 @@ from ..data.folders import Clip, ClipFolder
 from ..evaluation.held_out import HeldOutScenes
 from ..evaluation.predict import Prediction, predict
 from ..evaluation.report import draw_boxes, overlay, picture_of
-from ..files import atomic_write
+from ..files import atomic_buffer
 from ..model.checkpoints import open_model
 from ..pictures import read_picture
 
@@ -39,8 +39,8 @@ def compare_maps(
     predictions = {name: predict(open_model(folder, torch.device("cpu")), shown) for name, folder in rows}
     figure = draw_maps(predictions, shown)
     figure.suptitle(title or "")
-    with atomic_write(path) as temporary:
-        figure.savefig(temporary, dpi=75)
+    with atomic_buffer(path) as buffer:
+        figure.savefig(buffer, format="png", dpi=75)
     plt.close(figure)
 
 
@@ -88,6 +88,6 @@ def caption_sheet(path: Path, folder: ClipFolder, clips: Sequence[Clip], count: 
         captions = [f"+ {caption}" for caption in clip.foreground] + [f"– {clip.background}"]
         text = "\n".join(textwrap.fill(caption, 44) for caption in captions)
         words.text(0, 1, text, fontsize=8, va="top", transform=words.transAxes)
-    with atomic_write(path) as temporary:
-        figure.savefig(temporary, dpi=90)
+    with atomic_buffer(path) as buffer:
+        figure.savefig(buffer, format="png", dpi=90)
     plt.close(figure)

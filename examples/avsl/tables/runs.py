@@ -16,6 +16,7 @@ from typing import Any
 from tqdm import tqdm
 
 from ..config import Config, add_options, chosen_options
+from ..parent_process import VARIABLE
 from ..training.data_location import DataLocation
 
 log = logging.getLogger(__name__)
@@ -162,7 +163,7 @@ def complete_runs(runs: Iterable[Run], jobs: int) -> list[Run]:
 def _execute(run: Run, jobs: int) -> int:
     """Executes the run in a separate process; returns the exit status."""
     run.plan.runs.mkdir(parents=True, exist_ok=True)
-    environment = dict(os.environ)
+    environment = os.environ | {VARIABLE: str(os.getpid())}  # kill -9 of this process also ends its runs
     if jobs > 1:
         environment["OMP_NUM_THREADS"] = str(max(1, (os.cpu_count() or 1) // jobs))
     with run.log.open("a", encoding="utf-8") as out:

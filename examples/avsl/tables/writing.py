@@ -11,7 +11,7 @@ from pathlib import Path
 import matplotlib
 
 from ..evaluation.report import SMOKE_TEST, pipe_table
-from ..files import atomic_write, write_text
+from ..files import atomic_buffer, write_text
 from .collect import Cell, Differences, Result, ResultRow
 from .specification import TestSet
 from .statistics import Estimate
@@ -164,8 +164,8 @@ def plot(result: Result, path: Path, title: str | None = None) -> None:
     axes[0, 0].set_xlabel(result.table.axis or "")
     if title:
         figure.suptitle(title)
-    with atomic_write(path) as temporary:
-        figure.savefig(temporary, dpi=90)
+    with atomic_buffer(path) as buffer:
+        figure.savefig(buffer, format="png", dpi=90)
     plt.close(figure)
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import warnings
-import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,8 +13,19 @@ from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 
 from ..config import Config
 from ..data.loading import TrainingScenes
+from ..model.checkpoints import read_checkpoint
 from ..model.localizer import Localizer
 from .callbacks import KeepLast, Progress
+
+#: What a checkpoint holds for resuming, beside the weights and the configuration.
+_STATE: dict[str, type] = {
+    "pytorch-lightning_version": str,
+    "epoch": int,
+    "global_step": int,
+    "loops": dict,
+    "optimizer_states": list,
+    "lr_schedulers": list,
+}
 
 
 def fit(model: Localizer, data: TrainingScenes, directory: Path, config: Config) -> None:
@@ -23,11 +33,11 @@ def fit(model: Localizer, data: TrainingScenes, directory: Path, config: Config)
 
     Raises:
         KeyboardInterrupt: if training was interrupted.
-        ValueError: if the last checkpoint is damaged.
+        ValueError: if the last checkpoint is damaged, or not one of this run.
     """
     last = directory / "checkpoints" / "last.ckpt"
-    if last.is_file() and not zipfile.is_zipfile(last):  # detects a truncated file without reading all of it
-        raise ValueError(f"Expected {last} to be a checkpoint, but it is damaged. Delete it to train from the start.")
+    if last.is_file():
+        _check_resumable(last, model)
     model.train()
     trainer = _trainer(directory, last, config)
     with _expected_warnings_ignored():
@@ -40,6 +50,24 @@ def fit(model: Localizer, data: TrainingScenes, directory: Path, config: Config)
     if torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()  # evaluation runs in one process
     model.to(trainer.strategy.root_device)
+
+
+def _check_resumable(last: Path, model: Localizer) -> None:
+    """Checks all that training resumes from, since Lightning's errors name no file, and damaged weights cause none."""
+    try:
+        checkpoint = read_checkpoint(last)
+        for key, kind in _STATE.items():
+            if not isinstance(checkpoint.get(key), kind):
+                raise ValueError(
+                    f"Expected {last} to be the checkpoint of a run, but its {key!r} is no {kind.__name__}"
+                )
+        try:
+            model.load_state_dict(checkpoint["state_dict"])
+        except (RuntimeError, TypeError, AttributeError) as error:
+            reason = " ".join(str(error).split())[:300]
+            raise ValueError(f"Expected {last} to hold the weights of this configuration, but {reason}") from error
+    except ValueError as error:
+        raise ValueError(f"{error}. Delete it to train from the start.") from error
 
 
 def _trainer(directory: Path, last: Path, config: Config) -> L.Trainer:

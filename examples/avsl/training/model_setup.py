@@ -14,8 +14,9 @@ from ..config import Config
 from ..data.folders import ClipFolder, Pool, all_captions
 from ..data.loading import TrainingScenes
 from ..data.quality import with_quality
-from ..files import atomic_write
+from ..files import atomic_buffer
 from ..model.caption_features import CaptionTable, encode_captions
+from ..model.checkpoints import read_values
 from ..model.localizer import Localizer
 from .data_location import DataLocation
 from .pretraining import crop_captions, pretrain, render_crops
@@ -45,18 +46,18 @@ def _load_pretrained(model: Localizer, config: Config, media: str | None, cache:
     path = cache / f"pretrained-{_fingerprint(config, media, targets)}.pt"
     if path.is_file():
         try:
-            model.visual.load_state_dict(torch.load(path, weights_only=True))
-        except Exception as error:  # torch.load raises errors of any type for malformed files
+            model.visual.load_state_dict(read_values(path))
+        except (ValueError, RuntimeError, TypeError, AttributeError) as error:  # damaged, or other weights
             raise ValueError(
-                f"Expected {path} to hold pretrained weights, but it can't be read. Delete it to have them made again."
+                f"Expected {path} to hold pretrained weights, but {error}. Delete it to have them made again."
             ) from error
         return
     images, labels = render_crops(config.crops, config.image_size, config.seed, media)
     pretrain(
         model.visual, images, labels, targets, steps=config.pretraining_steps, batch=64, rate=config.pretraining_rate
     )
-    with atomic_write(path) as temporary:
-        torch.save(model.visual.state_dict(), temporary)
+    with atomic_buffer(path) as buffer:
+        torch.save(model.visual.state_dict(), buffer)
 
 
 def _fingerprint(config: Config, media: str | None, targets: torch.Tensor) -> str:

@@ -6,10 +6,7 @@ the classifier's weights are the caption features, as in CLIP. No scenes, boxes 
 
 from __future__ import annotations
 
-import multiprocessing
-import os
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 
 import numpy as np
@@ -18,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from .. import pool
 from ..data.composed.arrangement import MAX_STRETCH, Placement, Scene, SceneObject
 from ..data.composed.composer import render_frame
 from ..data.composed.dataset import open_source
@@ -45,8 +43,7 @@ def render_crops(count: int, side: int, seed: int, media: str | None) -> tuple[T
     """
     render = partial(_render_chunk, side=side, seed=seed, media=media)
     chunks = [range(i, min(i + 100, count)) for i in range(0, count, 100)]
-    with ProcessPoolExecutor(os.cpu_count(), multiprocessing.get_context("spawn")) as pool:
-        parts = list(tqdm(pool.map(render, chunks), total=len(chunks), desc="drawing crops", unit="chunk"))
+    parts = pool.run_all(render, chunks, pool.cores(), title="drawing crops", unit="chunk")
     images, labels = zip(*parts, strict=True)
     return torch.from_numpy(np.concatenate(images)).permute(0, 3, 1, 2).contiguous(), torch.from_numpy(
         np.concatenate(labels)

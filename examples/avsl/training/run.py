@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,6 +12,8 @@ from lightning.pytorch.utilities import rank_zero_only
 from rich.console import Console
 
 from ..config import Config
+from ..data.loading import TrainingScenes
+from ..data.overlap import overlap_note
 from ..evaluation.held_out import HeldOutScenes, load_held_out
 from ..evaluation.predict import frame_resolution, predict
 from ..evaluation.report import SMOKE_TEST, draw_sheet, rich_table, write_report
@@ -21,6 +24,8 @@ from .data_location import DataLocation, open_data
 from .fit import fit
 from .model_setup import set_up_training
 from .run_folder import claimed
+
+log = logging.getLogger(__name__)
 
 
 def run(config: Config, location: DataLocation, directory: Path, console: Console) -> dict[str, Metrics]:
@@ -36,12 +41,15 @@ def run(config: Config, location: DataLocation, directory: Path, console: Consol
         if (directory / "metrics.json").is_file():
             rows: dict[str, Metrics] = read_json(directory / "metrics.json", "percent")
             note = "complete; delete it or choose another --name to run again"
-            _print_results(console, rows, f"{directory} ({note})", config)
+            console.print(rich_table(rows, f"{directory} ({note})"))
+            _warn(run_notes(directory / "metrics.json"))
             return rows
         model, training = set_up_training(location, config, folder)
         clock.lap("pretraining")
         tests = [load_held_out(folder, subset, config.image_size) for subset in config.subsets]
+        notes = [*([SMOKE_TEST] if config.smoke_test else []), *_overlap(training, tests)]
         if rank_zero_only.rank == 0:
+            _warn(notes)
             model.to("cuda" if torch.cuda.is_available() and config.accelerator != "cpu" else "cpu")
             untrained = _untrained_metrics(directory / "untrained.json", model, tests, config)
         fit(model, training, directory, config)
@@ -58,8 +66,9 @@ def run(config: Config, location: DataLocation, directory: Path, console: Consol
         clock.lap("evaluation")
         shown = list(zip(tests, predictions, strict=True))
         draw_sheet(directory / "sheet.png", shown, smoke_test=config.smoke_test)
-        write_report(directory, rows, clock.laps, smoke_test=config.smoke_test)
-    _print_results(console, rows, str(directory), config)
+        write_report(directory, rows, clock.laps, notes)
+    console.print(rich_table(rows, str(directory)))
+    _warn(notes)
     console.print(
         f"{directory}/ holds the table, pictures, configuration and checkpoint ({sum(clock.laps.values()):.0f} s)",
         markup=False,
@@ -67,10 +76,20 @@ def run(config: Config, location: DataLocation, directory: Path, console: Consol
     return rows
 
 
-def _print_results(console: Console, rows: dict[str, Metrics], title: str, config: Config) -> None:
-    console.print(rich_table(rows, title))
-    if config.smoke_test:
-        console.print(SMOKE_TEST, style="bold")
+def run_notes(metrics: Path) -> list[str]:
+    """Returns what a finished run says about its metrics; ``metrics`` is its ``metrics.json``."""
+    notes = read_json(metrics).get("notes", [])  # runs of earlier versions have none
+    return [str(note) for note in notes]
+
+
+def _overlap(training: TrainingScenes, tests: Sequence[HeldOutScenes]) -> list[str]:
+    notes = (overlap_note(training.names, (clip.name for clip in test.test.clips), test.subset) for test in tests)
+    return [note for note in notes if note]
+
+
+def _warn(notes: Sequence[str]) -> None:
+    for note in notes:
+        log.warning("%s", note)
 
 
 class _Clock:

@@ -32,7 +32,7 @@ def claimed(directory: Path, config: Config, data: Path) -> Iterator[None]:
         raise ValueError(f"Another process is using {directory}. Choose another --name, or wait for it.") from None
     with lock:
         for incomplete in directory.glob("**/.*.partial.*"):  # left by a killed process
-            incomplete.unlink()
+            incomplete.unlink(missing_ok=True)
         _claim(directory / "config.yaml", config.as_dict() | {"data": str(data.resolve())})
         yield
 

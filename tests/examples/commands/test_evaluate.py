@@ -228,9 +228,33 @@ def test_data_that_are_gone(run: Path, tmp_path: Path, caplog: pytest.LogCapture
     assert f"Expected `data_root`, since the data of this run, {tmp_path / 'MUSIC'}, do not exist" in caplog.text
 
 
+def test_test_clips_that_the_model_was_trained_on(
+    run: Path, duets: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (run / "config.yaml").write_text(yaml.safe_dump(CONFIG.as_dict() | {"data": str(duets)}))
+    line = [str(run), "--out", str(tmp_path / "out"), "--no-chance"]
+    assert main(line) == 0
+    assert "training clips" not in caplog.text
+    with (duets / "metadata" / "music_solo_train.txt").open("a") as out:
+        out.write("g,cello\n")
+    assert main(line) == 0
+    for subset in ("solo", "duet"):
+        note = f"1 of 3 test clips of {subset} are also training clips, and 0 more are of the same videos"
+        for text in (caplog.text, (tmp_path / "out/metrics.json").read_text(), (tmp_path / "out/table.md").read_text()):
+            assert note in text
+
+
 class Unsafe:
     def __reduce__(self) -> tuple[object, tuple[str]]:
         return print, ("run while loading",)
+
+
+def zero_weights(path: Path) -> None:
+    """Without its checksum, this would be read as weights of 0."""
+    weights = torch.full((5000,), 3.0)
+    torch.save({"state_dict": {"a": weights}, "hyper_parameters": {}}, path)
+    content = path.read_bytes().replace(weights[:1000].numpy().tobytes(), bytes(4000), 1)
+    path.write_bytes(content)
 
 
 @pytest.mark.parametrize(
@@ -240,6 +264,7 @@ class Unsafe:
         (lambda path: path.mkdir(), "holds no checkpoints/last.ckpt"),
         (lambda path: path.write_text("hello"), "can't be read as weights"),
         (lambda path: path.write_bytes(b""), "can't be read as weights"),
+        (zero_weights, "it is damaged: the checksum of model/data/"),
         (lambda path: torch.save({"state_dict": {}, "hyper_parameters": Unsafe()}, path), "can't be read as weights"),
         (lambda path: torch.save({"weights": torch.ones(1)}, path), "no weights with a configuration"),
         (lambda path: torch.save([1], path), "no weights with a configuration"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -160,7 +161,7 @@ def test_a_second_call_does_nothing(whole: Path, monkeypatch: pytest.MonkeyPatch
         return {p: p.stat().st_mtime_ns for p in (whole, *whole.rglob("*"))}
 
     before = times()
-    monkeypatch.setattr(dataset, "ProcessPoolExecutor", None)
+    monkeypatch.setattr(dataset, "pool", None)
     assert ensure_composed(whole.parent, DESCRIPTION) == whole
     assert times() == before
 
@@ -201,6 +202,34 @@ def test_stopped_before_the_lists_are_written(whole: Path, tmp_path: Path, monke
         patched.setattr(dataset, "_write_metadata", lambda *_: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             ensure_composed(tmp_path, DESCRIPTION)
+    assert contents(ensure_composed(tmp_path, DESCRIPTION)) == contents(whole)
+
+
+@pytest.mark.parametrize("finished", [True, False])
+@pytest.mark.usefixtures("serial")
+def test_damaged_files_are_made_again(
+    whole: Path, tmp_path: Path, finished: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As a full disk left them: half a frame, an empty frame, half a sound; and one frame is gone."""
+    folder = tmp_path / (whole.name if finished else f".{whole.name}.partial")
+    shutil.copytree(whole, folder)
+    frames, sounds = sorted((folder / "frames").iterdir()), sorted((folder / "audio").iterdir())
+    for path, share in ((frames[0], 0.5), (frames[3], 0.0), (sounds[5], 0.5)):
+        content = path.read_bytes()
+        path.write_bytes(content[: int(share * len(content))])
+    frames[7].unlink()
+    assert contents(ensure_composed(tmp_path, DESCRIPTION)) == contents(whole)
+    assert ("Making 4 missing or damaged scenes of" in caplog.text) == finished
+
+
+@pytest.mark.usefixtures("serial")
+def test_temporary_files_that_vanish(whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A worker of a killed run may still move the file that is to be deleted."""
+    folder = tmp_path / f".{whole.name}.partial"
+    shutil.copytree(whole, folder)
+    gone = folder / "frames" / ".a.1.partial.jpg"
+    glob = Path.glob
+    monkeypatch.setattr(Path, "glob", lambda path, pattern: [*glob(path, pattern), gone])
     assert contents(ensure_composed(tmp_path, DESCRIPTION)) == contents(whole)
 
 

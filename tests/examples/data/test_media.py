@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+from avsl.data.composed import media
 from avsl.data.composed.dataset import Description, ensure_composed
 from avsl.data.composed.media import MediaSource
 from avsl.data.music import MusicFolder
@@ -79,6 +80,12 @@ def test_too_few_objects(tmp_path: Path, missing: str) -> None:
 def test_no_folder(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"has 0 and 0. On Debian: apt-get install tuxpaint-stamps-default"):
         MediaSource(tmp_path / "nowhere")
+
+
+def test_a_byte_order_mark_is_no_part_of_the_text(tmp_path: Path) -> None:
+    path = tmp_path / "bee.png"
+    path.with_suffix(".txt").write_text("A bee.", encoding="utf-8-sig")
+    assert media._phrase(path) == "a bee"
 
 
 def test_phrases(source: MediaSource) -> None:

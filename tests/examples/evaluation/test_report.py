@@ -45,17 +45,20 @@ def test_terminal_table() -> None:
 
 
 def test_report_files(tmp_path: Path) -> None:
-    write_report(tmp_path, ROWS, {"training": 1.5}, smoke_test=False)
-    content = {"percent": ROWS, "seconds": {"training": 1.5}, "smoke_test": False}
-    assert json.loads((tmp_path / "metrics.json").read_text()) == content
+    write_report(tmp_path, ROWS, {"training": 1.5})
+    assert json.loads((tmp_path / "metrics.json").read_text()) == {
+        "percent": ROWS,
+        "seconds": {"training": 1.5},
+        "notes": [],
+    }
     assert (tmp_path / "table.md").read_text() == markdown_table(ROWS)
 
 
 def test_a_smoke_test_says_so_in_every_file(
     held_out: dict[str, HeldOutScenes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    write_report(tmp_path, ROWS, {}, smoke_test=True)
-    assert json.loads((tmp_path / "metrics.json").read_text())["smoke_test"] is True
+    write_report(tmp_path, ROWS, {}, [SMOKE_TEST])
+    assert json.loads((tmp_path / "metrics.json").read_text())["notes"] == [SMOKE_TEST]
     assert (tmp_path / "table.md").read_text() == f"{SMOKE_TEST}\n\n{markdown_table(ROWS)}"
     titles = []
     monkeypatch.setattr(report.plt, "close", lambda figure: titles.append(figure.get_suptitle()))

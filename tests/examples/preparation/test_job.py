@@ -134,6 +134,98 @@ def test_more_videos_later(source: Path, tmp_path: Path) -> None:
     assert (out / "metadata" / "music_duet_test.csv").read_text().split() == names(DUET, 40)
 
 
+def at_20_hz(*numbers: int) -> list[str]:
+    return [f"{SOLO}_{number // 20:03d}_{number:05d}" for number in numbers]
+
+
+@pytest.fixture
+def slower(tmp_path: Path, media: Media) -> Path:
+    """A video at 10 Hz whose ids count frames at 20 Hz, as the later ids tell."""
+    media.write(tmp_path / "videos" / f"{SOLO}.mp4", 9, 10)
+    (tmp_path / "lists").mkdir()
+    list_clips(tmp_path, at_20_hz(7, 75, 139))
+    return tmp_path
+
+
+def list_clips(source: Path, clips: list[str]) -> None:
+    (source / "lists" / "music_solo_train.txt").write_text("".join(f"{name},flute\n" for name in clips))
+
+
+@pytest.mark.parametrize("listed", [(7, 75, 139), (7, 75), (7,)])
+def test_a_clip_of_a_later_run_is_that_of_the_first(slower: Path, media: Media, listed: tuple[int, ...]) -> None:
+    out, (first, *_) = slower / "out", at_20_hz(7)
+    assert main(arguments(slower, out), dataset=MUSIC) == 0
+    frame, sound = out / "frames" / f"{first}.jpg", out / "audio" / f"{first}.wav"
+    assert media.number(frame) == 3  # at 0.35 s
+    before = frame.read_bytes(), sound.read_bytes()
+    frame.unlink()
+    list_clips(slower, at_20_hz(*listed))
+    assert main(arguments(slower, out), dataset=MUSIC) == 0
+    assert (frame.read_bytes(), sound.read_bytes()) == before
+    assert json.loads((out / "metadata" / "frame_rates.json").read_text()) == {SOLO: 20.0}
+
+
+@pytest.mark.parametrize("between", [(), (75, 139)])
+def test_clips_whose_rate_turns_out_wrong_are_made_again(
+    slower: Path, media: Media, between: tuple[int, ...], caplog: pytest.LogCaptureFixture
+) -> None:
+    out, (first, *_) = slower / "out", at_20_hz(7)
+    list_clips(slower, [first])  # which fits the rate of the file too
+    assert main(arguments(slower, out), dataset=MUSIC) == 0
+    assert media.number(out / "frames" / f"{first}.jpg") == 7
+    if between:
+        list_clips(slower, at_20_hz(*between))
+        assert main(arguments(slower, out), dataset=MUSIC) == 0
+    list_clips(slower, at_20_hz(7, 75, 139))
+    assert main(arguments(slower, out), dataset=MUSIC) == 0
+    assert [media.number(out / "frames" / f"{name}.jpg") for name in at_20_hz(7, 75, 139)] == [3, 37, 69]
+    assert "other frame rates than before: 1 clips are made again" in caplog.text
+
+
+def test_clips_without_a_kept_rate_are_told(slower: Path, caplog: pytest.LogCaptureFixture) -> None:
+    out = slower / "out"
+    assert main(arguments(slower, out), dataset=MUSIC) == 0
+    assert "no frame rate" not in caplog.text
+    (out / "metadata" / "frame_rates.json").unlink()
+    (out / "frames" / f"{at_20_hz(75)[0]}.jpg").unlink()
+    assert main(arguments(slower, out), dataset=MUSIC) == 0
+    assert "2 prepared clips have no frame rate in frame_rates.json, so they may show other moments" in caplog.text
+
+
+@pytest.mark.parametrize("content", ["[]", '{"a": "x"}', '{"a": 0}', "{"])
+def test_malformed_rates(slower: Path, content: str, caplog: pytest.LogCaptureFixture) -> None:
+    (slower / "out" / "metadata").mkdir(parents=True)
+    (slower / "out" / "metadata" / "frame_rates.json").write_text(content)
+    assert main(arguments(slower, slower / "out"), dataset=MUSIC) == 2
+    assert "frame_rates.json to " in caplog.text
+
+
+@pytest.mark.parametrize("share", [0, 0.5, 0.99])
+@pytest.mark.parametrize("folder", ["frames", "audio"])
+def test_a_damaged_file_is_made_again(
+    source: Path, tmp_path: Path, folder: str, share: float, caplog: pytest.LogCaptureFixture
+) -> None:
+    out, (name,) = tmp_path / "out", names(SOLO, 21)
+    assert main(arguments(source, out), dataset=MUSIC) == 0
+    (path,) = (out / folder).glob(f"{name}.*")
+    whole = path.read_bytes()
+    path.write_bytes(whole[: int(share * len(whole))])
+    assert main(arguments(source, out), dataset=MUSIC) == 0
+    assert path.read_bytes() == whole
+    assert "1 clips have a damaged frame or sound and are made again" in caplog.text
+
+
+@pytest.mark.slow
+def test_a_folder_whose_name_is_not_utf8(source: Path, tmp_path: Path) -> None:
+    out = tmp_path / os.fsdecode(b"x\xff")
+    script = [sys.executable, str(EXAMPLES / "prepare_music.py"), *arguments(source, out)]
+    strict = os.environ | {"PYTHONIOENCODING": "utf-8"}
+    done = subprocess.run(script, capture_output=True, env=strict, check=False)
+    assert done.returncode == 0, done.stderr
+    assert len(state(out)) == 14
+    assert rb"x\udcff/metadata/report.json lists every clip that was left out" in done.stdout
+
+
 def test_vggsound(tmp_path: Path, media: Media, capsys: pytest.CaptureFixture[str]) -> None:
     videos, lists, out = (tmp_path / name for name in ("videos", "lists", "out"))
     media.write(videos / "train" / "aaaaaaaaaaa_000100.mp4", 10, 10)

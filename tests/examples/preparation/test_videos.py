@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -57,6 +58,38 @@ def test_clips_of_a_file_are_together(folder: VideoFolder, tmp_path: Path) -> No
         (VideoFile(tmp_path / "zpWuikVorYg_000032.mp4", True), [names[0]]),
     ]
     assert missing == [names[2]]
+
+
+def test_loops_of_links_end(tmp_path: Path) -> None:
+    (tmp_path / "solo").mkdir()
+    (tmp_path / "solo" / "E7E1kMExVcg.mp4").touch()
+    for link in ("l1", "l2", "solo/l3", "solo/l4"):
+        (tmp_path / link).symlink_to(tmp_path)
+    (tmp_path / "linked").symlink_to(tmp_path / "solo")
+    videos = VideoFolder(tmp_path)
+    assert len(videos) == 1
+    assert videos.find("E7E1kMExVcg_053_01611").path.samefile(tmp_path / "solo" / "E7E1kMExVcg.mp4")
+
+
+def test_only_regular_files_are_videos(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "E7E1kMExVcg.mp4")  # to open it would wait for a writer
+    assert len(VideoFolder(tmp_path)) == 0
+
+
+def test_a_folder_that_cannot_be_read_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "solo").mkdir()
+    scan = os.scandir
+
+    def refuse(folder: Path):
+        if folder.name == "solo":
+            raise PermissionError(13, "Permission denied")
+        return scan(folder)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    assert len(VideoFolder(tmp_path)) == 0
+    assert f"Videos in {tmp_path / 'solo'} are not found: Permission denied" in caplog.text
 
 
 def test_no_folder(tmp_path: Path) -> None:

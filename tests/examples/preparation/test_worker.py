@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import resource
 from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
@@ -12,8 +14,10 @@ import cv2
 import numpy as np
 import pytest
 import soundfile
+from avsl import clip_files
+from avsl.clip_ids import ClipId, frame_rate
 from avsl.preparation import excerpts, worker
-from avsl.preparation.worker import Job, Outcome, prepare
+from avsl.preparation.worker import Job, Outcome, file_rate, prepare
 from PIL import Image
 
 if TYPE_CHECKING:
@@ -27,7 +31,8 @@ def ids(numbers: Sequence[int], rate: float) -> tuple[str, ...]:
 
 
 def job(path: Path, names: Sequence[str], *, cut: bool = False, side: int = 256, silence: float = -60.0) -> Job:
-    return Job(path, tuple(names), cut, path.parent / "out", side, silence)
+    rate = frame_rate(map(ClipId.parse, names), file_rate(path))
+    return Job(path, tuple(names), rate, cut, path.parent / "out", side, silence)
 
 
 def only(outcomes: list[Outcome]) -> tuple[str, str]:
@@ -287,10 +292,52 @@ def test_a_full_disk_is_an_error(tmp_path: Path, media: Media, monkeypatch: pyte
     def full(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(worker.soundfile, "write", full)
+    monkeypatch.setattr(clip_files.soundfile, "write", full)
     with pytest.raises(OSError, match="No space left"):
         prepare(job(path, ids([5], 10)))
     assert not [name for name in written(tmp_path / "out") if "partial" in name]
+
+
+@pytest.mark.parametrize(
+    "error", [RuntimeError("System error."), av.FFmpegError(5, "odd"), UnicodeEncodeError("a", "", 0, 1, "")]
+)
+def test_an_error_of_writing_is_not_one_of_the_video(
+    tmp_path: Path, media: Media, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def fail(*_: object) -> None:
+        raise error
+
+    one = job(media.write(tmp_path / f"{VIDEO}.mp4", 4, 10), ids([5], 10))
+    monkeypatch.setattr(worker, "write_sound", fail)
+    with pytest.raises(type(error)):
+        prepare(one)
+
+
+@pytest.mark.parametrize("reader", ["inspect", "read_sounds", "read_frames"])
+@pytest.mark.parametrize("error", [MemoryError(), OSError(24, "Too many open files"), av.error.MemoryError(12, "no")])
+def test_an_error_of_the_machine_is_not_one_of_the_video(
+    tmp_path: Path, media: Media, monkeypatch: pytest.MonkeyPatch, reader: str, error: Exception
+) -> None:
+    def fail(*_: object) -> None:
+        raise error
+
+    one = job(media.write(tmp_path / f"{VIDEO}.mp4", 4, 10), ids([5], 10))
+    monkeypatch.setattr(worker, reader, fail)
+    with pytest.raises(type(error)):
+        prepare(one)
+
+
+def test_too_few_file_descriptors(tmp_path: Path, media: Media) -> None:
+    one = job(media.write(tmp_path / f"{VIDEO}.mp4", 4, 10), ids([5], 10))
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    free = os.dup(0)
+    os.close(free)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (free, before[1]))
+    try:
+        with pytest.raises(OSError, match="Too many open files"):
+            prepare(one)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
 
 
 def test_a_decoder_that_raises_anything(tmp_path: Path, media: Media, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -268,7 +268,10 @@ def users_folder(whole: Path, tmp_path: Path) -> Path:
     return folder
 
 
-def test_a_users_folder(users_folder: Path, tmp_path: Path, bert: str) -> None:
+def test_a_users_folder(users_folder: Path, tmp_path: Path, bert: str, caplog: pytest.LogCaptureFixture) -> None:
+    metadata, (seen, *_) = users_folder / "metadata", sorted((users_folder / "frames").glob("emb3*"))
+    with (metadata / "music_duet_train.txt").open("a") as out:  # a test clip that is also a training clip
+        out.write(f"{seen.stem},cello,flute\n")
     line = ["--data-root", str(users_folder), "--runs", str(tmp_path / "runs"), "--data", str(tmp_path / "data")]
     line += ["--config", "quick", "--epochs", "1", "--batch-size", "8", "--subsets", "duet", "--crops", "64"]
     assert main([*line, "--text-encoder", bert, "--embedding-dim", "16"]) == 0
@@ -277,6 +280,13 @@ def test_a_users_folder(users_folder: Path, tmp_path: Path, bert: str) -> None:
     assert all((run / name).stat().st_size for name in FILES)
     rows = json.loads((run / "metrics.json").read_text())["percent"]
     assert list(rows["whole frame"]) == ["duet CAP", "duet CIoU@0.3", "duet AUC"]
+    note = "1 of 6 test clips of duet are also training clips, and 0 more are of the same videos as training clips "
+    note += f"(first: {seen.stem})"
+    for text in (caplog.text, (run / "metrics.json").read_text(), (run / "table.md").read_text()):
+        assert note in text
+    caplog.clear()
+    assert main([*line, "--text-encoder", bert, "--embedding-dim", "16"]) == 0  # a finished run says it again
+    assert note in caplog.text
     # Crops of drawn instruments are not pretraining for real frames, and nothing was composed.
     assert [p.name.split("-")[0] for p in (tmp_path / "data" / "cache").glob("[!.]*")] == ["captions"]
     assert [p.name for p in (tmp_path / "data").iterdir()] == ["cache"]

@@ -4,22 +4,18 @@ from __future__ import annotations
 
 import json
 import logging
-import multiprocessing
-import os
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import soundfile
 from filelock import FileLock
-from tqdm import tqdm
 
-from ...constants import SAMPLE_RATE
-from ...files import atomic_write, read_json, write_json, write_text
+from ... import pool
+from ...clip_files import is_whole_frame, is_whole_sound, write_frame, write_sound
+from ...files import read_json, write_json, write_text
 from .arrangement import Scene, sample_scene
 from .composer import DrawnSource, ObjectSource, captions, render_audio, render_frame
 from .media import MediaSource
@@ -28,6 +24,7 @@ log = logging.getLogger(__name__)
 
 FORMAT = 2  # to be raised when the same description gives different files
 SUBSETS = {"solo": 1, "duet": 2}  # number of sounding objects
+Job = tuple[str, str, int]  # split, subset and number of a scene
 
 
 @dataclass(frozen=True)
@@ -67,7 +64,8 @@ def open_source(media: str | None) -> ObjectSource:
 def ensure_composed(root: Path, description: Description) -> Path:
     """Returns the data set's folder in ``root``, after composing it if necessary. An interrupted call is resumed.
 
-    If several processes call this, one composes the data set and the others wait.
+    Frames and sounds that are missing or damaged are made again. If several processes call this, one composes the data
+    set and the others wait.
 
     Raises:
         ValueError: if the folder exists with another description, for example with other ``media``.
@@ -77,6 +75,10 @@ def ensure_composed(root: Path, description: Description) -> Path:
     with FileLock(root / f".{description.folder}.lock"):
         if target.exists():
             _check_description(target, description)
+            damaged = [job for job in _jobs(description) if not _is_whole(job, target)]
+            if damaged:
+                log.warning("Making %d missing or damaged scenes of %s again", len(damaged), target)
+                _compose_clips(damaged, target, description)
         else:
             _compose_all(root / f".{description.folder}.partial", description).replace(target)
             log.info("Composed %d scenes in %s", 2 * (description.train + description.test), target)
@@ -97,41 +99,53 @@ def _compose_all(folder: Path, description: Description) -> Path:
     for part in ("frames", "audio", "metadata"):
         (folder / part).mkdir(parents=True, exist_ok=True)
     for temporary in folder.glob("*/.*.partial.*"):  # left by a killed process
-        temporary.unlink()
+        temporary.unlink(missing_ok=True)
     write_json(folder / "dataset.json", description.as_json())
-    jobs = list(_jobs(description))
-    compose = partial(_compose, folder=folder, description=description)
-    with ProcessPoolExecutor(os.cpu_count(), multiprocessing.get_context("spawn")) as pool:
-        composed = pool.map(compose, jobs, chunksize=16)
-        entries = list(tqdm(composed, total=len(jobs), desc=f"composing {description.folder}", unit="scene"))
-    _write_metadata(folder / "metadata", entries)
+    _write_metadata(folder / "metadata", _compose_clips(list(_jobs(description)), folder, description))
     return folder
 
 
-def _jobs(description: Description) -> Iterator[tuple[str, str, int]]:
+def _compose_clips(jobs: Sequence[Job], folder: Path, description: Description) -> list[dict[str, Any]]:
+    compose = partial(_compose, folder=folder, description=description)
+    return pool.run_all(compose, jobs, pool.cores(), title=f"composing {description.folder}", unit="scene")
+
+
+def _jobs(description: Description) -> Iterator[Job]:
     for split, count in (("train", description.train), ("test", description.test)):
         for subset in SUBSETS:
             for index in range(count):
                 yield split, subset, index
 
 
-def _compose(job: tuple[str, str, int], *, folder: Path, description: Description) -> dict[str, Any]:
-    """Writes the missing files of one scene, frame and audio, and returns its entry for the metadata."""
+def _clip_name(job: Job) -> str:
     split, subset, index = job
-    held_out, sources = split == "test", SUBSETS[subset]
     # The prefix is part of the file format: ids of existing data sets must not change.
-    name = f"emb{2 * held_out + sources - 1}{index:07d}_000_00000"
+    return f"emb{2 * (split == 'test') + SUBSETS[subset] - 1}{index:07d}_000_00000"
+
+
+def _files(name: str, folder: Path) -> tuple[Path, Path]:
+    """The frame and the sound of a clip."""
+    return folder / "frames" / f"{name}.jpg", folder / "audio" / f"{name}.wav"
+
+
+def _is_whole(job: Job, folder: Path) -> bool:
+    frame, audio = _files(_clip_name(job), folder)
+    return is_whole_frame(frame) and is_whole_sound(audio)
+
+
+def _compose(job: Job, *, folder: Path, description: Description) -> dict[str, Any]:
+    """Writes the missing and damaged files of one scene, frame and audio; returns its entry for the metadata."""
+    split, subset, index = job
+    held_out, sources, name = split == "test", SUBSETS[subset], _clip_name(job)
     rng = np.random.default_rng([description.seed, held_out, sources, index])
     source = open_source(description.media)
     scene = sample_scene(rng, source.vocabulary, sources)
-    frame, audio = folder / "frames" / f"{name}.jpg", folder / "audio" / f"{name}.wav"
+    frame, audio = _files(name, folder)
     frame_rng, audio_rng = rng.spawn(2)
-    if not frame.exists():
-        with atomic_write(frame) as temporary:
-            render_frame(scene, source, frame_rng, description.side, held_out).save(temporary, quality=90)
-    if not audio.exists():
-        with atomic_write(audio) as temporary:
-            soundfile.write(temporary, render_audio(scene, source, audio_rng, held_out), SAMPLE_RATE, subtype="PCM_16")
+    if not is_whole_frame(frame):
+        write_frame(frame, render_frame(scene, source, frame_rng, description.side, held_out), quality=90)
+    if not is_whole_sound(audio):
+        write_sound(audio, render_audio(scene, source, audio_rng, held_out))
     return {"id": name, "split": split, "subset": subset, "scene": scene, "captions": captions(scene, source)}
 
 

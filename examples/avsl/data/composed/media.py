@@ -126,7 +126,7 @@ def _phrase(picture: Path) -> str | None:
     text = picture.with_suffix(".txt")
     if not text.exists():
         return None
-    first = text.read_text(encoding="utf-8", errors="replace").partition("\n")[0].strip().rstrip(".")
+    first = text.read_text(encoding="utf-8-sig", errors="replace").partition("\n")[0].strip().rstrip(".")
     first = re.sub(r"\s*\(.*?\)", "", first)
     if not re.fullmatch(r"(A|An) [\w' -]+", first) or len(first) > MAX_CAPTION_LENGTH:
         return None

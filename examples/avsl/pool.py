@@ -1,12 +1,15 @@
-"""A pool of worker processes that survives crashes and reports the job on which a worker crashed.
+"""A pool of worker processes that survives crashes, says on which job a worker crashed, and ends with its parent.
 
-``ProcessPoolExecutor`` aborts all jobs if one worker dies, and does not report which job caused it.
+``ProcessPoolExecutor`` aborts all jobs if one worker dies, and does not report which job caused it. Its workers live on
+if their parent is killed.
 """
 
 from __future__ import annotations
 
 import contextlib
 import multiprocessing
+import os
+import pickle
 import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -14,14 +17,30 @@ from itertools import islice
 from multiprocessing.connection import Connection, wait
 from typing import Any, NamedTuple, TypeVar
 
+from tqdm import tqdm
+
+from .parent_process import end_with
+
+_TERMINATED = 128 + 15  # exit code after SIGTERM
+_BY_OTHERS = (-9, -15, _TERMINATED)
 JobT = TypeVar("JobT")
 ResultT = TypeVar("ResultT")
+
+
+def cores() -> int:
+    """Number of workers that keep this machine busy."""
+    return os.cpu_count() or 1
 
 
 class Crash(NamedTuple):
     """A worker exited without an answer. For a signal, ``exitcode`` is its negative number."""
 
     exitcode: int
+
+    @property
+    def by_others(self) -> bool:
+        """Whether another process, or the kernel, ended the worker."""
+        return self.exitcode in _BY_OTHERS
 
     def __str__(self) -> str:
         if self.exitcode < 0:
@@ -34,7 +53,7 @@ class _Worker:
     def __init__(self, function: Callable[[Any], Any]) -> None:
         context = multiprocessing.get_context("spawn")
         self.connection, worker_end = context.Pipe()
-        self.process = context.Process(target=_serve, args=(worker_end, function), daemon=True)
+        self.process = context.Process(target=_serve, args=(worker_end, function, os.getpid()), daemon=True)
         self.process.start()
         worker_end.close()
         self.job: Any = None
@@ -49,7 +68,14 @@ class _Worker:
             return self.connection.recv()
         except (EOFError, ConnectionResetError):
             self.process.join()
-            return Crash(self.process.exitcode or 0)
+            crash = Crash(self.process.exitcode or 0)
+            if crash.by_others:
+                # The kernel kills a process when memory runs out. No decoder does this to itself.
+                raise MemoryError(
+                    f"A worker process was killed ({crash}), probably because this machine ran out of memory. "
+                    f"Run the same command again to resume. The worker was at {str(self.job)[:200]}"
+                ) from None
+            return crash
 
     def stop(self, *, idle: bool) -> None:
         self.connection.close()  # makes an idle worker exit
@@ -70,6 +96,7 @@ def run(
 
     Raises:
         Exception: the exception that ``function`` raised.
+        MemoryError: if a worker was killed from outside, as the kernel does when memory runs out.
     """
     if workers == 0:
         for job in jobs:
@@ -106,18 +133,54 @@ def run(
             worker.stop(idle=False)
 
 
+def run_all(
+    function: Callable[[JobT], ResultT], jobs: Sequence[JobT], workers: int, *, title: str, unit: str
+) -> list[ResultT]:
+    """Calls ``function`` on each job as :func:`run` does, with a progress bar; returns the results in order.
+
+    Raises:
+        Exception: as :func:`run`; ChildProcessError if a worker crashed.
+    """
+    results: dict[int, ResultT] = {}
+    numbered = list(enumerate(jobs))
+    for (number, job), result in tqdm(run(_Numbered(function), numbered, workers), title, len(jobs), unit=unit):
+        if isinstance(result, Crash):
+            raise ChildProcessError(f"A worker process crashed ({result}) at {str(job)[:200]}")
+        results[number] = result
+    return [results[number] for number in range(len(jobs))]
+
+
+class _Numbered(NamedTuple):
+    """Calls a function on the job of a numbered job; jobs need not be hashable."""
+
+    function: Callable[[Any], Any]
+
+    def __call__(self, numbered: tuple[int, Any]) -> Any:
+        return self.function(numbered[1])
+
+
 class _Raised(NamedTuple):
     error: Exception
 
+    @classmethod
+    def of(cls, error: Exception) -> _Raised:
+        """The error, or one with its text if it can't be sent to another process."""
+        try:
+            pickle.loads(pickle.dumps(error))
+        except Exception:
+            return cls(RuntimeError(f"{type(error).__name__}: {error}"))
+        return cls(error)
 
-def _serve(connection: Connection, function: Callable[[Any], Any]) -> None:
+
+def _serve(connection: Connection, function: Callable[[Any], Any], parent: int) -> None:
+    end_with(parent)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes; the parent stops the workers
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that temporary files are deleted
-    with contextlib.suppress(EOFError, BrokenPipeError):  # the parent has exited
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(_TERMINATED))  # so that temporary files are deleted
+    with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):  # the parent has exited
         while True:
             job = connection.recv()
             try:
                 answer = function(job)
             except Exception as error:
-                answer = _Raised(error)
+                answer = _Raised.of(error)
             connection.send(answer)

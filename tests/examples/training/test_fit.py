@@ -1,0 +1,93 @@
+"""Training does not resume from a checkpoint that is damaged or belongs to something else."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import lightning
+import pytest
+import torch
+from avsl.config import Config
+from avsl.model.localizer import Localizer
+from avsl.training.fit import fit
+
+from ..conftest import TINY
+
+CONFIG = Config(**TINY, workers=0)
+
+
+class Unsafe:
+    pass
+
+
+def model(**changes: object) -> Localizer:
+    return Localizer(Config(**TINY | changes, workers=0).as_dict(), 10)
+
+
+def content(made: Localizer) -> dict:
+    trainer = {"epoch": 0, "global_step": 1, "loops": {}, "optimizer_states": [], "lr_schedulers": []}
+    weights = {"state_dict": made.state_dict(), "hyper_parameters": dict(made.hparams)}
+    return trainer | weights | {"pytorch-lightning_version": lightning.__version__}
+
+
+def overwrite(path: Path, part: bytes) -> None:
+    """Zeroes a part of the file in place, as a bad disk does."""
+    data = path.read_bytes()
+    assert data.count(part) == 1
+    path.write_bytes(data.replace(part, bytes(len(part))))
+
+
+def zero_weights(path: Path) -> None:
+    """Without its checksum, this would be read as weights of 0."""
+    largest = max(torch.load(path, weights_only=True)["state_dict"].values(), key=torch.numel)
+    overwrite(path, largest.numpy().tobytes())
+
+
+def save(change: Callable[[dict], object]) -> Callable[[Path], None]:
+    def damage(path: Path) -> None:
+        values = torch.load(path, weights_only=True)
+        change(values)
+        torch.save(values, path)
+
+    return damage
+
+
+@pytest.mark.parametrize(
+    ("damage", "match"),
+    [
+        (zero_weights, r"it is damaged: the checksum of last/data/\d+ is wrong"),
+        (lambda path: path.write_bytes(path.read_bytes()[:-1000]), "can't be read as weights and plain values"),
+        (lambda path: path.write_bytes(b""), "can't be read as weights and plain values"),
+        (save(lambda values: values.update(a=Unsafe())), "can't be read as weights and plain values"),
+        (lambda path: torch.save([1], path), "holds no weights"),
+        (save(lambda values: values.pop("loops")), "'loops' is no dict"),
+        (save(lambda values: values.update(epoch="1")), "'epoch' is no int"),
+        (save(lambda values: values.update(state_dict=5)), "the weights of this configuration, but"),
+        (
+            save(lambda values: values.update(state_dict=model(embedding_dim=4).state_dict())),
+            "the weights of this configuration, but .* size mismatch",
+        ),
+    ],
+)
+def test_a_damaged_checkpoint_is_named(tmp_path: Path, damage: Callable[[Path], None], match: str) -> None:
+    made, last = model(), tmp_path / "checkpoints" / "last.ckpt"
+    last.parent.mkdir()
+    torch.save(content(made), last)
+    damage(last)
+    with pytest.raises(ValueError, match=rf"Expected .*last\.ckpt .*{match}.* Delete it to train from the start\."):
+        fit(made, None, tmp_path, CONFIG)
+
+
+def test_a_lack_of_memory_does_not_count_against_the_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
+
+    made, last = model(), tmp_path / "checkpoints" / "last.ckpt"
+    last.parent.mkdir()
+    torch.save(content(made), last)
+    monkeypatch.setattr(torch, "load", fail)
+    with pytest.raises(RuntimeError, match="allocate memory"):
+        fit(made, None, tmp_path, CONFIG)
