@@ -14,6 +14,7 @@ from torchmetrics.utilities import rank_zero_warn
 
 from sslosses.metrics import protocols
 from sslosses.metrics._pipeline.notes import notes_of
+from sslosses.metrics._pipeline.resampling import check_not_resampled
 from sslosses.metrics._pipeline.samples import SampleTruths, batches
 from sslosses.metrics._pipeline.scorer import Scorer
 from sslosses.metrics._pipeline.tables import (
@@ -110,22 +111,24 @@ class LocalizationTables(Metric):
 
         Raises:
             TypeError: if dtypes are wrong.
-            ValueError: if shapes or devices do not fit, maps hold NaN, infinite values or values whose sums may be
+            ValueError: if shapes or devices do not fit, maps have their channels last (h, w, C), maps hold NaN, infinite values or values whose sums may be
                 infinite, the ground truth is outside [0, 1], boxes are in pixels, class ids are not integers, or the
                 protocol takes no prior.
         """
         if priors is not None and self.protocol.prior_weight is None:
             raise ValueError(f"Expected `priors` to be None, as protocol {self.protocol.name!r} takes no object prior")
+        extras = {
+            "map_classes": map_classes,
+            "source_classes": source_classes,
+            "confidences": confidences,
+            "priors": priors,
+        }
+        check_not_resampled({"maps": maps, "truths": truths, **extras})
         groups = batches(
             maps,
             truths,
             valid,
-            {
-                "map_classes": map_classes,
-                "source_classes": source_classes,
-                "confidences": confidences,
-                "priors": priors,
-            },
+            extras,
             size=self.protocol.size,
             layout=self._layout,
             most_sources=1 if self.task == "single" else None,
