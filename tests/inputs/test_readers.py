@@ -11,9 +11,6 @@ from inputs.write_tables import PARTS, TABLES, cell, listed, table_rows
 from sslosses import metrics
 from sslosses.metrics import functional
 
-# Generated samples lack maps, have surplus ones, or ground truth without a pixel.
-pytestmark = pytest.mark.filterwarnings("ignore:.* (samples|sources) have :UserWarning")
-
 CLASSES = [inputs for module in PARTS.values() for inputs in module.CLASSES]
 
 
