@@ -93,8 +93,8 @@ class Benchmark:
         sources = len(record.boxes)
         if self.layout.channels_last(maps.shape, sources):
             return (
-                f"expected maps {self.layout.shape(sources)}, but got {tuple(maps.shape)}, which looks like one map with "
-                "its channels last. Move the last dimension to the front"
+                f"expected maps {self.layout.shape(sources)}, but got {tuple(maps.shape)}, which looks like one map "
+                "with its channels last. Move the last dimension to the front"
             )
         down, across = self.layout.grid(sources)
         height, width = maps.shape[-2:]

@@ -21,7 +21,6 @@ from sslosses.evaluate.scoring import check_clips, score, steps
 from sslosses.evaluate.standard_output import write_out
 from sslosses.metrics import Protocol, protocols
 
-
 _FILES = ("metrics.json", "table.md", "table.tex", "sheet.png")
 
 

@@ -5,14 +5,13 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-try:
+if sys.platform != "win32":
     import fcntl
-except ImportError:  # Windows
-    fcntl = None  # type: ignore[assignment]
 
 _SUFFIX = ".partial"
 
@@ -63,7 +62,7 @@ def _locked(folder: Path) -> Iterator[bool]:
 
     Without such locks, on Windows and some network drives, a folder counts as held.
     """
-    if fcntl is None:
+    if sys.platform == "win32":
         yield False
         return
     descriptor = None

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sslosses.evaluate.errors import CommandError, named, some
+from sslosses.evaluate.errors import CommandError, named
 from sslosses.evaluate.folder_contents import Contents, kind_of_file, of_archive, of_folder
 
 _MOST_BYTES = 1 << 28  # maps of one clip: two of 4096² in float64
@@ -58,8 +58,8 @@ class SavedMaps:
         if not self.clips and self.contents.has_others:
             self.close()
             raise CommandError(
-                f"{path}: expected maps, <clip>.npy or <clip>.npz, but it holds none of them, only {self.contents}. Save "
-                "maps with numpy.savez"
+                f"{path}: expected maps, <clip>.npy or <clip>.npz, but it holds none of them, only {self.contents}. "
+                "Save maps with numpy.savez"
             )
 
     def _read_contents(self) -> Contents:

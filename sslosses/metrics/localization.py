@@ -111,9 +111,9 @@ class LocalizationTables(Metric):
 
         Raises:
             TypeError: if dtypes are wrong.
-            ValueError: if shapes or devices do not fit, maps have their channels last (h, w, C), maps hold NaN, infinite values or values whose sums may be
-                infinite, the ground truth is outside [0, 1], boxes are in pixels, class ids are not integers, or the
-                protocol takes no prior.
+            ValueError: if shapes or devices do not fit, maps have their channels last, maps hold NaN, infinite values
+                or values whose sums may be infinite, the ground truth is outside [0, 1], boxes are in pixels, class ids
+                are not integers, or the protocol takes no prior.
         """
         if priors is not None and self.protocol.prior_weight is None:
             raise ValueError(f"Expected `priors` to be None, as protocol {self.protocol.name!r} takes no object prior")

@@ -15,11 +15,9 @@ from sslosses.annotations import (
 )
 
 BOX, CLIP = [0.1, 0.1, 0.5, 0.5], "a_000030"
-VGGSS = json.dumps([{"file": CLIP, "class": "bird", "bbox": [BOX]}, {"file": "b_000030", "class": "cat", "bbox": [BOX]}])
+VGGSS = json.dumps([{"file": f, "class": c, "bbox": [BOX]} for f, c in ((CLIP, "bird"), ("b_000030", "cat"))])
 SOLO = json.dumps([{"file": CLIP, "class": "cello", "bbox": BOX}])
-DUET = json.dumps(
-    [{"file": CLIP, "class_src1": "cello", "bbox_src1": BOX, "class_src2": "flute", "bbox_src2": BOX}]
-)
+DUET = json.dumps([{"file": CLIP, "class_src1": "cello", "bbox_src1": BOX, "class_src2": "flute", "bbox_src2": BOX}])
 XML = "<a><bbox><xmin>1</xmin><ymin>2</ymin><xmax>9</xmax><ymax>9</ymax></bbox></a>"
 
 

@@ -7,7 +7,17 @@ import pytest
 import torch
 from torchmetrics import MetricCollection
 
-from sslosses.metrics import AUC, CAP, PIAP, CIoU, CountingAccuracy, Coverage, SoundLocalization, chance_levels, protocols
+from sslosses.metrics import (
+    AUC,
+    CAP,
+    PIAP,
+    CIoU,
+    CountingAccuracy,
+    Coverage,
+    SoundLocalization,
+    chance_levels,
+    protocols,
+)
 
 SMALL = protocols.paper.replace(size=8, name="small")
 TRUTHS = torch.zeros(5, 2, 8, 8, dtype=torch.bool)
@@ -123,7 +133,9 @@ def test_ground_truth_without_a_pixel_is_told_where_it_is_left_out_or_where_most
     maps = torch.rand(5, 2, 4, 4)
     metric = SoundLocalization(SMALL)
     metric.update(maps, as_corners)
-    with pytest.warns(UserWarning, match=r"5 of 10 sources have no pixel in their ground truth and count as 0.*corners"):
+    with pytest.warns(
+        UserWarning, match=r"5 of 10 sources have no pixel in their ground truth and count as 0.*corners"
+    ):
         metric.compute()
     one = TRUTHS.clone()
     one[0, 0] = False

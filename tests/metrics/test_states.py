@@ -3,6 +3,7 @@
 import pickle
 import subprocess
 import sys
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -36,7 +37,7 @@ def test_rows_are_joined_in_order_into_few_tables():
         assert len(tables) <= 11
     assert torch.cat(tables)[:, 0].tolist() == [i for i in range(1000) for _ in range(i % 3)]
     sizes = [len(table) for table in tables]
-    assert all(size > 2 * after for size, after in zip(sizes, sizes[1:], strict=False))
+    assert all(size > 2 * after for size, after in pairwise(sizes))
 
 
 def test_rows_without_an_entry_are_joined_too():

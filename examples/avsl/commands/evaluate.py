@@ -177,9 +177,7 @@ def _count_summary(counts: dict[str, Any]) -> str:
     return f"Right number of sources: {100 * counts['accuracy']:.1f} % (sources found: {found})"
 
 
-def _print_results(
-    console: Console, title: str, share: str, results: Results, counts: dict[str, Any] | None
-) -> None:
+def _print_results(console: Console, title: str, share: str, results: Results, counts: dict[str, Any] | None) -> None:
     rows: dict[str, dict[str, float]] = {}
     for protocol, result in results.items():
         for name, metrics in {"model": result.metrics, **result.chance}.items():

@@ -6,6 +6,7 @@ import contextlib
 import os
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 
@@ -44,7 +45,7 @@ class PatientStream:
 def patient_output() -> Iterator[None]:
     """Lets a command print whether or not standard output is open and read."""
     original: Any = sys.stdout
-    with open(os.devnull, "w", encoding="utf-8") as nothing:
+    with Path(os.devnull).open("w", encoding="utf-8") as nothing:
         sys.stdout = nothing if original is None else PatientStream(original)
         try:
             yield

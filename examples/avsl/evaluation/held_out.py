@@ -22,8 +22,8 @@ class HeldOutScenes(NamedTuple):
     """The test scenes of one subset.
 
     subset: its name. scenes: frames and sounds. test: the clips and boxes of each scene. silent: the silent objects of
-    each clip; empty where they are not known. listed: number of scenes in the public list, of which these are those that
-    could be prepared; None where the folder's report does not say it.
+    each clip; empty where they are not known. listed: number of scenes in the public list, of which these could be
+    prepared; None where the folder's report does not say it.
     """
 
     subset: str

@@ -58,9 +58,7 @@ def _common(rows: Mapping[str, Metrics]) -> list[str]:
     """Names of the metrics that all rows have, in the order of the first row."""
     first, *others = rows.values()
     return [
-        name
-        for name in first
-        if not name.endswith((WITHOUT_MAP, SHARE_OF_LIST)) and all(name in row for row in others)
+        name for name in first if not name.endswith((WITHOUT_MAP, SHARE_OF_LIST)) and all(name in row for row in others)
     ]
 
 

@@ -24,8 +24,8 @@ def _without_map(metrics: tuple[str, ...], samples: Tensor, protocol: Protocol) 
     if not count or not any(_leaves_out(parse_metric(name)[0], protocol) for name in metrics):
         return []
     return [
-        f"{count:,} of {len(samples):,} samples have no map and are left out by protocol {protocol.name!r}, which raises "
-        "its means if these are the hard samples. Report the metric Coverage beside them"
+        f"{count:,} of {len(samples):,} samples have no map and are left out by protocol {protocol.name!r}, which "
+        "raises its means if these are the hard samples. Report the metric Coverage beside them"
     ]
 
 

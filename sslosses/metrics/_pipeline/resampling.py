@@ -24,7 +24,7 @@ def check_not_resampled(arguments: dict[str, Any]) -> None:
             return
         if frame.f_globals.get("__name__") == BootStrapper.__module__:
             raise ValueError(
-                f"Expected {', '.join(f'`{name}`' for name in fixed)} to be a tensor (B, ...), as BootStrapper resamples "
-                "tensors only, but got a sequence"
+                f"Expected {', '.join(f'`{name}`' for name in fixed)} to be a tensor (B, ...), as BootStrapper "
+                "resamples tensors only, but got a sequence"
             )
         frame = frame.f_back
