@@ -81,7 +81,7 @@ class Benchmark:
         if wanted > clips:
             text += f"; {wanted - clips:,} without a usable box left out"
         if missing:
-            text += f"; {missing:,} of the scored clips have no map file"
+            text += f"; {missing:,} of them without a map file"
         return text
 
     def layout_error(self, record: Record, maps: Tensor) -> str | None:

@@ -153,6 +153,6 @@ def test_the_share_of_the_clips_is_told(tmp_path, vggss, capsys):
     np.savez(path, **{CLIPS[0]: MAPS[CLIPS[0]]})
     assert score(vggss, path, "--allow-missing") == 0
     printed = capsys.readouterr().out
-    assert "Scored 3 of 3 annotated clips (100 %); 2 of the scored clips have no map file" in printed
+    assert "Scored 3 of 3 annotated clips (100 %); 2 of them without a map file" in printed
     assert "Note: 2 of 3 samples have no map and are left out by protocol 'paper'" in printed
     assert "samples without map" in (out / "table.tex").read_text()
