@@ -9,14 +9,14 @@ from typing import Any
 
 from sslosses.annotations._text import check_clip, check_name, enumerated, shown
 from sslosses.annotations.records import AnnotationError
+from sslosses.annotations.text_files import text_of
 
 
 def read_entries(path: Path, keys: tuple[str, ...]) -> list[dict[str, Any]]:
     """Reads a list of objects from a file, each with at least the given keys."""
+    content = text_of(path, "JSON")
     try:
-        entries = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=_unique_keys)
-    except UnicodeDecodeError as error:
-        raise AnnotationError(f"{path}: expected JSON in UTF-8, but byte {error.start} is not UTF-8") from error
+        entries = json.loads(content, object_pairs_hook=_unique_keys)
     except json.JSONDecodeError as error:
         raise AnnotationError(
             f"{path}: expected a complete JSON list, but line {error.lineno}, column {error.colno} cannot be read "

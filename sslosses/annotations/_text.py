@@ -1,10 +1,9 @@
-"""Text of annotation files: lines, checks of names, and excerpts for errors."""
+"""Text of annotation files: checks of names, and excerpts for errors."""
 
 from __future__ import annotations
 
 import reprlib
 from collections.abc import Iterable
-from pathlib import Path
 from typing import Any
 
 from sslosses.annotations.records import AnnotationError
@@ -25,14 +24,6 @@ def enumerated(names: Iterable[str]) -> str:
     """Joins names for an error, cut off if there are many."""
     text = ", ".join(names) or "nothing"
     return text if len(text) <= 200 else f"{text[:200]}…"
-
-
-def lines_of(path: Path) -> list[str]:
-    """Reads the lines of a text file."""
-    try:
-        return path.read_text(encoding="utf-8-sig").splitlines()
-    except UnicodeDecodeError as error:
-        raise AnnotationError(f"{path}: expected text in UTF-8, but byte {error.start} is not UTF-8") from error
 
 
 def check_clip(where: str, clip: str) -> None:

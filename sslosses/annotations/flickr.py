@@ -32,7 +32,7 @@ def read_flickr(folder: str | PathLike[str], on_invalid: str = "report", *, side
     memory or read other files.
 
     Args:
-        folder: the folder; only ``*.xml`` files are read.
+        folder: the folder; only files ``*.xml`` that are not hidden are read.
         on_invalid: as for :func:`read_vggss`; a frame without any box counts as one without a usable box.
         side: side of the annotated frames in pixels.
 
@@ -69,7 +69,8 @@ def read_flickr(folder: str | PathLike[str], on_invalid: str = "report", *, side
     collector = Collector(folder, on_invalid)
     if not folder.is_dir():
         raise FileNotFoundError(f"Expected a folder of XML files, but there is no folder {folder}")
-    paths = sorted(folder.glob("*.xml"))
+    # Hidden files such as ._10.xml are no annotations: macOS writes them beside others.
+    paths = sorted(p for p in folder.iterdir() if p.suffix.lower() == ".xml" and not p.name.startswith("."))
     if not paths:
         raise FileNotFoundError(f"Expected a folder of XML files, but {folder} holds none")
     for index, path in enumerate(paths):

@@ -7,8 +7,9 @@ from os import PathLike
 from pathlib import Path
 
 from sslosses.annotations._boxes import Collector
-from sslosses.annotations._text import check_clip, lines_of, shown
+from sslosses.annotations._text import check_clip, shown
 from sslosses.annotations.records import AnnotationError, Annotations, InvalidBox, MixtureRecord
+from sslosses.annotations.text_files import lines_of
 from sslosses.annotations.vggss import read_vggss
 
 

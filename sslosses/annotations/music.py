@@ -8,8 +8,9 @@ from pathlib import Path
 
 from sslosses.annotations._boxes import Collector, has_area
 from sslosses.annotations._json import clip_id, four_numbers, read_entries, text
-from sslosses.annotations._text import check_clip, check_name, lines_of, shown
+from sslosses.annotations._text import check_clip, check_name, shown
 from sslosses.annotations.records import AnnotationError, Annotations, InvalidBox, Record
+from sslosses.annotations.text_files import lines_of
 
 _SOLO_KEYS = (("class", "bbox"),)
 _DUET_KEYS = (("class_src1", "bbox_src1"), ("class_src2", "bbox_src2"))

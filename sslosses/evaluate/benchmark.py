@@ -23,6 +23,7 @@ from sslosses.annotations import (
     read_vggsound_mixtures,
     read_vggss,
 )
+from sslosses.annotations.text_files import lines_of
 from sslosses.evaluate.errors import CommandError, some
 from sslosses.metrics import Protocol
 from sslosses.metrics.layout import FrameLayout
@@ -41,6 +42,7 @@ class Benchmark:
         task: as for :class:`~sslosses.metrics.SoundLocalization`.
         layout: layout of the maps.
         annotators: whether the boxes of a source come from several annotators of the same object.
+        listed: number of clips in the list of clips to score; None: no list was given.
     """
 
     annotations: Annotations
@@ -48,6 +50,7 @@ class Benchmark:
     task: str
     layout: FrameLayout
     annotators: bool = False
+    listed: int | None = None
 
     @cached_property
     def class_names(self) -> tuple[str, ...]:
@@ -68,6 +71,19 @@ class Benchmark:
         function = rasterize_annotators if self.annotators else rasterize_sum if add else rasterize
         return torch.stack([function(boxes, protocol.size) for boxes in record.boxes])
 
+    def share(self, missing: int) -> str:
+        """Returns a sentence on how many of the annotated clips are scored, given the number without a map file."""
+        clips, report = len(self.records), self.annotations.report
+        text = f"Scored {clips:,} of {report.entries:,} annotated clips ({percent_of(clips, report.entries)})"
+        wanted = report.entries if self.listed is None else self.listed
+        if self.listed is not None:
+            text += f", {clips:,} of the {self.listed:,} listed ones"
+        if wanted > clips:
+            text += f"; {wanted - clips:,} without a usable box left out"
+        if missing:
+            text += f"; {missing:,} of them without a map file"
+        return text
+
     def layout_error(self, record: Record, maps: Tensor) -> str | None:
         """Returns an error message if the shape of a clip's maps is wrong, else None.
 
@@ -75,6 +91,11 @@ class Benchmark:
         maps of two frames of 7 × 14.
         """
         sources = len(record.boxes)
+        if self.layout.channels_last(maps.shape, sources):
+            return (
+                f"expected maps {self.layout.shape(sources)}, but got {tuple(maps.shape)}, which looks like one map "
+                "with its channels last. Move the last dimension to the front"
+            )
         down, across = self.layout.grid(sources)
         height, width = maps.shape[-2:]
         if self.layout.axis is None or height * across == width * down:
@@ -139,6 +160,7 @@ def read_benchmark(
         }
         annotations = readers[form](path, on_invalid)
     records = tuple(annotations)
+    listed = None
     if clips is not None:
         listed = _first_column(clips)
         unknown = [clip for clip in listed if clip not in annotations and clip not in annotations.report.dropped]
@@ -153,13 +175,18 @@ def read_benchmark(
         task="mixtures" if form.endswith("duet") else "single",
         layout=FrameLayout(layout if form == "vggsound-duet" else "one"),
         annotators=form == "flickr",
+        listed=None if listed is None else len(listed),
     )
 
 
 def _first_column(path: Path) -> list[str]:
     """Distinct ids, one per line: the text before the first comma."""
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except UnicodeDecodeError as error:
-        raise CommandError(f"{path}: expected text in UTF-8, but byte {error.start} is not UTF-8") from error
-    return list(dict.fromkeys(line.partition(",")[0].strip() for line in lines if line.strip()))
+    return list(dict.fromkeys(line.partition(",")[0].strip() for line in lines_of(path) if line.strip()))
+
+
+def percent_of(part: int, whole: int) -> str:
+    """Returns a share in percent; a part that is not the whole is never shown as 100 %, nor one above 0 as 0 %."""
+    share = 100 * part / whole if whole else 100.0
+    if part not in (0, whole):
+        share = min(max(share, 0.1), 99.9)
+    return f"{share:.1f} %" if share not in (0, 100) else f"{share:.0f} %"

@@ -13,11 +13,15 @@ from sslosses.annotations import AnnotationError
 from sslosses.evaluate import sheet
 from sslosses.evaluate.benchmark import FORMATS, LAYOUTS, read_benchmark
 from sslosses.evaluate.errors import CommandError
-from sslosses.evaluate.output import as_json, atomic_write, latex, tables
+from sslosses.evaluate.output import as_json, latex, tables
 from sslosses.evaluate.progress import progress
+from sslosses.evaluate.results_folder import atomic_write
 from sslosses.evaluate.saved_maps import SavedMaps
 from sslosses.evaluate.scoring import check_clips, score, steps
+from sslosses.evaluate.standard_output import write_out
 from sslosses.metrics import Protocol, protocols
+
+_FILES = ("metrics.json", "table.md", "table.tex", "sheet.png")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -27,7 +31,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: the arguments; None: those of the process.
 
     Returns:
-        The exit code: 0, or 2 after an error, which is printed to stderr. After an error nothing is written.
+        The exit code: 0, or 2 after an error, which is printed to stderr. After an error nothing is written. 1: all is
+        written, but the tables cannot be printed. A reader that closes the pipe early, such as ``head``, is no error.
 
     Raises:
         SystemExit: from argparse, with code 2 for wrong arguments and 0 after ``--help``.
@@ -49,15 +54,30 @@ def main(argv: Sequence[str] | None = None) -> int:
         | AUC      |  97.5 |
         <BLANKLINE>
         1 entries, 1 samples, 0 samples without map, 0 empty truths
+        <BLANKLINE>
+        Scored 1 of 1 annotated clips (100 %)
         0
     """
     options = _parser().parse_args(argv)
     try:
-        sys.stdout.write(_run(options))
+        text = _run(options)
     except (CommandError, AnnotationError, MissingDependencyError, OSError) as error:
-        sys.stderr.write(f"error: {error}\n")
+        _complain(f"error: {error}")
         return 2
+    except KeyboardInterrupt:
+        _complain("Interrupted; nothing is written.")
+        return 130
+    try:
+        write_out(text)
+    except OSError as error:
+        _complain(f"error: the results are in {options.out}, but cannot be printed: {error}")
+        return 1
     return 0
+
+
+def _complain(text: str) -> None:
+    if sys.stderr is not None:
+        sys.stderr.write(f"{text}\n")
 
 
 def _run(options: argparse.Namespace) -> str:
@@ -88,10 +108,11 @@ def _run(options: argparse.Namespace) -> str:
                 seed=options.seed,
                 tick=tick,
             )
-        with atomic_write(options.out) as temporary:
-            table = tables(scores.results, options.breakdown)
+        share = benchmark.share(len(missing))
+        with atomic_write(options.out, _FILES) as temporary:
+            table = tables(scores, share, options.breakdown)
             (temporary / "table.md").write_text(table, encoding="utf-8")
-            (temporary / "table.tex").write_text(latex(scores.results), encoding="utf-8")
+            (temporary / "table.tex").write_text(latex(scores, share), encoding="utf-8")
             (temporary / "metrics.json").write_text(
                 as_json(
                     scores,

@@ -1,14 +1,10 @@
-"""Tables and files that the command writes."""
+"""Tables and JSON that the command writes."""
 
 from __future__ import annotations
 
 import json
 import math
-import shutil
-import tempfile
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sslosses.evaluate.benchmark import Benchmark
@@ -16,28 +12,41 @@ from sslosses.evaluate.scoring import BenchmarkScores
 from sslosses.metrics import LocalizationResult
 from sslosses.metrics.result import MetricValues
 
-PARTS = ("metrics", "counts", "chance", "per_class", "per_size")
+PARTS = ("metrics", "counts", "chance", "per_class", "per_size", "notes")
 
 
-def tables(results: Sequence[LocalizationResult], breakdown: bool) -> str:
-    """Formats one Markdown table per protocol, in percent, with the counts below.
+def tables(scores: BenchmarkScores, share: str, breakdown: bool) -> str:
+    """Formats one Markdown table per protocol, in percent, with the counts and notes below.
 
     Args:
-        results: one per protocol.
+        scores: one result per protocol.
+        share: a sentence on the share of the clips that were scored.
         breakdown: whether to add tables by size and by class of the object.
     """
     parts = []
-    for result in results:
+    for result in scores.results:
         parts.append(_table(result))
         if breakdown:
             parts += [_breakdown(f"{result.protocol}, %, by {kind}", groups) for kind, groups in _groups(result)]
+    parts.append("".join(f"{line}\n" for line in _closing(scores, share)))
     return "\n".join(parts)
 
 
-def latex(results: Sequence[LocalizationResult]) -> str:
-    """Formats one LaTeX ``tabular`` per protocol, with its definition and counts as comments."""
-    parts = [f"% {result.description}\n% {_counts(result)}\n{result.to_latex()}\n" for result in results]
+def latex(scores: BenchmarkScores, share: str) -> str:
+    """Formats one LaTeX ``tabular`` per protocol, with its definition, counts and notes as comments."""
+    parts = []
+    for result in scores.results:
+        comments = [result.description, _counts(result), *map(_note, result.notes), *_closing(scores, share)]
+        parts.append("".join(f"% {line}\n" for line in comments) + f"{result.to_latex()}\n")
     return "\n".join(parts)
+
+
+def _closing(scores: BenchmarkScores, share: str) -> list[str]:
+    return [share, *([_note(str(scores.surplus))] if scores.surplus.clips else [])]
+
+
+def _note(text: str) -> str:
+    return f"Note: {text}."
 
 
 def _table(result: LocalizationResult) -> str:
@@ -46,7 +55,8 @@ def _table(result: LocalizationResult) -> str:
         [name, _percent(value), *(_percent(level[name]) for level in result.chance.values())]
         for name, value in result.metrics.items()
     ]
-    return f"{_grid(rows)}\n{_counts(result)}\n"
+    notes = "".join(f"\n{_note(note)}\n" for note in result.notes)
+    return f"{_grid(rows)}\n{_counts(result)}\n{notes}"
 
 
 def _groups(result: LocalizationResult) -> list[tuple[str, Mapping[str, MetricValues]]]:
@@ -92,7 +102,10 @@ def as_json(scores: BenchmarkScores, benchmark: Benchmark, missing: Sequence[str
         "task": benchmark.task,
         "layout": benchmark.layout.name,
         "clips": len(benchmark.records),
+        "listed_clips": benchmark.listed,
+        "share": benchmark.share(len(missing)),
         "clips_without_map": list(missing),
+        "clips_with_surplus_maps": scores.surplus._asdict(),
         "annotation_report": {
             "entries": report.entries,
             "boxes": report.boxes,
@@ -106,17 +119,3 @@ def as_json(scores: BenchmarkScores, benchmark: Benchmark, missing: Sequence[str
         },
     }
     return json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
-
-
-@contextmanager
-def atomic_write(folder: Path) -> Iterator[Path]:
-    """Yields a temporary folder and, on success, moves its files into ``folder``."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
-    try:
-        yield temporary
-        folder.mkdir(exist_ok=True)
-        for file in sorted(temporary.iterdir()):
-            file.replace(folder / file.name)
-    finally:
-        shutil.rmtree(temporary)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import math
 import zipfile
-from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
@@ -15,7 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sslosses.evaluate.errors import CommandError, named, some
+from sslosses.evaluate.errors import CommandError, named
+from sslosses.evaluate.folder_contents import Contents, kind_of_file, of_archive, of_folder
 
 _MOST_BYTES = 1 << 28  # maps of one clip: two of 4096² in float64
 _HEADER = {
@@ -30,40 +30,55 @@ class SavedMaps:
     Only the maps of one clip are in memory at a time. Nothing is unpickled. An array is not read if its header claims
     more than 256 MiB, or more than its file holds.
 
+    Hidden files are skipped, and suffixes may be in upper case.
+
     Args:
         path: the folder or NPZ file.
 
     Raises:
-        CommandError: if there is neither, or a clip has more than one array.
+        CommandError: if there is neither, there are other files only, or a clip has more than one array.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self._archive: zipfile.ZipFile | None = None
-        self._files: dict[str, Path] = {}
-        if path.is_dir():
-            for file in sorted(path.iterdir()):
-                if file.suffix not in (".npy", ".npz"):
-                    continue
-                if file.stem in self._files:
-                    raise CommandError(
-                        f"{path}: expected one file per clip, but {named(file.stem)} has a .npy and a .npz"
-                    )
-                self._files[file.stem] = file
-            self.clips = tuple(self._files)
-        elif path.exists():
-            try:
-                self._archive = zipfile.ZipFile(path)
-            except Exception as error:  # the reader raises anything on broken files
+        #: Names in the folder or archive, by clip.
+        self._names: dict[str, str] = {}
+        self.contents = self._read_contents()
+        for name in self.contents.maps:
+            clip = name[:-4]
+            if clip in self._names:
+                self.close()
                 raise CommandError(
-                    f"{path}: expected a folder or an NPZ file of maps, but got neither ({error})"
-                ) from error
-            self.clips = tuple(name.removesuffix(".npy") for name in self._archive.namelist())
-            twice = [clip for clip, count in Counter(self.clips).items() if count > 1]
-            if twice:
-                raise CommandError(f"{path}: expected one array per clip, but several are named {some(twice)}")
-        else:
-            raise CommandError(f"Expected a folder or an NPZ file of maps, but there is no {path}")
+                    f"{path}: expected one array per clip, but {named(clip)} has {named(self._names[clip])} and "
+                    f"{named(name)}"
+                )
+            self._names[clip] = name
+        self.clips = tuple(self._names)
+        if not self.clips and self.contents.has_others:
+            self.close()
+            raise CommandError(
+                f"{path}: expected maps, <clip>.npy or <clip>.npz, but it holds none of them, only {self.contents}. "
+                "Save maps with numpy.savez"
+            )
+
+    def _read_contents(self) -> Contents:
+        if self.path.is_dir():
+            return of_folder(self.path)
+        if not self.path.exists():
+            raise CommandError(f"Expected a folder or an NPZ file of maps, but there is no {self.path}")
+        try:
+            self._archive = zipfile.ZipFile(self.path)
+        except Exception as error:  # the reader raises anything on broken files
+            raise CommandError(
+                f"{self.path}: expected a folder or an NPZ file of maps, but got {kind_of_file(self.path)} ({error})"
+            ) from error
+        return of_archive(self._archive.namelist())
+
+    def close(self) -> None:
+        """Closes the archive."""
+        if self._archive is not None:
+            self._archive.close()
 
     def __enter__(self) -> SavedMaps:
         return self
@@ -71,8 +86,7 @@ class SavedMaps:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._archive is not None:
-            self._archive.close()
+        self.close()
 
     def load(self, clip: str) -> Tensor:
         """Reads the maps of a clip.
@@ -106,15 +120,15 @@ class SavedMaps:
     @contextlib.contextmanager
     def _opened(self, clip: str) -> Iterator[tuple[IO[bytes], int]]:
         """The stream of a clip's NPY data, and its size in bytes."""
+        name = self._names[clip]
         if self._archive is not None:
-            name = f"{clip}.npy" if f"{clip}.npy" in self._archive.NameToInfo else clip
             with self._archive.open(name) as stream:
                 yield stream, self._archive.getinfo(name).file_size
             return
-        file = self._files[clip]
+        file = self.path / name
         if not file.is_file():  # a pipe or device may never end
             raise ValueError(f"{file.name} is not a file")
-        if file.suffix == ".npy":
+        if file.suffix.lower() == ".npy":
             with file.open("rb") as stream:
                 yield stream, file.stat().st_size
             return

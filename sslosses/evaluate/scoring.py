@@ -11,9 +11,10 @@ from torch import Tensor
 
 from sslosses.annotations import Record
 from sslosses.evaluate.benchmark import Benchmark, LazyTruths
-from sslosses.evaluate.errors import CommandError, some
+from sslosses.evaluate.errors import CommandError, named, some
 from sslosses.evaluate.saved_maps import SavedMaps
 from sslosses.metrics import LocalizationResult, Protocol, SoundLocalization, chance_levels
+from sslosses.metrics.localization import QuietLocalization
 
 _CHUNK = 64
 
@@ -24,6 +25,34 @@ class BenchmarkScores(NamedTuple):
     results: list[LocalizationResult]  #: one per protocol
     ranking: list[tuple[str, float]]  #: clips from best to worst, with their AUC by the first protocol, −1 without one
     resolution: tuple[int, int] | None  #: height and width of a frame of the first maps; None without any map
+    surplus: Surplus  #: clips with more maps than sources
+
+
+class Surplus(NamedTuple):
+    """Clips with more maps than sources."""
+
+    clips: int = 0
+    shape: tuple[int, ...] = ()  #: of the maps of the clip with most of them
+    sources: int = 0  #: of that clip
+    clip: str = ""
+
+    def with_clip(self, record: Record, maps: Tensor) -> Surplus:
+        """Returns the count with one more clip, if it has more maps than sources."""
+        sources = len(record.boxes)
+        if len(maps) <= sources:
+            return self
+        if self.shape and len(maps) - sources <= self.shape[0] - self.sources:
+            return self._replace(clips=self.clips + 1)
+        return Surplus(self.clips + 1, tuple(maps.shape), sources, record.clip)
+
+    def __str__(self) -> str:
+        """A sentence, empty without such a clip."""
+        if not self.clips:
+            return ""
+        return (
+            f"{self.clips:,} clips have more maps than sources, such as {named(self.clip)}: {self.shape[0]:,} maps for "
+            f"{self.sources} source(s), from an array of shape {self.shape}"
+        )
 
 
 def steps(benchmark: Benchmark, protocols: Sequence[Protocol], chance: bool) -> int:
@@ -56,11 +85,12 @@ def score(
         CommandError: if maps cannot be scored; the message names their clips.
     """
     task, layout = benchmark.task, benchmark.layout.name
-    metrics = [SoundLocalization(protocol, task=task, layout=layout) for protocol in protocols]
-    single_clip = SoundLocalization(protocols[0], task=task, layout=layout)
+    metrics = [QuietLocalization(protocol, task=task, layout=layout) for protocol in protocols]
+    single_clip = QuietLocalization(protocols[0], task=task, layout=layout)
     ranking: list[tuple[tuple[float, float], str]] = []
     problems: list[str] = []
     resolution = None
+    surplus = Surplus()
     for records in _chunks(benchmark.records):
         maps = [_load(saved, benchmark, record, missing, problems) for record in records]
         if problems:  # only these will be reported: read the remaining maps to name all of them
@@ -72,6 +102,7 @@ def score(
             _update(metric, benchmark, records, maps)
             tick(len(records))
         for record, clip_maps in zip(records, maps, strict=True):
+            surplus = surplus.with_clip(record, clip_maps)
             single_clip.reset()
             _update(single_clip, benchmark, [record], [clip_maps])
             values = single_clip.compute()
@@ -92,7 +123,7 @@ def score(
                 truths, protocol, resolution=resolution or (7, 7), seed=seed, task=task, layout=layout
             )
         results.append(metric.result(chance=levels, class_names=benchmark.class_names))
-    return BenchmarkScores(results, [(clip, key[0]) for key, clip in ranking], resolution)
+    return BenchmarkScores(results, [(clip, key[0]) for key, clip in ranking], resolution, surplus)
 
 
 def check_clips(saved: SavedMaps, benchmark: Benchmark, allow_missing: bool) -> set[str]:
@@ -110,9 +141,10 @@ def check_clips(saved: SavedMaps, benchmark: Benchmark, allow_missing: bool) -> 
     present = set(saved.clips)
     missing = [record.clip for record in benchmark.records if record.clip not in present]
     if missing and not allow_missing:
+        also = f"It holds {saved.contents} besides maps. " if saved.contents.others else ""
         raise CommandError(
             f"Expected maps of all {len(benchmark.records)} clips, but {saved.path} has none of {len(missing)}: "
-            f"{some(missing)}. Use --allow-missing to score them as clips without a map"
+            f"{some(missing)}. {also}Use --allow-missing to score them as clips without a map"
         )
     return set(missing)
 

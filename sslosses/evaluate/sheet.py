@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import logging
 from collections.abc import Collection, Sequence
 from pathlib import Path
@@ -49,6 +50,8 @@ def draw(
     rows = _chosen(ranking, per_group)
     records = {record.clip: record for record in benchmark.records}
     cells = [[_panels(records[clip], saved, benchmark, protocol, missing, frames) for clip, _ in row] for row in rows]
+    if frames is not None and all(picture is None for row in cells for panels in row for picture, _, _ in panels):
+        log.warning("%s has no <clip>.jpg or <clip>.png of a drawn clip, so maps are drawn without frames", frames)
     columns = max(sum(len(panels) for panels in row) for row in cells)
     backend = require("matplotlib.backends.backend_agg", extra="examples", purpose="The picture sheet")
     # Without pyplot, which would keep the figure and choose a backend for the whole process.
@@ -70,7 +73,10 @@ def draw(
                 axis.set_title(title, fontsize=7, loc="left", parse_math=False)
                 column += 1
     figure.suptitle(f"Clips by their AUC, protocol {protocol.name}", fontsize=9)
-    figure.savefig(path, dpi=100)
+    # Python reports a full disk; the library that writes pictures to a path does not.
+    encoded = io.BytesIO()
+    figure.savefig(encoded, dpi=100)
+    path.write_bytes(encoded.getvalue())
 
 
 def _chosen(ranking: Sequence[tuple[str, float]], count: int) -> list[Sequence[tuple[str, float]]]:

@@ -6,7 +6,7 @@ from sslosses.metrics.discrimination import SilentObjectDiscrimination
 from sslosses.metrics.localization import SoundLocalization
 from sslosses.metrics.protocols import Protocol
 from sslosses.metrics.result import LocalizationResult
-from sslosses.metrics.single import AUC, CAP, PIAP, CIoU, CountingAccuracy, LocalizationMetric
+from sslosses.metrics.single import AUC, CAP, PIAP, CIoU, CountingAccuracy, Coverage, LocalizationMetric
 
 __all__ = [
     "AUC",
@@ -14,6 +14,7 @@ __all__ = [
     "PIAP",
     "CIoU",
     "CountingAccuracy",
+    "Coverage",
     "LocalizationMetric",
     "LocalizationResult",
     "Protocol",

@@ -12,7 +12,7 @@ from sslosses.metrics._pipeline.samples import SampleTruths
 from sslosses.metrics._pipeline.scorer import Canvases, Scorer
 from sslosses.metrics.functional._inputs import check_size, check_values
 from sslosses.metrics.layout import FrameLayout
-from sslosses.metrics.localization import SoundLocalization
+from sslosses.metrics.localization import QuietLocalization
 from sslosses.metrics.protocols import Protocol
 
 _CHUNK = 64
@@ -85,8 +85,8 @@ def chance_levels(
         raise ValueError(f"Expected `truths` to be a tensor or a sequence of at least one sample, but got {got}")
     height, width = check_size("resolution", resolution)
     frames = FrameLayout(layout)
-    plain = SoundLocalization(protocol, task=task, layout=layout)
-    whole = SoundLocalization(protocol, task=task, layout=layout, scorer=_WholeFrame)
+    plain = QuietLocalization(protocol, task=task, layout=layout)
+    whole = QuietLocalization(protocol, task=task, layout=layout, scorer=_WholeFrame)
     generator = torch.Generator().manual_seed(seed)
     size = plain.protocol.size
     offset = (torch.arange(size, dtype=torch.float64) + 0.5) / size - 0.5

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from torch import Tensor
 
 from sslosses._checks import check_option
 
+_MOST_CHANNELS = 4  # of a picture with transparency
 LAYOUTS = ("one", "stacked", "side-by-side")
 
 
@@ -52,6 +54,15 @@ class FrameLayout:
         height, width = maps.shape[-2:]
         grid = maps.reshape(*maps.shape[:-2], down, height // down, across, width // across)
         return grid.movedim(-2, -3).flatten(-4, -3)
+
+    def channels_last(self, shape: Sequence[int], sources: int) -> bool:
+        """Whether maps of this shape are one map (h, w, C) with its channels last, far more likely than h maps.
+
+        Read as (M, h, w), there are more maps than sources, and they are slivers of 1 to 4 columns.
+        """
+        maps, height, width = shape
+        down, across = self.grid(sources)
+        return width // across < min(maps, height // down) and width // across <= _MOST_CHANNELS and maps > sources
 
     def shape(self, sources: int, *, height: str = "h", width: str = "w") -> str:
         """Shape of a sample's maps as text, with the height and width of one frame as named."""

@@ -10,8 +10,11 @@ from typing import Any
 import torch
 from torch import Tensor
 from torchmetrics import Metric
+from torchmetrics.utilities import rank_zero_warn
 
 from sslosses.metrics import protocols
+from sslosses.metrics._pipeline.notes import notes_of
+from sslosses.metrics._pipeline.resampling import check_not_resampled
 from sslosses.metrics._pipeline.samples import SampleTruths, batches
 from sslosses.metrics._pipeline.scorer import Scorer
 from sslosses.metrics._pipeline.tables import (
@@ -22,6 +25,7 @@ from sslosses.metrics._pipeline.tables import (
     counts_of,
     empty_truths_of,
     in_order,
+    joined,
     metrics_of,
     rows_of,
 )
@@ -107,22 +111,24 @@ class LocalizationTables(Metric):
 
         Raises:
             TypeError: if dtypes are wrong.
-            ValueError: if shapes or devices do not fit, maps hold NaN, infinite values or values whose sums may be
-                infinite, the ground truth is outside [0, 1], boxes are in pixels, class ids are not integers, or the
-                protocol takes no prior.
+            ValueError: if shapes or devices do not fit, maps have their channels last, maps hold NaN, infinite values
+                or values whose sums may be infinite, the ground truth is outside [0, 1], boxes are in pixels, class ids
+                are not integers, or the protocol takes no prior.
         """
         if priors is not None and self.protocol.prior_weight is None:
             raise ValueError(f"Expected `priors` to be None, as protocol {self.protocol.name!r} takes no object prior")
+        extras = {
+            "map_classes": map_classes,
+            "source_classes": source_classes,
+            "confidences": confidences,
+            "priors": priors,
+        }
+        check_not_resampled({"maps": maps, "truths": truths, **extras})
         groups = batches(
             maps,
             truths,
             valid,
-            {
-                "map_classes": map_classes,
-                "source_classes": source_classes,
-                "confidences": confidences,
-                "priors": priors,
-            },
+            extras,
             size=self.protocol.size,
             layout=self._layout,
             most_sources=1 if self.task == "single" else None,
@@ -135,8 +141,8 @@ class LocalizationTables(Metric):
             parts += [rows_of(self.scorer.score(chunk), chunk, self.protocol) for chunk in group.chunks(length)]
         if parts:
             entries, samples = in_order(parts)
-            self.entry_rows.append(entries.to(self.device))
-            self.sample_rows.append(samples.to(self.device))
+            self.entry_rows = joined([*self.entry_rows, entries.to(self.device)])
+            self.sample_rows = joined([*self.sample_rows, samples.to(self.device)])
 
     def sync(self, *args: Any, **kwargs: Any) -> None:
         """Gathers the tables of all processes; a process without samples contributes empty tables."""
@@ -144,6 +150,16 @@ class LocalizationTables(Metric):
             if isinstance(getattr(self, name), list) and not getattr(self, name):
                 setattr(self, name, [torch.zeros(0, width, dtype=torch.float64, device=self.device)])
         super().sync(*args, **kwargs)
+
+    def reset(self) -> None:
+        """Removes all samples. The lists of rows are replaced: wrappers such as ``Running`` keep the earlier ones."""
+        self.entry_rows, self.sample_rows = [], []
+        super().reset()
+
+    def _reduce_states(self, incoming_state: dict[str, Any]) -> None:
+        # ``forward`` and ``merge_state`` add the tables of other updates here.
+        super()._reduce_states(incoming_state)
+        self.entry_rows, self.sample_rows = joined(self.entry_rows), joined(self.sample_rows)
 
     def merge_state(self, incoming_state: dict[str, Any] | Metric) -> None:
         """Adds the tables of another metric, or of its ``metric_state``.
@@ -176,12 +192,17 @@ class LocalizationTables(Metric):
     def tables(self) -> tuple[Tensor, Tensor]:
         """Returns the entries (n, 7) and samples (m, 5) so far, float64."""
 
-        def joined(rows: list[Tensor] | Tensor, width: int) -> Tensor:
+        def whole(rows: list[Tensor] | Tensor, width: int) -> Tensor:
             if isinstance(rows, Tensor):  # gathered from several processes
                 return rows
             return torch.cat(rows) if rows else torch.zeros(0, width, dtype=torch.float64, device=self.device)
 
-        return joined(self.entry_rows, ENTRY_COLUMNS), joined(self.sample_rows, SAMPLE_COLUMNS)
+        return whole(self.entry_rows, ENTRY_COLUMNS), whole(self.sample_rows, SAMPLE_COLUMNS)
+
+    def _warn(self, samples: Tensor) -> None:
+        """Warns of samples that the metrics leave out, and of maps and ground truth that look wrong."""
+        for note in notes_of(self.metrics, samples, self.protocol):
+            rank_zero_warn(note, UserWarning)
 
 
 class SoundLocalization(LocalizationTables):
@@ -243,8 +264,13 @@ class SoundLocalization(LocalizationTables):
         Returns:
             0-d tensors: first the protocol's metrics as fractions in [0, 1] (float64, NaN without an entry), then the
             counts ``entries``, ``samples``, ``samples_without_map`` and ``empty_truths`` (int64).
+
+        Warns:
+            UserWarning: if the metrics leave out samples without a map or sources without a pixel, or if most samples
+                have more maps than sources or most sources no pixel.
         """
         entries, samples = self.tables()
+        self._warn(samples)
         return self._metrics(self.metrics, entries, samples) | counts_of(entries, samples)
 
     def result(
@@ -261,9 +287,13 @@ class SoundLocalization(LocalizationTables):
 
         Raises:
             ValueError: if a metric lacks a chance level, a class id lacks a name, or two class ids have the same name.
+
+        Warns:
+            UserWarning: as :meth:`compute`. The result holds these texts as ``notes``.
         """
         with self.sync_context(dist_sync_fn=self.dist_sync_fn, should_sync=self._to_sync):
             entries, samples = self.tables()
+        self._warn(samples)
         known = [int(c) for c in sorted(set(entries[:, CLASS].tolist())) if c >= 0]
         names = {c: str(c) for c in known} if class_names is None else _named(known, class_names)
         for prediction, levels in (chance or {}).items():
@@ -286,14 +316,15 @@ class SoundLocalization(LocalizationTables):
             },
             per_class={name: self._part(entries[entries[:, CLASS] == c]) for c, name in names.items()},
             per_size={name: self._part(rows) for name, rows in by_size(entries).items() if len(rows)},
+            notes=notes_of(self.metrics, samples, self.protocol),
         )
 
     def _metrics(self, names: tuple[str, ...], entries: Tensor, samples: Tensor) -> dict[str, Tensor]:
         return metrics_of(names, entries, samples, self.protocol.average_positions)
 
     def _part(self, entries: Tensor) -> dict[str, float]:
-        # PIAP and CountAcc belong to a sample, not to one of its sources.
-        names = tuple(name for name in self.metrics if name not in ("PIAP", "CountAcc"))
+        # These belong to a sample, not to one of its sources.
+        names = tuple(name for name in self.metrics if name not in ("PIAP", "CountAcc", "Coverage"))
         return _numbers(self._metrics(names, entries, entries)) | {"entries": len(entries)}
 
     def plot(self, val: Any = None, ax: Any = None) -> Any:
@@ -313,6 +344,13 @@ class SoundLocalization(LocalizationTables):
         if isinstance(results, dict):
             return self._plot({name: results[name] for name in self.metrics}, ax)
         return self._plot([{name: result[name] for name in self.metrics} for result in results], ax)
+
+
+class QuietLocalization(SoundLocalization):
+    """Does not warn: for chance levels, and for callers that show the result's notes themselves."""
+
+    def _warn(self, samples: Tensor) -> None:
+        pass
 
 
 def _named(known: Sequence[int], class_names: Sequence[str]) -> dict[int, str]:

@@ -27,6 +27,7 @@ class LocalizationResult:
         per_class: metrics by class, with the number of ``entries``.
         per_size: metrics by size of the object, with the number of ``entries``: "small" below 32² of 224² pixels,
             "medium" below 96², "large" below 144², "huge" above, as in AVGN's code.
+        notes: what a reader has to know, such as how many samples the metrics leave out; one text each.
 
     Example:
         >>> from sslosses.metrics import LocalizationResult
@@ -51,6 +52,7 @@ class LocalizationResult:
     chance: Mapping[str, MetricValues] = field(default_factory=dict)
     per_class: Mapping[str, MetricValues] = field(default_factory=dict)
     per_size: Mapping[str, MetricValues] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         """One line in percent, with the best chance level beside each metric."""
@@ -73,11 +75,13 @@ class LocalizationResult:
         return json.dumps(self.to_dict(), indent=2, ensure_ascii=False, allow_nan=False)
 
     def to_markdown(self) -> str:
-        """Returns a Markdown table in percent: one row for the result and one row per chance level."""
+        """Returns a Markdown table in percent: one row for the result and one row per chance level.
+
+        Samples without a map and empty ground truth have a column where there are any.
+        """
         head, rows = self._table()
-        lines = [head, ["---"] * len(head), *rows]
-        table = "\n".join("| " + " | ".join(cells) + " |" for cells in lines)
-        return table.replace("| --- |", "|---|").replace(" --- |", "---|").replace("|  |", "| |")
+        first, *others = ("|" + "".join(f" {cell} |" if cell else " |" for cell in cells) for cells in (head, *rows))
+        return "\n".join([first, "|" + "---|" * len(head), *others])
 
     def to_latex(self) -> str:
         """Returns the same table as a LaTeX ``tabular`` with the rules of ``booktabs``."""
@@ -88,10 +92,15 @@ class LocalizationResult:
 
     def _table(self) -> tuple[list[str], list[list[str]]]:
         names = list(self.metrics)
-        head = [f"{self.protocol}, {self.task}", *names, "entries"]
-        rows = [["result", *(_percent(self.metrics[n]) for n in names), f"{self.counts['entries']:,}"]]
+        counts = {"entries": f"{self.counts['entries']:,}"}
+        if self.counts.get("samples_without_map"):
+            counts["samples without map"] = f"{self.counts['samples_without_map']:,} of {self.counts['samples']:,}"
+        if self.counts.get("empty_truths"):
+            counts["empty truths"] = f"{self.counts['empty_truths']:,}"
+        head = [f"{self.protocol}, {self.task}", *names, *counts]
+        rows = [["result", *(_percent(self.metrics[n]) for n in names), *counts.values()]]
         for prediction, levels in self.chance.items():
-            rows.append([prediction, *(_percent(levels.get(n, float("nan"))) for n in names), ""])
+            rows.append([prediction, *(_percent(levels.get(n, float("nan"))) for n in names), *("" for _ in counts)])
         return head, rows
 
 

@@ -38,8 +38,13 @@ class LocalizationMetric(LocalizationTables):
         super().__init__(protocol, metrics=(metric,), **kwargs)
 
     def compute(self) -> Tensor:
-        """Computes the metric of all samples so far, 0-d float64 in [0, 1], NaN without an entry."""
+        """Computes the metric of all samples so far, 0-d float64 in [0, 1], NaN without an entry.
+
+        Warns:
+            UserWarning: as :meth:`SoundLocalization.compute`.
+        """
         entries, samples = self.tables()
+        self._warn(samples)
         return metrics_of(self.metrics, entries, samples, self.protocol.average_positions)[self.metrics[0]]
 
     def plot(self, val: Any = None, ax: Any = None) -> Any:
@@ -86,3 +91,22 @@ class CountingAccuracy(LocalizationMetric):
 
     def __init__(self, protocol: str | protocols.Protocol = "noprior", **kwargs: Any) -> None:
         super().__init__("CountAcc", protocol, **kwargs)
+
+
+class Coverage(LocalizationMetric):
+    """Computes the share of samples with a map.
+
+    Report it beside metrics that leave out samples without a map, such as :class:`CAP`, :class:`CIoU` and :class:`AUC`
+    of the protocol ``"paper"``: a model that finds no map in hard samples raises them.
+
+    Example:
+        >>> import torch
+        >>> from sslosses.metrics import Coverage
+        >>> metric = Coverage(task="single")
+        >>> metric.update([torch.eye(2)[None], torch.zeros(0, 2, 2)], [[[(0.0, 0.0, 0.5, 0.5)]]] * 2)
+        >>> metric.compute().item()
+        0.5
+    """
+
+    def __init__(self, protocol: str | protocols.Protocol = "paper", **kwargs: Any) -> None:
+        super().__init__("Coverage", protocol, **kwargs)

@@ -292,7 +292,7 @@ def test_files_that_are_no_maps(tmp_path, vggss, capsys):
     assert all(f"{clip}: " in shown for clip in CLIPS[:4])
     np.save(folder / f"{CLIPS[2]}.npy", np.zeros((2, 2)))
     assert command(tmp_path, folder, vggss) == 2
-    refused(capsys, tmp_path, f"{CLIPS[2]} has a .npy and a .npz")
+    refused(capsys, tmp_path, f"{CLIPS[2]} has {CLIPS[2]}.npy and {CLIPS[2]}.npz")
 
 
 def test_extra_maps(tmp_path, vggss, capsys):

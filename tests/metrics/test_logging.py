@@ -27,6 +27,7 @@ def test_the_page_logs_the_metrics_of_all_samples():
     )
     (logged,) = trainer.validate(scope["Localizer"](), DataLoader(TensorDataset(maps, truths), 4), verbose=False)
     metrics = SoundLocalization("paper")(maps, truths)
-    assert logged.keys() == {"val/CAP", "val/CIoU", "val/AUC"}
+    assert logged.keys() == {"val/CAP", "val/CIoU", "val/AUC", "val/Coverage"}
+    assert logged["val/Coverage"] == 1
     for name, metric in (("CAP", "CAP"), ("AUC", "AUC"), ("CIoU", "CIoU@0.3")):
         assert logged[f"val/{name}"] == pytest.approx(float(metrics[metric]), abs=1e-6)

@@ -116,8 +116,8 @@ def evaluate(options: argparse.Namespace, console: Console) -> None:
         shown = [(test, _without_empty_slots(test, prediction))]
         draw_sheet(out / f"{name}.png", shown, smoke_test=model.config.smoke_test)
         content["subsets"][test.subset] = _as_dict(test, prediction, results, counts)
-        pages.append(_page(title, results, counts))
-        _print_results(console, title, results, counts)
+        pages.append(_page(title, test.share, results, counts))
+        _print_results(console, title, test.share, results, counts)
     write_text(out / "table.md", "\n".join(pages))
     write_json(out / "metrics.json", content)
     for subset, timing in content.get("timing", {}).items():
@@ -174,6 +174,7 @@ def _as_dict(
 ) -> dict[str, Any]:
     content: dict[str, Any] = {
         "scenes": len(test.test.scenes),
+        "scenes_of_public_list": test.listed,
         "layout": test.layout,
         "resolution": list(frame_resolution(test, prediction)),
         "protocols": {name: result.to_dict() for name, result in results.items()},
@@ -181,13 +182,14 @@ def _as_dict(
     return content | ({"counting": counts} if counts else {})
 
 
-def _page(title: str, results: Results, counts: dict[str, Any] | None) -> str:
-    """Writes the tables of one test set as Markdown, each followed by the metrics by size."""
-    parts = [f"## {title}\n"]
+def _page(title: str, share: str, results: Results, counts: dict[str, Any] | None) -> str:
+    """Writes the tables of one test set as Markdown, each followed by its notes and the metrics by size."""
+    parts = [f"## {title}\n", f"{share}\n"]
     if counts:
         parts.append(f"{_count_summary(counts)}\n")
     for result in results.values():
         parts.append(f"{result.to_markdown()}\n")
+        parts += [f"Note: {note}.\n" for note in result.notes]
         if result.per_size:
             names = [name for name in next(iter(result.per_size.values())) if name != "entries"]
             rows = [["size, %", *names, "entries"], ["---", *["---:"] * (len(names) + 1)]]
@@ -203,12 +205,13 @@ def _count_summary(counts: dict[str, Any]) -> str:
     return f"Right number of sources: {100 * counts['accuracy']:.1f} % (sources found: {found})"
 
 
-def _print_results(console: Console, title: str, results: Results, counts: dict[str, Any] | None) -> None:
+def _print_results(console: Console, title: str, share: str, results: Results, counts: dict[str, Any] | None) -> None:
     rows: dict[str, dict[str, float]] = {}
     for protocol, result in results.items():
         for name, metrics in {"model": result.metrics, **result.chance}.items():
             rows.setdefault(name, {}).update({f"{protocol} {metric}": 100 * value for metric, value in metrics.items()})
     console.print(rich_table(rows, title))
+    print_plain(console, f"{title}: {share}")
     for result in results.values():
         tallies = (f"{value:,} {name.replace('_', ' ')}" for name, value in result.counts.items())
         print_plain(console, f"{result.protocol}: {', '.join(tallies)}")

@@ -7,12 +7,14 @@ import logging
 import sys
 from collections.abc import Callable
 
+from .standard_output import patient_output
+
 log = logging.getLogger(__name__)
 NOISY_LOGGERS = ("httpx", "httpx2", "httpcore", "httpcore2", "lightning.pytorch.utilities.rank_zero")
 
 
 def exit_status(job: Callable[[], int | None], *, resumes: bool = True) -> int:
-    """Runs a command's job.
+    """Runs a command's job to its end, also if the reader of its output leaves before that.
 
     Args:
         job: the work of the command; may return an exit status.
@@ -27,7 +29,8 @@ def exit_status(job: Callable[[], int | None], *, resumes: bool = True) -> int:
     for name in NOISY_LOGGERS:
         logging.getLogger(name).setLevel(logging.WARNING)
     try:
-        return job() or 0
+        with patient_output():
+            return job() or 0
     except KeyboardInterrupt:
         log.info("Interrupted. Run the same command again to resume." if resumes else "Interrupted.")
         return 130

@@ -22,13 +22,24 @@ class HeldOutScenes(NamedTuple):
     """The test scenes of one subset.
 
     subset: its name. scenes: frames and sounds. test: the clips and boxes of each scene. silent: the silent objects of
-    each clip; empty where they are not known.
+    each clip; empty where they are not known. listed: number of scenes in the public list, of which these could be
+    prepared; None where the folder's report does not say it.
     """
 
     subset: str
     scenes: Scenes
     test: ListedScenes
     silent: list[SilentObjects]
+    listed: int | None = None
+
+    @property
+    def share(self) -> str:
+        """The number of scenes in words, as a share of the public list where it is known."""
+        count = len(self.test.scenes)
+        if self.listed is None:
+            return f"{count:,} scenes"
+        part = f"{count:,} of {self.listed:,} scenes of the public list ({percent_of_list(count, self.listed)})"
+        return part if count == self.listed else f"{part}: not comparable with metrics on all of them"
 
     @property
     def task(self) -> str:
@@ -62,7 +73,21 @@ def load_held_out(folder: ClipFolder, subset: str, image_size: int) -> HeldOutSc
     if folder.silent_objects.is_file():
         objects_by_clip = read_json(folder.silent_objects)
         silent = [_silent_objects(objects_by_clip, clip.name, folder.silent_objects) for clip in test.clips]
-    return HeldOutScenes(subset, Scenes(folder.root, [c.name for c in test.clips], image_size), test, silent)
+    scenes = Scenes(folder.root, [c.name for c in test.clips], image_size)
+    return HeldOutScenes(subset, scenes, test, silent, _listed(folder, subset, len(test.scenes)))
+
+
+def percent_of_list(count: int, listed: int) -> str:
+    """Returns a share in percent. Only the whole list is 100 %, and no part of it is 0 %."""
+    return "100 %" if count == listed else f"{min(max(100 * count / listed, 0.1), 99.9):.1f} %"
+
+
+def _listed(folder: ClipFolder, subset: str, scenes: int) -> int | None:
+    """Number of scenes in the public list of ``subset``, from the report of the preparation."""
+    path = folder.root / "metadata" / "report.json"
+    lists = read_json(path).get("lists", {}) if path.is_file() else {}
+    counts = [entry.get("listed") for name, entry in lists.items() if name.endswith(f"_{subset}_test.csv")]
+    return counts[0] if counts and isinstance(counts[0], int) and counts[0] >= scenes else None
 
 
 def _silent_objects(objects_by_clip: Any, clip: str, path: Path) -> SilentObjects:

@@ -17,7 +17,7 @@ from ..data.folders import Box
 from ..files import atomic_buffer, write_json, write_text
 from .held_out import HeldOutScenes
 from .predict import Prediction
-from .score import Metrics
+from .score import SHARE_OF_LIST, WITHOUT_MAP, Metrics
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
@@ -38,6 +38,8 @@ def rich_table(rows: Mapping[str, Metrics], title: str) -> Table:
         first, *others = (row[name] for row in rows.values())
         ahead = first > max(others, default=first)
         table.add_row(name, f"[bold]{first:.1f}[/]" if ahead else f"{first:.1f}", *(f"{v:.1f}" for v in others))
+    for cells in _remarks(rows):
+        table.add_row(*cells)
     return table
 
 
@@ -45,6 +47,7 @@ def markdown_table(rows: Mapping[str, Metrics]) -> str:
     """Returns the same table as Markdown."""
     cells = [["%", *rows], ["---", *("---:" for _ in rows)]]
     cells += [[name, *(f"{row[name]:.1f}" for row in rows.values())] for name in _common(rows)]
+    cells += _remarks(rows)
     return pipe_table(cells)
 
 
@@ -56,7 +59,22 @@ def pipe_table(rows: Sequence[Sequence[str]]) -> str:
 def _common(rows: Mapping[str, Metrics]) -> list[str]:
     """Names of the metrics that all rows have, in the order of the first row."""
     first, *others = rows.values()
-    return [name for name in first if all(name in row for row in others)]
+    return [
+        name for name in first if not name.endswith((WITHOUT_MAP, SHARE_OF_LIST)) and all(name in row for row in others)
+    ]
+
+
+def _remarks(rows: Mapping[str, Metrics]) -> list[list[str]]:
+    """Rows on what the metrics are of: scenes without a map, where there are any, and the share of the public list."""
+    names = dict.fromkeys(name for row in rows.values() for name in row)
+    cells = []
+    for name in names:
+        values = [row.get(name) for row in rows.values()]
+        if name.endswith(WITHOUT_MAP) and any(values):
+            cells.append([name, *("–" if v is None else f"{v:,.0f} scenes" for v in values)])
+        elif name.endswith(SHARE_OF_LIST):
+            cells.append([name, *("–" if v is None else f"{min(max(v, 0.1), 99.9):.1f}" for v in values)])
+    return cells
 
 
 def write_report(

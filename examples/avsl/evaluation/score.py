@@ -28,19 +28,25 @@ from .predict import Prediction, frame_resolution
 #: Percent by the name of the metric, such as "duet CAP": one row of a run's table.
 Metrics = dict[str, float]
 RUN_PROTOCOL = "paper"
+WITHOUT_MAP = "without map"  # a number of scenes
+SHARE_OF_LIST = "share of the public list"
 
 
 def run_metrics(held_out: HeldOutScenes, prediction: Prediction) -> Metrics:
     """Computes the metrics that a run reports.
 
-    These are the metrics of the protocol "paper" and, where silent objects are known, the shares of pairs in which the
-    sounding object has the higher map.
+    These are the metrics of the protocol "paper" with the number of scenes without a map, which the metrics leave out;
+    where silent objects are known, the shares of pairs in which the sounding object has the higher map; and where only
+    part of the public list could be prepared, the share of it.
     """
     metric = SoundLocalization(RUN_PROTOCOL, task=held_out.task, layout=held_out.layout)
     metric.update(prediction.maps, held_out.test.boxes, prediction.valid)
     values, subset = metric.compute(), held_out.subset
     metrics = {f"{subset} {name}": 100 * float(values[name]) for name in metric.metrics}
-    metrics[f"{subset} without map"] = float(values["samples_without_map"])
+    metrics[f"{subset} {WITHOUT_MAP}"] = float(values["samples_without_map"])
+    count, listed = len(held_out.test.scenes), held_out.listed
+    if listed is not None and count < listed:
+        metrics[f"{subset} {SHARE_OF_LIST}"] = 100 * count / listed
     return metrics | _discrimination(held_out, prediction.sound)
 
 

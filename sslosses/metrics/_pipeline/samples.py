@@ -293,6 +293,12 @@ def _check_sources(maps: Tensor, sources: int, size: int, layout: FrameLayout, m
             f"Expected the maps of a sample of {sources} source(s) to have shape {layout.shape(sources)} with "
             f"layout={layout.name!r}, but got {tuple(maps.shape[1:])}"
         )
+    if layout.channels_last(maps.shape[1:], sources):
+        raise ValueError(
+            f"Expected the maps of a sample of {sources} source(s) to have shape {layout.shape(sources)}, but got "
+            f"{tuple(maps.shape[1:])}, which looks like one map with its channels last. Move the last dimension to the "
+            "front"
+        )
     if max(down, across) * size > MOST_SIDE:
         raise ValueError(
             f"Expected the frames of a sample to have at most {MOST_SIDE} pixels along a side with "

@@ -67,6 +67,21 @@ def in_order(parts: list[TableRows]) -> tuple[Tensor, Tensor]:
     return entries[entry_places.argsort(stable=True)], samples[sample_places.argsort()]
 
 
+def joined(tables: list[Tensor]) -> list[Tensor]:
+    """Joins tables until each has more than twice the rows of the next one.
+
+    So n rows are in at most log2(n) tables, and each row is copied a few times only. One small tensor per update would
+    pin the memory of the large temporary tensors that lay around it.
+    """
+    result: list[Tensor] = []
+    for table in tables:
+        result.append(table)
+        while len(result) > 1 and len(result[-2]) <= 2 * len(result[-1]):
+            last = result.pop()
+            result[-1] = torch.cat([result[-1], last.to(result[-1].device)])
+    return result
+
+
 def metrics_of(names: tuple[str, ...], entries: Tensor, samples: Tensor, average_positions: bool) -> dict[str, Tensor]:
     """Computes the named metrics as 0-d float64 tensors, NaN where there is nothing to average."""
     if average_positions:
@@ -86,6 +101,8 @@ def _metric(name: str, entries: Tensor, samples: Tensor) -> Tensor:
         return _success_auc(ciou)
     if kind == "PIAP":
         return samples[samples[:, MAPS] > 0, SUMMED].mean()
+    if kind == "Coverage":
+        return (samples[:, MAPS] > 0).double().mean()
     if kind == "CountAcc":
         return (samples[:, MAPS] == samples[:, SOURCES]).double().mean()
     assert threshold is not None
@@ -99,15 +116,20 @@ def _metric(name: str, entries: Tensor, samples: Tensor) -> Tensor:
 
 def counts_of(entries: Tensor, samples: Tensor) -> dict[str, Tensor]:
     """Counts the entries, samples, samples without a map and empty targets, as 0-d int64 tensors."""
-    empty = torch.zeros(len(samples), dtype=torch.int64, device=samples.device)
-    for j in range(int(samples[:, SOURCES].max()) if len(samples) else 0):
-        empty += (samples[:, EMPTY].long() >> j) & 1
     return {
         "entries": torch.tensor(len(entries), device=entries.device),
         "samples": torch.tensor(len(samples), device=entries.device),
         "samples_without_map": (samples[:, MAPS] == 0).sum(),
-        "empty_truths": empty.sum(),
+        "empty_truths": torch.tensor(empty_count(samples), device=entries.device),
     }
+
+
+def empty_count(samples: Tensor) -> int:
+    """Counts the sources whose ground truth has no pixel."""
+    empty = torch.zeros(len(samples), dtype=torch.int64, device=samples.device)
+    for j in range(int(samples[:, SOURCES].max()) if len(samples) else 0):
+        empty += (samples[:, EMPTY].long() >> j) & 1
+    return int(empty.sum())
 
 
 def empty_truths_of(samples: Tensor) -> tuple[tuple[int, int], ...]:

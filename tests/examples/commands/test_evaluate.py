@@ -22,6 +22,8 @@ import sslosses.evaluate
 from .conftest import CONFIG, write_checkpoint
 
 PROTOCOLS = "noprior,avgn"
+# An untrained model finds too many sources, or none.
+pytestmark = pytest.mark.filterwarnings("ignore:.* samples have :UserWarning")
 
 
 def metrics(folder: Path) -> dict[str, Any]:
@@ -53,12 +55,17 @@ def no_sheet(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("sources", ["known", "found"])
 def test_music(run: Path, duets: Path, tmp_path: Path, sources: str, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "out"
+    report = {"lists": {"music_duet_test.csv": {"listed": 1000, "prepared": 3}}}
+    (duets / "metadata" / "report.json").write_text(json.dumps(report))
     line = [str(run), "--data-root", str(duets), "--protocol", PROTOCOLS, "--out", str(out), "--batch-size", "2"]
     no_chance = [] if sources == "known" else ["--no-chance"]
     assert main([*line, "--sources", sources, *no_chance]) == 0
     printed = capsys.readouterr().out
     content = metrics(out)
     assert list(content["subsets"]) == ["solo", "duet"]
+    assert [found["scenes_of_public_list"] for found in content["subsets"].values()] == [None, 1000]
+    for text in (printed, (out / "table.md").read_text()):
+        assert "3 of 1,000 scenes of the public list (0.3 %)" in text
     for subset, found in content["subsets"].items():
         annotations = duets / "metadata" / f"music_{subset}.json"
         maps = out / "maps" / f"music-{subset}.npz"

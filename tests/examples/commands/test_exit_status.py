@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 from avsl.commands.exit_status import exit_status
+
+EXAMPLES = Path(__file__).resolve().parents[3] / "examples"
 
 
 def failing(error: BaseException):
@@ -36,3 +42,29 @@ def test_interrupted(resumes: bool, text: str, caplog: pytest.LogCaptureFixture)
 def test_a_mistake_of_the_program_is_not_hidden() -> None:
     with pytest.raises(AttributeError):
         exit_status(failing(AttributeError("x")))
+
+
+PRINTING = """
+import sys
+from pathlib import Path
+from rich.console import Console
+sys.path.insert(0, sys.argv[1])
+from avsl.commands.exit_status import exit_status
+
+def job():
+    console = Console()
+    for number in range(2000):
+        console.print("line", number)
+        print("plain", number)
+    Path(sys.argv[2]).write_text("done")
+
+sys.exit(exit_status(job))
+"""
+
+
+@pytest.mark.parametrize("redirection", ["| head -n1 > /dev/null; exit ${PIPESTATUS[0]}", ">&-", "> /dev/null"])
+def test_a_job_goes_on_when_nobody_reads_its_output(tmp_path: Path, redirection: str) -> None:
+    line = ["bash", "-c", f'"$0" "$@" {redirection}', sys.executable, "-c", PRINTING, str(EXAMPLES)]
+    done = subprocess.run([*line, str(tmp_path / "result")], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert (tmp_path / "result").read_text() == "done"

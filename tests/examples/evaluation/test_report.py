@@ -33,6 +33,24 @@ def test_markdown_table() -> None:
     ]
 
 
+def test_tables_show_what_metrics_leave_out() -> None:
+    rows = {name: dict(row) for name, row in ROWS.items()}
+    rows["untrained"]["solo without map"] = 13.0
+    for name in ("trained", "untrained"):
+        rows[name]["solo share of the public list"] = 0.02
+    assert markdown_table(rows).splitlines()[4:] == [
+        "| solo without map | 0 scenes | 13 scenes | – |",
+        "| solo share of the public list | 0.1 | 0.1 | – |",
+    ]
+    cells = [list(column.cells) for column in rich_table(rows, "").columns]
+    assert [column[2:] for column in cells] == [
+        ["solo without map", "solo share of the public list"],
+        ["0 scenes", "0.1"],
+        ["13 scenes", "0.1"],
+        ["–", "–"],
+    ]
+
+
 def test_terminal_table() -> None:
     console = Console(width=100, record=True)
     with console.capture() as capture:

@@ -58,7 +58,8 @@ def test_mixed_up_and_missing_maps(held_out: dict[str, HeldOutScenes]) -> None:
     assert run_metrics(duet, swapped) == run_metrics(duet, right)
     one = right._replace(valid=torch.tensor([[True, False]]))
     assert run_metrics(duet, one)["duet CIoU@0.3"] == 50
-    none = run_metrics(duet, right._replace(valid=torch.tensor([[False, False]])))
+    with pytest.warns(UserWarning, match="1 of 1 samples have no map"):
+        none = run_metrics(duet, right._replace(valid=torch.tensor([[False, False]])))
     assert (none["duet without map"], none["duet CIoU@0.3"] > 0) == (1, False)
 
 

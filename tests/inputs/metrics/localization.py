@@ -92,6 +92,14 @@ MAP_ROWS = (
     ),
     Row("NaN, infinite maps", vary("maps", MAPS * NAN, MAPS * INF, [m * NAN for m in MAPS]), "`maps` to be finite"),
     Row(
+        "channels last, as tensors and lists",
+        [
+            *vary("maps", *(MAPS[:, :1].movedim(1, -1), MAPS[:, [0, 0, 0]].movedim(1, -1))),
+            {"maps": list(MAPS.movedim(1, -1)), "truths": TRUTHS},
+        ],
+        "channels last",
+    ),
+    Row(
         "maps that are no tensors, integers, complex, float8, sparse, meta",
         vary(
             "maps",

@@ -20,6 +20,7 @@ from sslosses.metrics import (
     PIAP,
     CIoU,
     CountingAccuracy,
+    Coverage,
     SilentObjectDiscrimination,
 )
 
@@ -71,7 +72,7 @@ KINDS = {
     ),
     **{
         kind.__name__: Kind(lambda kind=kind: kind(protocol=PAPER), update_in_parts)
-        for kind in (CAP, CIoU, AUC, PIAP, CountingAccuracy)
+        for kind in (CAP, CIoU, AUC, PIAP, CountingAccuracy, Coverage)
     },
 }
 #: Every way has to give the metric that it is given, and its values.

@@ -1,0 +1,59 @@
+"""Notes: what a reader has to know about the samples behind a metric, such as samples that the metric leaves out."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from sslosses.metrics._pipeline.tables import MAPS, SOURCES, empty_count
+from sslosses.metrics.protocols import Protocol, parse_metric
+
+
+def notes_of(metrics: tuple[str, ...], samples: Tensor, protocol: Protocol) -> tuple[str, ...]:
+    """Returns one sentence or two on each of: samples left out, surplus maps, and empty ground truth.
+
+    Args:
+        metrics: names of the metrics that are computed.
+        samples: the samples' table.
+        protocol: the rules.
+    """
+    return (*_without_map(metrics, samples, protocol), *_surplus(samples), *_empty(samples, protocol))
+
+
+def _without_map(metrics: tuple[str, ...], samples: Tensor, protocol: Protocol) -> list[str]:
+    count = int((samples[:, MAPS] == 0).sum())
+    if not count or not any(_leaves_out(parse_metric(name)[0], protocol) for name in metrics):
+        return []
+    return [
+        f"{count:,} of {len(samples):,} samples have no map and are left out by protocol {protocol.name!r}, which "
+        "raises its means if these are the hard samples. Report the metric Coverage beside them"
+    ]
+
+
+def _leaves_out(kind: str, protocol: Protocol) -> bool:
+    """Whether a metric has no value for samples without a map, instead of 0."""
+    if kind in ("CountAcc", "Coverage"):
+        return False
+    return kind == "PIAP" or protocol.assignment == "greedy"
+
+
+def _surplus(samples: Tensor) -> list[str]:
+    surplus = samples[:, MAPS] > samples[:, SOURCES]
+    count = int(surplus.sum())
+    if 2 * count <= len(samples):  # a model that counts sources itself is wrong now and then
+        return []
+    rows = samples[surplus]
+    maps, sources = (int(value) for value in rows[int((rows[:, MAPS] - rows[:, SOURCES]).argmax())][[MAPS, SOURCES]])
+    return [
+        f"{count:,} of {len(samples):,} samples have more maps than sources, such as {maps:,} maps for {sources} "
+        "source(s). Maps have shape (M, h, w), where M is their number; channels are not the last dimension"
+    ]
+
+
+def _empty(samples: Tensor, protocol: Protocol) -> list[str]:
+    sources, empty = int(samples[:, SOURCES].sum()), empty_count(samples)
+    start = f"{empty:,} of {sources:,} sources have no pixel in their ground truth"
+    if empty and protocol.empty_truths == "leave out":
+        return [f"{start} and are left out by protocol {protocol.name!r}"]
+    if empty and 2 * empty >= sources:
+        return [f"{start} and count as 0. Boxes are corners (xmin, ymin, xmax, ymax), not widths and heights"]
+    return []
