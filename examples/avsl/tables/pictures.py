@@ -67,7 +67,8 @@ def caption_sheet(path: Path, folder: ClipFolder, clips: Sequence[Clip], count: 
         with Image.open(folder.root / "frames" / f"{clip.name}.jpg") as frame:
             image.imshow(frame.convert("RGB"))
         image.set_title(", ".join(clip.classes), fontsize=8)
-        captions = [f"+ {caption}" for caption in clip.foreground] + [f"– {clip.background}"]
+        captions = [f"+ {caption}" for caption in clip.foreground]
+        captions += [] if clip.background is None else [f"– {clip.background}"]
         text = "\n".join(textwrap.fill(caption, 44) for caption in captions)
         words.text(0, 1, text, fontsize=8, va="top", transform=words.transAxes)
     with atomic_write(path) as temporary:
