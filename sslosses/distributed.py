@@ -15,14 +15,13 @@ Without a process group, or with one process, these functions return their argum
 
 from __future__ import annotations
 
-import warnings
 from typing import Any, NamedTuple
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from sslosses._checks import check_dimensions, check_flag, check_floating
+from sslosses._checks import check_dimensions, check_floating
 
 
 class NotGatheredWarning(UserWarning):
@@ -44,37 +43,6 @@ def process_count() -> int:
         1
     """
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
-
-
-def check_gathering(gather_distributed: Any) -> None:
-    """Raise unless the option is True, False or None."""
-    if gather_distributed is not None:
-        check_flag("gather_distributed", gather_distributed)
-
-
-def gathers(gather_distributed: bool | None, name: str) -> bool:
-    """Whether the loss ``name`` is that of all processes; warns if that was not chosen and makes a difference."""
-    if gather_distributed is None:
-        warn_if_not_gathered(name)
-        return False
-    return gather_distributed
-
-
-# Under torch.compile, which can't trace warnings, this runs once per compilation.
-@torch.compiler.assume_constant_result
-def warn_if_not_gathered(name: str) -> bool:
-    """Warn, and return True, if several processes are up."""
-    count = process_count()
-    if count == 1:
-        return False
-    warnings.warn(
-        f"{name} is computed on the samples of this process only, but {count} processes are up and "
-        "`gather_distributed` was not chosen. Its gradient differs from that of one process with the whole batch. Pass "
-        "gather_distributed=True to compute it on the samples of all processes, or False to keep it as it is",
-        NotGatheredWarning,
-        stacklevel=4,
-    )
-    return True
 
 
 def gather_rows(rows: Tensor) -> Gathered:

@@ -304,17 +304,10 @@ def masked_pool(
         >>> masked_pool(features, torch.tensor([[[-1.0, 1.0]]]), alpha=0.4, foreground=False)
         tensor([[1.]])
     """
-    return 2 * half_pool(features, similarity, alpha=alpha, omega=omega, foreground=foreground)
-
-
-def half_pool(
-    features: Tensor, similarity: Tensor, *, alpha: float, omega: float = OMEGA, foreground: bool = True
-) -> Tensor:
-    """Half of :func:`masked_pool`, which is finite for all finite features: rounding can make a mean exceed its values."""
     check_floating("features", features)
     check_floating("similarity", similarity)
     check_shapes(features=(features, "B C H W"), similarity=(similarity, "B H W"))
     features, similarity = at_least_float32(features, similarity)
     with autocast_off(features):
         weights = mask_weights(similarity, alpha=alpha, omega=omega, foreground=foreground)
-        return torch.einsum("bchw,bhw->bc", features, weights / 2)
+        return torch.einsum("bchw,bhw->bc", features, weights)

@@ -16,7 +16,7 @@ def unit(value: Tensor, dim: int) -> Tensor:
 
     Squares of 1e-30 or 1e30 do not fit into float32, and a lower bound for the length would make the result depend on
     the scale. So the vector is first divided by its largest entry. The result does not depend on that factor, so it is
-    detached. A vector whose entries are all below 1e-35 (in float64 2e-305) counts as zero: its gradient would overflow.
+    detached. A vector with all entries below 1e-35 (2e-305 in float64) counts as zero: its gradient would overflow.
 
     Example:
         >>> unit(torch.tensor([[3e-30, 4e-30], [0.0, 0.0]]), dim=1)

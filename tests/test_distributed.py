@@ -104,7 +104,9 @@ def inputs(name: str) -> list[Tensor]:
     generator = torch.Generator().manual_seed(1)
     shapes = ((3, 8, 3, 4), (3, 8), (3, 2, 8), (3, 8))
     visual, audio, *captions = (torch.randn(s, generator=generator) for s in shapes)
-    return [visual, audio] if name == "trimap" else [visual, *([audio] if name in ("oca", "objective") else []), *captions]
+    return (
+        [visual, audio] if name == "trimap" else [visual, *([audio] if name in ("oca", "objective") else []), *captions]
+    )
 
 
 def three_calls(name: str, loss: Callable[..., Any]) -> None:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from sslosses._checks import check_count, check_flag, check_number, check_option
 from sslosses._torch import has_values
-from sslosses.distributed import warn_if_not_gathered
+from sslosses.losses._gathering import warn_if_not_gathered
 from sslosses.losses._pairs import pair_count
 from sslosses.transport import KINDS, ConvergenceWarning, check_solver
 

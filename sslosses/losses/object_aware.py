@@ -11,11 +11,12 @@ from torch import Tensor
 
 from sslosses._checks import check_floating, check_number, check_option, check_shapes
 from sslosses._torch import at_least_float32, autocast_off, safe_divisor
-from sslosses.distributed import check_gathering, gather_rows, gathers
+from sslosses.distributed import gather_rows
+from sslosses.losses._gathering import check_gathering, gathers
 from sslosses.losses._inputs import check_references, finite_samples
 from sslosses.losses._module import LossModule
 from sslosses.losses._reduction import REDUCTIONS, reduce_samples
-from sslosses.masks import ALPHA_BACKGROUND, ALPHA_FOREGROUND, OMEGA, half_pool
+from sslosses.masks import ALPHA_BACKGROUND, ALPHA_FOREGROUND, OMEGA, mask_weights
 from sslosses.similarity import cosine, similarity_map, unit
 
 FALSE_NEGATIVES = ("visual-reference", "reference-reference")
@@ -150,9 +151,8 @@ def object_aware_contrastive_loss(
     divisor = safe_divisor(temperature, visual.dtype)
     with autocast_off(visual):
         similarity = similarity_map(visual, audio)
-        # A cosine depends on directions only, and half of a mean of large values does not overflow.
-        sounding = half_pool(visual, similarity, alpha=alpha_foreground, omega=omega)
-        silent = half_pool(visual, similarity, alpha=alpha_background, omega=omega, foreground=False)
+        sounding = _half_pool(visual, mask_weights(similarity, alpha=alpha_foreground, omega=omega))
+        silent = _half_pool(visual, mask_weights(similarity, alpha=alpha_background, omega=omega, foreground=False))
         references = (foreground.where(present[..., None], 0) / max(2 * foreground.shape[1], 1)).sum(1)
         background = background.where(described[:, None], 0)
         # A non-finite sample is not a negative: it would make the loss or the gradient of other samples NaN.
@@ -168,6 +168,14 @@ def object_aware_contrastive_loss(
         bkg = reduce_samples(bkg, described, reduction, all_processes=gather)
     share = pairs.kept.sum().to(frg.dtype) / pairs.others.sum().clamp(min=1)
     return ObjectAwareTerms((frg + bkg) / 2, frg, bkg, share)
+
+
+def _half_pool(visual: Tensor, weights: Tensor) -> Tensor:
+    """Half of the mean feature: (B, C, H, W), (B, H, W) → (B, C).
+
+    A cosine depends on directions only. The whole mean of the largest finite values could overflow by rounding.
+    """
+    return torch.einsum("bchw,bhw->bc", visual, weights / 2)
 
 
 class _Pairs(NamedTuple):

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from sslosses._checks import check_floating, check_number
-from sslosses.distributed import check_gathering, warn_if_not_gathered
+from sslosses.losses._gathering import check_gathering, warn_if_not_gathered
 from sslosses.losses._module import LossModule
 from sslosses.losses.object_aware import ObjectAwareContrastiveLoss
 from sslosses.losses.region_isolation import ObjectRegionIsolationLoss
@@ -113,7 +113,7 @@ class ObjectAwareObjective(nn.Module):
 
     @property
     def gather_distributed(self) -> bool | None:
-        """What the losses were last told about ``gather_distributed`` together."""
+        """The last choice that was made for all losses together; None if there was none."""
         return self._gather_distributed
 
     @gather_distributed.setter
@@ -122,7 +122,7 @@ class ObjectAwareObjective(nn.Module):
         self._gather_distributed = value
         for loss in (self.trimap, self.oca, self.ori):
             if value is not None and hasattr(loss, "gather_distributed"):
-                loss.gather_distributed = value
+                setattr(loss, "gather_distributed", value)  # noqa: B010 - mypy takes it for a parameter
 
     def forward(
         self,
@@ -150,14 +150,14 @@ class ObjectAwareObjective(nn.Module):
         dtype = torch.float64 if visual.dtype == torch.float64 else torch.float32
         zero = torch.zeros((), dtype=dtype, device=visual.device)
         self._warn_of_processes()
-        captions = foreground, background, source_mask
-        if background_mask is not None:  # losses of other libraries need not know it
-            captions = *captions, background_mask
+        captions: tuple[Tensor | None, ...] = (foreground, background, source_mask)
+        if background_mask is not None:  # a loss from elsewhere need not know it
+            captions += (background_mask,)
         trimap = self.trimap(visual, audio) if self.trimap_weight else zero
         oca = self.oca(visual, audio, *captions) if self.oca_weight else zero
         ori = self.ori(visual, *captions) if self.ori_weight else zero
         total = self.trimap_weight * trimap + self.oca_weight * oca + self.ori_weight * ori
-        # DistributedDataParallel fails for parameters outside the graph, such as those of an encoder that no loss needs.
+        # DistributedDataParallel fails for parameters outside the graph, for example of an encoder that no loss needs.
         for value in (visual, audio, foreground, background, *self._skipped_parameters()):
             if isinstance(value, Tensor) and value.requires_grad:
                 total = total + _zero_of(value).to(dtype)

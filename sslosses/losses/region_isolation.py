@@ -9,7 +9,7 @@ from torch import Tensor
 
 from sslosses._checks import check_number, check_option
 from sslosses._torch import autocast_off
-from sslosses.distributed import check_gathering, gathers
+from sslosses.losses._gathering import check_gathering, gathers
 from sslosses.losses._module import PairLossModule, without_class_defaults
 from sslosses.losses._pairs import PairProblems, has_pair, reference_maps, transport_pairs
 from sslosses.losses._reduction import REDUCTIONS, reduce_samples
@@ -69,7 +69,8 @@ def object_region_isolation_loss(
         \mathcal{L}_{ori} = \sum_{n \ne m} D_W(S_n, 1 - S_m), \quad S = \mathrm{Sim}(F_v, [F_r^p, l_r^n])
 
     F_v are the visual features, F_r^p the K foreground references, l_r^n the background reference, and S_n the
-    similarity map of reference n. n and m run over the references that exist. The paper leaves open what the transport distance D_W compares:
+    similarity map of reference n. n and m run over the references that exist. The paper leaves open what the transport
+    distance D_W compares:
 
     - ``formulation="pointcloud"`` (described in the supplement): every pixel is a point of mass 1/N, and
 

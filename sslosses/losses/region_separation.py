@@ -9,7 +9,7 @@ from torch import Tensor
 
 from sslosses._checks import check_number, check_option
 from sslosses._torch import autocast_off, safe_divisor
-from sslosses.distributed import check_gathering, gathers
+from sslosses.losses._gathering import check_gathering, gathers
 from sslosses.losses._module import PairLossModule, without_class_defaults
 from sslosses.losses._pairs import PairProblems, has_pair, reference_maps, transport_pairs
 from sslosses.losses._reduction import REDUCTIONS, reduce_samples
@@ -154,9 +154,7 @@ def object_region_separation_loss(
     return RegionSeparationTerms(loss, *pairs)
 
 
-def _check_options(
-    margin: float, temperature: float, reduction: str, gather_distributed: bool | None
-) -> None:
+def _check_options(margin: float, temperature: float, reduction: str, gather_distributed: bool | None) -> None:
     check_number("margin", margin, above=0)
     check_number("temperature", temperature, above=0)
     check_option("reduction", reduction, REDUCTIONS)

@@ -10,7 +10,8 @@ from torch import Tensor
 
 from sslosses._checks import check_floating, check_number, check_option, check_shapes
 from sslosses._torch import at_least_float32, autocast_off, safe_divisor
-from sslosses.distributed import check_gathering, gather_rows, gathers
+from sslosses.distributed import gather_rows
+from sslosses.losses._gathering import check_gathering, gathers
 from sslosses.losses._inputs import finite_samples
 from sslosses.losses._module import LossModule
 from sslosses.losses._reduction import REDUCTIONS, reduce_samples

@@ -71,7 +71,7 @@ WEIGHTS = [w for w in itertools.product((0.0, 1.0), repeat=3) if any(w)]
 
 @pytest.mark.parametrize("weights", WEIGHTS)
 def test_every_input_stays_in_the_graph(weights: tuple[float, float, float]) -> None:
-    """An encoder without a gradient would stop DistributedDataParallel. Values of inputs that no loss needs are free."""
+    """An encoder without a gradient would stop DistributedDataParallel. Inputs that no loss needs may hold anything."""
     names = "trimap_weight", "oca_weight", "ori_weight"
     objective = ObjectAwareObjective(**dict(zip(names, weights, strict=True)), ori=ORILoss(epsilon=0.3))
     *inputs, mask = (t.requires_grad_() if t.is_floating_point() else t for t in make())
@@ -101,9 +101,7 @@ def test_parameters_of_a_skipped_loss_stay_in_the_graph() -> None:
 def test_samples_without_a_background_caption() -> None:
     visual, audio, foreground, background, mask = make()
     described = torch.tensor([True, False, True])
-    terms = ObjectAwareObjective(ori=ORILoss(epsilon=0.3)).terms(
-        visual, audio, foreground, background, mask, described
-    )
+    terms = ObjectAwareObjective(ori=ORILoss(epsilon=0.3)).terms(visual, audio, foreground, background, mask, described)
     assert torch.equal(terms.oca, OCALoss()(visual, audio, foreground, background, mask, described))
     assert torch.equal(terms.ori, ORILoss(epsilon=0.3)(visual, foreground, background, mask, described))
     assert terms.oca != OCALoss()(visual, audio, foreground, background, mask)

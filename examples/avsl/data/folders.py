@@ -17,7 +17,7 @@ Box = tuple[float, float, float, float]
 
 @dataclass(frozen=True, slots=True)
 class Clip:
-    """A clip of a split list with its captions. Test clips have no captions, and a background caption may be missing."""
+    """A clip of a split list with its captions. Test clips have none. The background may be missing."""
 
     name: str
     classes: tuple[str, ...]
