@@ -310,4 +310,7 @@ def masked_pool(
     features, similarity = at_least_float32(features, similarity)
     with autocast_off(features):
         weights = mask_weights(similarity, alpha=alpha, omega=omega, foreground=foreground)
-        return torch.einsum("bchw,bhw->bc", features, weights)
+        half = torch.einsum("bchw,bhw->bc", features, weights / 2)
+        # By rounding, a mean can exceed the largest of its values, and overflow if that is the largest float.
+        limit = torch.finfo(half.dtype).max * (0.5 - torch.finfo(half.dtype).eps)
+        return 2 * (half * (limit / half.detach().abs()).clamp(max=1))

@@ -16,7 +16,7 @@ from sslosses.losses._gathering import check_gathering, gathers
 from sslosses.losses._inputs import check_references, finite_samples
 from sslosses.losses._module import LossModule
 from sslosses.losses._reduction import REDUCTIONS, reduce_samples
-from sslosses.masks import ALPHA_BACKGROUND, ALPHA_FOREGROUND, OMEGA, mask_weights
+from sslosses.masks import ALPHA_BACKGROUND, ALPHA_FOREGROUND, OMEGA, masked_pool
 from sslosses.similarity import cosine, similarity_map, unit
 
 FALSE_NEGATIVES = ("visual-reference", "reference-reference")
@@ -151,8 +151,9 @@ def object_aware_contrastive_loss(
     divisor = safe_divisor(temperature, visual.dtype)
     with autocast_off(visual):
         similarity = similarity_map(visual, audio)
-        sounding = _half_pool(visual, mask_weights(similarity, alpha=alpha_foreground, omega=omega))
-        silent = _half_pool(visual, mask_weights(similarity, alpha=alpha_background, omega=omega, foreground=False))
+        sounding = masked_pool(visual, similarity, alpha=alpha_foreground, omega=omega)
+        silent = masked_pool(visual, similarity, alpha=alpha_background, omega=omega, foreground=False)
+        # A cosine depends on directions only, and half of a mean of large values does not overflow.
         references = (foreground.where(present[..., None], 0) / max(2 * foreground.shape[1], 1)).sum(1)
         background = background.where(described[:, None], 0)
         # A non-finite sample is not a negative: it would make the loss or the gradient of other samples NaN.
@@ -168,14 +169,6 @@ def object_aware_contrastive_loss(
         bkg = reduce_samples(bkg, described, reduction, all_processes=gather)
     share = pairs.kept.sum().to(frg.dtype) / pairs.others.sum().clamp(min=1)
     return ObjectAwareTerms((frg + bkg) / 2, frg, bkg, share)
-
-
-def _half_pool(visual: Tensor, weights: Tensor) -> Tensor:
-    """Half of the mean feature: (B, C, H, W), (B, H, W) → (B, C).
-
-    A cosine depends on directions only. The whole mean of the largest finite values could overflow by rounding.
-    """
-    return torch.einsum("bchw,bhw->bc", visual, weights / 2)
 
 
 class _Pairs(NamedTuple):
