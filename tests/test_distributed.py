@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import functools
 import tempfile
 import warnings
@@ -29,6 +30,8 @@ from sslosses import (
 )
 from sslosses.distributed import NotGatheredWarning, gather_rows, process_count, sum_over_processes
 
+#: A process that fails leaves the other one waiting; the tests then fail after this time.
+LIMIT = datetime.timedelta(minutes=2)
 BACKGROUNDS = torch.tensor([True, False, True, True, False, False])
 SOURCES = torch.tensor([[True, True], [False, False], [True, False], [True, True], [False, True], [True, True]])
 CASES: dict[str, dict[str, Any]] = {
@@ -151,7 +154,7 @@ def warned(call: Callable[[], Any]) -> list[str]:
 
 
 def work(rank: int, folder: str, split: int) -> None:
-    dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
+    dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2, timeout=LIMIT)
     rows = slice(0, split) if rank == 0 else slice(split, 6)
     model = DistributedDataParallel(Encoders())
     results = {setting: step(model, rows, *setting) for setting in SETTINGS}
