@@ -22,6 +22,11 @@ def at_least_float32(*tensors: Tensor) -> tuple[Tensor, ...]:
     return tuple(t.to(dtype) for t in tensors)
 
 
+def safe_divisor(value: float, dtype: torch.dtype) -> float:
+    """``value``, at least the smallest normal number of ``dtype``: a cosine divided by less can overflow."""
+    return max(value, torch.finfo(dtype).tiny)
+
+
 def has_values(tensor: Tensor) -> bool:
     """Whether Python can read values of ``tensor``: not during compilation, and not from a meta tensor."""
     return not (torch.compiler.is_compiling() or tensor.is_meta)

@@ -1,4 +1,9 @@
-"""Gathers and sums tensors over processes, with gradient.
+"""Gathers and sums tensors over processes, with gradient; and the losses' choice of whether to do it.
+
+The losses have an option ``gather_distributed``. With True, a loss is that of the samples of all processes. With False,
+it is that of this process's samples: its negatives come from these samples only, and a mean weighs the processes
+equally, whatever their number of samples. Its gradient then differs from that of one process with the whole batch. None
+stands for a choice that nobody made. It acts as False, with a :class:`NotGatheredWarning` if several processes are up.
 
 Every process returns the loss of the whole batch, and the gradients from all processes are added. So each process gets
 the gradient of the *sum* of the W equal losses for its own rows: W times the gradient of the loss. Averaging over the
@@ -17,6 +22,10 @@ import torch.distributed as dist
 from torch import Tensor
 
 from sslosses._checks import check_dimensions, check_floating
+
+
+class NotGatheredWarning(UserWarning):
+    """Several processes are up, and ``gather_distributed`` of a loss was not chosen."""
 
 
 class Gathered(NamedTuple):

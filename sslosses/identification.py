@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from sslosses._checks import check_count, check_dense, check_floating, check_number, check_shapes
@@ -51,10 +52,14 @@ def identify_objects(
 
     1. The unclaimed pixel with the largest S_a gives the next prototype :math:`e_1 = E(x)`. Its map is
        :math:`-\|E(x) - e_1\|`. It claims the unclaimed pixels with :math:`\|E(x) - e_1\| < \|E(x) - e_0\|`.
-    2. Step 1 is repeated until no pixel is newly claimed or the largest unclaimed S_a is below ``peak_threshold``.
-    3. Prototypes whose cosine with :math:`e_0` is above ``background_threshold`` are dropped as background.
-    4. Prototypes linked by a cosine above ``merge_threshold``, directly or through others, are one object. Its map is
-       the mean of their maps.
+    2. Step 1 is repeated until no pixel is newly claimed or the largest unclaimed S_a is below ``peak_threshold``. So
+       the first prototype is always found, however low its peak is.
+    3. Prototypes whose cosine with :math:`e_0` is above ``background_threshold`` are background.
+    4. A prototype that is not background is linked to each earlier one with a cosine above ``merge_threshold``, which
+       may be background. Prototypes that are linked, directly or through others, are one object. Its map is the mean of
+       the maps of its prototypes that are not background.
+
+    These are the rules of the public code of Kim et al.
 
     ``visual`` is not normalized: distances, unlike cosines, depend on the length of a pixel's feature.
 
@@ -63,7 +68,8 @@ def identify_objects(
         audio: (B, C), floating, audio features l_a.
         num_sources: the number K of sources if known, an int >= 1 or (B,) integers. The K objects with the largest
             peaks are kept. If there are fewer, ``valid`` is False for the remaining slots. None if unknown.
-        peak_threshold: smallest similarity at which an object can start.
+        peak_threshold: smallest similarity at which a second or later prototype can start. To leave out low objects,
+            the first included, test ``peaks``.
         background_threshold: cosine in [-1, 1].
         merge_threshold: cosine in [-1, 1].
         alpha_background: similarity at which M^n is one half.
@@ -102,11 +108,14 @@ def identify_objects(
     with autocast_off(visual):
         similarity = similarity_map(visual, audio)
         silent = background_mask(similarity, alpha=alpha_background, omega=omega)
-        features = (visual * similarity[:, None]).flatten(2).transpose(1, 2)
+        # Squares of very long or short features leave the range of float32, so the largest entry is scaled to 1.
+        largest = F.pad(visual.abs().amax(1).flatten(1), (0, 1)).amax(1)[:, None, None]
+        scale = largest.masked_fill(largest == 0, 1)
+        features = (visual * similarity[:, None]).flatten(2).transpose(1, 2) / scale
         background = (features * silent.flatten(1)[..., None]).mean(1)
         candidates = _find(features, similarity.flatten(1), background, peak_threshold, max_iterations)
-        objects = _group(candidates, background, background_threshold, merge_threshold)
-        objects = _select(objects, num_sources)
+        maps, valid, prototypes, peaks = _group(candidates, background, background_threshold, merge_threshold)
+        objects = _select(IdentifiedObjects(maps * scale, valid, prototypes * scale, peaks), num_sources)
     maps = objects.maps.view(*objects.maps.shape[:2], *similarity.shape[1:])
     return IdentifiedObjects(maps, *objects[1:])  # not `_replace`, which torch 2.5 can't export
 
@@ -140,21 +149,23 @@ def _find(
     batch, pixels, _ = features.shape
     to_background = torch.linalg.vector_norm(features - background[:, None], dim=-1)
     unclaimed = torch.ones_like(similarity, dtype=torch.bool)
-    active = torch.ones(batch, dtype=torch.bool, device=features.device)
+    active = features.isfinite().flatten(1).all(1)
     maps, valid, prototypes, peaks = [], [], [], []
-    for _ in range(pixels if max_iterations is None else min(pixels, max_iterations)):
+    for iteration in range(pixels if max_iterations is None else min(pixels, max_iterations)):
         peak, index = similarity.masked_fill(~unclaimed, -torch.inf).max(1)
-        prototype = _rows(features, index[:, None])
-        distance = torch.linalg.vector_norm(features - prototype, dim=-1)
-        claimed = (distance < to_background) & unclaimed
-        active = active & (peak >= peak_threshold) & claimed.any(1)
+        if iteration > 0:
+            active = active & (peak >= peak_threshold)
         if has_values(active) and not active.any():
             break
-        unclaimed = unclaimed & ~claimed
+        prototype = _rows(features, index[:, None])
+        distance = torch.linalg.vector_norm(features - prototype, dim=-1)
         maps.append(-distance)
         valid.append(active)
         prototypes.append(prototype[:, 0])
         peaks.append(peak)
+        claimed = (distance < to_background) & unclaimed
+        unclaimed = unclaimed & ~claimed
+        active = active & claimed.any(1)
     if not maps:
         none = similarity[:, :0]
         return IdentifiedObjects(similarity.new_zeros(batch, 0, pixels), none > 0, features[:, :0], none)
@@ -164,17 +175,19 @@ def _find(
 def _group(
     candidates: IdentifiedObjects, background: Tensor, background_threshold: float, merge_threshold: float
 ) -> IdentifiedObjects:
-    """Drop background prototypes, and merge linked ones into the slot of the one with the largest peak."""
+    """Drop background prototypes, and merge linked ones into the slot of the first, which has the largest peak."""
     directions = unit(candidates.prototypes, -1)
     # Rounding can make the cosine of equal directions larger than 1, but it must not exceed a threshold of 1.
     to_background = (directions @ unit(background, -1)[..., None])[..., 0].clamp(max=1)
     kept = candidates.valid & ~(to_background > background_threshold)
     count = kept.shape[1]
     alike = (directions @ directions.mT).clamp(max=1) > merge_threshold
-    linked = alike | torch.eye(count, dtype=torch.bool, device=kept.device)
-    linked = linked & kept[:, None] & kept[..., None]
+    # Like the public code: a background prototype links to none, but later ones link to it.
+    link = (alike & kept[..., None]).tril(-1)
+    linked = link | link.mT | torch.eye(count, dtype=torch.bool, device=kept.device)
     for _ in range(max(count - 1, 0).bit_length()):  # each squaring doubles the length of the chains
         linked = (linked.to(directions.dtype) @ linked.to(directions.dtype)) > 0
+    linked = linked & kept[:, None] & kept[..., None]
     first = linked & (linked.cumsum(1) == 1)  # (B, object, member): the first linked row per column
     member = first.to(directions.dtype)
     valid = first.any(-1)

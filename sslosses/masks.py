@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from sslosses._checks import check_dimensions, check_flag, check_floating, check_number, check_shapes
-from sslosses._torch import at_least_float32, autocast_off
+from sslosses._torch import at_least_float32, autocast_off, safe_divisor
 
 ALPHA_FOREGROUND = 0.65
 ALPHA_BACKGROUND = 0.4
@@ -34,7 +34,7 @@ def _score(similarity: Tensor, alpha: float, omega: float) -> Tensor:
     check_number("alpha", alpha)
     check_number("omega", omega, above=0)
     (similarity,) = at_least_float32(similarity)
-    return (similarity - alpha) / omega
+    return (similarity - alpha) / safe_divisor(omega, similarity.dtype)
 
 
 def foreground_mask(similarity: Tensor, *, alpha: float = ALPHA_FOREGROUND, omega: float = OMEGA) -> Tensor:
@@ -226,7 +226,7 @@ def straight_through_mask(
         step: Tensor | float = threshold
     else:
         step = _largest(similarity.detach(), area).values[..., -1:, None]
-    soft = torch.sigmoid((similarity - step) / omega)
+    soft = torch.sigmoid((similarity - step) / safe_divisor(omega, similarity.dtype))
     return hard.to(soft.dtype) + (soft - soft.detach())
 
 
@@ -310,4 +310,7 @@ def masked_pool(
     features, similarity = at_least_float32(features, similarity)
     with autocast_off(features):
         weights = mask_weights(similarity, alpha=alpha, omega=omega, foreground=foreground)
-        return torch.einsum("bchw,bhw->bc", features, weights)
+        half = torch.einsum("bchw,bhw->bc", features, weights / 2)
+        # By rounding, a mean can exceed the largest of its values, and overflow if that is the largest float.
+        limit = torch.finfo(half.dtype).max * (0.5 - torch.finfo(half.dtype).eps)
+        return 2 * (half * (limit / half.detach().abs()).clamp(max=1))

@@ -16,7 +16,7 @@ def unit(value: Tensor, dim: int) -> Tensor:
 
     Squares of 1e-30 or 1e30 do not fit into float32, and a lower bound for the length would make the result depend on
     the scale. So the vector is first divided by its largest entry. The result does not depend on that factor, so it is
-    detached.
+    detached. A vector with all entries below 1e-35 (2e-305 in float64) counts as zero: its gradient would overflow.
 
     Example:
         >>> unit(torch.tensor([[3e-30, 4e-30], [0.0, 0.0]]), dim=1)
@@ -24,9 +24,14 @@ def unit(value: Tensor, dim: int) -> Tensor:
                 [0.0000, 0.0000]])
     """
     largest = value.detach().abs().amax(dim, keepdim=True)
-    value = value / largest.masked_fill(largest == 0, math.inf)
+    value = value / _divisor(largest)
     square = (value * value).sum(dim, keepdim=True)
     return value * square.masked_fill(square == 0, 1).rsqrt()
+
+
+def _divisor(largest: Tensor) -> Tensor:
+    """The largest entries of vectors, as divisors of the vectors; inf for vectors that count as zero."""
+    return largest.masked_fill(largest < 1024 * torch.finfo(largest.dtype).tiny, math.inf)
 
 
 def cosine(first: Tensor, second: Tensor) -> Tensor:
@@ -152,7 +157,7 @@ def cross_similarity_map(features: Tensor, vectors: Tensor) -> Tensor:
 def _cosines(features: Tensor, directions: Tensor) -> Tensor:
     """Cosines of all pixels (B, C, H, W) with unit vectors (B, K, C) or (K, C), without a copy of unit features."""
     largest = torch.linalg.vector_norm(features.detach(), ord=math.inf, dim=1, keepdim=True)
-    features = features / largest.masked_fill(largest == 0, math.inf)
+    features = features / _divisor(largest)
     # Not vector_norm, whose second derivative at 0 is NaN.
     square = (features * features).sum(1, keepdim=True)
     length = square.masked_fill(square == 0, 1).sqrt()

@@ -35,8 +35,10 @@ def cos(a: Tensor, b: Tensor) -> float:
     return float(a @ b / (a.norm() * b.norm()))
 
 
-def loop(visual: Tensor, audio: Tensor) -> list[tuple[float, Tensor, Tensor]]:
-    """The algorithm for one sample: (peak, map, prototype) of every object."""
+def loop(
+    visual: Tensor, audio: Tensor, background_threshold: float = 0.7, merge_threshold: float = 0.6
+) -> list[tuple[float, Tensor, Tensor]]:
+    """The public code's algorithm for one sample: (peak, map, prototype) of every object."""
     channels, height, width = visual.shape
     pixels = [(y, x) for y in range(height) for x in range(width)]
     s = {q: cos(visual[:, q[0], q[1]], audio) for q in pixels}
@@ -47,31 +49,33 @@ def loop(visual: Tensor, audio: Tensor) -> list[tuple[float, Tensor, Tensor]]:
 
     claimed: set[tuple[int, int]] = set()
     candidates: list[tuple[float, Tensor, Tensor]] = []
-    while len(claimed) < len(pixels):
+    while True:
         peak = max((q for q in pixels if q not in claimed), key=lambda q: s[q])
-        if s[peak] < 0.1:
-            break
         distance = {q: float((e[q] - e[peak]).norm()) for q in pixels}
-        new = {q for q in pixels if distance[q] < float((e[q] - background).norm())} - claimed
-        if not new:
-            break
-        claimed |= new
         image = torch.tensor([[-distance[y, x] for x in range(width)] for y in range(height)], dtype=torch.float64)
         candidates.append((s[peak], image, e[peak]))
+        new = {q for q in pixels if distance[q] < float((e[q] - background).norm())} - claimed
+        claimed |= new
+        if not new or max((s[q] for q in pixels if q not in claimed), default=0.0) < 0.1:
+            break
 
-    candidates = [c for c in candidates if cos(c[2], background) <= 0.7]
-    objects: list[list[int]] = []
-    for i in range(len(candidates)):
-        linked = [o for o in objects if any(cos(candidates[i][2], candidates[j][2]) > 0.6 for j in o)]
-        objects = [o for o in objects if o not in linked] + [sorted([*(j for o in linked for j in o), i])]
-    objects.sort(key=lambda o: -max(candidates[i][0] for i in o))
+    group = list(range(len(candidates)))  # union-find without its trees: the group of each prototype
+    silent = [cos(c[2], background) > background_threshold for c in candidates]
+    for j in range(len(candidates)):
+        for k in range(j):
+            if not silent[j] and cos(candidates[j][2], candidates[k][2]) > merge_threshold:
+                group = [group[j] if g == group[k] else g for g in group]
+    members: dict[int, list[int]] = {}
+    for j in range(len(candidates)):
+        if not silent[j]:
+            members.setdefault(group[j], []).append(j)
     return [
         (
-            max(candidates[i][0] for i in o),
+            candidates[o[0]][0],
             torch.stack([candidates[i][1] for i in o]).mean(0),
             torch.stack([candidates[i][2] for i in o]).mean(0),
         )
-        for o in objects
+        for o in members.values()
     ]
 
 
@@ -99,6 +103,57 @@ def test_equals_the_loop(seed: int, objects: int, noise: float) -> None:
     known = identify_objects(visual, audio, num_sources=counts)
     assert known.maps.shape == (2, 3, 4, 5)
     agree(known, visual, audio, [1, 3])
+
+
+def random_maps(seed: int) -> tuple[Tensor, Tensor]:
+    """Random unit features, as before training: the largest similarity of some samples is below 0.1."""
+    generator = torch.Generator().manual_seed(seed)
+    visual = torch.randn(4, 512, 4, 4, generator=generator, dtype=torch.float64)
+    audio = torch.randn(4, 512, generator=generator, dtype=torch.float64)
+    return torch.nn.functional.normalize(visual, dim=1), audio
+
+
+def test_the_first_peak_is_taken_however_low_it_is() -> None:
+    low = 0
+    for seed in range(5):
+        visual, audio = random_maps(seed)
+        objects = identify_objects(visual, audio)
+        agree(objects, visual, audio, [None] * 4)
+        agree(identify_objects(visual, audio, num_sources=2), visual, audio, [2] * 4)
+        assert objects.valid.any(1).all()
+        low += int((objects.peaks[:, 0] < 0.1).sum())
+    assert low > 5
+    # Even a sound that fits no pixel has a first peak.
+    objects = identify_objects(visual, torch.zeros_like(audio))
+    assert objects.valid.tolist() == [[True]] * 4
+    assert not objects.peaks.any()
+
+
+def smooth_maps(seed: int) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    visual = torch.randn(1, 8, 5, 5, generator=generator, dtype=torch.float64)
+    visual = torch.nn.functional.avg_pool2d(torch.nn.functional.pad(visual, (1, 1, 1, 1), "replicate"), 3, 1)
+    return visual, torch.randn(1, 8, generator=generator, dtype=torch.float64)
+
+
+@pytest.mark.parametrize(("seed", "objects"), [(5, 2), (34, 3), (97, 1), (143, 4)])
+def test_objects_are_linked_through_an_earlier_background_prototype(seed: int, objects: int) -> None:
+    """Links among the prototypes that are not background alone would leave one object more."""
+    visual, audio = smooth_maps(seed)
+    found = identify_objects(visual, audio)
+    assert found.valid.sum() == objects
+    agree(found, visual, audio, [None])
+
+
+@pytest.mark.parametrize("length", [1e-34, 1e-30, 1e-20, 1e20, 1e30, 1e37])
+def test_very_long_and_short_features_are_localized(length: float) -> None:
+    """Their squares are outside the range of float32."""
+    visual, audio = (x.float() for x in scene())
+    visual = visual / visual.abs().max()
+    expected, actual = identify_objects(visual, audio), identify_objects(visual * length, audio)
+    assert torch.equal(actual.valid, expected.valid)
+    torch.testing.assert_close(actual.maps.double() / length, expected.maps.double(), atol=1e-5, rtol=0)
+    torch.testing.assert_close(actual.prototypes.double() / length, expected.prototypes.double(), atol=1e-5, rtol=0)
 
 
 def test_the_scenes_exercise_merging_and_the_background() -> None:
@@ -143,8 +198,10 @@ def test_a_chain_of_links_is_one_object() -> None:
 
 def test_limits() -> None:
     visual, audio = scene()
-    assert not identify_objects(visual, audio, peak_threshold=1.1).valid.numel()
-    assert identify_objects(visual, audio, peak_threshold=1.1, num_sources=2).valid.tolist() == [[False] * 2] * 3
+    high: dict[str, Any] = {"peak_threshold": 1.1, "background_threshold": 1.0}
+    assert identify_objects(visual, audio, **high).valid.tolist() == [[True]] * 3
+    assert identify_objects(visual, audio, **high, num_sources=2).valid.tolist() == [[True, False]] * 3
+    assert not identify_objects(visual * torch.nan, audio, num_sources=2).valid.any()
     one = identify_objects(visual, audio, max_iterations=1, background_threshold=1.0)
     assert one.maps.shape[1] == 1
     empty = identify_objects(visual[:0], audio[:0])

@@ -163,3 +163,17 @@ def test_mistakes_are_named() -> None:
         background_mask(torch.zeros(1, 1), alpha="high")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match=r"`similarity` to have shape \(B, H, W\) with W = 2"):
         masked_pool(torch.zeros(1, 3, 2, 2), torch.zeros(1, 2, 3), alpha=0.5)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("foreground", [True, False])
+def test_the_mean_of_the_largest_finite_features_is_finite(foreground: bool, dtype: torch.dtype) -> None:
+    """The weights of 5 × 5 equal pixels add up to a little more than 1."""
+    for size in range(1, 12):
+        features = torch.full((1, 2, size, size), torch.finfo(dtype).max, dtype=dtype)
+        features[:, 1] *= -1
+        features.requires_grad_()
+        pooled = masked_pool(features, torch.zeros(1, size, size), alpha=0.65, foreground=foreground)
+        torch.testing.assert_close(pooled[0], features[0, :, 0, 0].to(pooled.dtype))
+        (gradient,) = torch.autograd.grad(pooled.sum(), features)
+        torch.testing.assert_close(gradient, torch.full_like(gradient, 1 / size**2))

@@ -63,6 +63,21 @@ def test_gradient_shrinks_as_the_scale_grows(scale: float) -> None:
     torch.testing.assert_close(scaled.grad.double() * scale, expected.grad, atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.parametrize("scale", [1e-45, 1e-40, 1e-36, 1e-34, 1e37, 3.4e38])
+def test_every_finite_length_has_a_finite_value_and_gradient(scale: float) -> None:
+    """Below 1e-35, where the gradient would overflow, a vector counts as zero."""
+    torch.manual_seed(0)
+    signs, other = torch.randn(1, 6, 2, 2).sign(), torch.randn(1, 6)
+    features, vectors = (signs * scale).requires_grad_(), (signs[:, :, 0, 0] * scale).requires_grad_()
+    maps, cosines = similarity_map(features, other), cosine(vectors, other)
+    short = scale < 1e-35
+    torch.testing.assert_close(maps, similarity_map(signs, other) * (not short))
+    torch.testing.assert_close(cosines, cosine(signs[:, :, 0, 0], other) * (not short))
+    for gradient in torch.autograd.grad(maps.sum() + cosines.sum(), (features, vectors)):
+        assert gradient.isfinite().all()
+        assert not short or not gradient.any()
+
+
 def test_zero_vectors_give_zero_and_no_gradient() -> None:
     features = torch.randn(1, 4, 2, 2)
     features[:, :, 0, 0] = 0

@@ -99,7 +99,9 @@ class Config:
     ori_epsilon: float = _option(0.05, "entropic regularization of optimal transport")
     ori_tol: float = _option(1e-3, "tolerance of optimal transport")
     # identification of the sources of a mixture
-    peak_threshold: float = _option(0.1, "lowest peak of the sound's map that counts as a source")
+    peak_threshold: float = _option(
+        0.1, "lowest peak of the sound's map that counts as another source; the first counts anyway"
+    )
     background_threshold: float = _option(0.7, "similarity to the background above which a peak is not a source")
     merge_threshold: float = _option(0.6, "similarity above which two peaks are one source")
     # optimization

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from sslosses._checks import check_count, check_flag, check_number, check_option
 from sslosses._torch import has_values
+from sslosses.losses._gathering import warn_if_not_gathered
 from sslosses.losses._pairs import pair_count
 from sslosses.transport import KINDS, ConvergenceWarning, check_solver
 
@@ -39,6 +40,8 @@ class LossModule(nn.Module):
     Subclasses are dataclasses with the same arguments and check their options in ``__post_init__``.
     """
 
+    gather_distributed: bool | None = None
+
     def __new__(cls, *_args: Any, **_options: Any) -> Self:
         # A module as an option, such as a solver with parameters, can be assigned only after Module.__init__.
         self = super().__new__(cls)
@@ -48,10 +51,24 @@ class LossModule(nn.Module):
     def __post_init__(self) -> None:
         # Stored, because torch.compile can't trace `fields`.
         self._option_names = tuple(field.name for field in fields(self))
+        self.warned_of_processes = False
 
     def _options(self) -> dict[str, Any]:
         """The current options: an attribute that was changed takes effect in the next call."""
         return {name: getattr(self, name) for name in self._option_names}
+
+    def _call_options(self) -> dict[str, Any]:
+        """The current options for a call, where ``gather_distributed`` is chosen; warns once per instance if not."""
+        options = self._options()
+        if self.gather_is_open():
+            if not self.warned_of_processes:
+                self.warned_of_processes = warn_if_not_gathered(type(self).__name__)
+            options["gather_distributed"] = False
+        return options
+
+    def gather_is_open(self) -> bool:
+        """Whether ``gather_distributed`` makes a difference and was not chosen."""
+        return self.gather_distributed is None
 
     def extra_repr(self) -> str:
         """Returns the options, for printing."""
@@ -72,6 +89,7 @@ class PairLossModule(LossModule):
     kind: str
     gradient: str
     scaling: float | None
+    reduction: str
     warm_start: bool
 
     def __post_init__(self) -> None:
@@ -95,13 +113,18 @@ class PairLossModule(LossModule):
         self._warned = False
 
     def forward(
-        self, visual: Tensor, foreground: Tensor, background: Tensor, source_mask: Tensor | None = None
+        self,
+        visual: Tensor,
+        foreground: Tensor,
+        background: Tensor,
+        source_mask: Tensor | None = None,
+        background_mask: Tensor | None = None,
     ) -> Tensor:
         """Computes the loss of a batch: a scalar, or (B,) with ``reduction="none"``."""
-        options = self._options()
+        options = self._call_options()
         warm_start = options.pop("warm_start")
         init = self._init(visual, foreground) if warm_start else None
-        terms = self._function(visual, foreground, background, source_mask, init=init, **options)
+        terms = self._function(visual, foreground, background, source_mask, background_mask, init=init, **options)
         if warm_start:
             self._potentials = terms.potentials
         if not self._warned and has_values(terms.loss) and not bool(terms.converged):
@@ -115,6 +138,10 @@ class PairLossModule(LossModule):
             )
         loss: Tensor = terms.loss
         return loss
+
+    def gather_is_open(self) -> bool:
+        """Whether ``gather_distributed`` makes a difference and was not chosen."""
+        return self.gather_distributed is None and self.reduction != "none"
 
     def _init(self, visual: Tensor, foreground: Tensor) -> tuple[Tensor, Tensor] | None:
         """The potentials of the last call, if they fit this batch."""

@@ -50,23 +50,33 @@ class PairDistances(NamedTuple):
 
 
 def reference_maps(
-    visual: Tensor, foreground: Tensor, background: Tensor, source_mask: Tensor | None, gradient: str
+    visual: Tensor,
+    foreground: Tensor,
+    background: Tensor,
+    source_mask: Tensor | None,
+    background_mask: Tensor | None,
+    gradient: str,
 ) -> tuple[Tensor, Tensor]:
     """Check the inputs and compute the similarity maps of all references, the background last.
 
     Returns:
-        Maps (B, K + 1, H, W), and which of the references are present, (B, K + 1) bool. The background always is.
+        Maps (B, K + 1, H, W), and which of the references are present, (B, K + 1) bool.
     """
-    present = check_references(visual, foreground, background, source_mask)
-    arguments = {"visual": visual, "foreground": foreground, "background": background, "source_mask": present}
-    for name, value in arguments.items():
+    present = check_references(visual, foreground, background, source_mask, background_mask)
+    arguments = {"visual": visual, "foreground": foreground, "background": background}
+    masks = {"source_mask": present.foreground, "background_mask": present.background}
+    for name, value in (arguments | masks).items():
         check_no_transform(name, value, differentiable=gradient == "unrolled")
     visual, foreground, background = at_least_float32(visual, foreground, background)
     # Zeros keep whatever padding holds, NaN included, out of the gradient.
-    foreground = foreground.where(present[..., None], 0)
-    background = background.where(present.any(1)[:, None], 0)
-    maps = similarity_map(visual, torch.cat([foreground, background[:, None]], dim=1))
-    return maps, torch.cat([present, present.new_ones(present.shape[0], 1)], dim=1)
+    exists = torch.cat([present.foreground, present.background[:, None]], dim=1)
+    references = torch.cat([foreground, background[:, None]], dim=1).where(exists[..., None], 0)
+    return similarity_map(visual, references), exists
+
+
+def has_pair(present: Tensor) -> Tensor:
+    """Which samples have at least two maps: (B, S) bool → (B,) bool."""
+    return present.sum(1) >= 2
 
 
 def transport_pairs(

@@ -18,12 +18,10 @@ def reduce_samples(values: Tensor, valid: Tensor, reduction: str, *, all_process
     values = values.where(valid, 0)
     if reduction == "none":
         return values
+    if reduction == "mean":
+        count = valid.sum().to(values.dtype)
+        if all_processes:
+            count = sum_over_processes(count)
+        values = values / count.clamp(min=1)  # before the sum, which could overflow
     total = values.sum()
-    if all_processes:
-        total = sum_over_processes(total)
-    if reduction == "sum":
-        return total
-    count = valid.sum().to(values.dtype)
-    if all_processes:
-        count = sum_over_processes(count)
-    return total / count.clamp(min=1)
+    return sum_over_processes(total) if all_processes else total

@@ -9,9 +9,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from sslosses._checks import check_flag, check_floating, check_number, check_option, check_shapes
-from sslosses._torch import at_least_float32, autocast_off
+from sslosses._checks import check_floating, check_number, check_option, check_shapes
+from sslosses._torch import at_least_float32, autocast_off, safe_divisor
 from sslosses.distributed import gather_rows
+from sslosses.losses._gathering import check_gathering, gathers
 from sslosses.losses._inputs import check_references, finite_samples
 from sslosses.losses._module import LossModule
 from sslosses.losses._reduction import REDUCTIONS, reduce_samples
@@ -26,8 +27,8 @@ class ObjectAwareTerms(NamedTuple):
 
     Attributes:
         loss: (foreground + background) / 2.
-        foreground: the foreground alignment loss, Eq. 4.
-        background: the background alignment loss, Eq. 5.
+        foreground: the foreground alignment loss, Eq. 4, over the samples with a foreground reference.
+        background: the background alignment loss, Eq. 5, over those of them with a background reference.
         kept_negatives: scalar without gradient, the share of the other samples that τ keeps as soft negatives; 0
             without other samples. Near 0 there is no contrast between clips.
     """
@@ -45,7 +46,7 @@ def _check_options(
     tau: float,
     temperature: float,
     false_negatives: str,
-    gather_distributed: bool,
+    gather_distributed: bool | None,
     reduction: str,
 ) -> None:
     check_number("alpha_foreground", alpha_foreground)
@@ -54,7 +55,7 @@ def _check_options(
     check_number("tau", tau)
     check_number("temperature", temperature, above=0)
     check_option("false_negatives", false_negatives, FALSE_NEGATIVES)
-    check_flag("gather_distributed", gather_distributed)
+    check_gathering(gather_distributed)
     check_option("reduction", reduction, REDUCTIONS)
 
 
@@ -64,6 +65,7 @@ def object_aware_contrastive_loss(
     foreground: Tensor,
     background: Tensor,
     source_mask: Tensor | None = None,
+    background_mask: Tensor | None = None,
     *,
     alpha_foreground: float = ALPHA_FOREGROUND,
     alpha_background: float = ALPHA_BACKGROUND,
@@ -71,7 +73,7 @@ def object_aware_contrastive_loss(
     tau: float = 0.7,
     temperature: float = 1.0,
     false_negatives: str = "visual-reference",
-    gather_distributed: bool = False,
+    gather_distributed: bool | None = None,
     reduction: str = "mean",
 ) -> ObjectAwareTerms:
     r"""Computes the OCA loss, which aligns sounding regions with foreground and silent ones with background captions.
@@ -88,7 +90,7 @@ def object_aware_contrastive_loss(
         \hat n_i^{hard} = e^{\mathrm{Sim}(l_{v,i}^p, l_{r,i}^n)/t}
 
     :math:`l_v^p, l_v^n` are the visual features pooled under the masks M^p and M^n of the audio's similarity map
-    (:func:`~sslosses.masks.masked_pool`), :math:`l_r^p` is the mean of the sample's foreground references,
+    (:func:`~sslosses.masks.masked_pool`), :math:`l_r^p` is the mean of the sample's foreground references that exist,
     :math:`l_r^n` its background reference, and t the temperature (the paper has none, which is t = 1).
 
     Args:
@@ -99,6 +101,9 @@ def object_aware_contrastive_loss(
         source_mask: (B, K) bool, True for references that exist, False for padding; None if all exist. A sample without
             any reference is treated as if it were not in the batch: it is left out of the reduction and is not a
             negative for other samples. The values of padding do not matter.
+        background_mask: (B,) bool, True for samples with a background caption; None if all have one. The others have no
+            background term: the mean or sum of L_bkg is over the samples that have one, that of L_frg over all. The
+            values of their ``background`` do not matter.
         alpha_foreground: similarity at which M^p is one half.
         alpha_background: similarity at which M^n is one half.
         omega: width of the step of both masks, above 0.
@@ -108,9 +113,9 @@ def object_aware_contrastive_loss(
             ``"reference-reference"``: Sim(l_r,j^p, l_r,i^p), as in the paper's text.
         gather_distributed: whether soft negatives come from all processes. The loss and (with DistributedDataParallel)
             its gradient are then those of one process that holds the whole batch; see :mod:`sslosses.distributed`. With
-            ``reduction="none"`` the values are those of this process's samples.
+            ``reduction="none"`` the values are those of this process's samples. None: not chosen.
         reduction: ``"mean"`` or ``"sum"`` over the samples with a reference that exists, or ``"none"``: (B,), 0 for
-            the other samples.
+            the other samples. It applies to each of the two terms, before they are added.
 
     Returns:
         :class:`ObjectAwareTerms`; float64 if an input is, else float32. At temperature 1 a sample's background term is
@@ -137,29 +142,31 @@ def object_aware_contrastive_loss(
     _check_options(
         alpha_foreground, alpha_background, omega, tau, temperature, false_negatives, gather_distributed, reduction
     )
-    present = check_references(visual, foreground, background, source_mask)
+    gather = gathers(gather_distributed, "object_aware_contrastive_loss")
+    present, described = check_references(visual, foreground, background, source_mask, background_mask)
     check_floating("audio", audio)
     check_shapes(visual=(visual, "B C H W"), audio=(audio, "B C"))
     valid = present.any(1)
     visual, audio, foreground, background = at_least_float32(visual, audio, foreground, background)
+    divisor = safe_divisor(temperature, visual.dtype)
     with autocast_off(visual):
         similarity = similarity_map(visual, audio)
         sounding = masked_pool(visual, similarity, alpha=alpha_foreground, omega=omega)
         silent = masked_pool(visual, similarity, alpha=alpha_background, omega=omega, foreground=False)
-        # The sum has the direction of the mean, and a cosine depends on directions only.
-        references = foreground.where(present[..., None], 0).sum(1)
-        background = background.where(valid[:, None], 0)
+        # A cosine depends on directions only, and half of a mean of large values does not overflow.
+        references = (foreground.where(present[..., None], 0) / max(2 * foreground.shape[1], 1)).sum(1)
+        background = background.where(described[:, None], 0)
         # A non-finite sample is not a negative: it would make the loss or the gradient of other samples NaN.
         finite = valid & finite_samples(sounding) & finite_samples(references) & finite_samples(background)
-        pairs = _compare(sounding, references, finite, tau, false_negatives, gather_distributed)
+        pairs = _compare(sounding, references, finite, tau, false_negatives, gather)
         negatives = pairs.cosines.masked_fill(~pairs.kept, -torch.inf)
         positive = cosine(sounding, references)
         hard = cosine(silent, references)
-        logits = torch.cat([positive[:, None], hard[:, None], negatives], dim=1) / temperature
+        logits = torch.cat([positive[:, None], hard[:, None], negatives], dim=1) / divisor
         frg = logits.logsumexp(1) - logits[:, 0]
-        bkg = F.softplus((cosine(sounding, background) - cosine(silent, background)) / temperature)
-        frg = reduce_samples(frg, valid, reduction, all_processes=gather_distributed)
-        bkg = reduce_samples(bkg, valid, reduction, all_processes=gather_distributed)
+        bkg = F.softplus((cosine(sounding, background) - cosine(silent, background)) / divisor)
+        frg = reduce_samples(frg, valid, reduction, all_processes=gather)
+        bkg = reduce_samples(bkg, described, reduction, all_processes=gather)
     share = pairs.kept.sum().to(frg.dtype) / pairs.others.sum().clamp(min=1)
     return ObjectAwareTerms((frg + bkg) / 2, frg, bkg, share)
 
@@ -218,7 +225,7 @@ class ObjectAwareContrastiveLoss(LossModule):
     tau: float = 0.7
     temperature: float = 1.0
     false_negatives: str = "visual-reference"
-    gather_distributed: bool = False
+    gather_distributed: bool | None = None
     reduction: str = "mean"
 
     def __post_init__(self) -> None:
@@ -232,7 +239,9 @@ class ObjectAwareContrastiveLoss(LossModule):
         foreground: Tensor,
         background: Tensor,
         source_mask: Tensor | None = None,
+        background_mask: Tensor | None = None,
     ) -> Tensor:
         """Computes the loss of a batch: a scalar, or (B,) with ``reduction="none"``."""
-        options = self._options()
-        return object_aware_contrastive_loss(visual, audio, foreground, background, source_mask, **options).loss
+        return object_aware_contrastive_loss(
+            visual, audio, foreground, background, source_mask, background_mask, **self._call_options()
+        ).loss

@@ -8,6 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from sslosses._checks import check_floating, check_number
+from sslosses.losses._gathering import check_gathering, warn_if_not_gathered
+from sslosses.losses._module import LossModule
 from sslosses.losses.object_aware import ObjectAwareContrastiveLoss
 from sslosses.losses.region_isolation import ObjectRegionIsolationLoss
 from sslosses.losses.trimap import TriMapContrastiveLoss
@@ -36,7 +38,8 @@ class ObjectAwareObjective(nn.Module):
 
     λ₀, λ₁ and λ₂ are the weights. The default is the paper's objective, λ = (0, 1, 0.1). The row of its Table 3 without
     OCA and ORI is λ = (1, 0, 0). The weights are plain attributes: a schedule may change them between steps. A loss
-    with weight 0 is not computed.
+    with weight 0 is not computed. All inputs stay in the graph of the sum: an encoder that only such a loss needs has
+    gradients of 0, so DistributedDataParallel works with any weights.
 
     Args:
         trimap_weight: λ₀, at least 0.
@@ -45,10 +48,14 @@ class ObjectAwareObjective(nn.Module):
         trimap: the first loss; ``TriMapContrastiveLoss()`` if None.
         oca: the second loss; ``OCALoss()`` if None.
         ori: the third loss, for example ``ObjectRegionSeparationLoss()``; ``ORILoss()`` if None.
+        gather_distributed: sets the option of this name of all losses that have it: whether they are computed on the
+            samples of all processes, see :mod:`sslosses.distributed`. None leaves the losses as they are. This is an
+            attribute too: assigning True or False sets the option of all losses.
 
     Raises:
         TypeError: if a weight is not a number, or a loss is not a module.
-        ValueError: if a weight is negative or all weights are 0, or if the ``reduction`` of the losses differs.
+        ValueError: if a weight is negative or all weights are 0, if the ``reduction`` of the losses differs, or if a
+            loss has the opposite ``gather_distributed``.
 
     Source: Um et al., "Object-aware Sound Source Localization via Audio-Visual Scene Understanding", Eq. 8.
 
@@ -73,6 +80,7 @@ class ObjectAwareObjective(nn.Module):
         trimap: nn.Module | None = None,
         oca: nn.Module | None = None,
         ori: nn.Module | None = None,
+        gather_distributed: bool | None = None,
     ) -> None:
         super().__init__()
         weights = {"trimap_weight": trimap_weight, "oca_weight": oca_weight, "ori_weight": ori_weight}
@@ -94,6 +102,27 @@ class ObjectAwareObjective(nn.Module):
         self.trimap = TriMapContrastiveLoss(reduction=reduction) if trimap is None else trimap
         self.oca = ObjectAwareContrastiveLoss(reduction=reduction) if oca is None else oca
         self.ori = ObjectRegionIsolationLoss(reduction=reduction) if ori is None else ori
+        check_gathering(gather_distributed)
+        for name, loss in (("trimap", self.trimap), ("oca", self.oca), ("ori", self.ori)):
+            chosen = getattr(loss, "gather_distributed", None)
+            if None not in (chosen, gather_distributed) and chosen != gather_distributed:
+                raise ValueError(
+                    f"Expected `gather_distributed` to be {chosen} as in `{name}`, but got {gather_distributed}"
+                )
+        self.gather_distributed = gather_distributed
+
+    @property
+    def gather_distributed(self) -> bool | None:
+        """The last choice that was made for all losses together; None if there was none."""
+        return self._gather_distributed
+
+    @gather_distributed.setter
+    def gather_distributed(self, value: bool | None) -> None:
+        check_gathering(value)
+        self._gather_distributed = value
+        for loss in (self.trimap, self.oca, self.ori):
+            if value is not None and hasattr(loss, "gather_distributed"):
+                setattr(loss, "gather_distributed", value)  # noqa: B010 - mypy takes it for a parameter
 
     def forward(
         self,
@@ -102,9 +131,10 @@ class ObjectAwareObjective(nn.Module):
         foreground: Tensor,
         background: Tensor,
         source_mask: Tensor | None = None,
+        background_mask: Tensor | None = None,
     ) -> Tensor:
         """Computes the weighted sum; arguments as in :func:`~sslosses.losses.object_aware_contrastive_loss`."""
-        return self.terms(visual, audio, foreground, background, source_mask).total
+        return self.terms(visual, audio, foreground, background, source_mask, background_mask).total
 
     def terms(
         self,
@@ -113,17 +143,45 @@ class ObjectAwareObjective(nn.Module):
         foreground: Tensor,
         background: Tensor,
         source_mask: Tensor | None = None,
+        background_mask: Tensor | None = None,
     ) -> ObjectiveTerms:
         """Computes the weighted sum and its terms. A sample without any reference only counts in the tri-map term."""
         check_floating("visual", visual)
         dtype = torch.float64 if visual.dtype == torch.float64 else torch.float32
         zero = torch.zeros((), dtype=dtype, device=visual.device)
+        self._warn_of_processes()
+        captions: tuple[Tensor | None, ...] = (foreground, background, source_mask)
+        if background_mask is not None:  # a loss from elsewhere need not know it
+            captions += (background_mask,)
         trimap = self.trimap(visual, audio) if self.trimap_weight else zero
-        oca = self.oca(visual, audio, foreground, background, source_mask) if self.oca_weight else zero
-        ori = self.ori(visual, foreground, background, source_mask) if self.ori_weight else zero
+        oca = self.oca(visual, audio, *captions) if self.oca_weight else zero
+        ori = self.ori(visual, *captions) if self.ori_weight else zero
         total = self.trimap_weight * trimap + self.oca_weight * oca + self.ori_weight * ori
+        # DistributedDataParallel fails for parameters outside the graph, for example of an encoder that no loss needs.
+        for value in (visual, audio, foreground, background, *self._skipped_parameters()):
+            if isinstance(value, Tensor) and value.requires_grad:
+                total = total + _zero_of(value).to(dtype)
         return ObjectiveTerms(total, trimap, oca, ori)
+
+    def _weighted(self) -> tuple[tuple[float, nn.Module], ...]:
+        return (self.trimap_weight, self.trimap), (self.oca_weight, self.oca), (self.ori_weight, self.ori)
+
+    def _skipped_parameters(self) -> list[nn.Parameter]:
+        return [parameter for weight, loss in self._weighted() if not weight for parameter in loss.parameters()]
+
+    def _warn_of_processes(self) -> None:
+        """Warn once, in place of each of the losses."""
+        losses = [loss for weight, loss in self._weighted() if weight and isinstance(loss, LossModule)]
+        undecided = [loss for loss in losses if loss.gather_is_open() and not loss.warned_of_processes]
+        if undecided and warn_if_not_gathered(type(self).__name__):
+            for loss in undecided:
+                loss.warned_of_processes = True
 
     def extra_repr(self) -> str:
         """Returns the weights, for printing."""
         return f"trimap_weight={self.trimap_weight}, oca_weight={self.oca_weight}, ori_weight={self.ori_weight}"
+
+
+def _zero_of(value: Tensor) -> Tensor:
+    """A zero with ``value`` in its graph, whatever ``value`` holds."""
+    return (value[:0] if value.ndim else value[None][:0]).sum()

@@ -9,8 +9,9 @@ from torch import Tensor
 
 from sslosses._checks import check_number, check_option
 from sslosses._torch import autocast_off
+from sslosses.losses._gathering import check_gathering, gathers
 from sslosses.losses._module import PairLossModule, without_class_defaults
-from sslosses.losses._pairs import PairProblems, reference_maps, transport_pairs
+from sslosses.losses._pairs import PairProblems, has_pair, reference_maps, transport_pairs
 from sslosses.losses._reduction import REDUCTIONS, reduce_samples
 from sslosses.transport import grid_positions, lazy_grid_cost, pointcloud_cost
 
@@ -45,6 +46,7 @@ def object_region_isolation_loss(
     foreground: Tensor,
     background: Tensor,
     source_mask: Tensor | None = None,
+    background_mask: Tensor | None = None,
     *,
     solver: Any = "auto",
     epsilon: float = 0.05,
@@ -59,6 +61,7 @@ def object_region_isolation_loss(
     reduction: str = "mean",
     scaling: float | None = None,
     init: tuple[Tensor, Tensor] | None = None,
+    gather_distributed: bool | None = None,
 ) -> RegionIsolationTerms:
     r"""Computes the object region isolation loss, which pulls each map toward the complement of every other.
 
@@ -66,7 +69,8 @@ def object_region_isolation_loss(
         \mathcal{L}_{ori} = \sum_{n \ne m} D_W(S_n, 1 - S_m), \quad S = \mathrm{Sim}(F_v, [F_r^p, l_r^n])
 
     F_v are the visual features, F_r^p the K foreground references, l_r^n the background reference, and S_n the
-    similarity map of reference n. The paper leaves open what the transport distance D_W compares:
+    similarity map of reference n. n and m run over the references that exist. The paper leaves open what the transport
+    distance D_W compares:
 
     - ``formulation="pointcloud"`` (described in the supplement): every pixel is a point of mass 1/N, and
 
@@ -85,8 +89,11 @@ def object_region_isolation_loss(
         visual: (B, C, H, W), floating, visual features F_v.
         foreground: (B, K, C), floating, one reference per caption of a sounding object.
         background: (B, C), floating, the reference of the background caption.
-        source_mask: (B, K) bool, True for references that exist, False for padding; None if all exist. A sample without
-            any reference has no pair and is left out of the reduction.
+        source_mask: (B, K) bool, True for references that exist, False for padding; None if all exist.
+        background_mask: (B,) bool, True for samples with a background caption; None if all have one. The values of
+            ``background`` do not matter for the others. Their pairs are those of their foreground references alone.
+            A sample without a pair is left out of the reduction: without a foreground reference, or with a single one
+            and no background.
         solver: a name that :func:`sslosses.transport.available` lists, or an object with the same protocol.
         epsilon: ε of the entropic problem, in the units of the cost, at least 0. 0 needs the exact solver.
         max_iter: largest number of Sinkhorn iterations, at least 1.
@@ -100,11 +107,14 @@ def object_region_isolation_loss(
             ``"shift"`` (minus the smallest value), divided by the sum, uniform where the sum is 0.
         value_weight: w_v, at least 0.
         position_weight: w_s, at least 0.
-        reduction: ``"mean"`` or ``"sum"`` (Eq. 7 as printed) over the samples with a reference that exists, or
-            ``"none"``: (B,), 0 for the other samples.
+        reduction: ``"mean"`` or ``"sum"`` (Eq. 7 as printed) over the samples with a pair, or ``"none"``: (B,), 0 for
+            the other samples.
         scaling: ratio of ε-scaling, see :func:`sslosses.transport.solve`; it saves iterations for small ε.
         init: ``potentials`` of an earlier call to start from. They must have the same shape, but may come from other
             inputs. The self problems of ``kind="divergence"`` do not use them.
+        gather_distributed: whether the mean or sum is over the samples of all processes, so that the loss and (with
+            DistributedDataParallel) its gradient are those of one process that holds the whole batch; see
+            :mod:`sslosses.distributed`. None: not chosen.
 
     Returns:
         :class:`RegionIsolationTerms`; float64 if an input is, else float32. Without any pair in the batch the loss is a
@@ -129,8 +139,9 @@ def object_region_isolation_loss(
         tensor([[[0.0000, 0.5000],
                  [0.5000, 0.0000]]])
     """
-    _check_options(formulation, normalize, value_weight, position_weight, reduction)
-    maps, present = reference_maps(visual, foreground, background, source_mask, gradient)
+    _check_options(formulation, normalize, value_weight, position_weight, reduction, gather_distributed)
+    gather = reduction != "none" and gathers(gather_distributed, "object_region_isolation_loss")
+    maps, present = reference_maps(visual, foreground, background, source_mask, background_mask, gradient)
     height, width = maps.shape[-2:]
 
     def make_problems(sources: Tensor, targets: Tensor) -> PairProblems:
@@ -157,18 +168,24 @@ def object_region_isolation_loss(
             gradient=gradient,
             scaling=scaling,
         )
-        loss = reduce_samples(pairs.distances.sum((1, 2)), present[:, :-1].any(1), reduction)
+        loss = reduce_samples(pairs.distances.sum((1, 2)), has_pair(present), reduction, all_processes=gather)
     return RegionIsolationTerms(loss, *pairs)
 
 
 def _check_options(
-    formulation: str, normalize: str, value_weight: float, position_weight: float, reduction: str
+    formulation: str,
+    normalize: str,
+    value_weight: float,
+    position_weight: float,
+    reduction: str,
+    gather_distributed: bool | None,
 ) -> None:
     check_option("formulation", formulation, FORMULATIONS)
     check_option("normalize", normalize, NORMALIZATIONS)
     check_number("value_weight", value_weight, least=0)
     check_number("position_weight", position_weight, least=0)
     check_option("reduction", reduction, REDUCTIONS)
+    check_gathering(gather_distributed)
 
 
 def _symmetric(formulation: str) -> bool:
@@ -225,11 +242,19 @@ class ObjectRegionIsolationLoss(PairLossModule):
     position_weight: float = 1.0
     reduction: str = "mean"
     scaling: float | None = None
+    gather_distributed: bool | None = None
     warm_start: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _check_options(self.formulation, self.normalize, self.value_weight, self.position_weight, self.reduction)
+        _check_options(
+            self.formulation,
+            self.normalize,
+            self.value_weight,
+            self.position_weight,
+            self.reduction,
+            self.gather_distributed,
+        )
 
     def _symmetric(self) -> bool:
         return _symmetric(self.formulation)

@@ -8,9 +8,10 @@ from typing import Any, NamedTuple
 from torch import Tensor
 
 from sslosses._checks import check_number, check_option
-from sslosses._torch import autocast_off
+from sslosses._torch import autocast_off, safe_divisor
+from sslosses.losses._gathering import check_gathering, gathers
 from sslosses.losses._module import PairLossModule, without_class_defaults
-from sslosses.losses._pairs import PairProblems, reference_maps, transport_pairs
+from sslosses.losses._pairs import PairProblems, has_pair, reference_maps, transport_pairs
 from sslosses.losses._reduction import REDUCTIONS, reduce_samples
 from sslosses.transport import lazy_grid_cost
 
@@ -41,6 +42,7 @@ def object_region_separation_loss(
     foreground: Tensor,
     background: Tensor,
     source_mask: Tensor | None = None,
+    background_mask: Tensor | None = None,
     *,
     margin: float = 0.2,
     temperature: float = 0.1,
@@ -53,6 +55,7 @@ def object_region_separation_loss(
     reduction: str = "mean",
     scaling: float | None = None,
     init: tuple[Tensor, Tensor] | None = None,
+    gather_distributed: bool | None = None,
 ) -> RegionSeparationTerms:
     r"""Computes the object region separation loss, which pushes any two maps at least a margin apart on the grid.
 
@@ -73,8 +76,11 @@ def object_region_separation_loss(
         visual: (B, C, H, W), floating, visual features F_v.
         foreground: (B, K, C), floating, one reference per caption of a sounding object.
         background: (B, C), floating, the reference of the background caption.
-        source_mask: (B, K) bool, True for references that exist, False for padding; None if all exist. A sample without
-            any reference has no pair and is left out of the reduction.
+        source_mask: (B, K) bool, True for references that exist, False for padding; None if all exist.
+        background_mask: (B,) bool, True for samples with a background caption; None if all have one. The values of
+            ``background`` do not matter for the others. Their pairs are those of their foreground references alone.
+            A sample without a pair is left out of the reduction: without a foreground reference, or with a single one
+            and no background.
         margin: in the units of the positions, above 0. Three single pixels of a square grid can be 0.95 apart; three
             maps that cover objects and the rest of the picture about 0.3.
         temperature: divides the maps before the softmax, above 0.
@@ -87,11 +93,13 @@ def object_region_separation_loss(
             are above 0 between equal maps and reach the margin there if ε is large.
         gradient: ``"exact"``, ``"envelope"`` (an approximation for ``kind="transport"``, exact otherwise) or
             ``"unrolled"``; see :mod:`sslosses.transport`.
-        reduction: ``"mean"`` or ``"sum"`` over the samples with a reference that exists, or ``"none"``: (B,), 0 for
-            the other samples.
+        reduction: ``"mean"`` or ``"sum"`` over the samples with a pair, or ``"none"``: (B,), 0 for the other samples.
         scaling: ratio of ε-scaling, see :func:`sslosses.transport.solve`; it saves iterations for small ε.
         init: ``potentials`` of an earlier call to start from. They must have the same shape, but may come from other
             inputs. The self problems of ``kind="divergence"`` do not use them.
+        gather_distributed: whether the mean or sum is over the samples of all processes, so that the loss and (with
+            DistributedDataParallel) its gradient are those of one process that holds the whole batch; see
+            :mod:`sslosses.distributed`. None: not chosen.
 
     Returns:
         :class:`RegionSeparationTerms`; float64 if an input is, else float32. Without any pair in the batch the loss is
@@ -114,13 +122,15 @@ def object_region_separation_loss(
         >>> object_region_separation_loss(visual, left[:, None], right).loss  # maps in different places cost nothing
         tensor(0.)
     """
-    _check_options(margin, temperature, reduction)
-    maps, present = reference_maps(visual, foreground, background, source_mask, gradient)
+    _check_options(margin, temperature, reduction, gather_distributed)
+    gather = reduction != "none" and gathers(gather_distributed, "object_region_separation_loss")
+    maps, present = reference_maps(visual, foreground, background, source_mask, background_mask, gradient)
     height, width = maps.shape[-2:]
 
     def make_problems(sources: Tensor, targets: Tensor) -> PairProblems:
         cost = lazy_grid_cost(height, width, dtype=maps.dtype, device=maps.device)
-        a, b = (sources / temperature).softmax(-1), (targets / temperature).softmax(-1)
+        divisor = safe_divisor(temperature, maps.dtype)
+        a, b = (sources / divisor).softmax(-1), (targets / divisor).softmax(-1)
         return PairProblems(cost, a, b, (cost, cost))
 
     with autocast_off(maps):
@@ -140,14 +150,15 @@ def object_region_separation_loss(
         )
         counted = (present[:, :, None] & present[:, None]).triu(1)
         hinge = (margin - pairs.distances).relu().where(counted, 0)
-        loss = reduce_samples(hinge.sum((1, 2)), present[:, :-1].any(1), reduction)
+        loss = reduce_samples(hinge.sum((1, 2)), has_pair(present), reduction, all_processes=gather)
     return RegionSeparationTerms(loss, *pairs)
 
 
-def _check_options(margin: float, temperature: float, reduction: str) -> None:
+def _check_options(margin: float, temperature: float, reduction: str, gather_distributed: bool | None) -> None:
     check_number("margin", margin, above=0)
     check_number("temperature", temperature, above=0)
     check_option("reduction", reduction, REDUCTIONS)
+    check_gathering(gather_distributed)
 
 
 @without_class_defaults
@@ -185,8 +196,9 @@ class ObjectRegionSeparationLoss(PairLossModule):
     gradient: str = "exact"
     reduction: str = "mean"
     scaling: float | None = None
+    gather_distributed: bool | None = None
     warm_start: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _check_options(self.margin, self.temperature, self.reduction)
+        _check_options(self.margin, self.temperature, self.reduction, self.gather_distributed)

@@ -8,9 +8,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from sslosses._checks import check_flag, check_floating, check_number, check_option, check_shapes
-from sslosses._torch import at_least_float32, autocast_off
+from sslosses._checks import check_floating, check_number, check_option, check_shapes
+from sslosses._torch import at_least_float32, autocast_off, safe_divisor
 from sslosses.distributed import gather_rows
+from sslosses.losses._gathering import check_gathering, gathers
 from sslosses.losses._inputs import finite_samples
 from sslosses.losses._module import LossModule
 from sslosses.losses._reduction import REDUCTIONS, reduce_samples
@@ -37,14 +38,14 @@ def _check_options(
     alpha_foreground: float,
     alpha_background: float,
     omega: float,
-    gather_distributed: bool,
+    gather_distributed: bool | None,
     reduction: str,
 ) -> None:
     check_number("temperature", temperature, above=0)
     check_number("alpha_foreground", alpha_foreground)
     check_number("alpha_background", alpha_background)
     check_number("omega", omega, above=0)
-    check_flag("gather_distributed", gather_distributed)
+    check_gathering(gather_distributed)
     check_option("reduction", reduction, REDUCTIONS)
 
 
@@ -56,7 +57,7 @@ def trimap_contrastive_loss(
     alpha_foreground: float = ALPHA_FOREGROUND,
     alpha_background: float = ALPHA_BACKGROUND,
     omega: float = OMEGA,
-    gather_distributed: bool = False,
+    gather_distributed: bool | None = None,
     reduction: str = "mean",
 ) -> TriMapTerms:
     r"""Computes the tri-map loss, which contrasts a clip's own sound with other sounds and with its silent region.
@@ -81,7 +82,7 @@ def trimap_contrastive_loss(
         omega: width of the step of both masks, above 0.
         gather_distributed: whether the sounds of all processes are negatives. The loss and (with
             DistributedDataParallel) its gradient are then those of one process that holds the whole batch; see
-            :mod:`sslosses.distributed`.
+            :mod:`sslosses.distributed`. None: not chosen.
         reduction: ``"mean"`` or ``"sum"`` over the samples, or ``"none"``: (B,).
 
     Returns:
@@ -103,15 +104,17 @@ def trimap_contrastive_loss(
         (tensor(1.), tensor(2.0612e-09), tensor(0.3133))
     """
     _check_options(temperature, alpha_foreground, alpha_background, omega, gather_distributed, reduction)
+    gather = gathers(gather_distributed, "trimap_contrastive_loss")
     check_floating("visual", visual)
     check_floating("audio", audio)
     check_shapes(visual=(visual, "B C H W"), audio=(audio, "B C"))
     visual, audio = at_least_float32(visual, audio)
+    divisor = safe_divisor(temperature, visual.dtype)
     with autocast_off(visual):
         # A non-finite sample makes only its own loss NaN. It is zeroed, so that it does not enter other gradients.
         finite = finite_samples(visual) & finite_samples(audio)
         visual, audio = visual.where(finite[:, None, None, None], 0), audio.where(finite[:, None], torch.nan)
-        sounds, offset = gather_rows(audio) if gather_distributed else (audio, 0)
+        sounds, offset = gather_rows(audio) if gather else (audio, 0)
         audible = finite_samples(sounds)
         rows = torch.arange(visual.shape[0], device=visual.device)
         own_sounds = offset + rows
@@ -120,12 +123,12 @@ def trimap_contrastive_loss(
         hard = _weighted_mean(pairs[rows, own_sounds], alpha_background, omega, foreground=False)
         positive = similarities[rows, own_sounds]
         # The column of a clip's own sound is the positive, which the denominator contains once.
-        logits = torch.cat([similarities.masked_fill(~audible, -torch.inf), hard[:, None]], dim=1) / temperature
-        loss = logits.logsumexp(1) - positive / temperature
+        logits = torch.cat([similarities.masked_fill(~audible, -torch.inf), hard[:, None]], dim=1) / divisor
+        loss = logits.logsumexp(1) - positive / divisor
         loss, positive, hard = (x.masked_fill(~finite, torch.nan) for x in (loss, positive, hard))
         valid = torch.ones_like(loss, dtype=torch.bool)
         loss, positive, hard = (
-            reduce_samples(term, valid, reduction, all_processes=gather_distributed)
+            reduce_samples(term, valid, reduction, all_processes=gather)
             for term in (loss, positive.detach(), hard.detach())
         )
     return TriMapTerms(loss, positive, hard)
@@ -154,7 +157,7 @@ class TriMapContrastiveLoss(LossModule):
     alpha_foreground: float = ALPHA_FOREGROUND
     alpha_background: float = ALPHA_BACKGROUND
     omega: float = OMEGA
-    gather_distributed: bool = False
+    gather_distributed: bool | None = None
     reduction: str = "mean"
 
     def __post_init__(self) -> None:
@@ -163,4 +166,4 @@ class TriMapContrastiveLoss(LossModule):
 
     def forward(self, visual: Tensor, audio: Tensor) -> Tensor:
         """Computes the loss of a batch: a scalar, or (B,) with ``reduction="none"``."""
-        return trimap_contrastive_loss(visual, audio, **self._options()).loss
+        return trimap_contrastive_loss(visual, audio, **self._call_options()).loss

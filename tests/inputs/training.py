@@ -120,7 +120,7 @@ CAPTION_ROWS = (
                 *([], 3, None, "x", {}),
                 *(CAPTION | {"id": value} for value in (3, ["a"])),
                 *(CAPTION | {"foreground": value} for value in ({"a": 1}, None, [1])),
-                *(CAPTION | {"background": value} for value in (None, "\ud800")),
+                *(CAPTION | {"background": value} for value in (3, ["a"], "\ud800")),
             )
         ],
         "in line 1 of",

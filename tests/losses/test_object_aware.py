@@ -51,8 +51,9 @@ def loop(
     tau: float = 0.7,
     temperature: float = 1.0,
     rule: str = "visual-reference",
+    background_mask: Tensor | None = None,
 ) -> tuple[list[float], list[float]]:
-    """Eqs. 1-6: frg_i and bkg_i of every sample."""
+    """Eqs. 1-6: frg_i and bkg_i of every sample. Without a background caption there is no bkg_i."""
     batch, channels, height, width = visual.shape
     taking_part = [i for i in range(batch) if mask is None or bool(mask[i].any())]
     vp, vn, rp = {}, {}, {}
@@ -76,6 +77,8 @@ def loop(
             if j != i and tested <= tau:
                 soft += math.exp(sim(vp[j], rp[i]) / temperature)
         frg[i] = -math.log(p / (p + hard + soft))
+        if background_mask is not None and not background_mask[i]:
+            continue
         p_hat = math.exp(sim(vn[i], background[i]) / temperature)
         n_hat = math.exp(sim(vp[i], background[i]) / temperature)
         bkg[i] = -math.log(p_hat / (p_hat + n_hat))
@@ -105,6 +108,42 @@ def test_equals_the_loop(rule: str, tau: float, temperature: float, mask: Tensor
     ):
         torch.testing.assert_close(torch.stack([actual.foreground, actual.background]), wanted, atol=1e-10, rtol=0)
         torch.testing.assert_close(actual.loss, wanted.mean(0), atol=1e-10, rtol=0)
+
+
+@pytest.mark.parametrize("mask", [None, MASK & torch.tensor([True, True, False, True])[:, None]])
+@pytest.mark.parametrize("described", [[True, False, True, False], [False, False, True, False], [False] * 4])
+def test_samples_without_a_background_caption_equal_the_loop(described: list[bool], mask: Tensor | None) -> None:
+    """L_bkg is over the samples that have a background caption, L_frg over all."""
+    visual, audio, foreground, background = make()
+    background_mask = torch.tensor(described)
+    frg, bkg = torch.tensor(
+        loop(visual, audio, foreground, background, mask, background_mask=background_mask), dtype=torch.float64
+    )
+    background = background.where(background_mask[:, None], torch.nan).requires_grad_()
+    taking_part = torch.ones(4, dtype=torch.bool) if mask is None else mask.any(1)
+    counts = taking_part.sum(), (taking_part & background_mask).sum().clamp(min=1)
+    for reduction, wanted in (
+        ("none", (frg, bkg)),
+        ("sum", (frg.sum(), bkg.sum())),
+        ("mean", (frg.sum() / counts[0], bkg.sum() / counts[1])),
+    ):
+        terms = object_aware_contrastive_loss(
+            visual, audio, foreground, background, mask, background_mask, reduction=reduction
+        )
+        torch.testing.assert_close(terms.foreground, wanted[0], atol=1e-10, rtol=0)
+        torch.testing.assert_close(terms.background, wanted[1], atol=1e-10, rtol=0)
+        torch.testing.assert_close(terms.loss, (wanted[0] + wanted[1]) / 2, atol=1e-10, rtol=0)
+        (gradient,) = torch.autograd.grad(terms.loss.sum(), background)
+        assert gradient.isfinite().all()
+        assert not gradient[~background_mask].any()
+        module = OCALoss(reduction=reduction)
+        assert torch.equal(module(visual, audio, foreground, background, mask, background_mask), terms.loss)
+
+
+def test_all_background_captions_are_the_default() -> None:
+    inputs = make()
+    every = torch.ones(4, dtype=torch.bool)
+    assert torch.equal(OCALoss()(*inputs, MASK, every), OCALoss()(*inputs, MASK))
 
 
 def test_the_rules_and_the_threshold_cut() -> None:
@@ -171,6 +210,38 @@ def test_positive_scale_does_not_matter(scale: float) -> None:
     for index in range(4):
         scaled = [t * scale if i == index else t for i, t in enumerate(inputs)]
         torch.testing.assert_close(object_aware_contrastive_loss(*scaled).loss, expected, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16, torch.float64])
+@pytest.mark.parametrize("index", [*range(4), None])
+def test_the_largest_finite_features_are_like_any_others(index: int | None, dtype: torch.dtype) -> None:
+    """A sum of them overflows, and even their mean may by rounding."""
+    spoiled = [i for i in range(4) if index in (i, None)]
+    signs = [t.sign() if i in spoiled else t for i, t in enumerate(make(sources=5))]
+    signs[0] = signs[0][..., :1, :1].expand(signs[0].shape) if 0 in spoiled else signs[0]  # their mean is the largest
+    signs = [t.to(dtype).clone() for t in signs]
+    largest = [t.clone() for t in signs]
+    for i in spoiled:  # one sample of each
+        largest[i][1] *= torch.finfo(dtype).max
+    for t in (*signs, *largest):
+        t.requires_grad_()
+    with torch.autocast("cpu", dtype=torch.bfloat16, enabled=dtype.itemsize == 2):
+        expected = object_aware_contrastive_loss(*signs, reduction="none").loss
+        actual = object_aware_contrastive_loss(*largest, reduction="none").loss
+    torch.testing.assert_close(actual, expected, atol=1e-5, rtol=0)
+    others = torch.tensor([0, 2, 3])
+    wanted, got = (torch.autograd.grad(loss.sum(), ts) for loss, ts in ((expected, signs), (actual, largest)))
+    for w, g in zip(wanted, got, strict=True):
+        assert g.isfinite().all()
+        torch.testing.assert_close(g[others], w[others], atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("options", [{"temperature": 1e-44}, {"omega": 1e-44}])
+def test_the_smallest_options_are_finite(options: dict[str, float]) -> None:
+    inputs = [t.float().requires_grad_() for t in make()]
+    loss = object_aware_contrastive_loss(*inputs, **options).loss
+    assert loss.isfinite()
+    assert not any(g.isnan().any() for g in torch.autograd.grad(loss, inputs))
 
 
 def test_permutations_and_padding() -> None:
@@ -344,6 +415,10 @@ def test_wrong_inputs_are_named() -> None:
         object_aware_contrastive_loss(visual, audio, foreground, background, MASK[:, :2])
     with pytest.raises(TypeError, match=r"`source_mask` to have dtype torch.bool"):
         object_aware_contrastive_loss(visual, audio, foreground, background, MASK.float())
+    with pytest.raises(ValueError, match=r"`background_mask` to have shape \(B\) with B = 4"):
+        object_aware_contrastive_loss(visual, audio, foreground, background, MASK, MASK[:2, 0])
+    with pytest.raises(TypeError, match=r"`background_mask` to have dtype torch.bool"):
+        object_aware_contrastive_loss(visual, audio, foreground, background, MASK, torch.ones(4))
 
 
 def test_compiles_to_one_graph_for_every_batch_size() -> None:
@@ -353,10 +428,11 @@ def test_compiles_to_one_graph_for_every_batch_size() -> None:
     compiled = torch.compile(loss, fullgraph=True, backend=counter)
     for batch, mask in ((4, MASK), (3, MASK[1:])):
         inputs = make(batch)
-        for t in (*inputs, mask):
+        described = mask[:, 0].clone()
+        for t in (*inputs, mask, described):
             torch._dynamo.mark_dynamic(t, 0)
         inputs[0].requires_grad_()
-        actual, expected = compiled(*inputs, mask), loss(*inputs, mask)
+        actual, expected = compiled(*inputs, mask, described), loss(*inputs, mask, described)
         torch.testing.assert_close(actual, expected, atol=1e-12, rtol=0)
         (wanted,), (got,) = torch.autograd.grad(expected, inputs[0]), torch.autograd.grad(actual, inputs[0])
         torch.testing.assert_close(got, wanted, atol=1e-12, rtol=0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 import pickle
 from typing import Any
 
@@ -63,6 +64,66 @@ def test_a_weight_of_zero_skips_the_computation(name: str) -> None:
     setattr(objective, f"{name}_weight", 1.0)
     with pytest.raises(AssertionError, match="computed"):
         objective(*make())
+
+
+WEIGHTS = [w for w in itertools.product((0.0, 1.0), repeat=3) if any(w)]
+
+
+@pytest.mark.parametrize("weights", WEIGHTS)
+def test_every_input_stays_in_the_graph(weights: tuple[float, float, float]) -> None:
+    """An encoder without a gradient would stop DistributedDataParallel. Inputs that no loss needs may hold anything."""
+    names = "trimap_weight", "oca_weight", "ori_weight"
+    objective = ObjectAwareObjective(**dict(zip(names, weights, strict=True)), ori=ORILoss(epsilon=0.3))
+    *inputs, mask = (t.requires_grad_() if t.is_floating_point() else t for t in make())
+    gradients = torch.autograd.grad(objective(*inputs, mask), inputs)
+    assert all(g.isfinite().all() for g in gradients)
+    assert gradients[0].any()
+    assert gradients[1].any() == (weights[:2] != (0.0, 0.0))
+    if weights == (0.0, 0.0, 1.0):
+        visual, audio, *captions = inputs
+        for unused in (audio * torch.nan, audio.double(), audio[0, 0]):
+            total = objective(visual, unused, *captions, mask)
+            assert torch.equal(total, objective(*inputs, mask))
+            assert total.dtype == torch.float32
+
+
+def test_parameters_of_a_skipped_loss_stay_in_the_graph() -> None:
+    class Scaled(OCALoss):
+        def __post_init__(self) -> None:
+            super().__post_init__()
+            self.scale = nn.Parameter(torch.ones(()))
+
+    objective = ObjectAwareObjective(oca_weight=0.0, oca=Scaled(), ori=ORILoss(epsilon=0.3))
+    objective(*(t.requires_grad_() if t.is_floating_point() else t for t in make())).backward()
+    assert objective.oca.scale.grad == 0
+
+
+def test_samples_without_a_background_caption() -> None:
+    visual, audio, foreground, background, mask = make()
+    described = torch.tensor([True, False, True])
+    terms = ObjectAwareObjective(ori=ORILoss(epsilon=0.3)).terms(visual, audio, foreground, background, mask, described)
+    assert torch.equal(terms.oca, OCALoss()(visual, audio, foreground, background, mask, described))
+    assert torch.equal(terms.ori, ORILoss(epsilon=0.3)(visual, foreground, background, mask, described))
+    assert terms.oca != OCALoss()(visual, audio, foreground, background, mask)
+    total = ObjectAwareObjective(ori=ORILoss(epsilon=0.3))(visual, audio, foreground, background, mask, described)
+    assert torch.equal(total, terms.total)
+
+
+def test_one_switch_sets_gather_distributed_of_all_losses() -> None:
+    for value in (True, False):
+        objective = ObjectAwareObjective(gather_distributed=value, oca=OCALoss(), trimap=Never())
+        assert objective.gather_distributed is value
+        assert objective.oca.gather_distributed is objective.ori.gather_distributed is value
+        assert not hasattr(objective.trimap, "gather_distributed")
+        objective.gather_distributed = not value
+        assert objective.oca.gather_distributed is objective.ori.gather_distributed is not value
+    own = ObjectAwareObjective(oca=OCALoss(gather_distributed=True))
+    assert own.oca.gather_distributed is True
+    assert own.ori.gather_distributed is None
+    with pytest.raises(ValueError, match="`gather_distributed` to be True as in `oca`, but got False"):
+        ObjectAwareObjective(oca=OCALoss(gather_distributed=True), gather_distributed=False)
+    with pytest.raises(TypeError, match="gather_distributed"):
+        own.gather_distributed = 1
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])

@@ -73,8 +73,9 @@ def loop(
     weights: tuple[float, float] = (1.0, 1.0),
     epsilon: float = 0.1,
     distance: Any = loop_sinkhorn,
+    background_mask: Tensor | None = None,
 ) -> list[float]:
-    """Eq. 7 and Algorithm 1, over all ordered pairs, sample by sample."""
+    """Eq. 7 and Algorithm 1, over all ordered pairs of references that exist, sample by sample."""
     visual, foreground, background = inputs
     batch, _, height, width = visual.shape
     pixels = [(y, x) for y in range(height) for x in range(width)]
@@ -82,7 +83,8 @@ def loop(
     losses = []
     for i in range(batch):
         references = [foreground[i, k] for k in range(foreground.shape[1]) if mask is None or mask[i, k]]
-        references.append(background[i])
+        if background_mask is None or background_mask[i]:
+            references.append(background[i])
         maps = [
             [float(visual[i, :, y, x] @ r / (visual[i, :, y, x].norm() * r.norm())) for y, x in pixels]
             for r in references
@@ -140,6 +142,29 @@ def test_exact_solver_equals_the_linear_program(formulation: str) -> None:
     options: dict[str, Any] = {"solver": "exact", "epsilon": 0, "formulation": formulation}
     actual = object_region_isolation_loss(*inputs, **options, reduction="none").loss
     torch.testing.assert_close(actual, expected, atol=1e-10, rtol=0)
+
+
+@pytest.mark.parametrize("formulation", ["pointcloud", "distribution"])
+def test_samples_without_a_background_caption_equal_the_loop(formulation: str) -> None:
+    """Their pairs are those of the sources; the second sample has a single source, so no pair, and is left out."""
+    visual, foreground, background = inputs = make(4)
+    mask = torch.tensor([[True, True], [True, False], [False, True], [True, True]])
+    background_mask = torch.tensor([False, False, True, True])
+    expected = torch.tensor(loop(inputs, mask, formulation, background_mask=background_mask), dtype=torch.float64)
+    assert (expected != 0).tolist() == [True, False, True, True]
+    background = background.where(background_mask[:, None], torch.nan).requires_grad_()
+    options = TIGHT | {"formulation": formulation}
+    for reduction, wanted in (("none", expected), ("sum", expected.sum()), ("mean", expected.sum() / 3)):
+        terms = object_region_isolation_loss(
+            visual, foreground, background, mask, background_mask, **options, reduction=reduction
+        )
+        torch.testing.assert_close(terms.loss, wanted, atol=1e-10, rtol=0)
+        assert bool(terms.converged)
+        (gradient,) = torch.autograd.grad(terms.loss.sum(), background)
+        assert gradient.isfinite().all()
+        assert not gradient[~background_mask].any()
+        module = ORILoss(**options, reduction=reduction)
+        assert torch.equal(module(visual, foreground, background, mask, background_mask), terms.loss)
 
 
 def test_transposed_pairs_are_equal() -> None:

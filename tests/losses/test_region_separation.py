@@ -45,7 +45,9 @@ def prescribed(maps: Tensor) -> Batch:
     return torch.cat([maps, rest[None]])[None], references[None, :-1], references[None, -1]
 
 
-def loop(inputs: Batch, mask: Tensor | None, margin: float, temperature: float) -> list[float]:
+def loop(
+    inputs: Batch, mask: Tensor | None, margin: float, temperature: float, background_mask: Tensor | None = None
+) -> list[float]:
     """The formula for each sample and pair, with the exact distance by POT."""
     ot = pytest.importorskip("ot")
     visual, foreground, background = inputs
@@ -55,7 +57,9 @@ def loop(inputs: Batch, mask: Tensor | None, margin: float, temperature: float) 
     cost = torch.tensor([[math.dist(p, q) for q in position] for p in position], dtype=torch.float64).numpy()
     losses = []
     for i in range(len(visual)):
-        references = [r for k, r in enumerate(foreground[i]) if mask is None or mask[i, k]] + [background[i]]
+        references = [r for k, r in enumerate(foreground[i]) if mask is None or mask[i, k]]
+        if background_mask is None or background_mask[i]:
+            references.append(background[i])
         measures = []
         for r in references:
             pixel = [visual[i, :, y, x] for y, x in pixels]
@@ -80,6 +84,21 @@ def test_equals_the_loop(mask: Tensor | None, margin: float, temperature: float,
     for reduction, wanted in (("none", expected), ("sum", expected.sum()), ("mean", expected.mean())):
         actual = object_region_separation_loss(*inputs, mask, **options, reduction=reduction)
         torch.testing.assert_close(actual.loss, wanted, atol=1e-10, rtol=0)
+
+
+def test_samples_without_a_background_caption_equal_the_loop() -> None:
+    """Their pairs are those of the sources; the second sample has a single source, so no pair, and is left out."""
+    visual, foreground, background = inputs = make(4)
+    mask = torch.tensor([[True, True], [True, False], [False, True], [True, True]])
+    background_mask = torch.tensor([False, False, True, True])
+    expected = torch.tensor(loop(inputs, mask, 0.6, 0.4, background_mask), dtype=torch.float64)
+    assert (expected != 0).tolist() == [True, False, True, True]
+    background = background.where(background_mask[:, None], torch.nan)
+    for reduction, wanted in (("none", expected), ("sum", expected.sum()), ("mean", expected.sum() / 3)):
+        actual = ObjectRegionSeparationLoss(**EXACT, reduction=reduction)(
+            visual, foreground, background, mask, background_mask
+        )
+        torch.testing.assert_close(actual, wanted, atol=1e-10, rtol=0)
 
 
 @pytest.mark.parametrize("kind", ["transport", "divergence"])

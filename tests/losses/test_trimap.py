@@ -78,6 +78,17 @@ def test_scale_permutation_and_layout() -> None:
         torch.testing.assert_close(scaled, expected.float(), atol=1e-4, rtol=0)
 
 
+@pytest.mark.parametrize("options", [{}, {"temperature": 1e-44}, {"omega": 1e-44}])
+def test_the_largest_features_and_the_smallest_options_are_finite(options: dict[str, float]) -> None:
+    visual, audio = ((t.sign() * 3.4e38).float().requires_grad_() for t in make())
+    loss = trimap_contrastive_loss(visual, audio, **options).loss
+    assert loss.isfinite()
+    assert all(g.isfinite().all() for g in torch.autograd.grad(loss, (visual, audio)))
+    if not options:
+        unit = trimap_contrastive_loss(visual.detach().sign(), audio.detach().sign()).loss
+        torch.testing.assert_close(loss, unit)
+
+
 def test_gradcheck() -> None:
     visual, audio = make(3, 4, (2, 2))
     inputs = (visual.requires_grad_(), audio.requires_grad_())

@@ -12,7 +12,7 @@ from ..model.checkpoints import open_model, pick_device
 from ..model.localizer import Localizer
 
 THRESHOLDS = {
-    "peak_threshold": "lowest peak of the sound's map that counts as a source",
+    "peak_threshold": "lowest peak of the sound's map that counts as another source; the first counts anyway",
     "background_threshold": "similarity to the background above which a peak is not a source",
     "merge_threshold": "similarity above which two peaks are one source",
 }

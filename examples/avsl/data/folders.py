@@ -17,12 +17,12 @@ Box = tuple[float, float, float, float]
 
 @dataclass(frozen=True, slots=True)
 class Clip:
-    """A clip of a split list with its captions. Test clips have no captions."""
+    """A clip of a split list with its captions. Test clips have none. The background may be missing."""
 
     name: str
     classes: tuple[str, ...]
     foreground: tuple[str, ...] = ()
-    background: str = ""
+    background: str | None = None
 
 
 class Pool(NamedTuple):
@@ -132,10 +132,10 @@ class ClipFolder(ABC):
         return clips
 
 
-def read_captions(path: Path, *, whole_lines: bool = False) -> Iterator[tuple[str, tuple[tuple[str, ...], str]]]:
+def read_captions(path: Path, *, whole_lines: bool = False) -> Iterator[tuple[str, tuple[tuple[str, ...], str | None]]]:
     """Reads captions, with ``{"id": …, "foreground": […], "background": "…"}`` per line.
 
-    A single foreground caption may be a string instead of a list.
+    A single foreground caption may be a string instead of a list. ``background`` may be null or missing.
 
     Args:
         path: the file.
@@ -157,8 +157,8 @@ def read_captions(path: Path, *, whole_lines: bool = False) -> Iterator[tuple[st
             yield name, (foreground, background)
 
 
-def parse_captions(line: bytes, where: str) -> tuple[str, tuple[str, ...], str]:
-    """Id, foreground captions and background caption of a line.
+def parse_captions(line: bytes, where: str) -> tuple[str, tuple[str, ...], str | None]:
+    """Id, foreground captions and background caption, if any, of a line.
 
     Raises:
         ValueError: if the line is malformed; ``where`` describes its place in the message.
@@ -166,10 +166,11 @@ def parse_captions(line: bytes, where: str) -> tuple[str, tuple[str, ...], str]:
     entry = parse_object(line)
     name, foreground, background = (entry.get(key) for key in ("id", "foreground", "background"))
     foreground = [foreground] if isinstance(foreground, str) else foreground
-    texts = [name, background, *(foreground if isinstance(foreground, list) else [None])]
+    texts = [name, *(foreground if isinstance(foreground, list) else [None])]
+    texts += [] if background is None else [background]
     if not all(isinstance(text, str) and _is_text(text) for text in texts):
         raise ValueError(
-            f'Expected {{"id", "foreground": [...], "background"}} in {where}, but got '
+            f'Expected {{"id", "foreground": [...], "background"}} (a background may be null) in {where}, but got '
             f"{line.strip()[:80].decode(errors='replace')!r}"
         )
     return name, tuple(foreground), background
@@ -184,4 +185,5 @@ def all_captions(clips: Sequence[Clip]) -> Iterator[str]:
     """Yields every caption of ``clips``."""
     for clip in clips:
         yield from clip.foreground
-        yield clip.background
+        if clip.background is not None:
+            yield clip.background

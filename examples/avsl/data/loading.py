@@ -23,7 +23,7 @@ class SceneBatch(NamedTuple):
 
     ``frames``: (B, 3, S, n·S) uint8. ``waveforms``: (B, T) float32. ``foreground``: (B, K, D), features of the
     foreground captions. ``background``: (B, D), features of the background captions. ``source_mask``: (B, K), True for
-    sources that exist, False for padding.
+    sources that exist, False for padding. ``background_mask``: (B,), True for scenes with a background caption.
     """
 
     frames: Tensor
@@ -31,12 +31,14 @@ class SceneBatch(NamedTuple):
     foreground: Tensor
     background: Tensor
     source_mask: Tensor
+    background_mask: Tensor
 
 
 class Collate:
     """Stacks examples and looks up the features of their captions, with padding for missing sources.
 
-    A scene of several clips has the foreground captions of all its clips and the mean of their background features.
+    A scene of several clips has the foreground captions of all its clips and the mean of the background features of
+    those that have a background caption.
 
     Args:
         clips: the clips that examples refer to.
@@ -53,24 +55,31 @@ class Collate:
         for i, clip in enumerate(clips):
             for k, caption in enumerate(clip.foreground):
                 self._foreground[i, k] = rows[caption]
-        self._background = torch.tensor([rows[c.background] for c in clips], dtype=torch.int32)
+        self._background = torch.tensor(
+            [-1 if c.background is None else rows[c.background] for c in clips], dtype=torch.int32
+        )
 
     def __call__(self, examples: list[Example]) -> SceneBatch:
         foreground = self.features.new_zeros(len(examples), self.slots, self.features.shape[1])
         mask = torch.zeros(len(examples), self.slots, dtype=torch.bool)
-        background = []
+        background = self.features.new_zeros(len(examples), self.features.shape[1])
+        background_mask = torch.zeros(len(examples), dtype=torch.bool)
         for i, example in enumerate(examples):
             clips = list(example.clips)
             rows = self._foreground[clips].flatten()
             rows = rows[rows >= 0]
             foreground[i, : len(rows)], mask[i, : len(rows)] = self.features[rows], True
-            background.append(self.features[self._background[clips]].mean(0))
+            rows = self._background[clips]
+            rows = rows[rows >= 0]
+            if len(rows):
+                background[i], background_mask[i] = self.features[rows].mean(0), True
         return SceneBatch(
             torch.stack([e.frame for e in examples]),
             torch.stack([e.waveform for e in examples]),
             foreground,
-            torch.stack(background),
+            background,
             mask,
+            background_mask,
         )
 
 

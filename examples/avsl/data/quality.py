@@ -20,7 +20,7 @@ def with_quality(clips: Sequence[Clip], quality: str, seed: int) -> list[Clip]:
         clips: clips with their true captions.
         quality: ``"true"``: unchanged. ``"noisy"``: a third of the clips get the captions of another clip.
             ``"shuffled"``: all clips get the captions of another clip. ``"class"``: foreground captions only name the
-            class, and background captions name no object.
+            class, and background captions, where there are any, name no object.
         seed: decides which clips exchange captions. They always have equal numbers of sources.
     """
     if quality == "true":
@@ -30,7 +30,7 @@ def with_quality(clips: Sequence[Clip], quality: str, seed: int) -> list[Clip]:
             replace(
                 clip,
                 foreground=tuple(f"an image of {name.replace('_', ' ')}" for name in clip.classes),
-                background="an image of a background",
+                background=None if clip.background is None else "an image of a background",
             )
             for clip in clips
         ]

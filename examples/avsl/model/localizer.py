@@ -51,15 +51,10 @@ class Localizer(L.LightningModule):
             trimap_weight=c.trimap_weight,
             oca_weight=c.oca_weight,
             ori_weight=c.ori_weight,
-            trimap=TriMapContrastiveLoss(gather_distributed=True, **masks),
-            oca=OCALoss(
-                temperature=c.temperature,
-                tau=c.tau,
-                false_negatives=c.false_negatives,
-                gather_distributed=True,
-                **masks,
-            ),
+            trimap=TriMapContrastiveLoss(**masks),
+            oca=OCALoss(temperature=c.temperature, tau=c.tau, false_negatives=c.false_negatives, **masks),
             ori=_region_loss(c),
+            gather_distributed=True,
         )
 
     def encode(self, frames: Tensor, waveforms: Tensor) -> tuple[Tensor, Tensor]:
@@ -76,7 +71,12 @@ class Localizer(L.LightningModule):
         """Computes the terms of the objective on a batch."""
         visual, audio = self.encode(batch.frames, batch.waveforms)
         return self.objective.terms(
-            visual, audio, self.text(batch.foreground), self.text(batch.background), batch.source_mask
+            visual,
+            audio,
+            self.text(batch.foreground),
+            self.text(batch.background),
+            batch.source_mask,
+            batch.background_mask,
         )
 
     def on_train_batch_start(self, _: SceneBatch, index: int) -> None:
@@ -118,7 +118,7 @@ class Localizer(L.LightningModule):
         visual = F.normalize(self.visual(batch.frames), dim=1)
         foreground, background = self.text(batch.foreground), self.text(batch.background)
         maps = similarity_map(visual, torch.cat([foreground, background[:, None]], dim=1))
-        present = torch.cat([batch.source_mask, batch.source_mask.new_ones(len(visual), 1)], dim=1)
+        present = torch.cat([batch.source_mask, batch.background_mask[:, None]], dim=1)
         return maps.flatten(2).std(2)[present]
 
     @staticmethod

@@ -85,7 +85,8 @@ def caption_sheet(path: Path, folder: ClipFolder, clips: Sequence[Clip], count: 
         image, words = axes[i // 2, 2 * (i % 2)], axes[i // 2, 2 * (i % 2) + 1]
         image.imshow(read_picture(folder.root / "frames" / f"{clip.name}.jpg"))
         image.set_title(", ".join(clip.classes), fontsize=8)
-        captions = [f"+ {caption}" for caption in clip.foreground] + [f"– {clip.background}"]
+        captions = [f"+ {caption}" for caption in clip.foreground]
+        captions += [] if clip.background is None else [f"– {clip.background}"]
         text = "\n".join(textwrap.fill(caption, 44) for caption in captions)
         words.text(0, 1, text, fontsize=8, va="top", transform=words.transAxes)
     with atomic_buffer(path) as buffer:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 from pathlib import Path
 
 import lightning as L
@@ -21,6 +22,8 @@ from ..model.localizer import Localizer
 from .data_location import DataLocation
 from .pretraining import crop_captions, pretrain, render_crops
 
+log = logging.getLogger(__name__)
+
 
 def set_up_training(location: DataLocation, config: Config, folder: ClipFolder) -> tuple[Localizer, TrainingScenes]:
     """Builds the model, with its caption features and its pretrained visual encoder, and the training scenes."""
@@ -28,6 +31,14 @@ def set_up_training(location: DataLocation, config: Config, folder: ClipFolder) 
         Pool(with_quality(pool.clips, config.caption_quality, config.seed), pool.size)
         for pool in (folder.training_pool(subset) for subset in config.subsets)
     ]
+    clips = [clip for pool in pools for clip in pool.clips]
+    if missing := sum(clip.background is None for clip in clips):
+        log.warning(
+            "%d of %d training clips have no background caption: they have no background term in OCA, and no pair with "
+            "the background in ORI.",
+            missing,
+            len(clips),
+        )
     texts = [text for pool in pools for text in all_captions(pool.clips)]
     location.cache.mkdir(parents=True, exist_ok=True)
     with FileLock(location.cache / ".lock"):  # one process computes, the others read its files

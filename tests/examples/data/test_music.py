@@ -13,6 +13,7 @@ import torch
 from avsl.data.folders import Clip, all_captions
 from avsl.data.loading import Collate
 from avsl.data.music import MusicFolder
+from avsl.data.quality import with_quality
 from avsl.data.scenes import Scenes
 from avsl.model.caption_features import CaptionTable
 from PIL import Image
@@ -121,7 +122,7 @@ def test_a_wrong_number_of_captions(music: Path) -> None:
 
 @pytest.mark.parametrize(
     "line",
-    ['{"id": "b", "fore', "[]", "", {"id": "b", "foreground": ["one"]}, B | {"foreground": [1]}, B | {"background": 2}],
+    ['{"id": "b", "fore', "[]", "", B | {"foreground": [1]}, B | {"background": 2}],
 )
 def test_a_malformed_line(music: Path, line: dict | str) -> None:
     write_captions(music, A, line, B)
@@ -189,3 +190,25 @@ def test_a_mixture(music: Path) -> None:
     assert found[0] == [*clips[1].foreground, *clips[2].foreground]
     rows = [texts.index(clips[i].background) for i in (1, 2)]
     assert batch.background[0].item() == sum(rows) / 2
+
+
+def test_clips_without_a_background_caption(music: Path) -> None:
+    """Null or missing: no caption to encode, a mask of False, and mixtures take the mean of the others."""
+    listed = MusicFolder(music)
+    old = [*listed.training_pool("solo").clips, *listed.training_pool("duet").clips]
+    entries = [{"id": c.name, "foreground": list(c.foreground), "background": c.background} for c in old]
+    entries[0]["background"] = None
+    del entries[2]["background"]
+    write_captions(music, *entries)
+    folder = MusicFolder(music)
+    clips = [*folder.training_pool("solo").clips, *folder.training_pool("duet").clips]
+    assert [c.background for c in clips] == [None, old[1].background, None]
+    assert [c.background for c in with_quality(clips, "class", 0)] == [None, "an image of a background", None]
+    texts = sorted(set(all_captions(clips)))
+    table = CaptionTable(torch.arange(1.0, len(texts) + 1)[:, None], {t: i for i, t in enumerate(texts)})
+    data = Scenes(music, [c.name for c in clips], 16)
+    feature = texts.index(old[1].background) + 1
+    for examples, described in (([data[0], data[1]], [False, True]), ([data[0, 1], data[0, 2]], [True, False])):
+        batch = Collate(clips, table, 2)(examples)
+        assert batch.background_mask.tolist() == described
+        assert batch.background[:, 0].tolist() == [feature * value for value in described]

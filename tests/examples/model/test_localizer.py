@@ -38,6 +38,7 @@ def batch(count: int = 4) -> SceneBatch:
         torch.randn(count, 2, 10, generator=generator),
         torch.randn(count, 10, generator=generator),
         torch.tensor([[True, True], [True, False]]).repeat(count // 2, 1),
+        torch.ones(count, dtype=torch.bool),
     )
 
 

@@ -49,6 +49,7 @@ def batch() -> SceneBatch:
         torch.randn(SAMPLES, 2, 10, generator=generator).double(),
         torch.randn(SAMPLES, 10, generator=generator).double(),
         torch.tensor([[True, True], [True, False]]).repeat(SAMPLES // 2, 1),
+        torch.arange(SAMPLES) % 3 > 0,
     )
 
 

@@ -59,7 +59,8 @@ def test_any_json_as_captions(tmp_path: Path, value: Any) -> None:
     path.write_text(json.dumps(value) + "\n")
     try:
         for name, (foreground, background) in read_captions(path):
-            assert all(isinstance(text, str) and text.encode() is not None for text in (name, *foreground, background))
+            texts = (name, *foreground, *([] if background is None else [background]))
+            assert all(isinstance(text, str) and text.encode() is not None for text in texts)
     except ValueError as error:
         assert_named(error, str(path))
 

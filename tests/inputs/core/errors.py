@@ -9,7 +9,7 @@ from torch import Tensor
 
 from inputs.core.compare import refused
 from inputs.core.results import Cases, Class
-from inputs.core.subjects import Subject
+from inputs.core.subjects import MASKS, SIZES, Subject
 
 
 def no_tensor(subject: Subject) -> Cases:
@@ -24,7 +24,7 @@ def no_tensor(subject: Subject) -> Cases:
 
 
 def dtypes(subject: Subject) -> Cases:
-    """Integers, booleans, complex numbers, and a source mask that is not boolean."""
+    """Integers, booleans, complex numbers, and masks that are not boolean."""
     for name in subject.shapes:
         for dtype in (torch.int64, torch.uint8, torch.bool, torch.complex64):
             arguments = subject.arguments()
@@ -32,9 +32,11 @@ def dtypes(subject: Subject) -> Cases:
             yield refused(lambda arguments=arguments: subject(arguments), name)
     if "foreground" in subject.shapes:
         arguments = subject.arguments()
-        masks: tuple[Any, ...] = (torch.ones(arguments["foreground"].shape[:2]), [[True, True]] * 3)
-        for mask in masks:
-            yield refused(lambda mask=mask: subject(arguments | {"source_mask": mask}), "source_mask")
+        for name, letters in MASKS.items():
+            size = [SIZES[letter] for letter in letters]
+            masks: tuple[Any, ...] = (torch.ones(size), torch.ones(size, dtype=torch.bool).tolist())
+            for mask in masks:
+                yield refused(lambda name=name, mask=mask: subject(arguments | {name: mask}), name)
 
 
 def not_dense(subject: Subject) -> Cases:
@@ -73,8 +75,9 @@ def sizes(subject: Subject) -> Cases:
                 arguments[name] = torch.cat([value, value.narrow(at, 0, 1)], at)
                 yield refused(lambda arguments=arguments: subject(arguments), *subject.shapes)
     if "foreground" in subject.shapes:
-        mask = torch.ones(3, 3, dtype=torch.bool)
-        yield refused(lambda: subject(subject.arguments() | {"source_mask": mask}), "source_mask")
+        for name, letters in MASKS.items():
+            mask = torch.ones([1 + SIZES[letter] for letter in letters], dtype=torch.bool)
+            yield refused(lambda name=name, mask=mask: subject(subject.arguments() | {name: mask}), name)
 
 
 def devices(subject: Subject) -> Cases:
@@ -90,7 +93,9 @@ def options(subject: Subject) -> Cases:
     """Options of a wrong type, NaN and infinity, unknown words."""
     for name, default in subject.option_names().items():
         wrong: list[Any] = []
-        if isinstance(default, bool):
+        if name == "gather_distributed":
+            wrong = [1, "yes"]
+        elif isinstance(default, bool):
             wrong = [1, "yes", None]
         elif isinstance(default, int):
             wrong = [0, -1, 1.5, "3", None, True, torch.tensor(3)]

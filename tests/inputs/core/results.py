@@ -12,7 +12,7 @@ from torch import Tensor
 
 from inputs.cases import Case
 from inputs.core.compare import close, finite, refused, succeeds, tensors, total
-from inputs.core.subjects import ENDS, SIZES, Subject
+from inputs.core.subjects import ENDS, MASKS, SIZES, Subject
 
 Cases = Iterator[Case]
 Class = Callable[[Subject], Cases]
@@ -98,26 +98,28 @@ def no_samples(subject: Subject) -> Cases:
 
 
 def no_references(subject: Subject) -> Cases:
-    """K = 0, and source masks that are all False."""
+    """K = 0, and masks that are all False."""
     if "foreground" not in subject.shapes:
         return
     yield succeeds(lambda: subject(subject.arguments(K=0)), finite)
-    mask = torch.zeros(SIZES["B"], SIZES["K"], dtype=torch.bool)
-    yield succeeds(lambda: subject(subject.arguments() | {"source_mask": mask}), finite)
+    masks = {name: torch.zeros([SIZES[x] for x in letters], dtype=torch.bool) for name, letters in MASKS.items()}
+    for name, mask in masks.items():
+        yield succeeds(lambda name=name, mask=mask: subject(subject.arguments() | {name: mask}), finite)
+    yield succeeds(lambda: subject(subject.arguments() | masks), finite)
 
 
 def padding(subject: Subject) -> Cases:
-    """NaN in references that ``source_mask`` leaves out: the result and gradient of zeros there."""
+    """NaN in references that the masks leave out: the result and gradient of zeros there."""
     if "foreground" not in subject.shapes:
         return
-    mask = torch.tensor([[True, True], [True, False], [False, False]])
+    mask, described = torch.tensor([[True, True], [True, False], [False, False]]), torch.tensor([False, True, True])
 
     def run(filler: float) -> list[Tensor]:
         arguments = subject.arguments()
         arguments["foreground"][~mask] = filler
-        arguments["background"][~mask.any(1)] = filler
+        arguments["background"][~(mask.any(1) & described)] = filler
         arguments = {name: x.requires_grad_() for name, x in arguments.items()}
-        result = total(subject(arguments | {"source_mask": mask}))
+        result = total(subject(arguments | {"source_mask": mask, "background_mask": described}))
         return [result, *torch.autograd.grad(result, list(arguments.values()), allow_unused=True)]
 
     for filler in NOT_FINITE:
@@ -275,11 +277,11 @@ def _differentiated(subject: Subject, arguments: dict[str, Any]) -> Any:
 
 
 def lengths(subject: Subject) -> Cases:
-    """Vectors of length 1e-30 and 1e30 in float32, where only directions count: the result of length 1."""
+    """Vectors of length 1e-30, 1e30 and 5e37 in float32, where only directions count: the result of length 1."""
     if not subject.scaled:
         return
     expected = subject(subject.arguments())
-    for factor in (1e-30, 1e30):
+    for factor in (1e-30, 1e30, 5e37):
         for scaled in (*((name,) for name in subject.scaled), subject.scaled):
             arguments = subject.arguments(torch.float32)
             arguments = {n: x * factor if n in scaled else x for n, x in arguments.items()}

@@ -20,11 +20,13 @@ from sslosses import distributed, identification, losses, masks, similarity, tra
 
 MODULES = (sslosses, losses, transport, masks, similarity, identification, distributed)
 SIZES = {"B": 3, "G": 5, "C": 6, "H": 3, "W": 4, "K": 2, "N": 5, "M": 4, "D": 2}
+#: Optional arguments of losses, (B, K) and (B,).
+MASKS = {"source_mask": "BK", "background_mask": "B"}
 #: Options whose extremes make a hard problem, with the values to try.
 ENDS: dict[str, tuple[float, ...]] = {
     "tau": (-2.0, -1.0, 0.0, 1.0, 2.0),
     "temperature": (1e-3, 1e3),
-    "omega": (1e-4, 1e-2, 10.0),
+    "omega": (1e-44, 1e-4, 1e-2, 10.0),
     "alpha": (-1.0, 1.0),
     "alpha_foreground": (1.0,),
     "alpha_background": (-1.0,),
@@ -114,7 +116,7 @@ class Subject:
     def option_names(self) -> dict[str, Any]:
         """Options and their defaults."""
         parameters = inspect.signature(self.function).parameters.values()
-        return {p.name: p.default for p in parameters if p.name not in self.shapes and p.name != "source_mask"}
+        return {p.name: p.default for p in parameters if p.name not in self.shapes and p.name not in MASKS}
 
 
 def _solve(solver: str, lazy: bool) -> Callable[..., Any]:
