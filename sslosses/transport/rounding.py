@@ -1,0 +1,64 @@
+"""What rounding does to a solved problem: the ε that a dtype resolves, and the error of the rounded potentials' plan.
+
+A solver's own error is that of its iterates, in units of ε. The returned potentials are rounded to a share of about
+``finfo.eps`` of the largest cost. The plan is exp((f ⊕ g − C)/ε)·abᵀ, so this changes its marginals by about
+``finfo.eps``·max|C|/ε, which no iteration can mend.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from sslosses._torch import has_values
+from sslosses.transport.problem import Problem, Solution
+from sslosses.transport.value import plan
+
+# Below this share of an error, rounding is not looked at.
+_NEGLIGIBLE = 0.05
+# Entries of the plan that are computed at a time.
+_BLOCK = 1 << 22
+
+
+def rounding_error(problem: Problem, low: Tensor, high: Tensor) -> Tensor:
+    """Computes what rounding changes in the marginals, (P,), for costs between ``low`` and ``high``."""
+    unit = 0.5 * torch.finfo(problem.a.dtype).eps / problem.epsilon
+    return unit * torch.maximum(-low, high) * problem.a.sum(-1)
+
+
+def needs_half_the_tolerance(rounding: Tensor, tol: float) -> Tensor:
+    """Which problems, (P,), have to be solved to ``tol / 2``, so that the plan of rounded potentials is within tol."""
+    return (rounding > _NEGLIGIBLE * tol) & (rounding <= tol)
+
+
+def with_plan_error(problem: Problem, solution: Solution, rounding: Tensor, tol: float) -> Solution:
+    """Replaces the solver's error by that of the plan where rounding counts, and never claims less than rounding."""
+    error = solution.marginal_error
+    # Written so that NaN counts, whether in the error or in the potentials.
+    potentials = solution.f.sum(-1) + solution.g.sum(-1)
+    counts = ~(rounding <= _NEGLIGIBLE * error.clamp(min=tol)) | ~potentials.isfinite()
+    if not has_values(error):
+        measured = torch.maximum(plan_error(problem, solution), rounding)
+        return solution._replace(marginal_error=torch.where(counts, measured, error))
+    if not bool(counts.any()):
+        return solution
+    index = counts.nonzero()[:, 0]
+    part = solution._replace(f=solution.f[index], g=solution.g[index])
+    measured = torch.maximum(plan_error(problem.select(index), part), rounding[index])
+    return solution._replace(marginal_error=error.index_put((index,), measured))
+
+
+def plan_error(problem: Problem, solution: Solution) -> Tensor:
+    """Computes Σ|P1 − a| + Σ|Pᵀ1 − b| of the plan of f and g, (P,); inf where that is NaN. Takes some rows at a time."""
+    count, rows = problem.a.shape
+    columns = torch.zeros_like(problem.b)
+    error = torch.zeros_like(problem.a[:, 0])
+    step = max(1, _BLOCK // max(1, count * problem.b.shape[1]))
+    for first in range(0, rows, step):
+        index = slice(first, first + step)
+        part = problem.rows(index)
+        p = plan(part, solution._replace(f=solution.f[:, index]))
+        error = error + (p.sum(-1) - part.a).abs().sum(-1)
+        columns = columns + p.sum(-2)
+    error = error + (columns - problem.b).abs().sum(-1)
+    return error.nan_to_num(torch.inf, torch.inf)
