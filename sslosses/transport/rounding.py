@@ -53,7 +53,8 @@ def plan_error(problem: Problem, solution: Solution) -> Tensor:
     count, rows = problem.a.shape
     columns = torch.zeros_like(problem.b)
     error = torch.zeros_like(problem.a[:, 0])
-    step = max(1, _BLOCK // max(1, count * problem.b.shape[1]))
+    # In a compiled graph, a number of blocks would depend on the size of the batch.
+    step = max(1, _BLOCK // max(1, count * problem.b.shape[1])) if has_values(error) else rows
     for first in range(0, rows, step):
         index = slice(first, first + step)
         part = problem.rows(index)
