@@ -112,7 +112,9 @@ class PointcloudCost:
 
     def bound(self) -> Tensor:
         """An upper bound of each matrix's entries, (...); it is not finite if a value or a position is not."""
-        positions = torch.cat((self.source_positions, self.target_positions))
+        positions = self.source_positions
+        if self.target_positions is not positions:
+            positions = torch.cat((positions, self.target_positions))
         extent = torch.linalg.vector_norm(positions.amax(0) - positions.amin(0))
         source_low, source_high = self.source.aminmax(dim=-1)
         target_low, target_high = self.target.aminmax(dim=-1)

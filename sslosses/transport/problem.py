@@ -43,13 +43,19 @@ class Problem:
         """The same problem with its cost as a tensor."""
         return replace(self, cost=self.matrix)
 
-    def cost_range(self) -> tuple[Tensor, Tensor]:
-        """Bounds of the cost's entries from below and above, (P or 1,) each; not finite if an entry is not."""
+    def largest_cost(self) -> Tensor:
+        """An upper bound of the absolute value of the cost, (P or 1,); not finite if an entry is not."""
         if isinstance(self.cost, PointcloudCost):
-            high = self.cost.bound()
-            return torch.zeros_like(high), high
+            return self.cost.bound()
         low, high = self.cost.flatten(1).aminmax(dim=1)
-        return low, high
+        return torch.maximum(-low, high)
+
+    def cost_range(self) -> Tensor:
+        """An upper bound of the difference of two costs of a problem, (P or 1,); not finite if an entry is not."""
+        if isinstance(self.cost, PointcloudCost):
+            return self.cost.bound()
+        low, high = self.cost.flatten(1).aminmax(dim=1)
+        return high - low
 
     def select(self, index: slice | Tensor) -> Problem:
         """Some of the problems."""

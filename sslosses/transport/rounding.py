@@ -20,23 +20,25 @@ _NEGLIGIBLE = 0.05
 _BLOCK = 1 << 22
 
 
-def rounding_error(problem: Problem, low: Tensor, high: Tensor) -> Tensor:
-    """Computes what rounding changes in the marginals, (P,), for costs between ``low`` and ``high``."""
+def rounding_error(problem: Problem, largest_cost: Tensor) -> Tensor:
+    """Computes what rounding changes in the marginals, (P,)."""
     unit = 0.5 * torch.finfo(problem.a.dtype).eps / problem.epsilon
-    return unit * torch.maximum(-low, high) * problem.a.sum(-1)
+    return unit * largest_cost * problem.a.sum(-1)
 
 
-def needs_half_the_tolerance(rounding: Tensor, tol: float) -> Tensor:
-    """Which problems, (P,), have to be solved to ``tol / 2``, so that the plan of rounded potentials is within tol."""
-    return (rounding > _NEGLIGIBLE * tol) & (rounding <= tol)
+def is_negligible(rounding: Tensor, error: float | Tensor) -> Tensor:
+    """Whether rounding changes nothing that counts in a marginal error of this size."""
+    return rounding <= _NEGLIGIBLE * error
 
 
 def with_plan_error(problem: Problem, solution: Solution, rounding: Tensor, tol: float) -> Solution:
-    """Replaces the solver's error by that of the plan where rounding counts, and never claims less than rounding."""
+    """Replaces the solver's error by that of the plan where rounding counts, and never claims less than rounding.
+
+    The error of potentials that are not finite is inf, whatever the solver says.
+    """
     error = solution.marginal_error
-    # Written so that NaN counts, whether in the error or in the potentials.
-    potentials = solution.f.sum(-1) + solution.g.sum(-1)
-    counts = ~(rounding <= _NEGLIGIBLE * error.clamp(min=tol)) | ~potentials.isfinite()
+    # Written so that NaN counts. The gauge has made all f of a problem NaN if any potential was not finite.
+    counts = ~is_negligible(rounding, error.clamp(min=tol)) | ~solution.f.isfinite().all(-1)
     if not has_values(error):
         measured = torch.maximum(plan_error(problem, solution), rounding)
         return solution._replace(marginal_error=torch.where(counts, measured, error))

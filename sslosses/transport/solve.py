@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -15,7 +15,7 @@ from sslosses.transport.catalog import check_solver, load_solver, missing_requir
 from sslosses.transport.costs import PointcloudCost
 from sslosses.transport.problem import LazySolver, Potentials, Problem, Solution, Solver, make_problem
 from sslosses.transport.result import TransportResult
-from sslosses.transport.rounding import needs_half_the_tolerance, rounding_error, with_plan_error
+from sslosses.transport.rounding import is_negligible, rounding_error, with_plan_error
 from sslosses.transport.solvers.dense import DenseSolver
 
 # Above this size of the cost matrix, the dense solver and its backward pass, which need several such matrices, exceed
@@ -175,36 +175,43 @@ def _solve_checked(
         return solution
 
     plain = problem.detach()
-    low, high = plain.cost_range()
-    finite = low.isfinite() & high.isfinite() & plain.a.isfinite().all(-1) & plain.b.isfinite().all(-1)
+    largest_cost = plain.largest_cost()
+    finite = (largest_cost + plain.a.sum(-1) + plain.b.sum(-1)).isfinite()
     if not problem.epsilon:
         return _nan_unless(finite, _fix_gauge(problem, run(problem, init, tol)))
-    rounding = rounding_error(plain, low, high)
-    tight = needs_half_the_tolerance(rounding, tol)
-    if has_values(tight):
-        solution = _solve_groups(run, problem, init, ((tight, 0.5 * tol), (~tight, tol)))
+    rounding = rounding_error(plain, largest_cost)
+    if has_values(rounding):
+        solution = _solve_groups(run, problem, init, rounding, tol)
     elif isinstance(solver, DenseSolver):
         # A graph can't be divided by values.
-        solution = run(problem, init, torch.where(tight, 0.5 * tol, tol))
+        solution = run(problem, init, torch.where(_needs_half(rounding, tol), 0.5 * tol, tol))
     else:
         solution = run(problem, init, tol)
     return _nan_unless(finite, with_plan_error(plain, _fix_gauge(problem, solution), rounding, tol))
+
+
+def _needs_half(rounding: Tensor, tol: float) -> Tensor:
+    """Which problems have to be solved to tol/2, so that the plan of the rounded potentials is within tol."""
+    return ~is_negligible(rounding, tol) & (rounding <= tol)
 
 
 def _solve_groups(
     run: Callable[[Problem, Potentials | None, float], Solution],
     problem: Problem,
     init: Potentials | None,
-    groups: Sequence[tuple[Tensor, float]],
+    rounding: Tensor,
+    tol: float,
 ) -> Solution:
-    """Solves groups of problems, each to its own tolerance, so that no result depends on the rest of the batch."""
-    for mask, tol in groups:
-        if bool(mask.all()):
-            return run(problem, init, tol)
-    indices = [mask.nonzero()[:, 0] for mask, _ in groups]
+    """Solves some problems to tol/2 and the others to tol, so that no result depends on the rest of the batch."""
+    half = _needs_half(rounding, tol)
+    if not bool(half.any()):
+        return run(problem, init, tol)
+    if bool(half.all()):
+        return run(problem, init, 0.5 * tol)
+    indices = [half.nonzero()[:, 0], (~half).nonzero()[:, 0]]
     parts = [
-        run(problem.select(index), init and (init[0][index], init[1][index]), tol)
-        for index, (_, tol) in zip(indices, groups, strict=True)
+        run(problem.select(index), init and (init[0][index], init[1][index]), part_tol)
+        for index, part_tol in zip(indices, (0.5 * tol, tol), strict=True)
     ]
     order = torch.cat(indices).argsort()
     return Solution(*(None if field[0] is None else torch.cat(field)[order] for field in zip(*parts, strict=True)))
@@ -214,9 +221,8 @@ def _solve_scaled(problem: Problem, solver: Solver, *, max_iter: int, tol: float
     """Solves at falling ε, each time from the last potentials. The iterations of all levels count."""
     if problem.a.is_meta:
         return solver.solve(problem, max_iter=max_iter, tol=tol, init=None)
-    low, high = problem.cost_range()
     # One non-finite problem does not affect the rest of the batch.
-    level = float((high - low).nan_to_num(0, 0, 0).max())
+    level = float(problem.cost_range().nan_to_num(0, 0, 0).max())
     levels = []
     while problem.epsilon < level < float("inf"):
         levels.append(level)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from sslosses._checks import find_non_finite
 from sslosses.transport.costs import PointcloudCost
-from sslosses.transport.rounding import needs_half_the_tolerance, rounding_error
+from sslosses.transport.rounding import is_negligible, rounding_error
 
 if TYPE_CHECKING:
     from sslosses.transport.result import TransportResult
@@ -41,9 +41,10 @@ def describe(result: TransportResult) -> str:
             "had found the optimum. Their costs may differ by more orders of magnitude than float64 resolves."
         )
         return " ".join(sentences)
-    rounding = _rounding(result)
+    problem = result.problem.detach()
+    rounding = rounding_error(problem, problem.largest_cost())
     # Either the tolerance is out of reach, or the solver believed to have reached it.
-    stopped = needs_half_the_tolerance(rounding, result.tol) & (result.solution.iterations < result.max_iter)
+    stopped = ~is_negligible(rounding, result.tol) & (result.solution.iterations < result.max_iter)
     rounded = failed & ((rounding > result.tol) | stopped)
     if bool(rounded.any()):
         sentences.append(_of_rounded(result, rounded, rounding))
@@ -86,11 +87,6 @@ def _of_rounded(result: TransportResult, rounded: Tensor, rounding: Tensor) -> s
         f"error is up to {float(result.solution.marginal_error[rounded].max()):.2g} by rounding, tol is {result.tol:g}. "
         f"More iterations don't help. Pass {remedy}."
     )
-
-
-def _rounding(result: TransportResult) -> Tensor:
-    problem = result.problem.detach()
-    return rounding_error(problem, *problem.cost_range())
 
 
 def _rounded_up(x: float) -> float:
