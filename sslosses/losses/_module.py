@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from sslosses._checks import check_count, check_flag, check_number, check_option
 from sslosses._torch import has_values
-from sslosses.losses._pairs import pair_count
+from sslosses.losses._pairs import explain_failure, pair_count
 from sslosses.transport import KINDS, ConvergenceWarning, check_solver
 
 if TYPE_CHECKING:
@@ -106,13 +106,10 @@ class PairLossModule(LossModule):
             self._potentials = terms.potentials
         if not self._warned and has_values(terms.loss) and not bool(terms.converged):
             self._warned = True
-            warnings.warn(
-                f"Transport problems of {type(self).__name__} did not converge within max_iter={self.max_iter}: the "
-                f"marginal error is up to {float(terms.marginal_error):.2g}, tol is {self.tol:g}. Raise max_iter or "
-                f"epsilon, or accept the error by raising tol. Shown once per instance.",
-                ConvergenceWarning,
-                stacklevel=2,
-            )
+            inputs = {"visual": visual, "foreground": foreground, "background": background, "source_mask": source_mask}
+            limits = {name: options[name] for name in ("epsilon", "max_iter", "tol")}
+            reason = explain_failure(type(self).__name__, terms, inputs, **limits)
+            warnings.warn(f"{reason} Shown once per instance.", ConvergenceWarning, stacklevel=2)
         loss: Tensor = terms.loss
         return loss
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from sslosses._checks import check_count, check_number
+from sslosses._optional import can_import
 from sslosses._torch import autocast_off, has_values
 from sslosses.transport.catalog import check_solver, load_solver, missing_requirement
 from sslosses.transport.costs import PointcloudCost
@@ -135,7 +136,7 @@ def _choose_solver(problem: Problem, gradient: str) -> str:
     if gradient == "unrolled" or not has_values(problem.a):
         return "dense"
     # Not on a GPU: the fused solver has not been measured on one.
-    if problem.a.device.type == "cpu" and missing_requirement("fused") is None:
+    if problem.a.device.type == "cpu" and missing_requirement("fused") is None and can_import("numba"):
         return "fused"
     entries = problem.a.shape[0] * problem.a.shape[1] * problem.b.shape[1]
     if isinstance(problem.cost, PointcloudCost) and entries * problem.a.element_size() > _DENSE_BYTES:

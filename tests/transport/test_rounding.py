@@ -90,6 +90,8 @@ def test_a_result_near_the_resolution_does_not_depend_on_its_batch():
         torch.testing.assert_close(alone.value(), together.value()[i], rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")  # Dynamo's own
 def test_compiled_and_eager_agree_near_the_resolution():
     cost = torch.rand(3, 4, 5, generator=torch.Generator().manual_seed(4))
     cost[1] *= 100
