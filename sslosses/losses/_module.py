@@ -68,7 +68,7 @@ class PairLossModule(LossModule):
     solver: Any
     epsilon: float
     max_iter: int
-    tol: float
+    tol: float | None
     kind: str
     gradient: str
     scaling: float | None
@@ -89,7 +89,7 @@ class PairLossModule(LossModule):
             with_init=self.warm_start,
         )
         check_count("max_iter", self.max_iter)
-        check_number("tol", self.tol, above=0)
+        check_number("tol", self._tolerance(), above=0)
         check_option("kind", self.kind, KINDS)
         self._potentials: tuple[Tensor, Tensor] | None = None
         self._warned = False
@@ -107,7 +107,7 @@ class PairLossModule(LossModule):
         if not self._warned and has_values(terms.loss) and not bool(terms.converged):
             self._warned = True
             inputs = {"visual": visual, "foreground": foreground, "background": background, "source_mask": source_mask}
-            limits = {name: options[name] for name in ("epsilon", "max_iter", "tol")}
+            limits = {"epsilon": self.epsilon, "max_iter": self.max_iter, "tol": self._tolerance()}
             reason = explain_failure(type(self).__name__, terms, inputs, **limits)
             warnings.warn(f"{reason} Shown once per instance.", ConvergenceWarning, stacklevel=2)
         loss: Tensor = terms.loss
@@ -120,6 +120,10 @@ class PairLossModule(LossModule):
         batch, sources = foreground.shape[:2]
         shape = (batch, pair_count(sources + 1, self._symmetric()), visual.shape[-2:].numel())
         return self._potentials if self._potentials[0].shape == shape else None
+
+    def _tolerance(self) -> Any:
+        """The tolerance, where None stands for a default."""
+        return self.tol
 
     def _symmetric(self) -> bool:
         """Whether the distances of (n, m) and (m, n) are equal, so that only half of them are solved."""

@@ -163,7 +163,7 @@ def explain_failure(
         )
     return (
         f"{begin} within max_iter={max_iter}: the marginal error is up to {error:.2g}, tol is {tol:g}. Raise max_iter "
-        "or epsilon, or accept the error by raising tol. The documentation of the option tol says what an error costs."
+        "or epsilon, or accept the error by raising tol. The option's documentation says what an error costs."
     )
 
 
