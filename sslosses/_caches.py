@@ -8,11 +8,6 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-try:
-    import fcntl
-except ImportError:  # Windows
-    fcntl = None  # type: ignore[assignment]
-
 
 def find_folder_problem(folder: Path) -> str | None:
     """Says why no file can be written in ``folder``, which it makes if need be; None if one can."""
@@ -29,18 +24,24 @@ def lock_folder(folder: Path) -> int | None:
 
     Returns None without a lock where files can't be locked. The end of the process closes the descriptor, too.
     """
-    if fcntl is None:
-        return None
     try:
         descriptor = os.open(folder / ".sslosses.lock", os.O_WRONLY | os.O_CREAT, 0o666)
     except OSError:
         return None
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-    except OSError:  # some network file systems
+        _flock(descriptor)
+    except OSError:  # some network file systems, and Windows
         os.close(descriptor)
         return None
     return descriptor
+
+
+def _flock(descriptor: int) -> None:
+    try:
+        import fcntl
+    except ImportError as error:  # Windows
+        raise OSError("no locks") from error
+    fcntl.flock(descriptor, fcntl.LOCK_EX)
 
 
 @contextlib.contextmanager

@@ -117,7 +117,8 @@ KEOPS = pytest.mark.skipif(not _optional.is_installed("pykeops"), reason="needs 
 
 @KEOPS
 @pytest.mark.parametrize(
-    ("folder", "reason"), [("/proc/nohome/keops", "is not writable"), ("{tmp}/my home", "has spaces or other characters")]
+    ("folder", "reason"),
+    [("/proc/nohome/keops", "is not writable"), ("{tmp}/my home", "has spaces or other characters")],
 )
 def test_a_folder_that_keops_cannot_use_is_named_with_the_way_round(
     folder: str, reason: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -95,7 +95,9 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0, help="seed of the features")
     options = parser.parse_args()
     rows = measure(options.size, options.seed)
-    write_json(options.output / "tolerance.json", {"settings": {"size": options.size, "seed": options.seed}, "rows": rows})
+    write_json(
+        options.output / "tolerance.json", {"settings": {"size": options.size, "seed": options.seed}, "rows": rows}
+    )
 
 
 if __name__ == "__main__":

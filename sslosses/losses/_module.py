@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, fields
+from numbers import Real
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from torch import Tensor, nn
@@ -48,6 +49,10 @@ class LossModule(nn.Module):
     def __post_init__(self) -> None:
         # Stored, because torch.compile can't trace `fields`.
         self._option_names = tuple(field.name for field in fields(self))
+        # NumPy's scalars and fractions can't be compiled.
+        for name, value in self._options().items():
+            if not isinstance(value, bool) and isinstance(value, Real):
+                setattr(self, name, check_number(name, value))
 
     def _options(self) -> dict[str, Any]:
         """The current options: an attribute that was changed takes effect in the next call."""

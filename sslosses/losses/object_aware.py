@@ -137,6 +137,7 @@ def object_aware_contrastive_loss(
     _check_options(
         alpha_foreground, alpha_background, omega, tau, temperature, false_negatives, gather_distributed, reduction
     )
+    tau, temperature = check_number("tau", tau), check_number("temperature", temperature)
     present = check_references(visual, foreground, background, source_mask)
     check_floating("audio", audio)
     check_shapes(visual=(visual, "B C H W"), audio=(audio, "B C"))

@@ -116,6 +116,7 @@ def object_region_separation_loss(
         tensor(0.)
     """
     _check_options(margin, temperature, reduction)
+    margin, temperature = check_number("margin", margin), check_number("temperature", temperature)
     maps, present = reference_maps(visual, foreground, background, source_mask, gradient)
     height, width = maps.shape[-2:]
 

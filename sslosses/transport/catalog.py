@@ -120,10 +120,10 @@ def check_solver(
         >>> check_solver("auto", epsilon=0.05), check_solver("auto", epsilon=0)
         ('auto', 'exact')
     """
-    check_number("epsilon", epsilon, least=0)
+    epsilon = check_number("epsilon", epsilon, least=0)
     check_option("gradient", gradient, GRADIENTS)
     if scaling is not None:
-        check_number("scaling", scaling, above=0)
+        scaling = check_number("scaling", scaling, above=0)
         if scaling >= 1 or gradient == "unrolled":
             raise ValueError(
                 "Expected `scaling` to be below 1, and None for gradient='unrolled', but got "

@@ -33,8 +33,8 @@ def grid_positions(
         tensor([[0.2500, 0.2500],
                 [0.2500, 0.7500]])
     """
-    check_count("height", height)
-    check_count("width", width)
+    height = check_count("height", height)
+    width = check_count("width", width)
     rows = torch.arange(height, dtype=dtype, device=device) + 0.5
     columns = torch.arange(width, dtype=dtype, device=device) + 0.5
     grid = torch.stack(torch.meshgrid(rows, columns, indexing="ij"), dim=-1)
@@ -119,7 +119,8 @@ class PointcloudCost:
         source_low, source_high = self.source.aminmax(dim=-1)
         target_low, target_high = self.target.aminmax(dim=-1)
         values = torch.maximum(source_high - target_low, target_high - source_low)
-        return self.value_weight * values + self.position_weight * extent
+        bound: Tensor = self.value_weight * values + self.position_weight * extent
+        return bound
 
     def self_costs(self) -> tuple[PointcloudCost, PointcloudCost]:
         """Source against source and target against target: the ``self_costs`` of :func:`solve`."""
@@ -220,8 +221,8 @@ def pointcloud_cost(
                 f"Expected `{name}` to be constant, as the cost has gradients for `source` and `target` only, "
                 "but got a tensor that requires one. Detach it, or build the cost's matrix yourself"
             )
-    check_number("value_weight", value_weight, least=0)
-    check_number("position_weight", position_weight, least=0)
+    value_weight = check_number("value_weight", value_weight, least=0)
+    position_weight = check_number("position_weight", position_weight, least=0)
     source, target = at_least_float32(source, target)
     return PointcloudCost(
         source,

@@ -51,7 +51,7 @@ def with_plan_error(problem: Problem, solution: Solution, rounding: Tensor, tol:
 
 
 def plan_error(problem: Problem, solution: Solution) -> Tensor:
-    """Computes Σ|P1 − a| + Σ|Pᵀ1 − b| of the plan of f and g, (P,); inf where that is NaN. Takes some rows at a time."""
+    """Computes Σ|P1 − a| + Σ|Pᵀ1 − b| of the plan of f and g, (P,); inf where that is NaN. Works in blocks of rows."""
     count, rows = problem.a.shape
     columns = torch.zeros_like(problem.b)
     error = torch.zeros_like(problem.a[:, 0])

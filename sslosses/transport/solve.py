@@ -85,8 +85,8 @@ def solve(
     name = check_solver(solver, epsilon=epsilon, gradient=gradient, scaling=scaling, with_init=init is not None)
     if scaling is not None and init is not None:
         raise ValueError("Expected `init` or `scaling`, which computes initial potentials itself, but got both")
-    check_count("max_iter", max_iter)
-    check_number("tol", tol, above=0)
+    max_iter = check_count("max_iter", max_iter)
+    tol = check_number("tol", tol, above=0)
     problem, batch_shape = make_problem(cost, a, b, float(epsilon), differentiable=gradient == "unrolled")
     if name == "auto":
         name = _choose_solver(problem, gradient)
@@ -122,7 +122,7 @@ def solve(
     with autocast_off(problem.a), torch.set_grad_enabled(recorded):
         if batch_shape.numel():
             solved = problem if recorded else problem.detach()
-            solution = _solve_checked(solved, chosen, max_iter, float(tol), flat_init, scaling)
+            solution = _solve_checked(solved, chosen, max_iter, float(tol), flat_init, scaling and float(scaling))
         else:
             solution = _empty_solution(problem)
     lazy_solver = chosen if isinstance(chosen, LazySolver) else None
@@ -215,7 +215,8 @@ def _solve_groups(
         for index, part_tol in zip(indices, (0.5 * tol, tol), strict=True)
     ]
     order = torch.cat(indices).argsort()
-    return Solution(*(None if field[0] is None else torch.cat(field)[order] for field in zip(*parts, strict=True)))
+    fields: Any = (None if field[0] is None else torch.cat(field)[order] for field in zip(*parts, strict=True))
+    return Solution(*fields)
 
 
 def _solve_scaled(problem: Problem, solver: Solver, *, max_iter: int, tol: float, scaling: float) -> Solution:

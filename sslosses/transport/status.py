@@ -81,11 +81,11 @@ def _of_rounded(result: TransportResult, rounded: Tensor, rounding: Tensor) -> s
     enough = 2 * result.epsilon * float(rounding[rounded].max()) / result.tol
     remedy = f"an epsilon of {_rounded_up(enough):g} or more, or a larger tol"
     remedy = f"the cost and the masses in float64, {remedy}" if dtype == torch.float32 else remedy
+    error = float(result.solution.marginal_error[rounded].max())
     return (
         f"{int(rounded.sum())} of {len(rounded)} problems did not converge with {result.solver!r}: epsilon "
         f"({result.epsilon:g}) is below what {str(dtype).removeprefix('torch.')} resolves of their costs. The marginal "
-        f"error is up to {float(result.solution.marginal_error[rounded].max()):.2g} by rounding, tol is {result.tol:g}. "
-        f"More iterations don't help. Pass {remedy}."
+        f"error is up to {error:.2g} by rounding, tol is {result.tol:g}. More iterations don't help. Pass {remedy}."
     )
 
 
