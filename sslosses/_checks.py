@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from numbers import Integral, Real
 from typing import Any
 
 import torch
@@ -88,37 +89,66 @@ def check_number(
     above: float | None = None,
     least: float | None = None,
     most: float | None = None,
-) -> None:
-    """Raise unless ``value`` is a finite number with ``above`` < value and ``least`` <= value <= ``most``."""
+) -> float:
+    """Return ``value`` as a Python number if it is finite with ``above`` < value and ``least`` <= value <= ``most``.
+
+    NumPy's scalars and tensors of one number count, too. So do Python's other numbers, such as fractions. Booleans do
+    not.
+    """
     bounds = [
         text
         for bound, text in ((above, f"> {above}"), (least, f">= {least}"), (most, f"<= {most}"))
         if bound is not None
     ]
     expected = " and ".join(["a finite number", *bounds])
-    # A tuple instead of a union, which torch.compile of torch 2.5 can't trace.
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
+    number = _as_number(value)
+    if number is None:
         raise TypeError(f"Expected `{name}` to be {expected}, but got {value!r}")
     # Not math.isfinite, which torch.compile can't trace: with dynamic=True options are symbolic.
     inside = (
-        abs(value) < math.inf
-        and (above is None or value > above)
-        and (least is None or value >= least)
-        and (most is None or value <= most)
+        abs(number) < math.inf
+        and (above is None or number > above)
+        and (least is None or number >= least)
+        and (most is None or number <= most)
     )
     if not inside:
         raise ValueError(f"Expected `{name}` to be {expected}, but got {value!r}")
+    return number
 
 
-def check_count(name: str, value: Any, *, least: int = 1) -> None:
-    """Raise unless ``value`` is an integer of at least ``least``."""
-    if isinstance(value, bool) or not isinstance(value, int):
+def check_count(name: str, value: Any, *, least: int = 1) -> int:
+    """Return ``value`` as a Python integer if it is one of at least ``least``; NumPy's count, booleans do not."""
+    number = _as_number(value)
+    if not isinstance(number, int):
         raise TypeError(f"Expected `{name}` to be an integer >= {least}, but got {value!r}")
-    if value < least:
+    if number < least:
         raise ValueError(f"Expected `{name}` to be an integer >= {least}, but got {value!r}")
+    return number
 
 
 def check_flag(name: str, value: Any) -> None:
     """Raise unless ``value`` is True or False."""
     if not isinstance(value, bool):
         raise TypeError(f"Expected `{name}` to be True or False, but got {value!r}")
+
+
+def find_non_finite(**arguments: Tensor) -> str | None:
+    """Says where the first NaN or inf is, as in "`visual` holds nan at [3, 0, 1, 1]"; None if there is none."""
+    for name, value in arguments.items():
+        where = (~value.detach().isfinite()).nonzero()
+        if len(where):
+            index = where[0].tolist()
+            return f"`{name}` holds {float(value.detach()[tuple(index)])} at {index}"
+    return None
+
+
+def _as_number(value: Any) -> int | float | None:
+    """The Python number of a number, None for anything else. Tensors are refused, as they would lose their gradient."""
+    if isinstance(value, bool):
+        return None
+    # A tuple instead of a union, which torch.compile of torch 2.5 can't trace. It can't trace the abstract types below.
+    if isinstance(value, (int, float)):
+        return value
+    if isinstance(value, Integral):
+        return int(value)
+    return float(value) if isinstance(value, Real) else None

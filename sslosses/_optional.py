@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 import importlib.util
+import warnings
 from types import ModuleType
 
 
@@ -16,6 +18,25 @@ def is_installed(package: str) -> bool:
     return importlib.util.find_spec(package) is not None
 
 
+def can_import(package: str) -> bool:
+    """Whether an optional package that only makes things faster is there. Warns once if it is, but its import fails."""
+    return is_installed(package) and _imports(package)
+
+
+@functools.cache
+def _imports(package: str) -> bool:
+    try:
+        importlib.import_module(package)
+    except Exception as error:  # also what a compiled part raises that was built for another NumPy
+        warnings.warn(
+            f"The package `{package}` is installed, but can't be imported, so slower code runs in its place: {error}",
+            RuntimeWarning,
+            stacklevel=2,
+        )
+        return False
+    return True
+
+
 def require(module: str, *, extra: str | None, purpose: str) -> ModuleType:
     """Import ``module``, or raise an error with the command that installs it.
 
@@ -25,7 +46,7 @@ def require(module: str, *, extra: str | None, purpose: str) -> ModuleType:
         purpose: what needs it, as the subject of the error message.
 
     Raises:
-        MissingDependencyError: if the top-level package is not installed.
+        MissingDependencyError: if the top-level package is not installed, or if its import fails.
     """
     package = module.partition(".")[0]
     if not is_installed(package):
@@ -33,4 +54,7 @@ def require(module: str, *, extra: str | None, purpose: str) -> ModuleType:
         raise MissingDependencyError(
             f"{purpose} needs the package `{package}`, which is not installed. Run: pip install {target}"
         )
-    return importlib.import_module(module)
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        raise MissingDependencyError(f"{purpose} can't import the package `{package}`: {error}") from error

@@ -100,10 +100,10 @@ def identify_objects(
         tensor([0, 1])
     """
     _check_inputs(visual, audio, num_sources, max_iterations)
-    check_number("peak_threshold", peak_threshold)
-    check_number("alpha_background", alpha_background)
-    check_number("background_threshold", background_threshold, least=-1, most=1)
-    check_number("merge_threshold", merge_threshold, least=-1, most=1)
+    peak_threshold = check_number("peak_threshold", peak_threshold)
+    alpha_background = check_number("alpha_background", alpha_background)
+    background_threshold = check_number("background_threshold", background_threshold, least=-1, most=1)
+    merge_threshold = check_number("merge_threshold", merge_threshold, least=-1, most=1)
     visual, audio = at_least_float32(visual, audio)
     with autocast_off(visual):
         similarity = similarity_map(visual, audio)

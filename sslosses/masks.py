@@ -31,8 +31,8 @@ def _check_map(similarity: Tensor) -> None:
 
 def _score(similarity: Tensor, alpha: float, omega: float) -> Tensor:
     _check_map(similarity)
-    check_number("alpha", alpha)
-    check_number("omega", omega, above=0)
+    alpha = check_number("alpha", alpha)
+    omega = check_number("omega", omega, above=0)
     (similarity,) = at_least_float32(similarity)
     return (similarity - alpha) / safe_divisor(omega, similarity.dtype)
 
@@ -130,8 +130,8 @@ def trimap_masks(
         >>> trimap_masks(torch.tensor([[0.0, 0.5, 1.0]]), omega=0.01).ignore.round()
         tensor([[0., 1., 0.]])
     """
-    check_number("alpha_background", alpha_background)
-    check_number("alpha_foreground", alpha_foreground, least=alpha_background)
+    alpha_background = check_number("alpha_background", alpha_background)
+    alpha_foreground = check_number("alpha_foreground", alpha_foreground, least=alpha_background)
     positive = foreground_mask(similarity, alpha=alpha_foreground, omega=omega)
     negative = background_mask(similarity, alpha=alpha_background, omega=omega)
     # The difference of two sigmoids is never below 0; rounding can make 1 - positive - negative negative.
@@ -170,7 +170,7 @@ def hard_mask(similarity: Tensor, *, threshold: float | None = None, area: float
         raise ValueError(f"Expected one of `threshold` and `area`, but got threshold={threshold} and area={area}")
     (similarity,) = at_least_float32(similarity)
     if threshold is not None:
-        check_number("threshold", threshold)
+        threshold = check_number("threshold", threshold)
         return similarity >= threshold
     return (
         torch.zeros_like(similarity, dtype=torch.bool)
@@ -181,7 +181,7 @@ def hard_mask(similarity: Tensor, *, threshold: float | None = None, area: float
 
 
 def _largest(similarity: Tensor, area: float | None) -> torch.return_types.topk:
-    check_number("area", area, above=0, most=1)
+    area = check_number("area", area, above=0, most=1)
     assert area is not None
     pixels = similarity.flatten(-2)
     pixels = pixels.masked_fill(pixels.isnan(), -torch.inf)  # topk sorts NaN as the largest value
@@ -219,7 +219,7 @@ def straight_through_mask(
         >>> mask.detach(), torch.autograd.grad(mask.sum(), values)[0][0, 1]
         (tensor([[0., 1.]]), tensor(8.3333))
     """
-    check_number("omega", omega, above=0)
+    omega = check_number("omega", omega, above=0)
     hard = hard_mask(similarity, threshold=threshold, area=area)
     (similarity,) = at_least_float32(similarity)
     if threshold is not None:

@@ -11,7 +11,7 @@ from pathlib import Path
 import sslosses
 
 ROOT = Path(sslosses.__file__).parent
-PRIVATE = {"sslosses._checks", "sslosses._optional", "sslosses._torch", "sslosses._threads"}
+PRIVATE = {f"sslosses.{name}" for name in ("_caches", "_checks", "_numba", "_optional", "_threads", "_torch")}
 OPTIONAL = {
     "PIL",
     "geomloss",

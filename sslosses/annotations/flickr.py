@@ -64,7 +64,7 @@ def read_flickr(folder: str | PathLike[str], on_invalid: str = "report", *, side
                 [0.0000, 0.0000]])
     """
     folder = Path(folder)
-    check_count("side", side)
+    side = check_count("side", side)
     check_number("side", side, most=_MOST_PIXELS)
     collector = Collector(folder, on_invalid)
     if not folder.is_dir():

@@ -111,7 +111,7 @@ def rasterize_annotators(boxes: Boxes, size: int = 224) -> Tensor:
 
 def _pixels(boxes: Boxes, size: int) -> list[tuple[int, ...]]:
     """Computes corners in pixels within [0, size]."""
-    check_count("size", size)
+    size = check_count("size", size)
     check_number("size", size, most=_MOST_SIDE)
     rows: Any = boxes.tolist() if isinstance(boxes, Tensor) and not boxes.is_meta else boxes
     if not isinstance(rows, Sequence):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, fields
+from numbers import Real
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from torch import Tensor, nn
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 from sslosses._checks import check_count, check_flag, check_number, check_option
 from sslosses._torch import has_values
 from sslosses.losses._gathering import warn_if_not_gathered
-from sslosses.losses._pairs import pair_count
+from sslosses.losses._pairs import explain_failure, pair_count
 from sslosses.transport import KINDS, ConvergenceWarning, check_solver
 
 if TYPE_CHECKING:
@@ -52,6 +53,10 @@ class LossModule(nn.Module):
         # Stored, because torch.compile can't trace `fields`.
         self._option_names = tuple(field.name for field in fields(self))
         self.warned_of_processes = False
+        # NumPy's scalars and fractions can't be compiled.
+        for name, value in self._options().items():
+            if not isinstance(value, bool) and isinstance(value, Real):
+                setattr(self, name, check_number(name, value))
 
     def _options(self) -> dict[str, Any]:
         """The current options: an attribute that was changed takes effect in the next call."""
@@ -85,7 +90,7 @@ class PairLossModule(LossModule):
     solver: Any
     epsilon: float
     max_iter: int
-    tol: float
+    tol: float | None
     kind: str
     gradient: str
     scaling: float | None
@@ -107,7 +112,7 @@ class PairLossModule(LossModule):
             with_init=self.warm_start,
         )
         check_count("max_iter", self.max_iter)
-        check_number("tol", self.tol, above=0)
+        check_number("tol", self._tolerance(), above=0)
         check_option("kind", self.kind, KINDS)
         self._potentials: tuple[Tensor, Tensor] | None = None
         self._warned = False
@@ -129,13 +134,10 @@ class PairLossModule(LossModule):
             self._potentials = terms.potentials
         if not self._warned and has_values(terms.loss) and not bool(terms.converged):
             self._warned = True
-            warnings.warn(
-                f"Transport problems of {type(self).__name__} did not converge within max_iter={self.max_iter}: the "
-                f"marginal error is up to {float(terms.marginal_error):.2g}, tol is {self.tol:g}. Raise max_iter or "
-                f"epsilon, or accept the error by raising tol. Shown once per instance.",
-                ConvergenceWarning,
-                stacklevel=2,
-            )
+            inputs = {"visual": visual, "foreground": foreground, "background": background, "source_mask": source_mask}
+            limits = {"epsilon": self.epsilon, "max_iter": self.max_iter, "tol": self._tolerance()}
+            reason = explain_failure(type(self).__name__, terms, inputs, **limits)
+            warnings.warn(f"{reason} Shown once per instance.", ConvergenceWarning, stacklevel=2)
         loss: Tensor = terms.loss
         return loss
 
@@ -150,6 +152,10 @@ class PairLossModule(LossModule):
         batch, sources = foreground.shape[:2]
         shape = (batch, pair_count(sources + 1, self._symmetric()), visual.shape[-2:].numel())
         return self._potentials if self._potentials[0].shape == shape else None
+
+    def _tolerance(self) -> Any:
+        """The tolerance, where None stands for a default."""
+        return self.tol
 
     def _symmetric(self) -> bool:
         """Whether the distances of (n, m) and (m, n) are equal, so that only half of them are solved."""

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from sslosses._checks import check_option
+from sslosses._checks import check_option, find_non_finite
 from sslosses._torch import at_least_float32, check_no_transform, has_values
 from sslosses.losses._inputs import check_references
 from sslosses.similarity import similarity_map
@@ -137,6 +138,53 @@ def transport_pairs(
     distances = torch.cat([values.view(shape[:2]), values.new_zeros(batch, 1)], dim=1)[:, index]
     largest_error = torch.cat([errors, errors.new_zeros(1)]).max()
     return PairDistances(distances, converged.all(), largest_error, (f.view(shape), g.view(shape)))
+
+
+def explain_failure(
+    name: str, terms: Any, inputs: Mapping[str, Tensor | None], *, epsilon: float, max_iter: int, tol: float
+) -> str:
+    """Says why transport problems of a loss did not converge, and what to change.
+
+    Args:
+        name: the loss.
+        terms: its terms, with the last three fields of :class:`PairDistances`.
+        inputs: its inputs by name, ``source_mask`` among them.
+        epsilon: as in :func:`~sslosses.transport.solve`.
+        max_iter: as in :func:`~sslosses.transport.solve`.
+        tol: as in :func:`~sslosses.transport.solve`.
+    """
+    error = float(terms.marginal_error)
+    if math.isnan(error):
+        where = find_non_finite(**_without_padding(inputs)) or "features of this size overflow"
+        return f"{name} got NaN or inf: {where}. The loss of such a sample is NaN."
+    begin = f"Transport problems of {name} did not converge"
+    if not epsilon:
+        return f"{begin}: the exact solver stopped before it had found the optimum."
+    f, g = terms.potentials
+    # Half of the cost is in f, half in g.
+    rounding = torch.finfo(f.dtype).eps / epsilon * float(torch.cat([f.flatten(), g.flatten()]).abs().max())
+    if not rounding <= tol:
+        precision = str(f.dtype).removeprefix("torch.")
+        remedy = "float64 features, " if f.dtype == torch.float32 else ""
+        return (
+            f"{begin}: epsilon ({epsilon:g}) is below what {precision} resolves of their costs. The marginal error is "
+            f"up to {error:.2g} by rounding, tol is {tol:g}. More iterations don't help. Pass {remedy}a larger epsilon "
+            "or a larger tol."
+        )
+    return (
+        f"{begin} within max_iter={max_iter}: the marginal error is up to {error:.2g}, tol is {tol:g}. Raise max_iter "
+        "or epsilon, or accept the error by raising tol. The option's documentation says what an error costs."
+    )
+
+
+def _without_padding(inputs: Mapping[str, Tensor | None]) -> dict[str, Tensor]:
+    """The features, with zeros in those that the loss does not look at."""
+    features = {name: x.detach() for name, x in inputs.items() if x is not None and name != "source_mask"}
+    present = inputs.get("source_mask")
+    if present is not None:
+        features["foreground"] = features["foreground"].where(present[..., None], 0)
+        features["background"] = features["background"].where(present.any(1)[:, None], 0)
+    return features
 
 
 def pair_count(count: int, symmetric: bool) -> int:

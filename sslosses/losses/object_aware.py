@@ -142,6 +142,7 @@ def object_aware_contrastive_loss(
     _check_options(
         alpha_foreground, alpha_background, omega, tau, temperature, false_negatives, gather_distributed, reduction
     )
+    tau, temperature = check_number("tau", tau), check_number("temperature", temperature)
     gather = gathers(gather_distributed, "object_aware_contrastive_loss")
     present, described = check_references(visual, foreground, background, source_mask, background_mask)
     check_floating("audio", audio)

@@ -85,15 +85,15 @@ class ObjectAwareObjective(nn.Module):
         super().__init__()
         weights = {"trimap_weight": trimap_weight, "oca_weight": oca_weight, "ori_weight": ori_weight}
         for name, weight in weights.items():
-            check_number(name, weight, least=0)
+            weights[name] = check_number(name, weight, least=0)
         if not any(weights.values()):
             raise ValueError("Expected a weight above 0, but got 0 for all of them")
         for name, loss in (("trimap", trimap), ("oca", oca), ("ori", ori)):
             if loss is not None and not isinstance(loss, nn.Module):
                 raise TypeError(f"Expected `{name}` to be a module, but got {loss!r}")
-        self.trimap_weight = trimap_weight
-        self.oca_weight = oca_weight
-        self.ori_weight = ori_weight
+        self.trimap_weight = weights["trimap_weight"]
+        self.oca_weight = weights["oca_weight"]
+        self.ori_weight = weights["ori_weight"]
         losses = [loss for loss in (trimap, oca, ori) if loss is not None]
         reductions = {getattr(loss, "reduction", "mean") for loss in losses} or {"mean"}
         if len(reductions) > 1:

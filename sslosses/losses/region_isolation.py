@@ -51,7 +51,7 @@ def object_region_isolation_loss(
     solver: Any = "auto",
     epsilon: float = 0.05,
     max_iter: int = 100,
-    tol: float = 1e-3,
+    tol: float | None = None,
     formulation: str = "pointcloud",
     kind: str = "transport",
     gradient: str = "exact",
@@ -97,7 +97,9 @@ def object_region_isolation_loss(
         solver: a name that :func:`sslosses.transport.available` lists, or an object with the same protocol.
         epsilon: ε of the entropic problem, in the units of the cost, at least 0. 0 needs the exact solver.
         max_iter: largest number of Sinkhorn iterations, at least 1.
-        tol: L1 marginal error at which the iterations stop, above 0.
+        tol: L1 marginal error at which the iterations stop, above 0. None: 1e-2 for ``"pointcloud"`` and 1e-3 for
+            ``"distribution"``. The error of the gradient is then at most 3 % and 8 % (measured), and proportional to
+            the tolerance.
         formulation: ``"pointcloud"`` or ``"distribution"``.
         kind: ``"transport"``, Cuturi's Sinkhorn distance ⟨P, C⟩; ``"regularized"``, the minimum itself; or
             ``"divergence"``, the debiased Sinkhorn divergence, which equals ``"transport"`` at ε = 0.
@@ -164,7 +166,7 @@ def object_region_isolation_loss(
             init=init,
             solver=solver,
             max_iter=max_iter,
-            tol=tol,
+            tol=_tolerance(formulation) if tol is None else tol,
             gradient=gradient,
             scaling=scaling,
         )
@@ -186,6 +188,11 @@ def _check_options(
     check_number("position_weight", position_weight, least=0)
     check_option("reduction", reduction, REDUCTIONS)
     check_gathering(gather_distributed)
+
+
+def _tolerance(formulation: str) -> float:
+    # The marginals are the maps in "distribution", so that its gradient is as wrong as they are.
+    return 1e-2 if formulation == "pointcloud" else 1e-3
 
 
 def _symmetric(formulation: str) -> bool:
@@ -233,7 +240,7 @@ class ObjectRegionIsolationLoss(PairLossModule):
     solver: Any = "auto"
     epsilon: float = 0.05
     max_iter: int = 100
-    tol: float = 1e-3
+    tol: float | None = None
     formulation: str = "pointcloud"
     kind: str = "transport"
     gradient: str = "exact"
@@ -255,6 +262,9 @@ class ObjectRegionIsolationLoss(PairLossModule):
             self.reduction,
             self.gather_distributed,
         )
+
+    def _tolerance(self) -> float:
+        return _tolerance(self.formulation) if self.tol is None else self.tol
 
     def _symmetric(self) -> bool:
         return _symmetric(self.formulation)

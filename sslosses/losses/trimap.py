@@ -104,6 +104,7 @@ def trimap_contrastive_loss(
         (tensor(1.), tensor(2.0612e-09), tensor(0.3133))
     """
     _check_options(temperature, alpha_foreground, alpha_background, omega, gather_distributed, reduction)
+    temperature = check_number("temperature", temperature)
     gather = gathers(gather_distributed, "trimap_contrastive_loss")
     check_floating("visual", visual)
     check_floating("audio", audio)

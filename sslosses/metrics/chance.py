@@ -76,8 +76,8 @@ def chance_levels(
         random maps: IoU@0.5 0.00, AP 0.26
     """
     if maps_per_sample is not None:
-        check_count("maps_per_sample", maps_per_sample)
-    check_number("sigma", sigma, least=1e-3, most=1e3)  # beyond, all values are equal
+        maps_per_sample = check_count("maps_per_sample", maps_per_sample)
+    sigma = check_number("sigma", sigma, least=1e-3, most=1e3)  # beyond, all values are equal
     if isinstance(seed, bool) or not isinstance(seed, int) or not -(2**63) <= seed < 2**64:
         raise ValueError(f"Expected `seed` to be an integer from -2⁶³ to 2⁶⁴ - 1, but got {seed!r}")
     if not isinstance(truths, Tensor | Sequence) or not len(truths):

@@ -125,7 +125,7 @@ class Protocol:
     def __post_init__(self) -> None:
         if not isinstance(self.name, str) or not self.name:
             raise TypeError(f"Expected `name` to be a non-empty string, but got {self.name!r}")
-        check_count("size", self.size)
+        object.__setattr__(self, "size", check_count("size", self.size))
         check_number("size", self.size, most=_MOST_SIZE)
         check_option("upsampling", self.upsampling, UPSAMPLINGS)
         check_option("normalization", self.normalization, NORMALIZATIONS)
@@ -143,7 +143,8 @@ class Protocol:
         fixed = self.normalization == "fixed range, min-max"
         self._check_optional("tau", fixed, f"normalization={self.normalization!r}", least=1e-30)
         if self.prior_weight is not None:
-            check_number("prior_weight", self.prior_weight, least=0, most=1)
+            prior_weight = check_number("prior_weight", self.prior_weight, least=0, most=1)
+            object.__setattr__(self, "prior_weight", prior_weight)
         if self.assignment == "greedy" and self.empty_truths == "leave out":
             raise ValueError("Expected `empty_truths` to be 'count' with assignment='greedy', but got 'leave out'")
         for field in ("mixture_metrics", "single_metrics"):
@@ -156,7 +157,7 @@ class Protocol:
     def _check_optional(self, name: str, needed: bool, where: str, **bounds: float) -> None:
         value = getattr(self, name)
         if needed:
-            check_number(name, value, **bounds)
+            object.__setattr__(self, name, check_number(name, value, **bounds))
         elif value is not None:
             raise ValueError(f"Expected `{name}` to be None with {where}, which does not use it, but got {value!r}")
 

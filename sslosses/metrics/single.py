@@ -66,7 +66,7 @@ class CIoU(LocalizationMetric):
         self, threshold: float | None = 0.3, protocol: str | protocols.Protocol = "paper", **kwargs: Any
     ) -> None:
         if threshold is not None:
-            check_number("threshold", threshold, above=0, most=1)
+            threshold = check_number("threshold", threshold, above=0, most=1)
         # All digits of the threshold: a cIoU of exactly 2/3 reaches 2/3, but not 0.666667.
         metric = "mCIoU" if threshold is None else f"CIoU@{Decimal(str(threshold)):f}"
         super().__init__(metric, protocol, **kwargs)

@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from sslosses import _optional
 from sslosses._checks import check_number, check_option
+from sslosses.transport._foreign import find_keops_problem
 from sslosses.transport.problem import Solver
 from sslosses.transport.result import GRADIENTS
 from sslosses.transport.solvers.dense import DenseSolver
@@ -64,6 +65,8 @@ class Availability:
 def available() -> dict[str, Availability]:
     """Lists which solvers can run here, and what the others need. Imports none of them.
 
+    For ``"geomloss-keops"`` it makes KeOps' cache folder, to see whether it can be written.
+
     Returns:
         One :class:`Availability` per solver name, without ``"auto"``.
 
@@ -110,16 +113,17 @@ def check_solver(
             or comes with ``gradient="unrolled"``; if the solver can't start from potentials, but ``with_init`` or
             ``scaling`` asks for it.
         TypeError: if ``solver`` is neither a name nor an object with the attributes of :class:`Solver`.
-        MissingDependencyError: if a package or a compiler is missing. The message has the command that installs it.
+        MissingDependencyError: if a package, a compiler or a folder for what it compiles is missing. The message says
+            what to do.
 
     Example:
         >>> check_solver("auto", epsilon=0.05), check_solver("auto", epsilon=0)
         ('auto', 'exact')
     """
-    check_number("epsilon", epsilon, least=0)
+    epsilon = check_number("epsilon", epsilon, least=0)
     check_option("gradient", gradient, GRADIENTS)
     if scaling is not None:
-        check_number("scaling", scaling, above=0)
+        scaling = check_number("scaling", scaling, above=0)
         if scaling >= 1 or gradient == "unrolled":
             raise ValueError(
                 "Expected `scaling` to be below 1, and None for gradient='unrolled', but got "
@@ -179,13 +183,16 @@ def missing_requirement(name: str) -> str | None:
             target = f"'sslosses[{extra}]'" if extra else "sslosses"
             needs = f"The solver {name!r} needs the package `{package}`, which is not installed."
             return f"{needs} Run: pip install {target}"
-    if entry.compiler and not _find_compiler():
+    if not entry.compiler:
+        return None
+    if not _find_compiler():
         return (
             f"The solver {name!r} compiles its formulas and needs a C++ compiler (g++, or the one that CXX names), but "
             "found none. Run: apt-get install g++ (Debian, Ubuntu), xcode-select --install (macOS) or "
             "conda install -c conda-forge cxx-compiler"
         )
-    return None
+    problem = find_keops_problem()
+    return None if problem is None else f"The solver {name!r} compiles its formulas, but {problem}"
 
 
 def _find_compiler() -> str | None:

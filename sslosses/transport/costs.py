@@ -33,8 +33,8 @@ def grid_positions(
         tensor([[0.2500, 0.2500],
                 [0.2500, 0.7500]])
     """
-    check_count("height", height)
-    check_count("width", width)
+    height = check_count("height", height)
+    width = check_count("width", width)
     rows = torch.arange(height, dtype=dtype, device=device) + 0.5
     columns = torch.arange(width, dtype=dtype, device=device) + 0.5
     grid = torch.stack(torch.meshgrid(rows, columns, indexing="ij"), dim=-1)
@@ -110,19 +110,31 @@ class PointcloudCost:
         distances = _distances(self.source_positions, self.target_positions)
         return self.value_weight * values + self.position_weight * distances
 
-    def bound(self) -> float:
-        """An upper bound of the matrix's entries; problems with non-finite values are left out."""
-        positions = torch.cat((self.source_positions, self.target_positions))
+    def bound(self) -> Tensor:
+        """An upper bound of each matrix's entries, (...); it is not finite if a value or a position is not."""
+        positions = self.source_positions
+        if self.target_positions is not positions:
+            positions = torch.cat((positions, self.target_positions))
         extent = torch.linalg.vector_norm(positions.amax(0) - positions.amin(0))
-        low = torch.minimum(self.source.amin(-1), self.target.amin(-1))
-        high = torch.maximum(self.source.amax(-1), self.target.amax(-1))
-        return float(self.value_weight * (high - low).nan_to_num(0, 0, 0).max() + self.position_weight * extent)
+        source_low, source_high = self.source.aminmax(dim=-1)
+        target_low, target_high = self.target.aminmax(dim=-1)
+        values = torch.maximum(source_high - target_low, target_high - source_low)
+        bound: Tensor = self.value_weight * values + self.position_weight * extent
+        return bound
 
     def self_costs(self) -> tuple[PointcloudCost, PointcloudCost]:
         """Source against source and target against target: the ``self_costs`` of :func:`solve`."""
         source_cost = replace(self, target=self.source, target_positions=self.source_positions)
         target_cost = replace(self, source=self.target, source_positions=self.target_positions)
         return source_cost, target_cost
+
+    def select(self, index: slice | Tensor) -> PointcloudCost:
+        """The costs of some problems of a flat batch."""
+        return replace(self, source=self.source[index], target=self.target[index])
+
+    def rows(self, index: slice) -> PointcloudCost:
+        """The same rows of every matrix."""
+        return replace(self, source=self.source[..., index], source_positions=self.source_positions[index])
 
     def detach(self) -> PointcloudCost:
         """The same cost without a graph."""
@@ -209,8 +221,8 @@ def pointcloud_cost(
                 f"Expected `{name}` to be constant, as the cost has gradients for `source` and `target` only, "
                 "but got a tensor that requires one. Detach it, or build the cost's matrix yourself"
             )
-    check_number("value_weight", value_weight, least=0)
-    check_number("position_weight", position_weight, least=0)
+    value_weight = check_number("value_weight", value_weight, least=0)
+    position_weight = check_number("position_weight", position_weight, least=0)
     source, target = at_least_float32(source, target)
     return PointcloudCost(
         source,

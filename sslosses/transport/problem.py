@@ -43,18 +43,37 @@ class Problem:
         """The same problem with its cost as a tensor."""
         return replace(self, cost=self.matrix)
 
+    def largest_cost(self) -> Tensor:
+        """An upper bound of the absolute value of the cost, (P or 1,); not finite if an entry is not."""
+        if isinstance(self.cost, PointcloudCost):
+            return self.cost.bound()
+        low, high = self.cost.flatten(1).aminmax(dim=1)
+        return torch.maximum(-low, high)
+
+    def cost_range(self) -> Tensor:
+        """An upper bound of the difference of two costs of a problem, (P or 1,); not finite if an entry is not."""
+        if isinstance(self.cost, PointcloudCost):
+            return self.cost.bound()
+        low, high = self.cost.flatten(1).aminmax(dim=1)
+        return high - low
+
+    def select(self, index: slice | Tensor) -> Problem:
+        """Some of the problems."""
+        cost = self.cost
+        if isinstance(cost, PointcloudCost):
+            cost = cost.select(index)
+        elif cost.shape[0] > 1:
+            cost = cost[index]
+        return Problem(cost, self.a[index], self.b[index], self.epsilon)
+
+    def rows(self, index: slice) -> Problem:
+        """The same rows of every problem, with all of b."""
+        cost = self.cost.rows(index) if isinstance(self.cost, PointcloudCost) else self.cost[:, index]
+        return replace(self, cost=cost, a=self.a[:, index])
+
     def split(self) -> list[Problem]:
         """The problems one by one, each with a batch of 1."""
-        parts = []
-        for i in range(self.a.shape[0]):
-            one = slice(i, i + 1)
-            cost = self.cost
-            if isinstance(cost, PointcloudCost):
-                cost = replace(cost, source=cost.source[one], target=cost.target[one])
-            elif cost.shape[0] > 1:
-                cost = cost[one]
-            parts.append(Problem(cost, self.a[one], self.b[one], self.epsilon))
-        return parts
+        return [self.select(slice(i, i + 1)) for i in range(self.a.shape[0])]
 
     def detach(self) -> Problem:
         """The same problem without a graph."""

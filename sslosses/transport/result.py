@@ -11,6 +11,7 @@ from torch import Tensor
 from sslosses._checks import check_option
 from sslosses._torch import autocast_off, has_values
 from sslosses.transport.problem import LazySolver, Potentials, Problem, Solution
+from sslosses.transport.status import describe
 from sslosses.transport.value import compute_value, plan
 
 KINDS = ("transport", "regularized", "divergence")
@@ -136,27 +137,8 @@ class TransportResult:
 
     @property
     def status(self) -> str:
-        """How the solver ended, in one sentence. If a problem did not converge, it says what to change."""
-        if self.marginal_error.is_meta:
-            return "Meta tensors have shapes only: nothing was solved."
-        failed, count = int((~self.converged).sum()), self.converged.numel()
-        if count == 0:
-            return "Nothing to solve: the batch is empty."
-        worst, most = self.marginal_error.max().item(), int(self.iterations.max())
-        if not failed:
-            return (
-                f"All {count} problems converged within {most} iterations to a marginal error of at most {worst:.2g} "
-                f"(tol {self.tol:g})."
-            )
-        if broken := int(self.marginal_error.isnan().sum()):
-            return f"{broken} of {count} problems hold NaN or inf in the cost or the masses: their values are NaN."
-        if not self.problem.epsilon:
-            return f"{failed} of {count} problems were not solved by {self.solver!r}: check that the cost is finite."
-        return (
-            f"{failed} of {count} problems did not converge with {self.solver!r} within {most} iterations: the "
-            f"marginal error is up to {worst:.2g}, tol is {self.tol:g}. Raise max_iter ({self.max_iter}) or epsilon "
-            f"({self.problem.epsilon:g}), or accept the error by raising tol."
-        )
+        """How the solver ended. If a problem did not converge, it says why and what to change."""
+        return describe(self)
 
     def __repr__(self) -> str:
         size = " x ".join(str(n) for n in (self.solution.f.shape[-1], self.solution.g.shape[-1]))

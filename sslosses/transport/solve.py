@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from sslosses._checks import check_count, check_number
+from sslosses._optional import can_import
 from sslosses._torch import autocast_off, has_values
 from sslosses.transport.catalog import check_solver, load_solver, missing_requirement
 from sslosses.transport.costs import PointcloudCost
 from sslosses.transport.problem import LazySolver, Potentials, Problem, Solution, Solver, make_problem
 from sslosses.transport.result import TransportResult
+from sslosses.transport.rounding import is_negligible, rounding_error, with_plan_error
+from sslosses.transport.solvers.dense import DenseSolver
 
 # Above this size of the cost matrix, the dense solver and its backward pass, which need several such matrices, exceed
 # typical memory.
@@ -80,8 +85,8 @@ def solve(
     name = check_solver(solver, epsilon=epsilon, gradient=gradient, scaling=scaling, with_init=init is not None)
     if scaling is not None and init is not None:
         raise ValueError("Expected `init` or `scaling`, which computes initial potentials itself, but got both")
-    check_count("max_iter", max_iter)
-    check_number("tol", tol, above=0)
+    max_iter = check_count("max_iter", max_iter)
+    tol = check_number("tol", tol, above=0)
     problem, batch_shape = make_problem(cost, a, b, float(epsilon), differentiable=gradient == "unrolled")
     if name == "auto":
         name = _choose_solver(problem, gradient)
@@ -117,13 +122,7 @@ def solve(
     with autocast_off(problem.a), torch.set_grad_enabled(recorded):
         if batch_shape.numel():
             solved = problem if recorded else problem.detach()
-            if scaling is None:
-                solution = chosen.solve(solved, max_iter=max_iter, tol=float(tol), init=flat_init)
-            else:
-                solution = _solve_scaled(solved, chosen, max_iter, float(tol), float(scaling))
-            if not isinstance(solver, str):
-                _check_solution(name, solution, problem)
-            solution = _nan_if_not_finite(problem, _fix_gauge(problem, solution))
+            solution = _solve_checked(solved, chosen, max_iter, float(tol), flat_init, scaling and float(scaling))
         else:
             solution = _empty_solution(problem)
     lazy_solver = chosen if isinstance(chosen, LazySolver) else None
@@ -137,7 +136,7 @@ def _choose_solver(problem: Problem, gradient: str) -> str:
     if gradient == "unrolled" or not has_values(problem.a):
         return "dense"
     # Not on a GPU: the fused solver has not been measured on one.
-    if problem.a.device.type == "cpu" and missing_requirement("fused") is None:
+    if problem.a.device.type == "cpu" and missing_requirement("fused") is None and can_import("numba"):
         return "fused"
     entries = problem.a.shape[0] * problem.a.shape[1] * problem.b.shape[1]
     if isinstance(problem.cost, PointcloudCost) and entries * problem.a.element_size() > _DENSE_BYTES:
@@ -161,11 +160,71 @@ def _flatten_init(init: Potentials, problem: Problem, batch_shape: torch.Size) -
     return flat[0], flat[1]
 
 
-def _solve_scaled(problem: Problem, solver: Solver, max_iter: int, tol: float, scaling: float) -> Solution:
+def _solve_checked(
+    problem: Problem, solver: Solver, max_iter: int, tol: float, init: Potentials | None, scaling: float | None
+) -> Solution:
+    """Solves, with the error of the plan that the returned potentials stand for, and NaN for non-finite problems."""
+
+    def run(part: Problem, part_init: Potentials | None, part_tol: float | Tensor) -> Solution:
+        # Only the dense solver gets a tensor, see below.
+        limits: dict[str, Any] = {"max_iter": max_iter, "tol": part_tol}
+        if scaling is None:
+            solution = solver.solve(part, init=part_init, **limits)
+        else:
+            solution = _solve_scaled(part, solver, scaling=scaling, **limits)
+        _check_solution(solver.name, solution, part)
+        return solution
+
+    plain = problem.detach()
+    largest_cost = plain.largest_cost()
+    finite = (largest_cost + plain.a.sum(-1) + plain.b.sum(-1)).isfinite()
+    if not problem.epsilon:
+        return _nan_unless(finite, _fix_gauge(problem, run(problem, init, tol)))
+    rounding = rounding_error(plain, largest_cost)
+    if has_values(rounding):
+        solution = _solve_groups(run, problem, init, rounding, tol)
+    elif isinstance(solver, DenseSolver):
+        # A graph can't be divided by values.
+        solution = run(problem, init, torch.where(_needs_half(rounding, tol), 0.5 * tol, tol))
+    else:
+        solution = run(problem, init, tol)
+    return _nan_unless(finite, with_plan_error(plain, _fix_gauge(problem, solution), rounding, tol))
+
+
+def _needs_half(rounding: Tensor, tol: float) -> Tensor:
+    """Which problems have to be solved to tol/2, so that the plan of the rounded potentials is within tol."""
+    return ~is_negligible(rounding, tol) & (rounding <= tol)
+
+
+def _solve_groups(
+    run: Callable[[Problem, Potentials | None, float], Solution],
+    problem: Problem,
+    init: Potentials | None,
+    rounding: Tensor,
+    tol: float,
+) -> Solution:
+    """Solves some problems to tol/2 and the others to tol, so that no result depends on the rest of the batch."""
+    half = _needs_half(rounding, tol)
+    if not bool(half.any()):
+        return run(problem, init, tol)
+    if bool(half.all()):
+        return run(problem, init, 0.5 * tol)
+    indices = [half.nonzero()[:, 0], (~half).nonzero()[:, 0]]
+    parts = [
+        run(problem.select(index), init and (init[0][index], init[1][index]), part_tol)
+        for index, part_tol in zip(indices, (0.5 * tol, tol), strict=True)
+    ]
+    order = torch.cat(indices).argsort()
+    fields: Any = (None if field[0] is None else torch.cat(field)[order] for field in zip(*parts, strict=True))
+    return Solution(*fields)
+
+
+def _solve_scaled(problem: Problem, solver: Solver, *, max_iter: int, tol: float, scaling: float) -> Solution:
     """Solves at falling ε, each time from the last potentials. The iterations of all levels count."""
     if problem.a.is_meta:
         return solver.solve(problem, max_iter=max_iter, tol=tol, init=None)
-    level = problem.cost.bound() if isinstance(problem.cost, PointcloudCost) else _largest(problem.cost)
+    # One non-finite problem does not affect the rest of the batch.
+    level = float(problem.cost_range().nan_to_num(0, 0, 0).max())
     levels = []
     while problem.epsilon < level < float("inf"):
         levels.append(level)
@@ -177,11 +236,6 @@ def _solve_scaled(problem: Problem, solver: Solver, max_iter: int, tol: float, s
         init, spent = (f, g), spent + iterations
     solution = solver.solve(problem, max_iter=max(1, max_iter - int(spent.max())), tol=tol, init=init)
     return solution._replace(iterations=solution.iterations + spent)
-
-
-def _largest(cost: Tensor) -> float:
-    """Largest finite entry, so that one non-finite problem does not affect the rest of the batch."""
-    return float(cost.nan_to_num(0, 0, 0).max())
 
 
 def _check_solution(name: str, solution: Solution, problem: Problem) -> None:
@@ -211,16 +265,8 @@ def _fix_gauge(problem: Problem, solution: Solution) -> Solution:
     return solution._replace(f=solution.f - shift, g=solution.g + shift)
 
 
-def _nan_if_not_finite(problem: Problem, solution: Solution) -> Solution:
+def _nan_unless(finite: Tensor, solution: Solution) -> Solution:
     """Make every result of a problem with NaN or inf in its cost or masses NaN, as solvers differ on these."""
-    cost = problem.cost
-    if isinstance(cost, Tensor):
-        finite = cost.isfinite().flatten(1).all(1)
-    else:
-        finite = (cost.source.isfinite().all(-1) & cost.target.isfinite().all(-1)) & (
-            cost.source_positions.isfinite().all() & cost.target_positions.isfinite().all()
-        )
-    finite = finite & problem.a.isfinite().all(-1) & problem.b.isfinite().all(-1)
 
     def where_finite(x: Tensor) -> Tensor:
         return x.where(finite.reshape(-1, *[1] * (x.ndim - 1)), torch.nan)

@@ -349,7 +349,7 @@ def test_constant_maps_give_finite_gradients(level: float, dtype: torch.dtype, f
 def test_warns_once_per_instance_and_never_raises() -> None:
     inputs = make()
     loss = ORILoss(solver="dense", max_iter=1, epsilon=0.01)
-    with pytest.warns(ConvergenceWarning, match=r"max_iter=1: the marginal error is up to .* tol is 0.001. Raise"):
+    with pytest.warns(ConvergenceWarning, match=r"max_iter=1: the marginal error is up to .* tol is 0.01. Raise"):
         loss(*inputs)
     with warnings.catch_warnings():
         warnings.simplefilter("error")

@@ -322,6 +322,31 @@ def test_exact_is_optimal(problem):
     close(result.value("regularized"), result.value(), 1e-10)
 
 
+def test_exact_solves_negative_costs():
+    cost = torch.tensor([[-2.0, -3.0], [-3.0, -2.0]], requires_grad=True)
+    result = solve(cost, epsilon=0)
+    result.value().backward()
+    assert result.converged, result.status
+    assert result.value() == result.value("regularized") == -3
+    close(cost.grad, torch.tensor([[0.0, 0.5], [0.5, 0.0]]), 0)
+
+
+@given(problems(), st.floats(-1e6, 0.0))
+@settings(max_examples=25, deadline=None)
+def test_exact_moves_with_a_shift_of_the_cost(problem, shift):
+    cost, a, b, _ = problem
+    cost = cost.dense()
+    plain = solve(cost, a, b, epsilon=0)
+    # The points without mass keep their costs: they set no scale for the others.
+    masked = (a == 0).unsqueeze(-1) | (b == 0).unsqueeze(-2)
+    moved = solve(torch.where(masked, 1e9, cost + shift), a, b, epsilon=0)
+    assert moved.converged.all()
+    for kind in ("transport", "regularized"):
+        close(moved.value(kind), plain.value(kind) + shift, 1e-9 * (1 - shift))
+    close(moved.plan.sum(-1), a, 1e-12)
+    close(moved.plan.sum(-2), b, 1e-12)
+
+
 def test_equal_measures():
     positions = torch.rand(6, 2, generator=torch.Generator().manual_seed(7), dtype=torch.float64)
     cost = torch.cdist(positions, positions)

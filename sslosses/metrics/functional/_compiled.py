@@ -6,16 +6,16 @@ from typing import Any
 
 import numpy as np
 import torch
-from numba import njit
 from torch import Tensor
 
+from sslosses._numba import cached_njit
 from sslosses._threads import parallel_for
 
 _BITS = 11
 _DIGITS = 3  # 3 digits of 11 bits cover the 32 bits of a key
 
 
-@njit(nogil=True, error_model="numpy", cache=True)
+@cached_njit(nogil=True, error_model="numpy")
 def _sorted(keys: Any, other: Any, counts: Any) -> Any:
     """Returns the keys in ascending order in one of the two buffers; ``counts`` has a row of 2¹¹ per digit."""
     counts[:] = 0
@@ -37,7 +37,7 @@ def _sorted(keys: Any, other: Any, counts: Any) -> Any:
     return keys
 
 
-@njit(nogil=True, error_model="numpy", cache=True)
+@cached_njit(nogil=True, error_model="numpy")
 def _precision(bits: Any, positive: Any, workspace: Any, counts: Any) -> float:
     """Computes AP of one map, see ``average_precision``; ``bits`` are the bits of the float32 scores as integers."""
     size = len(bits)

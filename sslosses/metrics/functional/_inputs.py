@@ -97,12 +97,12 @@ def check_size(name: str, size: Any) -> tuple[int, int]:
     """Returns height and width; raises unless ``size`` is a pair of integers that a map can have as sides."""
     if not isinstance(size, Sequence) or isinstance(size, str) or len(size) != 2:
         raise TypeError(f"Expected `{name}` to be two integers, height and width, but got {size!r}")
-    for i, side in enumerate(size):
-        check_side(f"{name}[{i}]", side)
-    return size[0], size[1]
+    height, width = (check_side(f"{name}[{i}]", side) for i, side in enumerate(size))
+    return height, width
 
 
-def check_side(name: str, side: Any) -> None:
-    """Raises unless ``side`` is a number of pixels that a map can have along a side."""
-    check_count(name, side)
+def check_side(name: str, side: Any) -> int:
+    """Returns ``side``; raises unless it is a number of pixels that a map can have along a side."""
+    count = check_count(name, side)
     check_number(name, side, most=MOST_SIDE)
+    return count

@@ -33,7 +33,7 @@ def success_rate(ciou: Tensor, threshold: float) -> Tensor:
         tensor(0.5000)
     """
     _check_entries("ciou", ciou)
-    check_number("threshold", threshold, least=0, most=1)
+    threshold = check_number("threshold", threshold, least=0, most=1)
     return (ciou >= threshold).to(ciou.dtype).mean(-1)
 
 

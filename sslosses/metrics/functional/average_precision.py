@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from sslosses._checks import check_floating
-from sslosses._optional import is_installed
+from sslosses._optional import can_import
 from sslosses._torch import at_least_float32
 from sslosses.metrics.functional._inputs import check_binary, check_no_nan, check_pair
 from sslosses.metrics.functional._order import ordered_keys, sort_rows, true_places
@@ -57,8 +57,8 @@ def average_precision(scores: Tensor, truth: Tensor) -> Tensor:
 
 def _average_precision(scores: Tensor, positive: Tensor) -> Tensor:
     scores, positive = torch.broadcast_tensors(scores, positive)  # type: ignore[no-untyped-call]
-    compiles = scores.device.type == "cpu" and scores.dtype == torch.float32 and is_installed("numba")
-    if compiles and scores.numel() >= _WORTH_COMPILING:
+    compiles = scores.device.type == "cpu" and scores.dtype == torch.float32 and scores.numel() >= _WORTH_COMPILING
+    if compiles and can_import("numba"):
         from sslosses.metrics.functional._compiled import average_precision_of_rows
 
         pixels = scores.shape[-2] * scores.shape[-1]

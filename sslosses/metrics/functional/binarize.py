@@ -72,7 +72,7 @@ def fixed_range_normalize(maps: Tensor, tau: float = 0.03) -> Tensor:
     """
     check_floating("maps", maps)
     check_values("maps", maps)
-    check_number("tau", tau, least=1e-30)  # 1/τ has to be finite in float32
+    tau = check_number("tau", tau, least=1e-30)  # 1/τ has to be finite in float32
     (maps,) = at_least_float32(maps)
     return _fixed_range_normalize(maps, tau)
 
@@ -202,7 +202,7 @@ def binarize_from_value(maps: Tensor, value: float) -> Tensor:
         tensor([[ True, False],
                 [ True, False]])
     """
-    check_number("value", value, least=0, most=1)
+    value = check_number("value", value, least=0, most=1)
     return min_max_normalize(maps) >= value
 
 
@@ -230,7 +230,7 @@ def binarize_area(maps: Tensor, fraction: float) -> Tensor:
                 [ True,  True]])
     """
     check_maps("maps", maps)
-    check_number("fraction", fraction, above=0, most=1)
+    fraction = check_number("fraction", fraction, above=0, most=1)
     (maps,) = at_least_float32(maps)
     check_no_nan("maps", maps)
     return _binarize_area(maps, fraction)

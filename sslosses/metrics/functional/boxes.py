@@ -38,7 +38,7 @@ def boxes_to_truths(boxes: Tensor, size: int = 224, *, add: bool = False) -> Ten
     """
     check_floating("boxes", boxes)
     check_values("boxes", boxes)
-    check_side("size", size)
+    size = check_side("size", size)
     if boxes.ndim < 2 or boxes.shape[-1] != 4:
         raise ValueError(f"Expected `boxes` to have shape (..., n, 4), but got {tuple(boxes.shape)}")
     covered = rasterize_corners(pixel_corners(boxes, size), (size, size))

@@ -72,7 +72,7 @@ def smoothed_iou(binary: Tensor, truth: Tensor, smoothing: float = 1e-4) -> Tens
         >>> smoothed_iou(torch.tensor([[1, 1], [1, 0]]), torch.tensor([[1, 1], [0, 1]]))
         tensor(0.5000)
     """
-    check_number("smoothing", smoothing, above=0)
+    smoothing = check_number("smoothing", smoothing, above=0)
     b, g = _checked(binary, truth)
     inter = (b * g).sum((-2, -1))
     return (inter + smoothing) / (b.sum((-2, -1)) + g.sum((-2, -1)) - inter + smoothing)

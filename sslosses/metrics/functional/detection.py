@@ -81,7 +81,7 @@ def detection_f1(ciou: Tensor, confidence: Tensor, threshold: float = 0.5, level
         >>> detection_f1(torch.tensor([0.9, 0.8, 0.1, 0.6]), torch.tensor([0.9, 0.7, 0.6, 0.2]))
         tensor(0.6667, dtype=torch.float64)
     """
-    check_number("level", level)
+    level = check_number("level", level)
     return _detection_f1(*_checked(ciou, confidence, threshold), threshold, level)
 
 
@@ -105,7 +105,7 @@ def _checked(ciou: Tensor, confidence: Tensor, threshold: float) -> tuple[Tensor
         check_floating(name, value)
         check_values(name, value)
     check_shapes(ciou=(ciou, "n"), confidence=(confidence, "n"))
-    check_number("threshold", threshold, least=0, most=1)
+    threshold = check_number("threshold", threshold, least=0, most=1)
     ciou, confidence = ciou.to(torch.float64), confidence.to(torch.float64)
     check_no_nan("ciou", ciou)
     check_no_nan("confidence", confidence)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from sslosses.transport.potentials import column_potential, log_weights, mass_error, row_potential
+from sslosses.transport.potentials import column_potential, finish, log_weights, mass_error, row_potential
 from sslosses.transport.problem import Potentials, Problem, Solution
 
 
@@ -22,8 +22,8 @@ class DenseSolver:
     unrolled = True
     lazy = False
 
-    def solve(self, problem: Problem, *, max_iter: int, tol: float, init: Potentials | None) -> Solution:
-        """Iterates until the row marginals are within ``tol``; the column marginals are exact after every update."""
+    def solve(self, problem: Problem, *, max_iter: int, tol: float | Tensor, init: Potentials | None) -> Solution:
+        """Iterates until the row marginals are within ``tol``, which may be (P,), and ends with a half-step for f."""
         # Everything is in units of ε, so that the cost is divided only once.
         cost = problem.matrix / problem.epsilon
         log_a, log_b = log_weights(problem.a), log_weights(problem.b)
@@ -42,10 +42,7 @@ class DenseSolver:
             g = torch.where(active.unsqueeze(-1), column_potential(cost, log_a, f), g)
             update = row_potential(cost, log_b, g)
             iterations = iterations + active
-        error = _row_error(problem, f, update)
-        # A point without mass took no part in the iterations. The last half-step gives its potential.
-        f = torch.where(problem.a > 0, f, update)
-        return Solution(f * problem.epsilon, g * problem.epsilon, iterations, error)
+        return finish(problem, cost, update, g, iterations)
 
 
 def _row_error(problem: Problem, f: Tensor, update: Tensor) -> Tensor:

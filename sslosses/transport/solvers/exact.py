@@ -60,10 +60,19 @@ def _solve_one(ot: ModuleType, a: Tensor, b: Tensor, cost: Tensor) -> tuple[Tens
     if not all(bool(argument.isfinite().all()) for argument in (a, b, cost)):
         plan, f, g = (torch.full_like(argument, torch.nan, device="cpu") for argument in (cost, a, b))
         return plan, f, g, False
+    a, b, cost = (argument.cpu() for argument in (a, b, cost))
+    plan, f, g = torch.zeros_like(cost), torch.zeros_like(a), torch.zeros_like(b)
+    # POT starts from artificial arcs that cost more than the largest cost, but not more than the range of negative
+    # ones. So we hand it costs from 0, and without the points that have no mass, as theirs may set another scale.
+    rows, columns = a.nonzero(), b.nonzero()[:, 0]
+    part = cost[rows, columns]
+    lowest = part.min()
     with warnings.catch_warnings():
         # POT warns when it reaches its pivot limit. The marginal error of the result tells it instead.
         warnings.simplefilter("ignore")
-        arrays = (argument.contiguous().cpu().numpy() for argument in (a, b, cost))
-        plan, log = ot.emd(*arrays, numItermax=10_000_000, log=True)
-    f, g = torch.from_numpy(log["u"]), torch.from_numpy(log["v"])
-    return torch.from_numpy(plan), f, g, log["warning"] is None
+        arrays = (x.contiguous().numpy() for x in (a[rows[:, 0]], b[columns], part - lowest))
+        part_plan, log = ot.emd(*arrays, numItermax=10_000_000, log=True)
+    plan[rows, columns] = torch.from_numpy(part_plan)
+    f[rows[:, 0]] = torch.from_numpy(log["u"]) + lowest
+    g[columns] = torch.from_numpy(log["v"])
+    return plan, f, g, log["warning"] is None

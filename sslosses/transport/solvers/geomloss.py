@@ -12,7 +12,7 @@ from __future__ import annotations
 import torch
 
 from sslosses.transport._foreign import load
-from sslosses.transport.potentials import finish
+from sslosses.transport.potentials import column_potential, finish, log_weights, row_potential
 from sslosses.transport.problem import Potentials, Problem, Solution
 
 # Updates per call: one at the start, two in the schedule [ε, ε], one at the end.
@@ -32,6 +32,7 @@ class GeomlossSolver:
         geomloss = load("geomloss", solver=self.name)
         a, b, epsilon = problem.a, problem.b, problem.epsilon
         cost = problem.matrix.expand(a.shape[0], -1, -1)
+        scaled, log_a, log_b = problem.matrix / epsilon, log_weights(a), log_weights(b)
         # The cost function tells rows from columns by these values.
         rows, columns = a.new_zeros(*a.shape, 1), a.new_ones(*b.shape, 1)
         f, g = (torch.zeros_like(a), torch.zeros_like(b)) if init is None else init
@@ -55,7 +56,9 @@ class GeomlossSolver:
             f = torch.where(active.unsqueeze(-1), f + more_f, f)
             g = torch.where(active.unsqueeze(-1), g + more_g, g)
             iterations = iterations + _ROUND * active
-            solution = finish(problem, f, g, iterations)
+            # Its averages are not half-steps.
+            half = column_potential(scaled, log_a, f / epsilon)
+            solution = finish(problem, scaled, row_potential(scaled, log_b, half), half, iterations)
             active = ~(solution.marginal_error <= tol)
             if not bool(active.any()):
                 break

@@ -9,13 +9,14 @@ Everything is in units of ε. There are only two formulas, since the first use o
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from sslosses.transport._foreign import load
+from sslosses.transport._foreign import compiling_keops, load
 from sslosses.transport.adjoint import solve_adjoint
 from sslosses.transport.costs import PointcloudCost
 from sslosses.transport.potentials import mass_error
@@ -37,7 +38,7 @@ class GeomlossKeopsSolver:
     lazy = True
 
     def solve(self, problem: Problem, *, max_iter: int, tol: float, init: Potentials | None) -> Solution:
-        """Iterates until the row marginals are within ``tol``; the column marginals are exact after every update."""
+        """Iterates until the row marginals are within ``tol``, and ends with a half-step for f."""
         a, epsilon = problem.a, problem.epsilon
         pairs = _pairs(problem, self.name)
         g = torch.zeros_like(problem.b) if init is None else init[1] / epsilon
@@ -58,9 +59,11 @@ class GeomlossKeopsSolver:
             update[active] = part.potential(g[active])
             error[active] = mass_error(a[active], f[active], update[active])
             iterations[active] += 1
-        # A point without mass took no part in the iterations. The last half-step gives its potential.
-        f = torch.where(a > 0, f, update)
-        return Solution(f * epsilon, g * epsilon, iterations, error)
+        # As in sslosses.transport.potentials.finish.
+        columns = pairs.mT.potential(update)
+        g_error = mass_error(problem.b, g, columns)
+        g = torch.where(problem.b > 0, g, columns)
+        return Solution(update * epsilon, g * epsilon, iterations, g_error)
 
     def transport_value(self, problem: Problem, f: Tensor, g: Tensor) -> Tensor:
         """Computes ⟨P, C⟩, (P,)."""
@@ -182,12 +185,8 @@ def _pairs(problem: Problem, solver: str) -> _Pairs:
             f"The solver {solver!r} evaluates the cost point by point and takes no matrix. Pass "
             "pointcloud_cost(...) or lazy_grid_cost(...), or use solver='geomloss'"
         )
-    keops = load("pykeops.torch", solver=solver, extra="keops")
+    _compile(solver, cost.source.dtype, cost.source.device, cost.source_positions.shape[-1])
     value, position = cost.value_weight / problem.epsilon, cost.position_weight / problem.epsilon
-    d = cost.source_positions.shape[-1]
-    points = ["S = Vi(1)", f"X = Vi({d})", "T = Vj(1)", f"Y = Vj({d})"]
-    variables = ["F = Vi(1)", "G = Vj(1)", "U = Vi(1)", "V = Vj(1)", "K = Pm(1)", "Z = Pm(1)"]
-    weighted = f"Exp(F + G - {_COST}) * (U + V + K * {_COST}) * Sign(S - T + Z)"
     return _Pairs(
         cost.source.unsqueeze(-1) * value,
         (cost.source_positions * position).unsqueeze(0),
@@ -195,10 +194,32 @@ def _pairs(problem: Problem, solver: str) -> _Pairs:
         (cost.target_positions * position).unsqueeze(0),
         _log(problem.a),
         _log(problem.b),
+        *_reductions(solver, cost.source_positions.shape[-1]),
+    )
+
+
+def _reductions(solver: str, dimension: int) -> tuple[Any, Any]:
+    """KeOps' reductions log Σ and Σ of :class:`_Pairs`, for positions of this dimension."""
+    keops = load("pykeops.torch", solver=solver, extra="keops")
+    points = ["S = Vi(1)", f"X = Vi({dimension})", "T = Vj(1)", f"Y = Vj({dimension})"]
+    variables = ["F = Vi(1)", "G = Vj(1)", "U = Vi(1)", "V = Vj(1)", "K = Pm(1)", "Z = Pm(1)"]
+    weighted = f"Exp(F + G - {_COST}) * (U + V + K * {_COST}) * Sign(S - T + Z)"
+    return (
         keops.Genred(f"G - {_COST}", [*points, "G = Vj(1)"], reduction_op="LogSumExp", axis=1),
         # Compensated, as rounding in the products with the plan limits what the adjoint system can reach in float32.
         keops.Genred(weighted, [*points, *variables], reduction_op="Sum", axis=1, sum_scheme="kahan_scheme"),
     )
+
+
+@functools.cache
+def _compile(solver: str, dtype: torch.dtype, device: torch.device, dimension: int) -> None:
+    """Compiles both reductions, or waits until another process has; once per process."""
+    load("pykeops.torch", solver=solver, extra="keops")
+    one, point = (torch.zeros(1, 1, size, dtype=dtype, device=device) for size in (1, dimension))
+    with compiling_keops(solver):
+        log_sum, plain_sum = _reductions(solver, dimension)
+        log_sum(one, point, one, point, one)
+        plain_sum(one, point, one, point, *[one] * 6)
 
 
 def _log(weights: Tensor) -> Tensor:

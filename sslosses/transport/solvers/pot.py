@@ -50,8 +50,9 @@ class PotSolver:
             counts.append(log["niter"] + 1)
         # POT updates v, then u: our half-step stands for its u.
         g = _potential(torch.stack(duals), log_b)
-        f = row_potential(cost / epsilon, log_b, g)
-        return finish(problem, epsilon * f, epsilon * g, torch.tensor(counts, device=f.device))
+        cost = cost / epsilon
+        f = row_potential(cost, log_b, g)
+        return finish(problem, cost, f, g, torch.tensor(counts, device=f.device))
 
 
 class PotBatchSolver:
@@ -67,7 +68,7 @@ class PotBatchSolver:
         batch = load("ot.batch", solver=self.name)
         cost, epsilon = problem.matrix, problem.epsilon
         size, rows = problem.a.shape
-        log_a = log_weights(problem.a)
+        log_a, log_b = log_weights(problem.a), log_weights(problem.b)
         # L2 again, here over the rows.
         solved = batch.solve_batch(
             cost.expand(size, -1, -1),
@@ -80,9 +81,10 @@ class PotBatchSolver:
             grad="detach",
         )
         # The batch version updates u, then v: our half-step stands for its v.
-        f = _potential(solved.potentials[0], log_a)
-        g = column_potential(cost / epsilon, log_a, f)
-        return finish(problem, epsilon * f, epsilon * g, torch.full((size,), solved.log["n_iter"] + 1, device=f.device))
+        cost = cost / epsilon
+        g = column_potential(cost, log_a, _potential(solved.potentials[0], log_a))
+        f = row_potential(cost, log_b, g)
+        return finish(problem, cost, f, g, torch.full((size,), solved.log["n_iter"] + 1, device=f.device))
 
 
 def _potential(dual: Tensor, log_weight: Tensor) -> Tensor:

@@ -164,7 +164,8 @@ def _losses() -> Iterator[Subject]:
     }.items():
         yield Subject("object_region_isolation_loss", shapes, TIGHT | options, variant, **per_sample)
     yield Subject("ObjectRegionIsolationLoss", shapes, TIGHT, light=True, **per_sample)
-    yield Subject("object_region_separation_loss", shapes, TIGHT, **per_sample)
+    # With a larger epsilon, the potentials of the points with little mass converge to TIGHT's tolerance, too.
+    yield Subject("object_region_separation_loss", shapes, TIGHT | {"epsilon": 0.1}, **per_sample)
     yield Subject("ObjectRegionSeparationLoss", shapes, TIGHT, light=True, **per_sample)
     names = tuple(every)
     options = {"trimap_weight": 0.5}

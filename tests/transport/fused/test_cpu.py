@@ -136,7 +136,8 @@ def test_a_column_that_a_sweep_over_rows_cannot_serve(path):
     dense = solve(wide, solver="dense", **options)
     for actual, expected in zip(fused.potentials, dense.potentials, strict=True):
         close(actual.double(), expected, 1e-4)
-    close(fused.value().double(), dense.value(), 1e-5)
+    # float32 resolves the plan to 6e-5 at an ε of 1e-3 of the largest cost.
+    close(fused.value().double(), dense.value(), 2e-4)
 
 
 @pytest.mark.parametrize("shared", [False, True])

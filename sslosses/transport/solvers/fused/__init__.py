@@ -28,7 +28,7 @@ class FusedSolver:
     lazy = True
 
     def solve(self, problem: Problem, *, max_iter: int, tol: float, init: Potentials | None) -> Solution:
-        """Iterates until the row marginals are within ``tol``; the column marginals are exact after every update."""
+        """Iterates until the row marginals are within ``tol``, and ends with a half-step for f."""
         solution: Solution = _backend(problem).sinkhorn(problem, max_iter=max_iter, tol=tol, init=init)
         return solution
 

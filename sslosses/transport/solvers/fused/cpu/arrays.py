@@ -67,6 +67,8 @@ class Cost(NamedTuple):
         source, target, x, y = points
         lanes = _lanes(problem.b)
         value_weight, position_weight = weights
+        with np.errstate(over="ignore"):  # an ε that the dtype can't resolve; the plan's error says so
+            scale = number(1 / problem.epsilon)
         return Cost(
             _padded(matrix, lanes, ROWS).numpy(),
             _padded(source, ROWS).numpy(),
@@ -75,7 +77,7 @@ class Cost(NamedTuple):
             _padded(y, lanes).numpy(),
             number(value_weight),
             number(position_weight),
-            number(1 / problem.epsilon),
+            scale,
         )
 
 

@@ -13,6 +13,7 @@ from typing import Any
 
 from numba import njit
 
+from sslosses._numba import cached_njit
 from sslosses.transport import adjoint
 from sslosses.transport.solvers.fused.cpu import ranges
 from sslosses.transport.solvers.fused.cpu.arrays import Masses
@@ -20,7 +21,7 @@ from sslosses.transport.solvers.fused.cpu.gradient import transport_value, value
 from sslosses.transport.solvers.fused.cpu.plan import column_softmax
 from sslosses.transport.solvers.fused.cpu.sinkhorn import sinkhorn
 
-_entry = njit(nogil=True, error_model="numpy", cache=True)
+_entry = cached_njit(nogil=True, error_model="numpy")
 _masses_at = njit(lambda masses, p: Masses(masses.a[p], masses.log_a[p], masses.b[p], masses.log_b[p]))
 
 

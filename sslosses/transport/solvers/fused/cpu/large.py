@@ -92,7 +92,7 @@ class RowSweep:
 
 @np.errstate(all="ignore")  # NaN and infinity are expected here, as in the kernels.
 def sinkhorn(sweep: RowSweep, masses: Masses, f: Any, g: Any, max_iter: int, tol: float) -> tuple[int, float, float]:
-    """Potentials from g, in place. Returns iterations, L1 error of the row marginal, ⟨P, C⟩."""
+    """Potentials from g, in place. Returns iterations, L1 error of the plan's marginals, ⟨P, C⟩."""
     new_u, lowest, totals, log_rows, u = sweep.zeros(5, sweep.height)
     log_columns, v = sweep.zeros(2, sweep.width)
     u[:], v[:] = masses.a > 0, masses.b > 0
@@ -121,8 +121,14 @@ def sinkhorn(sweep: RowSweep, masses: Masses, f: Any, g: Any, max_iter: int, tol
         if error <= tol or iterations == max_iter:
             break
         new_v = None if outside.any() else _scalings(b, sums[: g.size], has_column)
+    # The last half-step, for f; see ``sslosses.transport.potentials.finish``.
+    if outside.any():
+        _, (sums,) = sweep.over_rows(entry.log_range, a, log_columns, f, lowest, totals, sums=(sweep.width,))
+    else:
+        f[has_row] += np.log(new_u[: f.size][has_row])
+    error = float(np.abs(sums[: g.size] - b).sum())
+    _add_log_mass(f, masses.log_a, log_rows)
     values, _ = sweep.over_rows(entry.value_range, log_rows, log_columns, totals)
-    # A point without mass took no part in the iterations. Its potential is a half-step from the other side.
     sweep.over_columns(entry.column_potentials, np.flatnonzero(~has_column), log_rows, g)
     sweep.over_rows(entry.potentials_without_mass_range, a, log_columns, f, lowest, totals)
     return iterations, error, float(sum(values))

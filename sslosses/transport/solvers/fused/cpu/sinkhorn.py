@@ -53,6 +53,14 @@ def _scaled_dot(x: Any, y: Any, scaling: Any) -> Any:
 
 
 @control
+def _column_error(sums: Any, scaling: Any, mass: Any) -> float:
+    total = 0.0
+    for k in range(sums.shape[0]):
+        total += abs(sums[k] * scaling[k] - mass[k])
+    return total
+
+
+@control
 def _absorb(potential: Any, scaling: Any, mass: Any) -> None:
     for k in range(potential.shape[0]):
         if mass[k] > 0:
@@ -89,7 +97,7 @@ def _log_iteration(
 
 @control
 def sinkhorn(cost: Any, p: int, masses: Any, f: Any, g: Any, max_iter: int, tol: float, workspace: Any) -> Any:
-    """Potentials of problem p from g, in place. Returns iterations, L1 error of the row marginal, ⟨P, C⟩."""
+    """Potentials of problem p from g, in place. Returns iterations, L1 error of the plan's marginals, ⟨P, C⟩."""
     plan, cost_rows, missing, outside = workspace.plan, workspace.cost_rows, workspace.missing, workspace.outside
     row_vectors, column_vectors = workspace.row_vectors, workspace.column_vectors
     u, new_u, log_rows, lowest, totals = row_vectors[0], row_vectors[1], row_vectors[2], row_vectors[3], row_vectors[4]
@@ -126,15 +134,23 @@ def sinkhorn(cost: Any, p: int, masses: Any, f: Any, g: Any, max_iter: int, tol:
         if error <= tol or iterations == max_iter:
             break
         in_range = _total(outside) == 0 and _update(b, sums, new_v) == 0
+    # The last half-step, for f; see ``sslosses.transport.potentials.finish``.
+    if _total(outside) > 0:
+        _absorb(g, v, b)
+        add_log_mass(g, masses.log_b, log_columns)
+        sums[:] = 0
+        log_range(cost, p, 0, rows, rows, a, log_columns, f, lowest, totals, sums, plan, cost_rows)
+        for i in range(rows):
+            new_u[i] = 1
+    error = _column_error(sums, v, b)
     value = 0.0
     for i in range(0, rows, ROWS):
         # The plan of the last sweep is still there, up to the scalings.
         fill_cost_rows(cost, p, i, rows, cost_rows)
         for k in range(min(ROWS, rows - i)):
-            value += u[i + k] * _scaled_dot(plan[i + k], cost_rows[k], v)
-    _absorb(f, u, a)
+            value += new_u[i + k] * _scaled_dot(plan[i + k], cost_rows[k], v)
+    _absorb(f, new_u, a)
     _absorb(g, v, b)
-    # A point without mass took no part in the iterations. Its potential is a half-step from the other side.
     add_log_mass(f, masses.log_a, log_rows)
     add_log_mass(g, masses.log_b, log_columns)
     for j in range(columns):

@@ -30,6 +30,12 @@ def in_range(sums):
 
 
 @triton.jit
+def mass_excess(mass, potential, update):
+    """What the mass of each point has too much or too little, if ``update`` is the potential that gives it its mass."""
+    return tl.where(mass > 0, mass * tl.abs(tl.exp2(potential - update) - 1.0), 0.0)
+
+
+@triton.jit
 def _row_update(cost, scores):
     """−log₂ Σ_y exp2(scores − cost)."""
     exponents = along_columns(scores) - cost
@@ -108,15 +114,15 @@ def sinkhorn_resident(
         error = sum_vector(tl.abs(w * sums - row_mass))
         done += 1
 
-    f += tl.where(row_mass > 0, tl.log2(w / row_mass), 0.0)
     g += tl.where(column_mass > 0, tl.log2(z / column_mass), 0.0)
-    # A point without mass took no part in the iterations. Its potential is a half-step from the other side.
+    # The last half-step, for f; see ``sslosses.transport.potentials.finish``.
     cost = cost_tile(points, x, y, column_points, D, MATRIX)
-    rows, columns = _row_update(cost, g + log_mass(column_mass)), _column_update(cost, f + log_mass(row_mass))
-    tl.store(f_out + problem * N + x, tl.where(row_mass > 0, f, rows) / unit, mask=in_x)
+    f = _row_update(cost, g + log_mass(column_mass))
+    columns = _column_update(cost, f + log_mass(row_mass))
+    tl.store(f_out + problem * N + x, f / unit, mask=in_x)
     tl.store(g_out + problem * M + y, tl.where(column_mass > 0, g, columns) / unit, mask=in_y)
     tl.store(iterations + problem, done)
-    tl.store(errors + problem, error)
+    tl.store(errors + problem, sum_vector(mass_excess(column_mass, g, columns)))
 
 
 @triton.jit
@@ -136,7 +142,7 @@ def _log_pass(
 ):
     """One log-domain iteration over strips from the columns' scores; stores f and w = a, and returns g.
 
-    With FINISH it updates f only where a is 0; elsewhere it absorbs the scaling. f is then in the units of the cost.
+    With FINISH it stores f in the units of the cost, and nothing else.
     """
     N = points.own_size
     largest = tl.full(y.shape, -float("inf"), scores.dtype)
@@ -148,9 +154,6 @@ def _log_pass(
         mass = tl.load(a + x, mask=in_x, other=0.0)
         f = _row_update(cost, scores)
         if FINISH:
-            scaled = tl.load(f_out + x, mask=in_x, other=0.0) + tl.log2(tl.load(w + x, mask=in_x, other=1.0) / mass)
-            f = tl.where(mass > 0, scaled, f)
-            tl.debug_barrier()
             tl.store(f_out + x, f / unit, mask=in_x)
         else:
             tl.store(f_out + x, f, mask=in_x)
@@ -244,9 +247,9 @@ def sinkhorn_strips(
                 done += 1
 
     g += tl.where(column_mass > 0, tl.log2(z / column_mass), 0.0)
-    # A point without mass took no part in the iterations. Its potential is a half-step from the other side.
+    # The last half-step, for f; see ``sslosses.transport.potentials.finish``.
     scores = g + log_mass(column_mass)
     columns = _log_pass(points, a, scratch + turn * N, f_out, scores, y, column_points, unit, X, D, MATRIX, True)
     tl.store(g_out + problem * M + y, tl.where(column_mass > 0, g, columns) / unit, mask=in_y)
     tl.store(iterations + problem, done)
-    tl.store(errors + problem, error)
+    tl.store(errors + problem, sum_vector(mass_excess(column_mass, g, columns)))
