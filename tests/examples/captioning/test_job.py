@@ -13,11 +13,12 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from urllib.parse import quote
 
 import pytest
-from avsl.captioning import job
+from avsl.captioning import job, records
 from avsl.captioning import server as server_module
 from avsl.captioning.frames import read_clips
 from avsl.commands import caption as command
@@ -559,3 +560,32 @@ def test_an_address_without_its_scheme(start, server, folder: Path, capsys: pyte
         start("--server", server.url, "localhost:8000/v1")
     assert "expected an address like http://localhost:8000/v1, but got 'localhost:8000/v1'" in capsys.readouterr().err
     assert not list((folder / "metadata").glob("captions*"))
+
+
+def test_an_address_in_capitals(start, server) -> None:
+    assert start("--server", server.url.replace("http", "HTTP")) == 0
+
+
+def test_a_full_disk_is_named_and_the_next_run_resumes(start, folder: Path, monkeypatch, caplog) -> None:
+    synced = iter([None, None, OSError(errno.ENOSPC, "No space left on device")])
+
+    def fsync(_: int) -> None:
+        if error := next(synced):
+            raise error
+
+    with monkeypatch.context() as patch:
+        patch.setattr(records, "os", SimpleNamespace(fsync=fsync))
+        assert start() == 2
+    assert f"No space left on device: '{folder / 'metadata' / 'captions.jsonl'}'" in caplog.text
+    assert start() == 0
+    assert sorted(e["id"] for e in lines(folder)) == ["d0", "s0", "s1", "s2"]
+
+
+@pytest.mark.parametrize("name", ["captions.jsonl", "captions.failed.jsonl"])
+def test_a_pipe_is_no_output(start, server, folder: Path, caplog, name: str) -> None:
+    """Such as ``--out /dev/stdout``. Devices would be read without an end, and deleted if they seem empty."""
+    os.mkfifo(folder / "metadata" / name)
+    assert start() == 2
+    assert f"{name} to be a file that can be resumed" in caplog.text
+    assert (folder / "metadata" / name).exists()
+    assert server.requests == []
