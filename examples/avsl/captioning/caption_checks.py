@@ -16,7 +16,8 @@ _NOTHING = re.compile(
 )
 _PLACEHOLDER_MARK = re.compile(r"<[^<>]*>|\[[^\[\]]*\]|\{[^{}]*\}|<\||\|>")
 _PLACEHOLDER = re.compile(
-    r"string|xx+|an?|the|(?:an? )?image(?: of(?: an?)?)?|https?://\S*|lorem ipsum.*|(?:(?:an?|the|your|some|this|one) )?"
+    r"string|xx+|an?|the|(?:an? )?image(?: of(?: an?)?)?|https?://\S*|lorem ipsum.*"
+    r"|(?:(?:an?|the|your|some|this|one) )?"
     r"(?:(?:foreground|background|your|first|second|sounding|silent|single|short|other|various|several) )*"
     r"(?:captions?|labels?|placeholders?|descriptions?|phrases?|objects?|backgrounds?|foregrounds?)"
     r"(?: (?:\d+|here|goes here|text|of the (?:objects?|backgrounds?|foregrounds?|labels?)))?",

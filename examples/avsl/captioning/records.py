@@ -94,7 +94,9 @@ class Records:
     def __enter__(self) -> Records:
         for path in (self.path, self.failed_path):
             if path.exists() and not path.is_file():  # a device or a pipe would never end
-                raise ValueError(f"Expected {path} to be a file that can be resumed, but it is a folder, device or pipe")
+                raise ValueError(
+                    f"Expected {path} to be a file that can be resumed, but it is a folder, device or pipe"
+                )
         self.path.parent.mkdir(parents=True, exist_ok=True)
         self._lock = FileLock(self.path.with_name(f".{self.path.name}.lock"), timeout=0)
         try:

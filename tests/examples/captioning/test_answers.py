@@ -179,7 +179,10 @@ def test_the_mark_at_the_end_of_a_prompt() -> None:
             (said, "is a placeholder")
             for said in ("<label>", "a man playing [instrument]", "{label}", "string", "label 1")
         ),
-        *((said, "is a placeholder") for said in ("your caption here", "foreground caption", "http://a.b/c.jpg", "an image of a")),
+        *(
+            (said, "is a placeholder")
+            for said in ("your caption here", "foreground caption", "http://a.b/c.jpg", "an image of a")
+        ),
         ("I'm sorry, I can't identify the cello", "can't be described"),
         ("I don’t see a cello", "can't be described"),
         ("As an AI language model, I cannot describe people", "can't be described"),
@@ -237,7 +240,7 @@ def test_what_describes_nothing_is_no_caption(said: str, reason: str, start: str
         "a man whose face is not visible, behind a drum",
         "a thinking man",
         "a sorry-looking dog",
-        "a sign that reads \"Sorry, we are closed\"",
+        'a sign that reads "Sorry, we are closed"',
         "a horse refusing a jump",
         "a pípá",
         "a cajón and a güiro",

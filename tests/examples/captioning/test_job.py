@@ -110,6 +110,13 @@ def test_a_dead_server_stops_the_job(
     assert start() == 0
 
 
+def test_a_dead_server_stops_a_job_of_few_clips(start, server, folder: Path, make_reply, caplog) -> None:
+    server.reply = lambda _: make_reply(cut=True)
+    assert start("--retries", "0") == 2
+    assert "4 clips in a row got no answer. Last reason: RemoteProtocolError" in caplog.text
+    assert not list((folder / "metadata").glob("captions*"))
+
+
 def test_clips_without_an_answer_count_as_failed_once_others_are_answered(
     start, server, folder: Path, make_reply, monkeypatch
 ) -> None:
@@ -204,9 +211,10 @@ def test_a_server_without_max_tokens_and_temperature(
 def test_other_errors_about_these_options_are_failed_clips(
     start, server, folder: Path, make_reply, message: str
 ) -> None:
-    server.reply = lambda _: make_reply(status=400, body=json.dumps({"error": {"message": message}}))
+    refusal = make_reply(status=400, body=json.dumps({"error": {"message": message}}))
+    server.reply = lambda r: refusal if r.number else r.good
     assert start() == 1
-    assert len(lines(folder, "captions.failed.jsonl")) == 4
+    assert len(lines(folder, "captions.failed.jsonl")) == 3
 
 
 @pytest.mark.parametrize(
@@ -510,7 +518,7 @@ def test_an_echoed_key_is_neither_written_nor_logged(
         "location": make_reply(status=302, body="", headers={"Location": f"http://127.0.0.1:9/?k={echo}"}),
         "header": make_reply(status=429, body="{}", headers={"X": echo}, reason=echo),
     }
-    server.reply = lambda _: replies[place]
+    server.reply = lambda r: replies[place] if r.number else r.good
     assert start("--attempts", "1", "--retries", "0") == 1
     written = b"".join(p.read_bytes() for p in folder.rglob("*") if p.is_file()).decode("latin-1")
     for text in (written, caplog.text):
