@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import unicodedata
 from collections.abc import Iterator, Sequence
 from itertools import permutations
 from typing import Any, NamedTuple
@@ -16,9 +17,11 @@ START = "an image of "
 MAX_CAPTION_LENGTH = 500
 MAX_ANSWER_LENGTH = 20_000  # without thoughts
 _OPENING = re.compile(
-    r"^\W*(?:(?:an?|the|this)\s+)?(?:image|picture|photo|photograph|frame)\s+(?:of|shows|showing|depicts|depicting)\b",
+    r"^[\W\d]*(?:(?:an?|the|this)\s+)?(?:image|picture|photo|photograph|frame)\s+"
+    r"(?:of|shows|showing|depicts|depicting|features|featuring|contains|captures|displays|portrays)\b",
     re.IGNORECASE,
 )
+_QUOTED = re.compile(r"""\W*(["'“‘])([^"“”]*)["'”’]\W*""")
 
 
 class AnswerError(ValueError):
@@ -58,7 +61,7 @@ def _only_object(text: str) -> dict[str, Any]:
     """The JSON object with captions in ``text``."""
     candidates = [o for o in _objects(text) if {"foreground", "background"} <= o.keys()]
     if not candidates:
-        raise AnswerError('it holds no JSON object with the keys "foreground" and "background"')
+        raise AnswerError('it holds no JSON object with the keys "foreground" and "background" that can be read')
     if any(other != candidates[0] for other in candidates[1:]):
         raise AnswerError(f"it holds {len(candidates)} different JSON objects in place of one")
     return candidates[0]
@@ -89,7 +92,7 @@ def _objects(text: str) -> Iterator[dict[str, Any]]:
     Raises:
         AnswerError: if there are so many braces without an object that trying them all would take long.
     """
-    decoder = json.JSONDecoder(strict=False)  # allows line breaks inside strings
+    decoder = json.JSONDecoder(strict=False, object_pairs_hook=_without_repetition)  # allows line breaks in strings
     effort = 20 * MAX_ANSWER_LENGTH  # characters to read in vain
     start = text.find("{")
     while start >= 0:
@@ -98,6 +101,8 @@ def _objects(text: str) -> Iterator[dict[str, Any]]:
             yield value
         except RecursionError:  # nested too deeply: decoding from any later brace would fail as well
             return
+        except AnswerError:
+            raise
         except ValueError as error:  # without a position for an integer of thousands of digits
             effort -= getattr(error, "pos", len(text)) - start
             if effort < 0:
@@ -106,10 +111,21 @@ def _objects(text: str) -> Iterator[dict[str, Any]]:
         start = text.find("{", end)
 
 
+def _without_repetition(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    value = dict(pairs)
+    if len(value) < len(pairs):
+        raise AnswerError("it holds a JSON object that has a key twice")
+    return value
+
+
 def _normalized(text: str) -> str:
-    """Puts a caption on one line that starts with "an image of"."""
-    words = " ".join("".join(c if c.isprintable() else " " for c in text).split())
-    rest = _OPENING.sub("", words).strip(" .:,;…")
+    """Puts a caption on one line that starts with "an image of", without Markdown and quotation marks around it."""
+    # Invisible characters, such as zero-width spaces and marks of direction, can stand inside words.
+    words = " ".join("".join(c for c in text if unicodedata.category(c) != "Cf").split())
+    if not words.isprintable() or "\ufffd" in words:
+        raise AnswerError(f"the caption {words[:40]!r} holds characters that are no text")
+    words = _QUOTED.sub(r"\2", words) if _QUOTED.fullmatch(words) else words
+    rest = _OPENING.sub("", words).strip(" .:,;…*`")
     if not any(c.isalpha() for c in rest):
         raise AnswerError(f"the caption {words[:40]!r} says nothing")
     if len(rest) > MAX_CAPTION_LENGTH:

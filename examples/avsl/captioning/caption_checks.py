@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 
 _NOTHING = re.compile(
-    r"(?:(?:an?|the|any|some) )?(?:n\W{0,3}a|nan|nil|null|no|none(?: of .*)?|nothing(?: else)?|no one|nobody"
-    r"|undefined|unknown|unclear|unavailable|unidentified|unspecified|not (?:applicable|available|visible|sure)"
+    r"(?:(?:an?|the|any|some) )?(?:n\W{0,3}a|nan|nil|null|no|yes|none(?: of .*)?|nothing(?: else)?|no one|nobody"
+    r"|undefined|unknown|unclear|unavailable|unidentified|unspecified|invisible|absent|void|content|redacted"
+    r"|not (?:applicable|available|visible|sure|specified|shown|present|provided)"
     r"|empty|blank|untitled|tbd|todo|error|true|false)"
-    r"(?: (?:visible|seen|shown|present|found|given|objects?|things?|items?|image|picture|frame|background|foreground"
-    r"|captions?))?",
+    r"(?: (?:visible|seen|shown|present|found|given|detected|provided|removed|objects?|things?|items?|image|picture"
+    r"|frame|background|foreground|captions?))?",
     re.IGNORECASE,
 )
 _PLACEHOLDER_MARK = re.compile(r"<[^<>]*>|\[[^\[\]]*\]|\{[^{}]*\}|<\||\|>")
 _PLACEHOLDER = re.compile(
-    r"string|xxx+|lorem ipsum.*|(?:(?:an?|the|your|some|this|one) )?"
+    r"string|xx+|an?|the|(?:an? )?image(?: of(?: an?)?)?|https?://\S*|lorem ipsum.*"
+    r"|(?:(?:an?|the|your|some|this|one) )?"
     r"(?:(?:foreground|background|your|first|second|sounding|silent|single|short|other|various|several) )*"
     r"(?:captions?|labels?|placeholders?|descriptions?|phrases?|objects?|backgrounds?|foregrounds?)"
     r"(?: (?:\d+|here|goes here|text|of the (?:objects?|backgrounds?|foregrounds?|labels?)))?",
@@ -25,12 +28,10 @@ _TELL = r"(?:seen?$|identif|determin|describ|discern|provid|tell\b|assist|help\b
 _FRAME = r"(?:image|frame|picture|photo|scene)"
 # At the start of a caption.
 _REFUSAL = re.compile(
-    r"(?:i am|i'm|we are|we're) (?:\w+ )?(?:sorry|afraid|unable|not)\b"
-    rf"|(?:i|we) (?:apologi[sz]e|regret|{_CANNOT}|do(?: not|n't)|(?:was|were) (?:not|un))"
-    r"|(?:i|we) (?:will not|won't|must|have|see)\b"
+    r"(?:i|we)(?:'\w+)? |please (?:provide|upload|attach|send|share|try)\b|could you\b|it (?:seems|appears)\b|error:"
     r"|(?:my )?apologies\b|unfortunately\b|sorry(?:$|,| but| i\b| for)"
     rf"|(?:it(?: is|'s) )?{_CANNOT}\b|there(?:'s| is| are) (?:no|nothing|not)\b|there (?:isn|aren)'t\b"
-    rf"|(?:the |this )?{_FRAME} (?:\S+ ){{0,2}}?(?:not|no|doesn't|isn't|cannot|can't)\b"
+    rf"|(?:the |this |no )?{_FRAME} (?:\S+ ){{0,2}}?(?:not|no|doesn't|isn't|cannot|can't|missing|provided|attached)\b"
     r"|(?:\w+ ){1,3}\(?(?:is |are )?(?:not (?:visible|shown|seen|available|present|depicted)|unavailable)\)?$"
     r"|(?:no|not) (?:\S+ ){0,4}(?:visible|seen|shown|present|found|available|applicable|identifiable|identified"
     r"|depicted|discernible|detected|objects?|things?|items?|foreground|background|captions?|descriptions?"
@@ -41,6 +42,7 @@ _REFUSAL = re.compile(
 _DENIAL = re.compile(
     rf"\b{_CANNOT} (?:be )?{_TELL}|\bas an (?:ai|artificial intelligence|assistant)\b|\bas a language model\b"
     rf"|\b(?:is|are)(?: not|n't) (?:visible|shown|present|depicted|identifiable) in (?:the|this) {_FRAME}"
+    r"|\b(?:do|does)(?: not|n't) appear in\b|\b(?:which|that) (?:is|are)(?: not|n't) (?:visible|shown|present)$"
     r"|\b(?:my|our|content|safety) (?:guidelines|polic(?:y|ies))\b",
     re.IGNORECASE,
 )
@@ -52,7 +54,7 @@ def _words(text: str) -> frozenset[str]:
 
 _ENGLISH = _words(
     "a an the of with and by from for near behind beside next his their who which while holding playing wearing"
-    " standing sitting woman people girl boy"
+    " in on at to standing sitting woman people girl boy"
 )
 # Words that English doesn't have: French, German, Spanish, Italian, Portuguese, Dutch, Swedish, Polish, Turkish.
 _FOREIGN = _words(
@@ -62,6 +64,7 @@ _FOREIGN = _words(
 )
 # These stand in English captions too, in names (Los Angeles, Cirque du Soleil) or as words of their own (a van).
 _IN_NAMES = _words("le la les des du de d l un el los las di il lo et con com van der das den dem von est sur")
+_QUOTATION = re.compile(r'"[^"]*"|“[^”]*”|«[^»]*»')
 
 
 def why_unusable(caption: str) -> str:
@@ -79,14 +82,21 @@ def why_unusable(caption: str) -> str:
     return ""
 
 
+def _is_latin(letter: str) -> bool:
+    return letter.isascii() or unicodedata.name(letter, "").startswith("LATIN ")
+
+
 def _in_english(text: str) -> bool:
     """Whether the letters are Latin, and no more small words come from other languages than from English."""
+    outside = _QUOTATION.sub(" ", text)  # a sign in the picture may be in any language
+    text = outside if any(c.isalpha() for c in outside) else text
     letters = [c for c in text if c.isalpha()]
-    if sum(not c.isascii() for c in letters) > 0.2 * len(letters):
+    if sum(not _is_latin(c) for c in letters) > 0.2 * len(letters):
         return False
     words = re.findall(r"[^\W\d_]+", text)
     foreign = sum(word in _FOREIGN for word in words)
-    perhaps = sum(word.lower() in _IN_NAMES for word in words)
+    # English borrows single words with accents: a cajón, a crème brûlée.
+    perhaps = sum(word.lower() in _IN_NAMES for word in words) + sum(not word.isascii() for word in words) // 2
     if not foreign and perhaps < 2:
         return True
     return foreign + perhaps <= sum(word.lower() in _ENGLISH for word in words)

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import Any, NamedTuple
 from urllib.parse import SplitResult, urlsplit, urlunsplit
+from urllib.request import getproxies, proxy_bypass
 
 # httpx or its successor, whichever the installed openai is built on.
 from openai import DefaultAsyncHttpxClient
@@ -40,7 +41,7 @@ class Connection:
         timeout: limit in seconds for one request, from sending to the complete reply.
 
     Raises:
-        ValueError: if ``url`` is malformed.
+        ValueError: if ``url`` is malformed, or if the environment's proxies or certificates can't be used.
     """
 
     def __init__(self, url: str, key: str, timeout: float) -> None:
@@ -53,7 +54,14 @@ class Connection:
         if key:
             self._headers["Authorization"] = f"Bearer {key}"
         no_cookies = CookieJar(DefaultCookiePolicy(allowed_domains=[]))
-        self._client = DefaultAsyncHttpxClient(timeout=timeout, follow_redirects=False, cookies=no_cookies)
+        self._proxied = parts.scheme in getproxies() and not proxy_bypass(parts.hostname or "")
+        try:
+            self._client = DefaultAsyncHttpxClient(timeout=timeout, follow_redirects=False, cookies=no_cookies)
+        except (OSError, ImportError, ValueError) as error:
+            raise ValueError(
+                "Expected the environment to hold usable proxies (HTTP_PROXY, HTTPS_PROXY, ALL_PROXY, NO_PROXY) and "
+                f"certificates (SSL_CERT_FILE, SSL_CERT_DIR), but the client says: {error}"
+            ) from error
 
     async def post(self, payload: dict[str, Any]) -> Reply:
         """Sends ``payload`` as JSON.
@@ -71,8 +79,11 @@ class Connection:
         except Exception as error:  # the client and the libraries below it raise errors of many types
             if shortage := shortage_of(error):
                 raise shortage from error
-            cause = next((str(e) for e in chain(error) if str(e)), "no reason given")
-            raise NoReplyError(f"{type(error).__name__} ({cause}) from {self.name}") from None
+            causes = [e for e in chain(error) if str(e)]
+            system = [e for e in causes if isinstance(e, OSError) and e.errno is not None]  # says most
+            cause = next(iter(system + causes), "no reason given")
+            through = ", through a proxy that the environment names" if self._proxied else ""
+            raise NoReplyError(f"{type(error).__name__} ({cause}) from {self.name}{through}") from None
 
     async def _post(self, content: bytes) -> Reply:
         request = self._client.stream("POST", self._endpoint, content=content, headers=self._headers)

@@ -69,7 +69,7 @@ def caption_clips(backend: Backend, clips: Sequence[ClipToCaption], records: Rec
     """Asks about ``clips`` until each has captions or has failed; returns the number of captioned clips.
 
     Raises:
-        ConnectionError: if :data:`MAX_UNANSWERED` clips in a row got no answer at all. They are not recorded as failed.
+        ConnectionError: if :data:`MAX_UNANSWERED` clips in a row, or all, got no answer. They are not recorded.
         ValueError: if :data:`MAX_UNUSED` clips in a row have failed. They are recorded.
     """
     new_clips, repeated = iter(clips), deque[Question]()
@@ -101,7 +101,7 @@ def caption_clips(backend: Backend, clips: Sequence[ClipToCaption], records: Rec
                 captioned += 1
             bar.update()
             bar.set_postfix(failed=bar.n - captioned, refresh=False)
-        failures.end_of_row()
+        failures.end()
     return captioned
 
 
@@ -118,6 +118,7 @@ class _Failures:
         self._records = records
         self._unanswered: list[tuple[ClipToCaption, str]] = []
         self._unused = 0
+        self._any_answer = False
 
     def add(self, answer: Answer, reason: str) -> None:
         clip = answer.question.clip
@@ -131,10 +132,7 @@ class _Failures:
             self._records.write_failure(clip, reason, answer.text)
         self._unused += 1
         if len(self._unanswered) == MAX_UNANSWERED:
-            raise ConnectionError(
-                f"{MAX_UNANSWERED} clips in a row got no answer. Last reason: {reason}. "
-                "Fix the cause, then run the same command again: these clips are not recorded as failed"
-            )
+            self._stop()
         if self._unused == MAX_UNUSED:
             self._write_unanswered()
             raise ValueError(
@@ -147,8 +145,21 @@ class _Failures:
         self._write_unanswered()
         self._unused = 0
 
+    def end(self) -> None:
+        """Ends the job after its last clip."""
+        if self._unanswered and not self._any_answer:
+            self._stop()
+        self._write_unanswered()
+
+    def _stop(self) -> None:
+        raise ConnectionError(
+            f"{len(self._unanswered)} clips in a row got no answer. Last reason: {self._unanswered[-1][1]}. "
+            "Fix the cause, then run the same command again: these clips are not recorded as failed"
+        )
+
     def _write_unanswered(self) -> None:
         """Records clips without an answer, once it is known that the server answers others."""
+        self._any_answer = True
         for clip, reason in self._unanswered:
             self._records.write_failure(clip, reason, None)
         self._unanswered.clear()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,7 +13,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from ..data.folders import read_captions
-from ..files import parse_object, read_json, write_json
+from ..files import naming, parse_object, read_json, write_json
 from .answers import Captions
 from .frames import ClipToCaption
 
@@ -25,18 +26,19 @@ class JsonLines:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        path.parent.mkdir(parents=True, exist_ok=True)
         if path.exists():
             _cut_last_line(path)
         self._file = path.open("a", encoding="utf-8")
 
     def append(self, entry: Mapping[str, Any]) -> None:
-        self._file.write(json.dumps(entry) + "\n")
-        self._file.flush()
-        os.fsync(self._file.fileno())
+        with naming(self.path):
+            self._file.write(json.dumps(entry) + "\n")
+            self._file.flush()
+            os.fsync(self._file.fileno())
 
     def close(self) -> None:
-        self._file.close()
+        with contextlib.suppress(OSError):  # what could not be written has been reported by `append`
+            self._file.close()
 
 
 def _cut_last_line(path: Path) -> None:
@@ -78,7 +80,8 @@ class Records:
 
     Raises:
         BlockingIOError: if another process writes to the file.
-        ValueError: if the existing captions are of another origin, or if a file is malformed.
+        ValueError: if ``path`` is no regular file, if the existing captions are of another origin, or if a file is
+            malformed.
     """
 
     def __init__(
@@ -89,6 +92,11 @@ class Records:
         self._provenance, self._force, self._retry_failed = dict(provenance), force, retry_failed
 
     def __enter__(self) -> Records:
+        for path in (self.path, self.failed_path):
+            if path.exists() and not path.is_file():  # a device or a pipe would never end
+                raise ValueError(
+                    f"Expected {path} to be a file that can be resumed, but it is a folder, device or pipe"
+                )
         self.path.parent.mkdir(parents=True, exist_ok=True)
         self._lock = FileLock(self.path.with_name(f".{self.path.name}.lock"), timeout=0)
         try:

@@ -173,8 +173,10 @@ class ServerModel:
             if not 200 <= reply.status < 300:
                 raise self._refusal(server, reply)
             said = read_completion(reply.body)
-        except (NoReplyError, MalformedReplyError) as error:
+        except NoReplyError as error:
             raise _NoAnswerError(str(error)) from None
+        except MalformedReplyError as error:
+            raise _NoAnswerError(f"{server.connection.name}: {error}") from None
         finally:
             server.load -= 1
         server.has_answered = True

@@ -5,14 +5,17 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
-_NAME = r"think|thought|reason|reflect|analysis|scratchpad|monologue|working|rationale|deliberat|inner_"
+_NAME = (
+    r"think|thought|reason|refle[cx]|analysis|scratchpad|monologue|working|rationale|deliberat|inner_|ponder|draft"
+    r"|\b(?:cot|plan|internal)\b"
+)
 # <think>, </thinking>, [THINK], ◁/think▷, <seed:think>, <|end_of_thought|>, <think budget="9">
 _BRACKETED = re.compile(
-    rf"[<\[◁【][|｜]?(?P<slash>\\?/)?[|｜]?(?P<name>[\w:.-]{{0,30}}?(?:{_NAME})[\w:.-]{{0,30}})(?:\s[^<>\[\]]{{0,80}})?"
+    rf"[<\[◁【][|｜]?(?P<slash>\\?/)?[|｜]?(?P<name>[\w:.▁-]{{0,30}}?(?:{_NAME})[\w:.▁-]{{0,30}})(?:\s[^<>\[\]]{{0,80}})?"
     r"[|｜]?(?P<empty>/)?[|｜]?[>\]▷】]",
     re.IGNORECASE,
 )
-_CLOSING_NAME = re.compile(r"^(?:end|close|stop)[_:.-]?|[_:.-](?:end|close|stop|suffix)$", re.IGNORECASE)
+_CLOSING_NAME = re.compile(r"^(?:end|close|stop)[_:.▁-]?|[_:.▁-](?:end|close|stop|suffix)$", re.IGNORECASE)
 # Marks that are no pair of brackets around one word, as opening and closing ones.
 _OTHER = re.compile(
     r"(?P<opening><\|?channel\|?>\s*(?:analysis|commentary|thought)|<unused94>"

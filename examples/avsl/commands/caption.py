@@ -99,7 +99,7 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     if options.no_temperature and not options.server:
         parser.error("argument --no-temperature: expected --server beside it")
     for url in options.server or ():
-        if not url.startswith(("http://", "https://")):
+        if not url.lower().startswith(("http://", "https://")):
             parser.error(f"argument --server: expected an address like http://localhost:8000/v1, but got {url!r}")
     options.out = options.out or options.data_root / "metadata" / "captions.jsonl"
     return options

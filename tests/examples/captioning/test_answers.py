@@ -21,6 +21,7 @@ from hypothesis import strategies as st
 
 CELLO, CHAIR = "an image of a cello", "an image of a chair"
 ONE = {"foreground": [CELLO], "background": CHAIR}
+DRAFT = '{"foreground": ["an image of a flute"], "background": "an image of a room"}'
 WRAPPINGS = [
     "{}",
     "```json\n{}\n```",
@@ -53,7 +54,13 @@ def test_a_single_foreground_may_be_a_string() -> None:
         ("TV and lamp", "TV and lamp"),
         ("imagery of saints", "imagery of saints"),
         ("a man holding an image of a cat", "a man holding an image of a cat"),
-        ("an image of: a \u0000cello\ud800", "a cello"),
+        ("an image of: a cello", "a cello"),
+        ("1. **An image of a cello**", "a cello"),
+        ('"An image of a cello."', "a cello"),
+        ("*An image of* a cello", "a cello"),
+        ('"Stop" beside "Go"', '"Stop" beside "Go"'),
+        ("The image features a cello", "a cello"),
+        ("an image of a ce\u200bl\u00adlo\u202e", "a cello"),
     ],
 )
 def test_captions_start_alike(said: str, kept: str) -> None:
@@ -82,6 +89,12 @@ def test_captions_start_alike(said: str, kept: str) -> None:
         (json.dumps(ONE | {"background": " "}), ["a"], "says nothing"),
         (json.dumps(ONE | {"background": "an image of ..."}), ["a"], "says nothing"),
         (json.dumps(ONE | {"background": "very " * 200}), ["a"], f"at most {MAX_CAPTION_LENGTH}"),
+        (json.dumps(ONE | {"background": "a \u0000 lamp"}), ["a"], "holds characters that are no text"),
+        (json.dumps(ONE | {"background": "a \x1b[31m lamp"}), ["a"], "holds characters that are no text"),
+        (json.dumps(ONE | {"background": "a \ud800 lamp"}), ["a"], "holds characters that are no text"),
+        (json.dumps(ONE | {"background": "a caf\ufffd"}), ["a"], "holds characters that are no text"),
+        (DRAFT[:-1] + ', "foreground": ["an image of a cello"]}', ["a"], "has a key twice"),
+        (DRAFT[:-1] + ",}", ["a"], "no JSON object .* that can be read"),
         (json.dumps(ONE | {"background": "A cello."}), ["a"], "two of the captions are the same"),
         (json.dumps(ONE | {"foreground": [CELLO, CELLO]}), ["a", "b"], "two of the captions are the same"),
         ('{"foreground":' + "[" * 10_000, ["a"], "no JSON object"),
@@ -92,7 +105,6 @@ def test_what_is_no_answer(text: str, labels: list[str], reason: str) -> None:
         parse_answer(text, labels)
 
 
-DRAFT = '{"foreground": ["an image of a flute"], "background": "an image of a room"}'
 MARKS = [
     ("<think>", "</think>"),
     ("<THINK>\n", "\n</THINK >"),
@@ -105,6 +117,10 @@ MARKS = [
     ("<seed:think>", "</seed:think>"),
     ("[THINK]", "[/THINK]"),
     ("◁think▷", "◁/think▷"),
+    ("<｜begin▁of▁thinking｜>", "<｜end▁of▁thinking｜>"),
+    ("<draft>", "</draft>"),
+    ("<plan>", "</plan>"),
+    ("<cot>", "</cot>"),
     ("<｜think｜>", "<｜/think｜>"),
     ("<|begin_of_thought|>", "<|end_of_thought|>\n<|begin_of_solution|>"),
     ("<|START_THINKING|>", "<|END_THINKING|><|START_RESPONSE|>"),
@@ -158,12 +174,15 @@ def test_the_mark_at_the_end_of_a_prompt() -> None:
             (said, "says nothing")
             for said in ("None", "none.", "N/A", "n/a", "null", "unknown", '"None"', "(none)", "No")
         ),
-        *((said, "says nothing") for said in ("Nothing", "not visible", "Not applicable", "an unidentified object")),
+        *((said, "says nothing") for said in ("Nothing", "not visible", "Not applicable", "None detected", "void")),
         *(
             (said, "is a placeholder")
             for said in ("<label>", "a man playing [instrument]", "{label}", "string", "label 1")
         ),
-        *((said, "is a placeholder") for said in ("your caption here", "foreground caption", "background objects")),
+        *(
+            (said, "is a placeholder")
+            for said in ("your caption here", "foreground caption", "http://a.b/c.jpg", "an image of a")
+        ),
         ("I'm sorry, I can't identify the cello", "can't be described"),
         ("I don’t see a cello", "can't be described"),
         ("As an AI language model, I cannot describe people", "can't be described"),
@@ -173,6 +192,15 @@ def test_the_mark_at_the_end_of_a_prompt() -> None:
         ("The image does not show a cello", "can't be described"),
         ("Unable to determine", "can't be described"),
         ("Sorry, no", "can't be described"),
+        ("Please upload the image.", "can't be described"),
+        ("It seems no image was attached", "can't be described"),
+        ("No image provided", "can't be described"),
+        ("I need more information", "can't be described"),
+        ("I'm just an AI", "can't be described"),
+        ("The object does not appear in the image", "can't be described"),
+        ("Error: image could not be loaded", "can't be described"),
+        ("a cello that is not visible", "can't be described"),
+        ("một người đàn ông chơi đàn cello", "not in English"),
         ("une image d'un homme jouant du violoncelle", "not in English"),
         ("le violoncelle et le piano", "not in English"),
         ("ein Mann spielt Cello", "not in English"),
@@ -211,6 +239,18 @@ def test_what_describes_nothing_is_no_caption(said: str, reason: str, start: str
         "an erhu (二胡) and its player",
         "a man whose face is not visible, behind a drum",
         "a thinking man",
+        "a sorry-looking dog",
+        'a sign that reads "Sorry, we are closed"',
+        "a horse refusing a jump",
+        "a pípá",
+        "a cajón and a güiro",
+        "a crème brûlée",
+        "a guqin player in San José de los Cabos",
+        'a banner reading "С днём рождения"',
+        'the book "El amor en los tiempos del cólera"',
+        "a photo frame",
+        "a frame",
+        "an I-beam",
         "someone",
         "guitar",
     ],

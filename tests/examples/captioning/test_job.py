@@ -13,11 +13,12 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from urllib.parse import quote
 
 import pytest
-from avsl.captioning import job
+from avsl.captioning import job, records
 from avsl.captioning import server as server_module
 from avsl.captioning.frames import read_clips
 from avsl.commands import caption as command
@@ -107,6 +108,13 @@ def test_a_dead_server_stops_the_job(
     assert not list((folder / "metadata").glob("captions*"))
     server.reply = lambda r: r.good
     assert start() == 0
+
+
+def test_a_dead_server_stops_a_job_of_few_clips(start, server, folder: Path, make_reply, caplog) -> None:
+    server.reply = lambda _: make_reply(cut=True)
+    assert start("--retries", "0") == 2
+    assert "4 clips in a row got no answer. Last reason: RemoteProtocolError" in caplog.text
+    assert not list((folder / "metadata").glob("captions*"))
 
 
 def test_clips_without_an_answer_count_as_failed_once_others_are_answered(
@@ -203,9 +211,10 @@ def test_a_server_without_max_tokens_and_temperature(
 def test_other_errors_about_these_options_are_failed_clips(
     start, server, folder: Path, make_reply, message: str
 ) -> None:
-    server.reply = lambda _: make_reply(status=400, body=json.dumps({"error": {"message": message}}))
+    refusal = make_reply(status=400, body=json.dumps({"error": {"message": message}}))
+    server.reply = lambda r: refusal if r.number else r.good
     assert start() == 1
-    assert len(lines(folder, "captions.failed.jsonl")) == 4
+    assert len(lines(folder, "captions.failed.jsonl")) == 3
 
 
 @pytest.mark.parametrize(
@@ -509,7 +518,7 @@ def test_an_echoed_key_is_neither_written_nor_logged(
         "location": make_reply(status=302, body="", headers={"Location": f"http://127.0.0.1:9/?k={echo}"}),
         "header": make_reply(status=429, body="{}", headers={"X": echo}, reason=echo),
     }
-    server.reply = lambda _: replies[place]
+    server.reply = lambda r: replies[place] if r.number else r.good
     assert start("--attempts", "1", "--retries", "0") == 1
     written = b"".join(p.read_bytes() for p in folder.rglob("*") if p.is_file()).decode("latin-1")
     for text in (written, caplog.text):
@@ -559,3 +568,32 @@ def test_an_address_without_its_scheme(start, server, folder: Path, capsys: pyte
         start("--server", server.url, "localhost:8000/v1")
     assert "expected an address like http://localhost:8000/v1, but got 'localhost:8000/v1'" in capsys.readouterr().err
     assert not list((folder / "metadata").glob("captions*"))
+
+
+def test_an_address_in_capitals(start, server) -> None:
+    assert start("--server", server.url.replace("http", "HTTP")) == 0
+
+
+def test_a_full_disk_is_named_and_the_next_run_resumes(start, folder: Path, monkeypatch, caplog) -> None:
+    synced = iter([None, None, OSError(errno.ENOSPC, "No space left on device")])
+
+    def fsync(_: int) -> None:
+        if error := next(synced):
+            raise error
+
+    with monkeypatch.context() as patch:
+        patch.setattr(records, "os", SimpleNamespace(fsync=fsync))
+        assert start() == 2
+    assert f"No space left on device: '{folder / 'metadata' / 'captions.jsonl'}'" in caplog.text
+    assert start() == 0
+    assert sorted(e["id"] for e in lines(folder)) == ["d0", "s0", "s1", "s2"]
+
+
+@pytest.mark.parametrize("name", ["captions.jsonl", "captions.failed.jsonl"])
+def test_a_pipe_is_no_output(start, server, folder: Path, caplog, name: str) -> None:
+    """Such as ``--out /dev/stdout``. Devices would be read without an end, and deleted if they seem empty."""
+    os.mkfifo(folder / "metadata" / name)
+    assert start() == 2
+    assert f"{name} to be a file that can be resumed" in caplog.text
+    assert (folder / "metadata" / name).exists()
+    assert server.requests == []

@@ -213,7 +213,7 @@ def test_an_odd_reply_is_a_failed_clip_with_its_reason(start, server, make_reply
     status, captions, failed = start()
     assert [entry["id"] for entry in captions] == ["s0", "s2"]
     assert [entry["id"] for entry in failed] == ["s1"]
-    assert failed[0]["reason"].startswith(reason)
+    assert failed[0]["reason"].removeprefix(f"{server.url}: ").startswith(reason)
     assert len(json.dumps(failed[0])) < 200_000
     assert status == 1
 
@@ -275,6 +275,11 @@ def test_a_redirect_is_named_and_not_followed(start, server, make_server, make_r
     )
     assert other.requests == []
     assert len(server.requests) == 3
+
+
+def test_the_server_of_an_odd_reply_is_named(start, server, make_reply) -> None:
+    server.reply = lambda r: make_reply(body="null") if r.labels == ["odd"] else r.good
+    assert start()[2][0]["reason"] == f"{server.url}: {NO_COMPLETION}: null"
 
 
 def test_cookies_are_not_kept(start, server, make_reply) -> None:

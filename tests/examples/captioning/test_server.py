@@ -7,6 +7,7 @@ import base64
 import io
 import json
 import logging
+import re
 import signal
 import threading
 from email.utils import formatdate
@@ -193,8 +194,23 @@ def test_a_slow_answer(server, connect, clock: Clock, folder: Path) -> None:
 
 def test_nobody_listens(connect, clock: Clock, folder: Path) -> None:
     answers = ask(connect("http://127.0.0.1:9/v1", retries=2), questions(folder)[:1])
-    assert "ConnectError (All connection attempts failed) from http://127.0.0.1:9/v1" in answers["s0"].error
+    assert re.search(r"^ConnectError \(\[Errno \d+\] Connect call failed .*\) from http://127", answers["s0"].error)
     assert len(clock.slept) == 2
+
+
+def test_a_proxy_that_fails_is_named(server, connect, clock: Clock, folder: Path, monkeypatch) -> None:
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
+    answers = ask(connect(retries=0), questions(folder)[:1])
+    assert answers["s0"].error.endswith(f"from {server.url}, through a proxy that the environment names")
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    assert not ask(connect(retries=0), questions(folder)[:1])["s0"].error
+
+
+@pytest.mark.parametrize("setting", [("SSL_CERT_FILE", "/nowhere"), ("http_proxy", "a://b")])
+def test_an_environment_that_cannot_be_used_is_named(connect, folder: Path, monkeypatch, setting) -> None:
+    monkeypatch.setenv(*setting)
+    with pytest.raises(ValueError, match=r"HTTP_PROXY, .*SSL_CERT_FILE"):
+        ask(connect(), questions(folder)[:1])
 
 
 @pytest.mark.parametrize("status", [400, 413, 422])
