@@ -101,14 +101,14 @@ def frame_rate(clips: Iterable[ClipId], rate: float | None = None) -> float:
 
     A download may have another rate than the video that the lists were made from. So this is the first of these rates
     that fits all ids: that of the file, or half of it above 31 Hz, since such files are also served at half their rate;
-    one of the usual rates; that of the file in any case. If none fits, the rate is derived from the ids.
+    one of the usual rates; that of the file if it is at most 62 Hz. If none fits, the rate is derived from the ids.
 
     Args:
         clips: all clips of the video that any list names. Fewer clips may give another rate.
         rate: rate of the file; ``None`` if it is not known.
     """
     clips = [clip for clip in clips if clip.frame is not None]
-    of_file = () if rate is None else (rate,)
+    of_file = () if rate is None or rate > 2 * _MAX_RATE else (rate,)  # no such video was listed, or it is a wrong rate
     likely = tuple(r if r <= _MAX_RATE else r / 2 for r in of_file)
     for candidate in (*likely, *_COMMON_RATES, *of_file):
         if all(clip.fits(candidate) for clip in clips):

@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Iterator
+from pathlib import Path
 
+import av
+import numpy as np
+
+_ENOUGH = 2**28  # bytes; who can allocate them does not lack memory
 _LACKS = frozenset(
     {
         *(errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO),
@@ -37,4 +42,22 @@ def chain(error: BaseException) -> Iterator[BaseException]:
 def _is_lack(error: BaseException) -> bool:
     if isinstance(error, RuntimeError):  # torch has no error of its own for a lack of memory on a CPU
         return "out of memory" in str(error) or "allocate memory" in str(error)
+    if isinstance(error, av.FFmpegError) and error.errno in (errno.EPERM, errno.EIO, errno.ENOMEM):
+        return error.errno != errno.EPERM and not _works(error.filename)
     return isinstance(error, MemoryError) or getattr(error, "errno", None) in _LACKS
+
+
+def _works(filename: str | None) -> bool:
+    """Whether this machine has memory and can read a file: FFmpeg has the same errors for damaged data.
+
+    For a missing permission, it has only EACCES. Its EPERM is the -1 of old decoders.
+    """
+    try:
+        np.empty(_ENOUGH, np.uint8)
+        if filename and Path(filename).is_file():
+            with Path(filename).open("rb") as file:
+                while file.read(2**20):
+                    pass
+    except (OSError, MemoryError):
+        return False
+    return True

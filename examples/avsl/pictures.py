@@ -34,7 +34,8 @@ def read_stored(path: Path) -> Image.Image:
         OSError: naming the file, if it is not a readable picture.
     """
     try:
-        with Image.open(path) as image:
+        # Given a path, Pillow maps an uncompressed TIFF into memory, and scrambles it if it is turned.
+        with path.open("rb") as file, Image.open(file) as image:
             image.load()
             # A copy, even of an upright picture, would lose the name of the format.
             return ImageOps.exif_transpose(image) if image.getexif().get(ORIENTATION, 1) != 1 else image

@@ -18,6 +18,7 @@ SLACK = 0.05  # s; tolerance for time stamps
 _EMPTY = 1e-4  # a channel 40 dB below the loudest one is empty
 _OPPOSED = -0.5  # correlation below which two channels cancel
 _LARGEST = 4.0  # a float sound with larger samples is in other units, such as those of 16 bit integers
+_PART = 4096  # samples that are looked at together
 _LONGEST_GAP = 600 * SAMPLE_RATE  # a longer jump of the time stamps is not a pause
 
 
@@ -30,21 +31,21 @@ def mono(channels: np.ndarray) -> np.ndarray:
     if len(channels) == 1:
         return channels[0]
     channels = np.ascontiguousarray(channels)  # many times as fast as the transpose that readers give
-    centered = channels.astype(np.float64)
-    centered -= centered.mean(1, keepdims=True)
-    products = np.einsum("an,bn->ab", centered, centered)  # not BLAS, whose threads cost more than they save here
+    mean, products = channels.mean(1, keepdims=True), np.zeros((len(channels), len(channels)))
+    for first in range(0, channels.shape[1], _PART):  # in parts that fit the cache: copying it all takes longer
+        part = channels[:, first : first + _PART] - mean
+        products += np.einsum("an,bn->ab", part, part)  # not BLAS, whose threads cost more than they save here
     energies = products.diagonal()
     order = [int(i) for i in np.argsort(-energies, kind="stable") if energies[i] > _EMPTY * energies.max()]
     if not order:  # all are constant
         return channels.mean(0)
     correlations = products / np.sqrt(np.outer(energies, energies) + np.finfo(float).tiny)
-    signs = {order[0]: 1.0}
-    for channel in order[1:]:
-        nearest = max(signs, key=lambda other: abs(correlations[channel, other]))
-        opposed = correlations[channel, nearest] * signs[nearest] < _OPPOSED
-        signs[channel] = -1.0 if opposed else 1.0
-    weights = np.array(list(signs.values()), dtype=channels.dtype) / len(signs)
-    return np.einsum("c,cn->n", weights, channels[list(signs)])
+    weights = np.zeros(len(channels), channels.dtype)
+    for channel in order:
+        nearest = max(order, key=lambda other: abs(correlations[channel, other]) if weights[other] else -1)
+        opposed = correlations[channel, nearest] * weights[nearest] < _OPPOSED
+        weights[channel] = -1 if opposed else 1
+    return np.einsum("c,cn->n", weights / len(order), channels)
 
 
 def level(samples: np.ndarray) -> float:
@@ -98,13 +99,14 @@ def read_clip(sound: Sound) -> np.ndarray:
         first = sound.first_sample(file.frames, SAMPLES, SAMPLE_RATE)
         try:
             file.seek(first)
-            samples = file.read(SAMPLES, dtype="float32", always_2d=True).T
+            samples = _read_float(file, SAMPLES)
         except soundfile.LibsndfileError as error:
             raise _unreadable(path, error) from error
         if samples.shape[1] < min(SAMPLES, file.frames):
             raise ValueError(f"Expected {path} to hold {file.frames} samples, but it is truncated")
     check_finite(samples, str(path), first)
-    return np.resize(mono(samples), SAMPLES)
+    joint = mono(samples)
+    return joint if len(joint) == SAMPLES else np.resize(joint, SAMPLES)
 
 
 def read_recording(path: Path) -> tuple[np.ndarray, int]:
@@ -116,11 +118,19 @@ def read_recording(path: Path) -> tuple[np.ndarray, int]:
     """
     with _opened(path) as file:
         try:
-            samples = file.read(dtype="float32", always_2d=True).T
+            samples = _read_float(file, -1)
         except soundfile.LibsndfileError as error:
             raise _unreadable(path, error) from error
         check_finite(samples, str(path))
         return mono(samples), file.samplerate
+
+
+def _read_float(file: soundfile.SoundFile, count: int) -> np.ndarray:
+    """The next samples, (C, n) float32 with full scale 1."""
+    if file.subtype == "PCM_16":  # libsndfile's own conversion takes three times as long, and every clip pays for it
+        integers = file.read(count, dtype="int16", always_2d=True).T
+        return np.multiply(integers, np.float32(1 / 32_768), dtype=np.float32, order="C")
+    return file.read(count, dtype="float32", always_2d=True).T
 
 
 def _opened(path: Path) -> soundfile.SoundFile:
@@ -163,7 +173,7 @@ def blocks(frames: Iterable[tuple[float, av.AudioFrame]]) -> Iterator[Block]:
         if layout != frame_layout or abs(time - expected) > SLACK:
             if resampler is not None:
                 yield from (Block(begin, offset, samples) for offset, samples in _resampled(resampler, None, offset))
-            resampler, layout, begin, offset = av.AudioResampler("fltp", None, SAMPLE_RATE), frame_layout, time, 0
+            resampler, layout, begin, offset = av.AudioResampler("flt", None, SAMPLE_RATE), frame_layout, time, 0
             expected = time
         for at, samples in _resampled(resampler, frame, offset):
             yield Block(begin, at, samples)
@@ -178,7 +188,8 @@ def _resampled(
 ) -> Iterator[tuple[int, np.ndarray]]:
     """The samples that the resampler gives for a frame, or at its end for ``None``, with their positions."""
     for part in resampler.resample(frame):
-        samples = part.to_ndarray()
+        # Interleaved: PyAV crashes on separate planes of eight and more channels.
+        samples = part.to_ndarray().reshape(-1, part.layout.nb_channels).T
         yield offset, samples
         offset += samples.shape[1]
 

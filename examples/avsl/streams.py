@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
 from typing import Literal
 
 import av
@@ -35,6 +36,14 @@ def best_stream(container: av.container.InputContainer, kind: Literal["video", "
         return default, not secondary, size, stream is favorite, -stream.index
 
     return max(streams, key=rank, default=None)
+
+
+def frame_rate(stream: av.VideoStream) -> Fraction | None:
+    """Returns the average frame rate of a video in Hz, ``None`` if it is not known.
+
+    The smaller of FFmpeg's two numbers is right: its average counts ticks for H.264 in AVI, as 600 Hz.
+    """
+    return min((rate for rate in (stream.average_rate, stream.guessed_rate) if rate), default=None)
 
 
 def upright(frame: av.VideoFrame) -> np.ndarray:

@@ -132,7 +132,11 @@ def test_a_file_that_this_machine_cannot_read_is_not_called_damaged(
     ("error", "expected"),
     [
         (MemoryError(), True),
-        (av.error.MemoryError(12, "no"), True),
+        (av.error.MemoryError(12, "no"), False),  # while there is memory, the data asks for an absurd size
+        (av.error.PermissionError(1, "damaged sound", "avcodec_send_packet()"), False),
+        (av.error.PermissionError(13, "no", "a.mp4"), True),
+        (av.FFmpegError(5, "cannot go on", __file__), False),
+        (OSError(5, "broken disk"), True),
         (OSError(28, "full"), True),
         (PermissionError(13, "no"), True),
         (av.FFmpegError(24, "too many"), True),
@@ -146,3 +150,18 @@ def test_a_file_that_this_machine_cannot_read_is_not_called_damaged(
 )
 def test_errors_of_this_machine(error: Exception, expected: bool) -> None:
     assert of_this_machine(error) is expected
+
+
+def test_errors_of_ffmpeg_are_of_this_machine_if_it_fails_without_ffmpeg_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise error
+
+    (tmp_path / "a.mp4").touch()
+    error: Exception = OSError(5, "broken disk")
+    monkeypatch.setattr(Path, "open", fail)
+    assert of_this_machine(av.FFmpegError(5, "Input/output error", str(tmp_path / "a.mp4")))
+    error = MemoryError()
+    monkeypatch.setattr(np, "empty", fail)
+    assert of_this_machine(av.error.MemoryError(12, "no"))

@@ -42,6 +42,17 @@ def test_training_captions_and_localization_see_the_same_upright_picture(tmp_pat
     assert (sent == path.read_bytes()) == (orientation == 1)
 
 
+@pytest.mark.parametrize("mode", ["L", "RGB", "RGBA", "P", "CMYK"])
+@pytest.mark.parametrize("orientation", [3, 5, 6])
+def test_turned_tiff_files_are_upright(tmp_path: Path, mode: str, orientation: int) -> None:
+    picture, exif = Image.fromarray(COLORS).convert(mode), Image.Exif()
+    exif[0x0112] = orientation
+    picture.save(tmp_path / "a.tif", exif=exif)
+    turned = picture.convert("RGB")
+    turned.getexif()[0x0112] = orientation
+    assert np.array_equal(np.asarray(read_picture(tmp_path / "a.tif")), np.asarray(ImageOps.exif_transpose(turned)))
+
+
 RAMP = np.linspace(0, 65_535, 64 * 64).reshape(64, 64)
 
 

@@ -58,6 +58,15 @@ def test_a_quiet_sound_is_not_rounded_to_16_bits(tmp_path: Path, subtype: str) -
     assert np.abs(in_training(tmp_path / "a.wav") / 1e-4 - TONE).max() < 0.01
 
 
+@pytest.mark.parametrize("read", READERS)
+@pytest.mark.parametrize("channels", [6, 8, 16, 33])  # 8 is 7.1
+def test_sounds_of_many_channels(tmp_path: Path, channels: int, read: Callable) -> None:
+    samples = np.zeros((3 * RATE, channels))
+    samples[:, channels // 2 :] = TONE[:, None]
+    soundfile.write(tmp_path / "a.wav", samples, RATE)
+    assert np.abs(read(tmp_path / "a.wav") - TONE).max() < 0.02
+
+
 CHANNELS = {
     "the second only": ([0, TONE], TONE),
     "the center of 5.1": ([0, 0, TONE, 0, 0, 0], TONE),
@@ -181,7 +190,9 @@ def test_a_pause_between_time_stamps_is_kept_and_small_steps_are_not(monkeypatch
         def __init__(self, *_: object) -> None: ...
 
         def resample(self, frame: Frame | None) -> list:
-            return [] if frame is None else [type("Part", (), {"to_ndarray": lambda _: np.ones((1, frame.samples))})()]
+            layout = SimpleNamespace(nb_channels=1)
+            ones = SimpleNamespace(layout=layout, to_ndarray=lambda: np.ones((1, frame.samples)))
+            return [] if frame is None else [ones]
 
     monkeypatch.setattr("avsl.sounds.av.AudioResampler", Same)
     second = RATE

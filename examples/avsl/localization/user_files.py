@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -125,8 +126,11 @@ def decode(container: av.container.InputContainer, stream: av.stream.Stream, pat
 
 def _check_exists(path: Path) -> None:
     if not path.is_file():
-        raise FileNotFoundError(f"Expected a file, but {path} does not exist")
+        problem = "is a folder" if path.is_dir() else "is no regular file" if path.exists() else "does not exist"
+        raise FileNotFoundError(f"Expected a file, but {path} {problem}")
 
 
 def _unreadable(path: Path, error: av.FFmpegError) -> ValueError:
-    return ValueError(f"Expected {path} to be a video or a sound, but it can't be read: {error.strerror or error}")
+    # Decoders say -1, which is EPERM, for damaged data.
+    reason = "it is damaged" if error.errno == errno.EPERM else error.strerror or error
+    return ValueError(f"Expected {path} to be a video or a sound, but it can't be read: {reason}")

@@ -21,7 +21,7 @@ from tqdm import tqdm
 from ..files import atomic_write
 from ..model.localizer import Localizer
 from ..sounds import flaw, level
-from ..streams import best_stream, upright
+from ..streams import best_stream, frame_rate, upright
 from .overlay import paint, scaled
 from .user_files import SoundAround, as_frame, decode, open_media, sound_blocks
 
@@ -109,19 +109,37 @@ def draw_heatmaps(path: Path, out: Path, video_maps: VideoMaps) -> None:
                     BT709
                 )
             sound = _SoundCopy(source, target, path)
-            tick, last = max(round(1 / (rate * stream.time_base)), 1), None
+            tick, clock = max(round(1 / (rate * stream.time_base)), 1), _Clock(stream.time_base)
             for index, frame in enumerate(_with_progress(_frames(source, stream, sound), stream, "drawing")):
                 before, rest = divmod(index, video_maps.every)
                 heat = torch.lerp(maps[before], maps[min(before + 1, len(maps) - 1)], rest / video_maps.every)
                 painted = av.VideoFrame.from_ndarray(paint(upright(frame), heat), format="rgb24").reformat(
-                    format=sink.pix_fmt, dst_colorspace=Colorspace.ITU709 if _is_bt709(stream) else None
+                    *(sink.width, sink.height),  # the size may change in the middle
+                    format=sink.pix_fmt,
+                    dst_colorspace=Colorspace.ITU709 if _is_bt709(stream) else None,
                 )
-                pts = frame.pts if frame.pts is not None else 0 if last is None else last + tick
-                last = pts if last is None else max(pts, last + 1)
-                painted.pts, painted.time_base = last, stream.time_base
+                painted.pts, painted.time_base = clock.rising(frame.pts, tick), stream.time_base
                 target.mux(sink.encode(painted))
             target.mux(sink.encode(None))
             sound.finish()
+
+
+class _Clock:
+    """Makes time stamps rise. If they jump back by a second or more, as in joined recordings, time goes on."""
+
+    def __init__(self, time_base: Fraction) -> None:
+        self._second, self._shift = round(1 / time_base), 0
+        self._last: int | None = None
+
+    def rising(self, stamp: int | None, step: int) -> int:
+        """The time stamp to write; ``step`` is its usual distance from the one before it."""
+        if self._last is None:
+            self._last = stamp or 0
+            return self._last
+        if stamp is not None and stamp + self._shift <= self._last - self._second:
+            self._shift = self._last + step - stamp
+        self._last = self._last + step if stamp is None else max(stamp + self._shift, self._last + 1)
+        return self._last
 
 
 class _SoundCopy:
@@ -132,7 +150,7 @@ class _SoundCopy:
         if stream is None:
             raise ValueError(f"Expected {path} to hold a sound, but it has no audio stream")
         self.stream = stream
-        self._copied = _fits_mp4(path)
+        self._copied, self._clock = _fits_mp4(path), _Clock(stream.time_base)
         if self._copied:
             self._sink = target.add_stream_from_template(stream)
         else:
@@ -146,6 +164,9 @@ class _SoundCopy:
             for frame in packet.decode():
                 self._target.mux(self._sink.encode(frame))
         elif packet.dts is not None:
+            late = 0 if packet.pts is None else packet.pts - packet.dts
+            packet.dts = self._clock.rising(packet.dts, packet.duration or 1)
+            packet.pts = packet.dts + late
             packet.stream = self._sink
             self._target.mux(packet)
 
@@ -196,7 +217,7 @@ def _is_bt709(stream: av.VideoStream) -> bool:
 
 
 def _rate(stream: av.VideoStream) -> Fraction:
-    return Fraction(stream.average_rate or stream.guessed_rate or 25)
+    return Fraction(frame_rate(stream) or 25)
 
 
 def save_video_maps(path: Path, video_maps: VideoMaps) -> None:

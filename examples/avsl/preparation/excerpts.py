@@ -18,7 +18,7 @@ from PIL import Image
 from ..constants import SAMPLE_RATE, SAMPLES, SECONDS
 from ..machine_errors import of_this_machine
 from ..sounds import SLACK, blocks, mono, out_of_range, with_channels, with_times
-from ..streams import best_stream, upright
+from ..streams import best_stream, frame_rate, upright
 
 _BEFORE = 2.0  # s decoded before a clip, because clips near the end of a file are moved forward
 _PAST_END = 0.5  # s beyond the first and last frame or sample for which these are still used
@@ -50,7 +50,7 @@ def inspect(path: Path) -> Facts:
             if best_stream(container, kind) is None:
                 raise Unusable(f"no {kind} stream")
         stream = best_stream(container, "video")
-        rate = float(stream.average_rate or stream.guessed_rate or 30)
+        rate = float(frame_rate(stream) or 30)
         return Facts(rate, float((stream.start_time or 0) * stream.time_base))
 
 

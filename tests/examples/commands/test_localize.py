@@ -130,6 +130,23 @@ def test_a_video(run: Path, tmp_path: Path, size: tuple[int, int], capsys: pytes
     assert change[high].mean() > change[low].mean() + 10
 
 
+def test_joined_recordings_whose_size_and_clock_jump(run: Path, tmp_path: Path) -> None:
+    parts = [write_video(tmp_path / f"{width}.ts", count=30, size=(width, 48)) for width in (96, 64)]
+    path = tmp_path / "joined.ts"
+    path.write_bytes(b"".join(part.read_bytes() for part in parts))
+    assert main([str(run), str(path), "--every", "20", "--out", str(tmp_path / "out")]) == 0
+    out = tmp_path / "out" / "joined-heat.mp4"
+    assert {picture.shape for picture in frames(out)} == {(48, 64, 3)}
+    with av.open(str(out)) as container:
+        lengths = [float(stream.duration * stream.time_base) for stream in container.streams]
+    assert lengths == pytest.approx([6.0, 6.0], abs=0.2)
+
+
+def test_a_folder_is_called_a_folder(run: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    assert main([str(run), str(tmp_path), "--out", str(tmp_path / "out")]) == 2
+    assert "is a folder" in caplog.text
+
+
 def test_sound_that_mp4_does_not_take(run: Path, tmp_path: Path) -> None:
     path, out = write_video(tmp_path / "own.mkv", audio="wavpack"), tmp_path / "out"
     assert main([str(run), str(path), "--out", str(out)]) == 0

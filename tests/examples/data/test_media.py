@@ -9,7 +9,7 @@ import pytest
 import soundfile
 from avsl.data.composed import media
 from avsl.data.composed.dataset import Description, ensure_composed
-from avsl.data.composed.media import MediaSource
+from avsl.data.composed.media import MediaSource, _recording
 from avsl.data.music import MusicFolder
 from PIL import Image
 
@@ -146,3 +146,10 @@ def test_a_dataset_from_media(stamps: Path, tmp_path: Path) -> None:
         assert len(folder.test_scenes(subset).scenes) == 2
     with pytest.raises(ValueError, match=r"but it holds .*stamps.* Move it away"):
         ensure_composed(tmp_path, Description(train=2, test=2, side=48, media=str(stamps / "animals")))
+
+
+@pytest.mark.parametrize(("samples", "said"), [(0, "empty"), (44_100, "silent")])
+def test_a_recording_without_sound_is_named(tmp_path: Path, samples: int, said: str) -> None:
+    soundfile.write(tmp_path / "a.ogg", np.zeros(samples), 44_100, **OGG)
+    with pytest.raises(ValueError, match=f"a.ogg to hold sound, but it is {said}"):
+        _recording(tmp_path / "a.ogg")

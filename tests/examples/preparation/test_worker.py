@@ -272,6 +272,25 @@ def test_damage_in_the_middle(tmp_path: Path, media: Media) -> None:
     assert [media.number(tmp_path / "out" / "frames" / f"{name}.jpg") for name in names] == [20, 180]
 
 
+@pytest.mark.parametrize("error", [av.error.PermissionError(1, "no"), av.error.MemoryError(12, "no")])
+def test_errors_that_ffmpeg_has_for_damaged_data_do_not_stop_the_job(
+    tmp_path: Path, media: Media, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def fail(*_: object) -> None:
+        raise error
+
+    one = job(media.write(tmp_path / f"{VIDEO}.mp4", 4, 10), ids([5], 10))
+    monkeypatch.setattr(worker, "read_sounds", fail)
+    assert only(prepare(one))[0] == "cannot be decoded"
+
+
+def test_the_rate_of_h264_in_avi(tmp_path: Path, media: Media) -> None:
+    path = media.write(tmp_path / f"{VIDEO}.avi", 8, 10)
+    with av.open(str(path)) as container:
+        assert container.streams.video[0].average_rate != 10  # else there is nothing to test
+    assert file_rate(path) == 10
+
+
 def test_random_bytes_never_raise(tmp_path: Path, media: Media) -> None:
     content = media.write(tmp_path / "good.mkv", 4, 10).read_bytes()
     rng = np.random.default_rng(0)
@@ -314,7 +333,7 @@ def test_an_error_of_writing_is_not_one_of_the_video(
 
 
 @pytest.mark.parametrize("reader", ["inspect", "read_sounds", "read_frames"])
-@pytest.mark.parametrize("error", [MemoryError(), OSError(24, "Too many open files"), av.error.MemoryError(12, "no")])
+@pytest.mark.parametrize("error", [MemoryError(), OSError(24, "Too many open files"), av.FFmpegError(24, "no")])
 def test_an_error_of_the_machine_is_not_one_of_the_video(
     tmp_path: Path, media: Media, monkeypatch: pytest.MonkeyPatch, reader: str, error: Exception
 ) -> None:

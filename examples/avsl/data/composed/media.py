@@ -151,4 +151,6 @@ def _picture(path: Path) -> Image.Image:
 @lru_cache(maxsize=256)
 def _recording(path: Path) -> NDArray[np.float32]:
     mono, rate = read_recording(path)
+    if not mono.any():
+        raise ValueError(f"Expected {path} to hold sound, but it is {'silent' if len(mono) else 'empty'}")
     return resample_poly(mono, SAMPLE_RATE, rate).astype(np.float32) if rate != SAMPLE_RATE else mono
