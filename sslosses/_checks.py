@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+NEVER_EMPTY = ("C", "H", "W")
+
 
 def check_dense(name: str, value: Any) -> None:
     """Raise unless ``value`` is a tensor that is neither sparse nor nested."""
@@ -45,7 +47,8 @@ def check_shapes(**arguments: tuple[Tensor, str]) -> dict[str, int]:
     """Check shapes and devices, and return the size of each dimension.
 
     In ``check_shapes(visual=(visual, "B C H W"), audio=(audio, "B C"))`` each letter has one size in all arguments. All
-    arguments must be on one device.
+    arguments must be on one device. C, H and W are at least 1: a loss of vectors without entries or of maps without
+    pixels would be a number that means nothing.
 
     Raises:
         ValueError: names the argument, the expected shape and the actual shape.
@@ -60,6 +63,8 @@ def check_shapes(**arguments: tuple[Tensor, str]) -> dict[str, int]:
         if value.ndim != len(letters):
             raise ValueError(f"Expected `{name}` to have shape {expected}, but got {shape}")
         for letter, size in zip(letters, shape, strict=True):
+            if size == 0 and letter in NEVER_EMPTY:
+                raise ValueError(f"Expected `{name}` to have shape {expected} with {letter} >= 1, but got {shape}")
             known = sizes.setdefault(letter, size)
             owner.setdefault(letter, name)
             if known != size:

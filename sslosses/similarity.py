@@ -76,6 +76,8 @@ def _check_vectors(first: Tensor, second: Tensor) -> None:
             f"Expected `second` to have shape (..., {first.shape[-1]}) and to broadcast against `first`, which has "
             f"{tuple(first.shape)}, but got {tuple(second.shape)}"
         )
+    if first.shape[-1] == 0:
+        raise ValueError(f"Expected `first` to have shape (..., C) with C >= 1, but got {tuple(first.shape)}")
     if first.device != second.device:
         raise ValueError(f"Expected `second` to be on the device of `first` ({first.device}), but got {second.device}")
 

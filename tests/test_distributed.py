@@ -117,6 +117,13 @@ def three_calls(name: str, loss: Callable[..., Any]) -> None:
         loss(*inputs(name))
 
 
+def scheduled() -> None:
+    loss = ObjectAwareObjective(ori_weight=0.0, ori=ORILoss(epsilon=0.3))
+    loss(*inputs("objective"))
+    loss.ori_weight = loss.trimap_weight = 0.1
+    loss(*inputs("objective"))
+
+
 def compiled(name: str) -> None:
     torch.compiler.reset()
     loss = losses()[name]
@@ -142,6 +149,10 @@ CALLS: dict[str, Callable[[], Any]] = {
         for name in losses()
         for value in (True, False)
     },
+    "objective, part chosen": lambda: three_calls(
+        "objective", ObjectAwareObjective(oca=OCALoss(gather_distributed=True), ori=ORILoss(epsilon=0.3))
+    ),
+    "objective, scheduled": scheduled,
     "ori, samples alone": lambda: three_calls("ori", ORILoss(epsilon=0.3, reduction="none")),
 }
 
@@ -223,6 +234,8 @@ def test_warns_once_unless_gathering_is_chosen(name: str) -> None:
         # The compiled case runs the loss eagerly as well.
         assert len(messages) == (0 if silent else 2 if name.endswith("compiled") else 1)
         assert all("2 processes are up" in m and "gather_distributed=True" in m for m in messages)
+        if name == "objective, part chosen":
+            assert messages[0].startswith("ObjectAwareObjective (ObjectRegionIsolationLoss) is computed")
 
 
 def test_one_process_is_not_warned() -> None:

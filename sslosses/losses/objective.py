@@ -150,12 +150,12 @@ class ObjectAwareObjective(nn.Module):
         dtype = torch.float64 if visual.dtype == torch.float64 else torch.float32
         zero = torch.zeros((), dtype=dtype, device=visual.device)
         self._warn_of_processes()
-        captions: tuple[Tensor | None, ...] = (foreground, background, source_mask)
-        if background_mask is not None:  # a loss from elsewhere need not know it
-            captions += (background_mask,)
+        captions = foreground, background, source_mask
+        # By name, and only if there is one: a loss from elsewhere need not know it, and its error names it.
+        masks = {} if background_mask is None else {"background_mask": background_mask}
         trimap = self.trimap(visual, audio) if self.trimap_weight else zero
-        oca = self.oca(visual, audio, *captions) if self.oca_weight else zero
-        ori = self.ori(visual, *captions) if self.ori_weight else zero
+        oca = self.oca(visual, audio, *captions, **masks) if self.oca_weight else zero
+        ori = self.ori(visual, *captions, **masks) if self.ori_weight else zero
         total = self.trimap_weight * trimap + self.oca_weight * oca + self.ori_weight * ori
         # DistributedDataParallel fails for parameters outside the graph, for example of an encoder that no loss needs.
         for value in (visual, audio, foreground, background, *self._skipped_parameters()):
@@ -170,11 +170,12 @@ class ObjectAwareObjective(nn.Module):
         return [parameter for weight, loss in self._weighted() if not weight for parameter in loss.parameters()]
 
     def _warn_of_processes(self) -> None:
-        """Warn once, in place of each of the losses."""
-        losses = [loss for weight, loss in self._weighted() if weight and isinstance(loss, LossModule)]
-        undecided = [loss for loss in losses if loss.gather_is_open() and not loss.warned_of_processes]
-        if undecided and warn_if_not_gathered(type(self).__name__):
-            for loss in undecided:
+        """Warn once, in place of the losses: those with weight 0 too, whose weight may change later."""
+        losses = [(weight, loss) for weight, loss in self._weighted() if isinstance(loss, LossModule)]
+        undecided = [x for weight, x in losses if weight and x.gather_is_open() and not x.warned_of_processes]
+        names = ", ".join([type(loss).__name__ for loss in undecided])
+        if undecided and warn_if_not_gathered(f"{type(self).__name__} ({names})"):
+            for _, loss in losses:
                 loss.warned_of_processes = True
 
     def extra_repr(self) -> str:

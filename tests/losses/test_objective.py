@@ -109,6 +109,17 @@ def test_samples_without_a_background_caption() -> None:
     assert torch.equal(total, terms.total)
 
 
+def test_a_loss_that_does_not_know_the_background_mask_is_named() -> None:
+    class Own(nn.Module):
+        def forward(self, visual: Tensor, foreground: Tensor, background: Tensor, source_mask: Tensor) -> Tensor:
+            return visual.sum()
+
+    objective = ObjectAwareObjective(ori=Own())
+    assert objective(*make()).isfinite()
+    with pytest.raises(TypeError, match=r"Own.forward\(\) got an unexpected keyword argument 'background_mask'"):
+        objective(*make(), torch.tensor([True, False, True]))
+
+
 def test_one_switch_sets_gather_distributed_of_all_losses() -> None:
     for value in (True, False):
         objective = ObjectAwareObjective(gather_distributed=value, oca=OCALoss(), trimap=Never())
