@@ -100,7 +100,7 @@ def read_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
-        raise ValueError(f"Expected {path} to be text in UTF-8, but line {line} is not: {error}") from error
+        raise ValueError(f"Expected {path} to be lines of text in UTF-8, but line {line} is not: {error}") from error
     reader = csv.reader(io.StringIO(text, newline=""), skipinitialspace=True)
     try:
         for row in reader:

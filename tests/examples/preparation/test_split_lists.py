@@ -93,7 +93,7 @@ def test_malformed_lines(tmp_path: Path, name: str, text: str, match: str) -> No
 
 def test_the_line_that_is_not_utf8_is_named(tmp_path: Path) -> None:
     (tmp_path / "music_solo_train.txt").write_bytes(f"{A},cello\n{B},viol".encode() + b"\xe9n\n")
-    with pytest.raises(ValueError, match=r"music_solo_train\.txt to be text in UTF-8, but line 2 is not"):
+    with pytest.raises(ValueError, match=r"music_solo_train\.txt to be lines of text in UTF-8, but line 2 is not"):
         read_music(tmp_path)
 
 
