@@ -37,6 +37,10 @@ def atomic_write(path: Path) -> Iterator[Path]:
         with temporary.open("r+b") as file:
             os.fsync(file.fileno())  # some file systems report a full disk no earlier
         temporary.replace(path)
+    except OSError as error:
+        if error.filename is None and error.errno is not None:  # a full disk, for example
+            error.filename = str(path)
+        raise
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -97,15 +101,24 @@ def parse_object(line: bytes) -> dict[str, Any]:
 def read_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
     """Yields the rows of a file of comma-separated values with their line numbers, without blank lines and # comments.
 
+    Empty fields at the end of a line are left out.
+
     Raises:
-        ValueError: naming the file, if it is not valid UTF-8 text or CSV.
+        ValueError: naming file and line, if it is not valid UTF-8 text or CSV.
     """
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        reader = csv.reader(file, skipinitialspace=True)
-        try:
-            for row in reader:
-                stripped = [field.strip() for field in row]
-                if any(stripped) and not stripped[0].startswith("#"):
-                    yield reader.line_num, stripped
-        except (UnicodeDecodeError, csv.Error) as error:
-            raise ValueError(f"Expected {path} to be lines of text, but line {reader.line_num + 1}: {error}") from error
+    content = path.read_bytes()
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise ValueError(f"Expected {path} to be lines of text in UTF-8, but line {line} is not: {error}") from error
+    reader = csv.reader(io.StringIO(text, newline=""), skipinitialspace=True)
+    try:
+        for row in reader:
+            stripped = [field.strip() for field in row]
+            while stripped and not stripped[-1]:
+                stripped.pop()
+            if stripped and not stripped[0].startswith("#"):
+                yield reader.line_num, stripped
+    except csv.Error as error:
+        raise ValueError(f"Expected {path} to be lines of text, but line {reader.line_num + 1}: {error}") from error

@@ -22,7 +22,8 @@ from tqdm import tqdm
 from .parent_process import end_with
 
 _TERMINATED = 128 + 15  # exit code after SIGTERM
-_BY_OTHERS = (-9, -15, _TERMINATED)
+#: How a decoder ends its own process. Other signals come from outside: from the kernel, a limit or a person.
+_CRASHES = ("SIGSEGV", "SIGBUS", "SIGABRT", "SIGFPE", "SIGILL", "SIGTRAP", "SIGSYS")
 JobT = TypeVar("JobT")
 ResultT = TypeVar("ResultT")
 
@@ -40,13 +41,13 @@ class Crash(NamedTuple):
     @property
     def by_others(self) -> bool:
         """Whether another process, or the kernel, ended the worker."""
-        return self.exitcode in _BY_OTHERS
+        return self.exitcode == _TERMINATED or (self.exitcode < 0 and str(self) not in _CRASHES)
 
     def __str__(self) -> str:
         if self.exitcode < 0:
             with contextlib.suppress(ValueError):
                 return signal.Signals(-self.exitcode).name
-        return f"exit code {self.exitcode}"
+        return "SIGTERM" if self.exitcode == _TERMINATED else f"exit code {self.exitcode}"
 
 
 class _Worker:
@@ -71,9 +72,14 @@ class _Worker:
             crash = Crash(self.process.exitcode or 0)
             if crash.by_others:
                 # The kernel kills a process when memory runs out. No decoder does this to itself.
-                raise MemoryError(
-                    f"A worker process was killed ({crash}), probably because this machine ran out of memory. "
-                    f"Run the same command again to resume. The worker was at {str(self.job)[:200]}"
+                guess = ", probably because this machine ran out of memory" if str(crash) == "SIGKILL" else ""
+                raise (MemoryError if guess else ChildProcessError)(
+                    f"A worker process was killed ({crash}){guess}. Run the same command again to resume. "
+                    f"The worker was at {str(self.job)[:200]}"
+                ) from None
+            if crash.exitcode == 1:  # Python's own, after an error outside of the job. Decoders don't end so.
+                raise ChildProcessError(
+                    "A worker process could not start or go on, for the reason that is printed above"
                 ) from None
             return crash
 
@@ -96,7 +102,8 @@ def run(
 
     Raises:
         Exception: the exception that ``function`` raised.
-        MemoryError: if a worker was killed from outside, as the kernel does when memory runs out.
+        MemoryError: if a worker was killed, as the kernel does when memory runs out.
+        ChildProcessError: if a worker was ended from outside in another way, or could not start.
     """
     if workers == 0:
         for job in jobs:

@@ -88,6 +88,12 @@ def test_a_full_disk_is_an_error_and_leaves_the_old_file(tmp_path: Path, name: s
     assert {p.name: p.read_text() for p in tmp_path.iterdir()} == {name: "old"}
 
 
+@pytest.mark.usefixtures("small_disk")
+def test_an_error_of_the_disk_names_the_file(tmp_path: Path) -> None:
+    with pytest.raises(OSError, match=r"File too large: .*values\.json"):
+        write_json(tmp_path / "values.json", [0] * LIMIT)
+
+
 @pytest.mark.parametrize("name", WRITERS)
 def test_with_room_it_is_written(tmp_path: Path, name: str) -> None:
     WRITERS[name](tmp_path / "new" / name)

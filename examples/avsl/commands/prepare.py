@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -50,6 +51,8 @@ def parse_arguments(arguments: Sequence[str] | None = None, *, dataset: PublicDa
         parser.error(f"Expected `--workers` to be at least 0, but got {options.workers}")
     if options.frame_side < 1:
         parser.error(f"Expected `--frame-side` to be at least 1 pixel, but got {options.frame_side}")
+    if math.isnan(options.silence):
+        parser.error("Expected `--silence` to be a level in dBFS, but got nan")
     return options
 
 

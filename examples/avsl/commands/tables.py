@@ -9,6 +9,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from ..config import add_options, chosen_options
 from ..evaluation.held_out import load_held_out
 from ..evaluation.report import SMOKE_TEST
 from ..model.checkpoints import pick_device
@@ -52,6 +53,8 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     options = parser.parse_args(arguments)
     if options.options and options.options[0] != "--":
         parser.error(f"unrecognized arguments: {' '.join(options.options)}")
+    if len(set(options.seeds)) < len(options.seeds):
+        parser.error(f"Expected each of `--seeds` once, but got {' '.join(map(str, options.seeds))}")
     if (options.music or options.vggsound) and options.quick:
         parser.error("--quick applies to composed data")
     return options
@@ -69,6 +72,9 @@ def reproduce(options: argparse.Namespace, console: Console) -> list[Run]:
     tables = [read_table(number) for number in options.table if number != COST]
     runs_by_table = {table.number: _runs(table, plan, options) for table in tables}
     all_runs = [run for by_row in runs_by_table.values() for runs in by_row.values() for run in runs]
+    _check_options(plan.options, all_runs)
+    for run in all_runs:
+        run.check()
     failed = [] if options.write_only else complete_runs(all_runs, options.jobs)
     for table in tables:
         by_row = runs_by_table[table.number]
@@ -85,6 +91,22 @@ def _plan(options: argparse.Namespace) -> Plan:
     roots = {name: root for name, root in (("music", options.music), ("vggsound", options.vggsound)) if root}
     base = None if roots else "quick" if options.quick else "composed"
     return Plan(base, roots, options.runs, options.data, tuple(options.options[1:]))
+
+
+def _check_options(options: Sequence[str], runs: Sequence[Run]) -> None:
+    """Checks that the options for all runs leave the values alone in which the runs differ.
+
+    Raises:
+        ValueError: naming the first option that does not.
+    """
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    add_options(parser)
+    chosen, unknown = parser.parse_known_args(options)
+    if unknown:
+        raise ValueError(f"Expected options of the configuration after --, but got {' '.join(unknown)}")
+    different = {"dataset", "subsets", "seed"}.union(*(run.changes() for run in runs))
+    if taken := sorted(different & chosen_options(chosen).keys()):
+        raise ValueError(f"Expected options for all runs after --, but the runs differ in {', '.join(taken)}")
 
 
 def _write_table(table: Table, plan: Plan, by_row: RunsByRow, options: argparse.Namespace, console: Console) -> None:

@@ -26,8 +26,9 @@ def settle_rates(
 ) -> dict[str, float]:
     """Returns the rate of each video that has clips to prepare, and keeps it in ``metadata/frame_rates.json``.
 
-    A rate that was kept before is used as long as it fits all listed ids. If it does not, because it was chosen by too
-    few ids, the clips that were made with it are deleted and removed from ``prepared``, to be made again.
+    The ids that count are the listed ones and those of earlier lists whose frames are there. A rate that was kept before
+    is used as long as it fits all of them. If it does not, because it was chosen by too few ids, the clips that were
+    made with it are deleted and removed from ``prepared``, to be made again.
 
     Args:
         listed: ids of all clips of all lists.
@@ -40,6 +41,9 @@ def settle_rates(
         ValueError: if the file of kept rates is malformed.
     """
     clips = _by_video(listed)
+    for path in (out / "frames").iterdir():
+        if (video := _video(path)) in clips:
+            clips[video].append(ClipId.parse(path.stem))
     kept = _read(out / "metadata" / FILE)
     rates = {video: kept[video] for video in clips if _fits(clips[video], kept.get(video))}
     files = {ClipId.parse(names[0]).video: file.path for file, names in to_do.items() if names}
@@ -52,7 +56,7 @@ def settle_rates(
     _delete(
         {video for video in kept.keys() & rates.keys() if not math.isclose(kept[video], rates[video])}, prepared, out
     )
-    _warn_of_unknown([name for name in prepared if ClipId.parse(name).video in rates.keys() - kept.keys()])
+    _warn_of_unknown([name for name in prepared if ClipId.parse(name).video in clips.keys() - kept.keys()])
     if kept | rates != kept:
         write_json(out / "metadata" / FILE, dict(sorted((kept | rates).items())))
     return rates
@@ -91,7 +95,7 @@ def _delete(videos: set[str], prepared: set[str], out: Path) -> None:
         prepared.discard(path.stem)
     if paths:
         count = len({path.stem for path in paths})
-        log.warning("The listed ids give other frame rates than before: %d clips are made again.", count)
+        log.warning("The ids give other frame rates than before: %d clips are deleted, and made again if listed.", count)
 
 
 def _video(path: Path) -> str | None:

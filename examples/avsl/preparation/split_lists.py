@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import reprlib
+from collections import Counter
 from collections.abc import Callable, Set
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -84,7 +85,17 @@ def _read(folder: Path, names: list[str], read: Callable[[Path], tuple[Line, ...
         raise FileNotFoundError(
             f"Expected `--lists` to be a folder with one or more of {', '.join(names)}, but {folder.resolve()} has none"
         )
-    return [SplitList(path.name, read(path)) for path in paths]
+    return [SplitList(path.name, _checked(path, read(path))) for path in paths]
+
+
+def _checked(path: Path, lines: tuple[Line, ...]) -> tuple[Line, ...]:
+    """The lines, if training can read a list of them."""
+    if not lines:
+        raise ValueError(f"Expected {path} to list clips, but it lists none")
+    repeated = next((line for line, count in Counter(line.clips for line in lines).items() if count > 1), None)
+    if repeated:
+        raise ValueError(f"Expected each clip of {path} once, but {', '.join(repeated)} is there several times")
+    return lines
 
 
 def _lines(path: Path, clips: Callable[[list[str]], list[str]], *, frames: bool) -> tuple[Line, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import re
@@ -23,23 +24,31 @@ class VideoFile(NamedTuple):
     cut: bool
 
 
-def _files(folder: Path, visited: set[tuple[int, int]]) -> Iterator[Path]:
+def _files(root: Path) -> Iterator[Path]:
     """Yields the regular files in a folder and, after them, in its subfolders; follows links, but only once."""
-    status = folder.stat()
-    key = (status.st_dev, status.st_ino)
-    if key in visited:
-        return
-    visited.add(key)
-    try:
-        with os.scandir(folder) as found:
-            entries = sorted(found, key=lambda entry: entry.name)
-    except PermissionError as error:
-        log.warning("Videos in %s are not found: %s", folder, error.strerror)
-        return
-    yield from (Path(entry.path) for entry in entries if entry.is_file())
-    for entry in entries:
-        if entry.is_dir():
-            yield from _files(Path(entry.path), visited)
+    visited: set[tuple[int, int]] = set()
+    waiting = [root]
+    while waiting:
+        folder = waiting.pop()
+        status = folder.stat()
+        key = (status.st_dev, status.st_ino)
+        if key in visited:
+            continue
+        visited.add(key)
+        try:
+            with os.scandir(folder) as found:
+                entries = sorted(found, key=lambda entry: entry.name)
+        except PermissionError as error:
+            log.warning("Videos in %s are not found: %s", folder, error.strerror)
+            continue
+        folders = []
+        for entry in entries:
+            with contextlib.suppress(OSError):  # a link to itself
+                if entry.is_dir():
+                    folders.append(Path(entry.path))
+                elif entry.is_file():
+                    yield Path(entry.path)
+        waiting += reversed(folders)
 
 
 class VideoFolder:
@@ -53,7 +62,7 @@ class VideoFolder:
         if not root.is_dir():
             raise FileNotFoundError(f"Expected `--videos` to be a folder, but there is none at {root.resolve()}")
         self._paths: dict[str, Path] = {}
-        for path in _files(root, set()):
+        for path in _files(root):
             if path.suffix.lower() in EXTENSIONS and not path.name.startswith("."):
                 brackets = _BRACKETS.search(path.stem)
                 self._paths.setdefault(brackets[1] if brackets else path.stem, path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import logging
 import os
 import subprocess
@@ -18,8 +19,10 @@ from tqdm import tqdm
 from ..config import Config, add_options, chosen_options
 from ..parent_process import VARIABLE
 from ..training.data_location import DataLocation
+from ..training.run_folder import differing_keys
 
 log = logging.getLogger(__name__)
+_GRACE = 10.0  # s for a run to stop after Ctrl-C
 SCRIPTS = Path(__file__).resolve().parents[2]
 
 
@@ -72,12 +75,13 @@ class Run:
     @property
     def name(self) -> str:
         """The data set, the subsets, every value that differs from the base configuration, and the seed."""
-        changed = self._changes()
+        changed = self.changes()
         values = [f"{key}={value}" for key, value in sorted(changed.items())] or ["default"]
         prefix = "" if self.plan.base is None else f"{self.plan.base}-"
         return "-".join([f"{prefix}{self.dataset}", "+".join(self.subsets), *values, f"seed{self.seed}"])
 
-    def _changes(self) -> dict[str, Any]:
+    def changes(self) -> dict[str, Any]:
+        """The values that differ from the base configuration."""
         subsets = {"subsets": list(self.subsets)}
         base = Config.load(self.base, subsets).as_dict()
         values = Config.load(self._configs, subsets).as_dict()
@@ -120,6 +124,23 @@ class Run:
         options = chosen_options(parser.parse_known_args(self.plan.options)[0])
         return Config.load(self._configs, {"subsets": list(self.subsets), "seed": self.seed} | options)
 
+    def check(self) -> None:
+        """Checks that the run's folder, if it exists, holds this run: its name says nothing of options and folders.
+
+        Raises:
+            ValueError: if it holds another run.
+        """
+        path = self.folder / "config.yaml"
+        if not path.is_file():
+            return
+        root = self.plan.roots.get(self.dataset)
+        data = {"data": str(root.resolve())} if root else {}
+        differing = [key for key in differing_keys(path, self.configuration.as_dict() | data) if root or key != "data"]
+        if differing:
+            raise ValueError(
+                f"{self.folder} holds a run with another {', '.join(differing)}. Choose another --runs, or delete it."
+            )
+
     def command(self) -> list[str]:
         """Returns the command that starts the run, or resumes it."""
         root = self.plan.roots.get(self.dataset)
@@ -142,11 +163,12 @@ def complete_runs(runs: Iterable[Run], jobs: int) -> list[Run]:
     # Seed by seed, so that all rows have the same seeds after an interruption.
     missing = sorted((run for run in by_name.values() if not run.complete), key=lambda run: run.seed)
     failed = []
+    active: set[subprocess.Popen[bytes]] = set()
     with (
         ThreadPoolExecutor(jobs) as pool,
         tqdm(total=len(missing), desc="runs", unit="run", disable=not missing) as bar,
     ):
-        futures = {pool.submit(_execute, run, jobs): run for run in missing}
+        futures = {pool.submit(_execute, run, jobs, active): run for run in missing}
         try:
             for future in as_completed(futures):
                 run = futures[future]
@@ -155,18 +177,26 @@ def complete_runs(runs: Iterable[Run], jobs: int) -> list[Run]:
                     log.error("failed: %s, see %s", run.name, run.log)
                 bar.update()
         except KeyboardInterrupt:
-            pool.shutdown(cancel_futures=True)  # Ctrl-C also reaches the active runs, which stop and can be resumed
+            pool.shutdown(wait=False, cancel_futures=True)
+            for process in list(active):  # Ctrl-C also reaches the active runs, `kill -INT` of this process does not
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    process.wait(_GRACE)
+                process.terminate()
             raise
     return failed
 
 
-def _execute(run: Run, jobs: int) -> int:
-    """Executes the run in a separate process; returns the exit status."""
+def _execute(run: Run, jobs: int, active: set[subprocess.Popen[bytes]]) -> int:
+    """Executes the run in a separate process, which is ``active`` for that time; returns the exit status."""
     run.plan.runs.mkdir(parents=True, exist_ok=True)
     environment = os.environ | {VARIABLE: str(os.getpid())}  # kill -9 of this process also ends its runs
     if jobs > 1:
         environment["OMP_NUM_THREADS"] = str(max(1, (os.cpu_count() or 1) // jobs))
-    with run.log.open("a", encoding="utf-8") as out:
-        return subprocess.run(
-            run.command(), stdout=out, stderr=subprocess.STDOUT, env=environment, check=False
-        ).returncode
+    with (
+        run.log.open("a", encoding="utf-8") as out,
+        subprocess.Popen(run.command(), stdout=out, stderr=subprocess.STDOUT, env=environment) as process,
+    ):
+        active.add(process)
+        status = process.wait()
+        active.remove(process)
+        return status

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import yaml
@@ -42,9 +42,13 @@ def _claim(path: Path, values: dict[str, object]) -> None:
     if not path.is_file() or not any(other.name not in (path.name, ".lock") for other in path.parent.iterdir()):
         write_text(path, yaml.safe_dump(values, sort_keys=False))
         return
-    written = Config().as_dict() | read_yaml(path)  # an older file may lack keys
-    keys = (values.keys() | written.keys()) - set(RESUMABLE_CHANGES)
-    differing = sorted(key for key in keys if values.get(key) != written.get(key))
-    if differing:
+    if differing := differing_keys(path, values):
         others = ", ".join(differing)
         raise ValueError(f"{path.parent} holds a run with another {others}. Choose another --name, or delete it.")
+
+
+def differing_keys(path: Path, values: Mapping[str, object]) -> list[str]:
+    """The keys of a run's ``config.yaml`` whose values a run with ``values`` may not have."""
+    written = Config().as_dict() | read_yaml(path)  # an older file may lack keys
+    keys = (values.keys() | written.keys()) - set(RESUMABLE_CHANGES)
+    return sorted(key for key in keys if values.get(key) != written.get(key))

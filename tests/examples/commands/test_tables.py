@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import math
+import os
 from pathlib import Path
 
 import pytest
@@ -188,8 +189,40 @@ def test_a_single_row_has_no_differences(tmp_path: Path) -> None:
 
 def test_nothing_is_run_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     line = finished(tmp_path, 2)
-    monkeypatch.setattr(runs_module.subprocess, "run", None)
+    monkeypatch.setattr(runs_module.subprocess, "Popen", None)
     assert main(line) == 0
+
+
+def test_a_complete_run_with_other_options_is_not_taken(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    line = finished(tmp_path, 1)
+    run = Run(plan(tmp_path), "music", ("solo", "duet"), None, 0)
+    written = run.configuration.as_dict() | {"data": "/anywhere", "workers": 9}
+    (run.folder / "config.yaml").write_text(json.dumps(written))
+    assert main([*line, "--write-only"]) == 0
+    (run.folder / "config.yaml").write_text(json.dumps(written | {"epochs": 1}))
+    assert main([*line, "--write-only"]) == 2
+    assert f"{run.folder} holds a run with another epochs. Choose another --runs" in caplog.text
+    assert main([*line, "--write-only", "--", "--rate", "0.5"]) == 2
+    assert f"{run.folder} holds a run with another epochs, rate. " in caplog.text
+
+
+def test_a_complete_run_on_another_folder_is_not_taken(tmp_path: Path) -> None:
+    run = Run(plan(tmp_path, music=tmp_path / "one"), "music", ("solo", "duet"), None, 0)
+    run.folder.mkdir(parents=True)
+    (run.folder / "config.yaml").write_text(json.dumps(run.configuration.as_dict() | {"data": str(tmp_path / "one")}))
+    run.check()
+    other = Run(plan(tmp_path, music=tmp_path / "two"), "music", ("solo", "duet"), None, 0)
+    with pytest.raises(ValueError, match="holds a run with another data"):
+        other.check()
+
+
+@pytest.mark.skipif(os.name != "posix", reason="sends a POSIX signal")
+def test_runs_end_with_a_command_that_alone_is_interrupted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    code = "import os, signal; os.kill(os.getppid(), signal.SIGINT); signal.pause()"
+    monkeypatch.setattr(Run, "command", lambda _: [runs_module.sys.executable, "-c", code])
+    monkeypatch.setattr(runs_module, "_GRACE", 0.1)
+    with pytest.raises(KeyboardInterrupt):
+        complete_runs([Run(plan(tmp_path), "music", ("duet",), None, 0)], 1)
 
 
 def test_failed_runs_are_named_and_the_rest_is_written(
@@ -222,11 +255,21 @@ def test_runs_share_the_processor(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         ("--table 3 --only Flickr", "Expected `only` out of VGGSound-Duet, MUSIC-Duet, MUSIC-Solo for table 3"),
         ("--table 5 --music x", "Table 5 needs VGGSound-Trio: give the folder"),
         ("--table 11", "Expected `table` to be one of"),
+        ("--table 4 -- --tau 0.3", "Expected options for all runs after --, but the runs differ in tau"),
+        ("--table 4 -- --seed 3 --subsets duet", "the runs differ in seed, subsets"),
+        ("--table 4 -- --config quick", "Expected options of the configuration after --, but got --config quick"),
+        ("--table 4 -- --epochs 1 --name x", "Expected options of the configuration after --, but got --name x"),
     ],
 )
 def test_wrong_arguments(line: str, message: str, caplog: pytest.LogCaptureFixture) -> None:
     assert main(line.split()) == 2
     assert message in caplog.text
+
+
+def test_a_repeated_seed_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        main("--table 4 --seeds 0 1 0".split())
+    assert "Expected each of `--seeds` once, but got 0 1 0" in capsys.readouterr().err
 
 
 def test_estimates() -> None:

@@ -179,7 +179,18 @@ def test_clips_whose_rate_turns_out_wrong_are_made_again(
     list_clips(slower, at_20_hz(7, 75, 139))
     assert main(arguments(slower, out), dataset=MUSIC) == 0
     assert [media.number(out / "frames" / f"{name}.jpg") for name in at_20_hz(7, 75, 139)] == [3, 37, 69]
-    assert "other frame rates than before: 1 clips are made again" in caplog.text
+    assert "other frame rates than before: 1 clips are deleted, and made again if listed" in caplog.text
+
+
+def test_a_shorter_list_changes_no_rate_where_no_rate_fits_all_ids(slower: Path) -> None:
+    out, clips = slower / "out", [*at_20_hz(7, 75), f"{SOLO}_001_00060"]
+    list_clips(slower, clips)
+    assert main(arguments(slower, out), dataset=MUSIC) == 0
+    before = {path: path.read_bytes() for path in out.glob("frames/*")}
+    (out / "frames" / f"{clips[-1]}.jpg").unlink()
+    list_clips(slower, clips[-1:])
+    assert main(arguments(slower, out), dataset=MUSIC) == 0
+    assert {path: path.read_bytes() for path in out.glob("frames/*")} == before
 
 
 def test_clips_without_a_kept_rate_are_told(slower: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -190,6 +201,13 @@ def test_clips_without_a_kept_rate_are_told(slower: Path, caplog: pytest.LogCapt
     (out / "frames" / f"{at_20_hz(75)[0]}.jpg").unlink()
     assert main(arguments(slower, out), dataset=MUSIC) == 0
     assert "2 prepared clips have no frame rate in frame_rates.json, so they may show other moments" in caplog.text
+
+
+def test_a_complete_folder_without_kept_rates_is_told(slower: Path, caplog: pytest.LogCaptureFixture) -> None:
+    assert main(arguments(slower, slower / "out"), dataset=MUSIC) == 0
+    (slower / "out" / "metadata" / "frame_rates.json").unlink()
+    assert main(arguments(slower, slower / "out"), dataset=MUSIC) == 0
+    assert "3 prepared clips have no frame rate" in caplog.text
 
 
 @pytest.mark.parametrize("content", ["[]", '{"a": "x"}', '{"a": 0}', "{"])
@@ -277,7 +295,7 @@ def test_two_at_once(source: Path, tmp_path: Path, caplog: pytest.LogCaptureFixt
     assert not (tmp_path / "frames").exists()
 
 
-@pytest.mark.parametrize("option", ["--workers=-1", "--frame-side=0", "--nonsense"])
+@pytest.mark.parametrize("option", ["--workers=-1", "--frame-side=0", "--silence=nan", "--nonsense"])
 def test_wrong_options(source: Path, tmp_path: Path, option: str) -> None:
     with pytest.raises(SystemExit, match="2"):
         main([*arguments(source, tmp_path / "out"), option], dataset=MUSIC)

@@ -50,7 +50,9 @@ def test_vggsound(tmp_path: Path) -> None:
 
 
 def test_restricted(tmp_path: Path) -> None:
-    (tmp_path / "vggsound_duet_test.csv").write_text("aaaaaaaaaaa_000001,a,bbbbbbbbbbb_000002,b\n" * 2)
+    (tmp_path / "vggsound_duet_test.csv").write_text(
+        "aaaaaaaaaaa_000001,a,bbbbbbbbbbb_000002,b\nbbbbbbbbbbb_000002,b,aaaaaaaaaaa_000001,a\n"
+    )
     (tmp_path / "vggsound_single_test.csv").write_text("aaaaaaaaaaa_000001,a\nbbbbbbbbbbb_000002,b\n")
     single, duet = read_vggsound(tmp_path)
     out = tmp_path / "out"
@@ -76,6 +78,10 @@ def test_restricted(tmp_path: Path) -> None:
         ("vggsound.csv", "aaaaaaaaaaa,1,a, b,train\n", r"'video,start second,class,train\|test' in line 1 of"),
         ("vggsound.csv", "aaaaaaaaaaa,1.5,a,train\n", r"'video,start second,class,train\|test' in line 1 of"),
         ("vggsound.csv", "aaaaaaaaaaa,1,a,valid\n", r"'video,start second,class,train\|test' in line 1 of"),
+        ("music_solo_train.txt", "", r"Expected .*music_solo_train\.txt to list clips, but it lists none"),
+        ("music_solo_train.txt", "# none\n\n", r"to list clips, but it lists none"),
+        ("music_solo_train.txt", f"{A},cello\n{B},cello\n{A},cello\n", f"each clip .* once, but {A} is there several"),
+        ("vggsound.csv", "aaaaaaaaaaa,1,a,train\n" * 2, r"once, but aaaaaaaaaaa_000001 is there several times"),
         ("vggsound.csv", "aa,1,a,train\n", r"vggsound\.csv, line 1: Expected `name` to be an id"),
     ],
 )
@@ -83,6 +89,17 @@ def test_malformed_lines(tmp_path: Path, name: str, text: str, match: str) -> No
     (tmp_path / name).write_text(text)
     with pytest.raises(ValueError, match=match):
         (read_music if name.startswith("music") else read_vggsound)(tmp_path)
+
+
+def test_the_line_that_is_not_utf8_is_named(tmp_path: Path) -> None:
+    (tmp_path / "music_solo_train.txt").write_bytes(f"{A},cello\n{B},viol".encode() + b"\xe9n\n")
+    with pytest.raises(ValueError, match=r"music_solo_train\.txt to be lines of text in UTF-8, but line 2 is not"):
+        read_music(tmp_path)
+
+
+def test_empty_fields_at_the_end_of_a_line_are_left_out(tmp_path: Path) -> None:
+    (tmp_path / "music_duet_train.txt").write_text(f"{A},cello,flute,\n{B},cello,flute, ,\n")
+    assert [line.text for line in read_music(tmp_path)[0].lines] == [f"{A},cello,flute", f"{B},cello,flute"]
 
 
 @pytest.mark.parametrize("read", [read_music, read_vggsound])

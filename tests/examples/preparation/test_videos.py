@@ -71,6 +71,12 @@ def test_loops_of_links_end(tmp_path: Path) -> None:
     assert videos.find("E7E1kMExVcg_053_01611").path.samefile(tmp_path / "solo" / "E7E1kMExVcg.mp4")
 
 
+def test_links_to_themselves_are_no_videos(tmp_path: Path) -> None:
+    (tmp_path / "aaaaaaaaaaa.mp4").symlink_to("aaaaaaaaaaa.mp4")
+    (tmp_path / "bbbbbbbbbbb.mp4").touch()
+    assert len(VideoFolder(tmp_path)) == 1
+
+
 def test_only_regular_files_are_videos(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "E7E1kMExVcg.mp4")  # to open it would wait for a writer
     assert len(VideoFolder(tmp_path)) == 0
