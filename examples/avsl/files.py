@@ -13,17 +13,6 @@ from typing import Any
 
 
 @contextlib.contextmanager
-def naming(path: Path) -> Iterator[None]:
-    """Adds ``path`` to errors of writing, such as a full disk, that name no file."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno is None or error.filename is not None:
-            raise
-        raise OSError(error.errno, error.strerror, str(path)) from error
-
-
-@contextlib.contextmanager
 def atomic_write(path: Path) -> Iterator[Path]:
     """Gives a temporary path beside ``path``; on success synced to disk and renamed to ``path``, else deleted.
 
@@ -58,7 +47,7 @@ def atomic_buffer(path: Path) -> Iterator[io.BytesIO]:
 
 def write_bytes(path: Path, content: bytes | memoryview) -> None:
     """Writes ``content`` to ``path`` atomically."""
-    with naming(path), atomic_write(path) as temporary:
+    with atomic_write(path) as temporary:
         temporary.write_bytes(content)
 
 

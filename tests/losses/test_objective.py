@@ -112,7 +112,7 @@ def test_samples_without_a_background_caption() -> None:
 def test_a_loss_that_does_not_know_the_background_mask_is_named() -> None:
     class Own(nn.Module):
         def forward(self, visual: Tensor, foreground: Tensor, background: Tensor, source_mask: Tensor) -> Tensor:
-            return visual.sum()
+            return visual.sum() + foreground.sum() + background.sum() + source_mask.sum()
 
     objective = ObjectAwareObjective(ori=Own())
     assert objective(*make()).isfinite()
