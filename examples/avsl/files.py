@@ -13,6 +13,17 @@ from typing import Any
 
 
 @contextlib.contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Adds ``path`` to errors of writing, such as a full disk, that name no file."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None and error.errno is not None:
+            error.filename = str(path)
+        raise
+
+
+@contextlib.contextmanager
 def atomic_write(path: Path) -> Iterator[Path]:
     """Gives a temporary path beside ``path``; on success synced to disk and renamed to ``path``, else deleted.
 
@@ -22,14 +33,11 @@ def atomic_write(path: Path) -> Iterator[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.stem}.{os.getpid()}.partial{path.suffix}")
     try:
-        yield temporary
-        with temporary.open("r+b") as file:
-            os.fsync(file.fileno())  # some file systems report a full disk no earlier
-        temporary.replace(path)
-    except OSError as error:
-        if error.filename is None and error.errno is not None:  # a full disk, for example
-            error.filename = str(path)
-        raise
+        with naming(path):
+            yield temporary
+            with temporary.open("r+b") as file:
+                os.fsync(file.fileno())  # some file systems report a full disk no earlier
+            temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
 
