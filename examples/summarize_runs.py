@@ -1,5 +1,7 @@
 """Print one Markdown table of several runs: for each metric its mean, spread and single values, and the baselines.
 
+What the runs note on their metrics stands above it.
+
 python examples/summarize_runs.py runs/composed-seed*
 """
 
@@ -15,6 +17,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("runs", nargs="+", type=Path, help="folders of complete runs")
     runs = [json.loads((run / "metrics.json").read_bytes()) for run in parser.parse_args().runs]
+    for note in dict.fromkeys(note for run in runs for note in run.get("notes", ())):
+        print(f"{note}\n")
     print_table([run["percent"] for run in runs])
     seconds = [sum(run["seconds"].values()) for run in runs]
     print(f"\nSeconds per run: {', '.join(f'{s:.0f}' for s in seconds)}")

@@ -7,18 +7,20 @@ from pathlib import Path
 
 import pytest
 import summarize_runs
-from avsl.evaluation.report import write_report
+from avsl.evaluation.report import SMOKE_TEST, write_report
 
 
 def test_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     for name, trained in (("a", 60.0), ("b", 40.0)):
         rows = {"trained": {"AP": trained, "without map": 0.0}, "untrained": {"AP": 30.0}, "chance": {"AP": 50.0}}
-        write_report(tmp_path / name, rows, {"training": 2.0, "data": 1.0})
+        write_report(tmp_path / name, rows, {"training": 2.0, "data": 1.0}, [SMOKE_TEST])
     with_mark = tmp_path / "a" / "metrics.json"  # as some editors save it
     with_mark.write_text(with_mark.read_text(), encoding="utf-8-sig")
     monkeypatch.setattr(sys, "argv", ["summarize_runs.py", str(tmp_path / "a"), str(tmp_path / "b")])
     summarize_runs.main()
     assert capsys.readouterr().out.splitlines() == [
+        SMOKE_TEST,
+        "",
         "| % | mean ± sd | run 1 | run 2 | untrained | chance | runs ahead of all |",
         "| --- | ---: | ---: | ---: | ---: | ---: | ---: |",
         "| AP | 50.0 ± 14.1 | 60.0 | 40.0 | 30.0 | 50.0 | 1 of 2 |",

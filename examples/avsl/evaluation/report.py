@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from .score import SHARE_OF_LIST, WITHOUT_MAP, Metrics
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 SHEET_ROWS = 6
@@ -109,7 +111,7 @@ def draw_sheet(path: Path, tests: Sequence[tuple[HeldOutScenes, Prediction]], *,
             _draw_scene(axes[index, first : first + width], held_out, prediction, index)
         first += width
     if smoke_test:
-        figure.suptitle(SMOKE_TEST)
+        entitle(figure, SMOKE_TEST)
     with atomic_buffer(path) as buffer:
         figure.savefig(buffer, format="png", dpi=75)
     plt.close(figure)
@@ -131,6 +133,11 @@ def _draw_scene(axes: Sequence[Axes], held_out: HeldOutScenes, prediction: Predi
         if valid:
             overlay(axis, picture, prediction.maps[index, number])
         axis.set_title(f"source {number + 1}" if valid else f"source {number + 1}: not found", fontsize=9)
+
+
+def entitle(figure: Figure, title: str) -> None:
+    """Sets the title above all panels, in lines that are no wider than the figure."""
+    figure.suptitle(textwrap.fill(title, max(16, int(9 * figure.get_figwidth()))))
 
 
 def picture_of(held_out: HeldOutScenes, index: int) -> np.ndarray:

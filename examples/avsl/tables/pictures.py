@@ -12,7 +12,7 @@ import torch
 from ..data.folders import Clip, ClipFolder
 from ..evaluation.held_out import HeldOutScenes
 from ..evaluation.predict import Prediction, predict
-from ..evaluation.report import draw_boxes, overlay, picture_of
+from ..evaluation.report import draw_boxes, entitle, overlay, picture_of
 from ..files import atomic_buffer
 from ..model.checkpoints import open_model
 from ..pictures import read_picture
@@ -38,7 +38,7 @@ def compare_maps(
     shown = shown._replace(test=shown.test._replace(boxes=held_out.test.boxes[:count]))
     predictions = {name: predict(open_model(folder, torch.device("cpu")), shown) for name, folder in rows}
     figure = draw_maps(predictions, shown)
-    figure.suptitle(title or "")
+    entitle(figure, title or "")
     with atomic_buffer(path) as buffer:
         figure.savefig(buffer, format="png", dpi=75)
     plt.close(figure)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import matplotlib
 
-from ..evaluation.report import SMOKE_TEST, pipe_table
+from ..evaluation.report import SMOKE_TEST, entitle, pipe_table
 from ..files import atomic_buffer, write_text
 from .collect import Cell, Differences, Result, ResultRow
 from .specification import TestSet
@@ -163,7 +163,7 @@ def plot(result: Result, path: Path, title: str | None = None) -> None:
         axis.set_title(s.name, pad=12 + 14 * math.ceil(len(legend.get_texts()) / 3))
     axes[0, 0].set_xlabel(result.table.axis or "")
     if title:
-        figure.suptitle(title)
+        entitle(figure, title)
     with atomic_buffer(path) as buffer:
         figure.savefig(buffer, format="png", dpi=90)
     plt.close(figure)

@@ -15,6 +15,9 @@ from ..files import atomic_write
 class KeepLast(Checkpoint):
     """Writes a checkpoint after every epoch, and every ``every`` batches within it, atomically.
 
+    Raises:
+        ValueError: in place of a checkpoint whose weights are not finite.
+
     ``ModelCheckpoint`` does not suit: it puts its temporary file into another folder and, since Lightning 2.6, writes
     ``last.ckpt`` only at the end of training if ``save_top_k`` is 0.
     """
@@ -31,6 +34,11 @@ class KeepLast(Checkpoint):
         self._save(trainer)
 
     def _save(self, trainer: L.Trainer) -> None:
+        if not all(bool(weight.isfinite().all()) for weight in trainer.lightning_module.parameters()):
+            raise ValueError(
+                f"Training diverged: weights are NaN or infinite at step {trainer.global_step}. {self.path} is left as "
+                "it was before, if it exists. A lower `rate` and `visual_rate` may help"
+            )
         for logger in trainer.loggers:  # otherwise a kill would lose the rows since the last save
             if isinstance(logger, CSVLogger):
                 logger.save()

@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import torch
 from avsl.evaluation import report
 from avsl.evaluation.held_out import HeldOutScenes
 from avsl.evaluation.predict import Prediction
-from avsl.evaluation.report import SMOKE_TEST, draw_sheet, markdown_table, rich_table, write_report
+from avsl.evaluation.report import SMOKE_TEST, draw_sheet, entitle, markdown_table, rich_table, write_report
 from PIL import Image
 from rich.console import Console
 
@@ -79,7 +80,7 @@ def test_a_smoke_test_says_so_in_every_file(
     assert json.loads((tmp_path / "metrics.json").read_text())["notes"] == [SMOKE_TEST]
     assert (tmp_path / "table.md").read_text() == f"{SMOKE_TEST}\n\n{markdown_table(ROWS)}"
     titles = []
-    monkeypatch.setattr(report.plt, "close", lambda figure: titles.append(figure.get_suptitle()))
+    monkeypatch.setattr(report.plt, "close", lambda figure: titles.append(figure.get_suptitle().replace("\n", " ")))
     for smoke_test in (True, False):
         draw_sheet(tmp_path / "sheet.png", [(held_out["solo"], perfect(held_out["solo"]))], smoke_test=smoke_test)
     assert titles == [SMOKE_TEST, ""]
@@ -108,3 +109,13 @@ def test_sheet(held_out: dict[str, HeldOutScenes], tmp_path: Path) -> None:
         pixels = torch.from_numpy(np.array(image.convert("RGB"))).view(-1, 3).int()
     for box in ((0, 255, 0), (255, 0, 0)):  # of sounding and of silent objects
         assert ((pixels - torch.tensor(box)).abs().amax(1) < 40).sum() > 20
+
+
+@pytest.mark.parametrize("width", [2.5, 4.2, 5.2, 14.0])
+def test_a_title_is_not_cut(width: float) -> None:
+    figure, _ = plt.subplots(figsize=(width, 4), layout="constrained")
+    entitle(figure, SMOKE_TEST)
+    figure.canvas.draw()
+    box = figure._suptitle.get_window_extent()
+    assert 0 <= box.x0 < box.x1 <= figure.bbox.width
+    plt.close(figure)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import lightning
 import pytest
 import torch
 from avsl.config import Config
 from avsl.model.localizer import Localizer
+from avsl.training.callbacks import KeepLast
 from avsl.training.fit import fit
 
 from ..conftest import TINY
@@ -91,3 +93,16 @@ def test_a_lack_of_memory_does_not_count_against_the_checkpoint(
     monkeypatch.setattr(torch, "load", fail)
     with pytest.raises(RuntimeError, match="allocate memory"):
         fit(made, None, tmp_path, CONFIG)
+
+
+def test_weights_that_are_not_finite_do_not_replace_a_checkpoint(tmp_path: Path) -> None:
+    made, last = model(), tmp_path / "last.ckpt"
+    last.write_text("earlier")
+    trainer = SimpleNamespace(lightning_module=made, loggers=[], is_global_zero=True, global_step=7)
+    trainer.save_checkpoint = lambda path, **_: path.write_text("later")
+    KeepLast(last).on_train_epoch_end(trainer, made)
+    assert last.read_text() == "later"
+    next(made.parameters()).data.view(-1)[0] = torch.nan
+    with pytest.raises(ValueError, match=r"diverged: weights are NaN or infinite at step 7\. .*last\.ckpt is left"):
+        KeepLast(last).on_train_epoch_end(trainer, made)
+    assert last.read_text() == "later"
