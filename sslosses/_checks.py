@@ -11,6 +11,10 @@ import torch
 from torch import Tensor
 
 NEVER_EMPTY = ("C", "H", "W")
+#: Corners of boxes are fractions of the frame. Beyond this one they are in pixels: clipped to the frame, such a box
+#: would cover nothing or, from the frame's edge, all of it.
+FARTHEST_CORNER = 2.0
+IN_PIXELS = "which looks like pixels. Divide them by the frame's width and height"
 
 
 def check_dense(name: str, value: Any) -> None:

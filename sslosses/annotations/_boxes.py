@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from sslosses._checks import check_option
+from sslosses._checks import FARTHEST_CORNER, IN_PIXELS, check_option
+from sslosses.annotations._text import shown
 from sslosses.annotations.records import AnnotationError, Annotations, Box, InvalidBox, Record, Report
 
 ON_INVALID = ("report", "error", "drop")
@@ -34,7 +35,13 @@ class Collector:
         check_option("on_invalid", self.on_invalid, ON_INVALID)
 
     def add(self, record: Record, invalid: list[InvalidBox], *, where: str) -> None:
-        """Adds one entry with its ``invalid`` boxes; raises if the clip was added before."""
+        """Adds one entry with its ``invalid`` boxes; raises if its boxes are in pixels or the clip was added before."""
+        for box in (box for boxes in record.boxes for box in boxes):
+            if max(box) > FARTHEST_CORNER:
+                raise AnnotationError(
+                    f"{self.file}: {where}: expected boxes within the frame, as fractions of it, but got the corners "
+                    f"{shown(list(box))}, {IN_PIXELS}"
+                )
         if record.clip in self._first:
             raise AnnotationError(
                 f"{self.file}: {where}: expected each clip once, but {record.clip!r} is {self._first[record.clip]} too"

@@ -20,7 +20,7 @@ def read_entries(path: Path, keys: tuple[str, ...]) -> list[dict[str, Any]]:
     except json.JSONDecodeError as error:
         raise AnnotationError(
             f"{path}: expected a complete JSON list, but line {error.lineno}, column {error.colno} cannot be read "
-            f"({error.msg}); the file may be truncated"
+            f"({error.msg}); the file may be truncated or of another format"
         ) from error
     except (RecursionError, ValueError) as error:  # deep nesting, integers of thousands of digits, duplicate keys
         raise AnnotationError(f"{path}: expected a JSON list of entries, but it cannot be read ({error})") from error

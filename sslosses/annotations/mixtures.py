@@ -65,7 +65,7 @@ def read_vggsound_mixtures(
         where = f"{path}: line {number}"
         parts = [part.strip() for part in line.split(",")]
         length = length or len(parts)
-        if not all(parts) or len(parts) % 2 or len(parts) != length:
+        if not all(parts) or len(parts) % 2 or len(parts) < 4 or len(parts) != length:
             form = ",".join(f"id{j},class{j}" for j in range(1, min(max(length // 2, 2), 3) + 1))
             raise AnnotationError(f"{where}: expected {form!r}, but got {shown(line)}")
         frames, names = parts[::2], parts[1::2]

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sslosses._checks import check_count, check_number
+from sslosses._checks import FARTHEST_CORNER, IN_PIXELS, check_count, check_number
 from sslosses.annotations._text import shown
 
 _MOST_SIDE = 16_384  # a mask of this side takes a gigabyte in float32
@@ -34,7 +34,7 @@ def rasterize(boxes: Boxes, size: int = 224) -> Tensor:
 
     Raises:
         TypeError: if ``boxes`` is not a sequence of boxes or ``size`` is not an integer.
-        ValueError: if a box does not hold 4 finite numbers, or ``size`` is outside [1, 16384].
+        ValueError: if a box does not hold 4 finite numbers or is in pixels, or ``size`` is outside [1, 16384].
 
     Reference:
         Chen et al., Localizing Visual Sounds the Hard Way, CVPR 2021, evaluation code.
@@ -121,6 +121,8 @@ def _pixels(boxes: Boxes, size: int) -> list[tuple[int, ...]]:
     for row in rows:
         if not isinstance(row, Sequence) or len(row) != 4 or not all(map(_is_finite, row)):
             raise ValueError(f"Expected a box to hold 4 finite numbers (xmin, ymin, xmax, ymax), but got {shown(row)}")
+        if max(row) > FARTHEST_CORNER:
+            raise ValueError(f"Expected a box as fractions of the frame, but got {shown(row)}, {IN_PIXELS}")
         corners.append(tuple(int(size * min(max(v, 0.0), 1.0)) for v in row))
     return corners
 

@@ -147,10 +147,13 @@ def read_benchmark(
 
     Raises:
         AnnotationError: if the annotations cannot be read.
-        CommandError: if the list names unknown clips, or no clip is left.
+        CommandError: if the list names unknown clips, no clip is left, or there are no boxes of single clips.
     """
     if form == "vggsound-duet":
-        annotations = read_vggsound_mixtures(path, boxes or path.with_name("vggss.json"), on_invalid)
+        boxes = boxes or path.with_name("vggss.json")
+        if not boxes.exists():
+            raise CommandError(f"Expected --boxes, the boxes of the single clips, as there is no {boxes}")
+        annotations = read_vggsound_mixtures(path, boxes, on_invalid)
     else:
         readers: dict[str, Callable[[Path, str], Annotations]] = {
             "vggss": read_vggss,

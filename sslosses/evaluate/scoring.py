@@ -130,7 +130,8 @@ def check_clips(saved: SavedMaps, benchmark: Benchmark, allow_missing: bool) -> 
     """Returns the clips to score that have no map.
 
     Raises:
-        CommandError: if there are any without ``allow_missing``, or if there are maps of clips without annotation.
+        CommandError: if there are any without ``allow_missing``, if all are, or if there are maps of clips without
+            annotation.
     """
     known = {record.clip for record in benchmark.annotations} | set(benchmark.annotations.report.dropped)
     extra = [clip for clip in saved.clips if clip not in known]
@@ -146,6 +147,8 @@ def check_clips(saved: SavedMaps, benchmark: Benchmark, allow_missing: bool) -> 
             f"Expected maps of all {len(benchmark.records)} clips, but {saved.path} has none of {len(missing)}: "
             f"{some(missing)}. {also}Use --allow-missing to score them as clips without a map"
         )
+    if len(missing) == len(benchmark.records):
+        raise CommandError(f"Expected a map of at least one clip, but {saved.path} has none of {len(missing)}")
     return set(missing)
 
 

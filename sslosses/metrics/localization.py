@@ -14,7 +14,6 @@ from torchmetrics.utilities import rank_zero_warn
 
 from sslosses.metrics import protocols
 from sslosses.metrics._pipeline.notes import notes_of
-from sslosses.metrics._pipeline.resampling import check_not_resampled
 from sslosses.metrics._pipeline.samples import SampleTruths, batches
 from sslosses.metrics._pipeline.scorer import Scorer
 from sslosses.metrics._pipeline.tables import (
@@ -40,7 +39,7 @@ _PIXELS = 2**19  # scored at once: about 10 maps of 224², which fit into a proc
 class LocalizationTables(Metric):
     """Accumulates one row per entry and one row per sample; subclasses compute their metrics from these tables.
 
-    Memory grows by 56 bytes per entry and 40 bytes per sample. A fixed number of pixels is scored at once.
+    Memory grows by 56 bytes per entry and 48 bytes per sample. A fixed number of pixels is scored at once.
     """
 
     is_differentiable = False
@@ -123,7 +122,6 @@ class LocalizationTables(Metric):
             "confidences": confidences,
             "priors": priors,
         }
-        check_not_resampled({"maps": maps, "truths": truths, **extras})
         groups = batches(
             maps,
             truths,
@@ -190,7 +188,7 @@ class LocalizationTables(Metric):
         return self
 
     def tables(self) -> tuple[Tensor, Tensor]:
-        """Returns the entries (n, 7) and samples (m, 5) so far, float64."""
+        """Returns the entries (n, 7) and samples (m, 6) so far, float64."""
 
         def whole(rows: list[Tensor] | Tensor, width: int) -> Tensor:
             if isinstance(rows, Tensor):  # gathered from several processes
@@ -212,8 +210,8 @@ class SoundLocalization(LocalizationTables):
     source (or frame) with the cIoU and the pixel average precision of its map. The metrics are means and success rates
     over entries, see :class:`~sslosses.metrics.protocols.Protocol`.
 
-    The metric keeps one row of numbers per entry and per sample, 96 bytes together, and scores a fixed number of pixels
-    at once. DDP synchronizes by gathering the rows.
+    The metric keeps one row of numbers per entry and per sample, 104 bytes together, and scores a fixed number of
+    pixels at once. DDP synchronizes by gathering the rows.
 
     Args:
         protocol: name of a protocol (``protocols.available()`` lists them) or a
@@ -266,8 +264,8 @@ class SoundLocalization(LocalizationTables):
             counts ``entries``, ``samples``, ``samples_without_map`` and ``empty_truths`` (int64).
 
         Warns:
-            UserWarning: if the metrics leave out samples without a map or sources without a pixel, or if most samples
-                have more maps than sources or most sources no pixel.
+            UserWarning: if the metrics leave out samples without a map or sources without a pixel, if most samples have
+                more maps than sources, or if many maps are constant or many sources have no pixel.
         """
         entries, samples = self.tables()
         self._warn(samples)

@@ -78,6 +78,10 @@ def test_trios_and_invalid_boxes(tmp_path, vggss):
         ("a,elk_bugling,z,playing_cello\n", "line 1: expected clips of .*vggss.json, but 'z' is not there"),
         ("a,elk_bugling,c,elk_bugling\n", "line 1: expected 'c' to be 'playing cello' as in .*but got 'elk_bugling'"),
         ("../a,elk_bugling,c,playing_cello\n", "line 1: expected the id to be a clip id without path separators"),
+        (
+            "a,elk_bugling\n",
+            "line 1: expected 'id1,class1,id2,class2', but got 'a,elk_bugling'",
+        ),  # a list of single clips
         (2 * "a,elk_bugling,c,playing_cello\n", "line 2: expected each clip once, but 'a.c' is line 1 too"),
     ],
 )

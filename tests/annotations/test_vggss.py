@@ -68,6 +68,10 @@ def test_invalid_boxes(tmp_path):
         ([{**WHOLE, "bbox": [[0, 0, 1, "1"]]}], "4 finite numbers"),
         ([{**WHOLE, "bbox": [[0, 0, 1, float("inf")]]}], "4 finite numbers"),
         ([{**WHOLE, "bbox": [[0, 0, 1, 10**400]]}], "4 finite numbers"),
+        (
+            [WHOLE, {**WHOLE, "file": "b", "bbox": [[0, 0, 130, 120]]}],
+            r"entry 1: .*\[0.0, 0.0, 130.0, 120.0\], .* pixels",
+        ),
         ([{**WHOLE, "class": ""}], "'class' to be a non-empty string"),
         ([WHOLE, {**WHOLE, "bbox": []}], "entry 1: expected each clip once, but 'a_000030' is entry 0 too"),
     ],

@@ -167,7 +167,7 @@ def _files() -> Iterator[InputClass]:
     for name, entry in (("read_vggss", VGGSS[0]), ("read_music_solo", SOLO[0]), ("read_music_duet", DUET[0])):
         entries = [[entry | {"file": bad}] for bad in BAD_IDS]
         yield from files(name, json_row(OUTSIDE, "clip id|non-empty", *entries))
-    yield InputClass("read_vggss", "boxes of ±1e300", _huge_boxes)
+    yield InputClass("read_vggss", "boxes from -1e300", _huge_boxes)
     for name, rows in LIST_ROWS.items():
         yield from files(name, *rows)
     yield from files("read_flickr", *XML_ROWS)
@@ -178,7 +178,7 @@ def _files() -> Iterator[InputClass]:
 
 def _huge_boxes(folder: Path) -> Iterator[Case]:
     path = folder / "boxes.json"
-    path.write_text(json.dumps(changed(bbox=[[-1e300, -2.9e16, 1e300, 1e300]])))
+    path.write_text(json.dumps(changed(bbox=[[-1e300, -2.9e16, 1.5, 2]])))
     yield Case(lambda: rasterize(read_vggss(path)["a_000030"].boxes[0], 8), check=lambda mask: bool(mask.all()))
 
 
@@ -214,7 +214,7 @@ MASK_ROWS = (
             (boxes, 4)
             for boxes in (
                 WHOLE,
-                [(-1e300, -5, 1e300, 10**300)],
+                [(-1e300, -5, 1.5, 2)],
                 torch.tensor(WHOLE),
                 torch.tensor(WHOLE, dtype=torch.float16),
                 torch.tensor([[0.0, 0, 1, 1]]).expand(2, 4),

@@ -90,8 +90,8 @@ def outcome(inputs: InputClass) -> Outcome:
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
         warnings.simplefilter("error")
         warnings.simplefilter("ignore", ConvergenceWarning)
-        # Of samples without a map, of surplus maps, and of ground truth without a pixel.
-        warnings.filterwarnings("ignore", ".* (samples|sources) have ", UserWarning)
+        # Of samples without a map, of surplus and constant maps, and of ground truth without a pixel.
+        warnings.filterwarnings("ignore", ".* (samples|sources|maps) have ", UserWarning)
         for case in inputs.cases(Path(folder)):
             error = _run(case, inputs.errors)
             if error is None:

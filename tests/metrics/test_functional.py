@@ -312,6 +312,8 @@ def test_boxes():
     assert boxes_to_truths(boxes[:2] - torch.tensor([0.1, 0, 0, 0]), 4, add=True).tolist()[0] == [1, 2, 1, 1]
     with pytest.raises(ValueError, match="n, 4"):
         boxes_to_truths(torch.zeros(3), 4)
+    with pytest.raises(ValueError, match="fractions of the frame, but got 130, which looks like pixels"):
+        boxes_to_truths(torch.tensor([[0.0, 0, 130, 120], [torch.nan] * 4]))
 
 
 @settings(max_examples=40, deadline=None)

@@ -19,7 +19,7 @@ from sslosses.metrics import LocalizationMetric, SoundLocalization, chance_level
 METADATA = os.environ.get("SSLOSSES_METADATA")
 
 # Generated samples lack maps, have surplus ones, or ground truth without a pixel.
-pytestmark = pytest.mark.filterwarnings("ignore:.* (samples|sources) have :UserWarning")
+pytestmark = pytest.mark.filterwarnings("ignore:.* (samples|sources|maps) have :UserWarning")
 
 
 # The reference
@@ -355,7 +355,7 @@ def test_forward_reset_pickle_and_plot():
 def test_boxes_in_pixels_are_refused():
     # clipped to the frame they would cover all of it, and any map would have an average precision of 1
     with pytest.raises(
-        ValueError, match=r"`truths\[0\]` to hold boxes as fractions .*\(10, 20, 100, 120\).*Divide pixels"
+        ValueError, match=r"`truths\[0\]` to hold boxes as fractions .*\(10, 20, 100, 120\).*looks like pixels"
     ):
         SoundLocalization(SMALL).update([RAMP], [[[(10, 20, 100, 120)]]])
     SoundLocalization(SMALL).update([RAMP], [[[(-2.9e16, 0, 1.01, 1)]]])  # such are in the public files

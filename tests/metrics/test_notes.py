@@ -142,6 +142,26 @@ def test_ground_truth_without_a_pixel_is_told_where_it_is_left_out_or_where_most
     silent(filled(SoundLocalization(SMALL), list(maps), one).compute)
     with pytest.warns(UserWarning, match="1 of 10 sources have no pixel .* are left out by protocol 'clean"):
         filled(SoundLocalization(protocols.clean.replace(size=8)), list(maps), one).compute()
+    one[0, 1] = False
+    with pytest.warns(UserWarning, match="2 of 10 sources have no pixel .* corners"):
+        filled(CAP(SMALL), list(maps), one).compute()
+
+
+def test_constant_maps_are_told_where_most_are():
+    collapsed = torch.rand(5, 2, 4, 4)
+    collapsed[:3] += 1e9  # float32 keeps no difference
+    metric = SoundLocalization(SMALL)
+    metric.update(collapsed, TRUTHS)
+    with pytest.warns(UserWarning, match="6 of 10 maps have one value in all pixels"):
+        metric.compute()
+    some = torch.rand(5, 2, 4, 4)
+    some[:2] = 0
+    silent(filled(SoundLocalization(SMALL), list(some)).compute)
+    unused = torch.zeros(5, 2, 4, 4)
+    unused[:, 0] = torch.rand(5, 4, 4)
+    metric = Coverage(SMALL)
+    metric.update(unused, TRUTHS, torch.tensor([[True, False]] * 5))
+    silent(metric.compute)
 
 
 # Channels last

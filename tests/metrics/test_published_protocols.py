@@ -20,7 +20,7 @@ import reference
 METADATA = os.environ.get("SSLOSSES_METADATA")
 
 # Generated samples lack maps, have surplus ones, or ground truth without a pixel.
-pytestmark = pytest.mark.filterwarnings("ignore:.* (samples|sources) have :UserWarning")
+pytestmark = pytest.mark.filterwarnings("ignore:.* (samples|sources|maps) have :UserWarning")
 PUBLISHED = ("lvs", "ez-vsl", "avgn", "tvsl", "clean")
 # Integer maps and sides that are powers of two keep resized values exact in float64, so that the order of the pixels,
 # on which everything depends, is the same in both; ties are then common.

@@ -22,7 +22,7 @@ from sslosses.metrics import (
 )
 
 # Generated samples lack maps, have surplus ones, or ground truth without a pixel.
-pytestmark = pytest.mark.filterwarnings("ignore:.* (samples|sources) have :UserWarning")
+pytestmark = pytest.mark.filterwarnings("ignore:.* (samples|sources|maps) have :UserWarning")
 
 
 def scenes(count=12, size=56, seed=0):

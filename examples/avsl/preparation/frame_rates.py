@@ -95,9 +95,7 @@ def _delete(videos: set[str], prepared: set[str], out: Path) -> None:
         prepared.discard(path.stem)
     if paths:
         count = len({path.stem for path in paths})
-        log.warning(
-            "Ids give other frame rates than before: %d clips are deleted, and made again if listed.", count
-        )
+        log.warning("Ids give other frame rates than before: %d clips are deleted, and made again if listed.", count)
 
 
 def _video(path: Path) -> str | None:

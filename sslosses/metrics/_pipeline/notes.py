@@ -4,19 +4,26 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from sslosses.metrics._pipeline.tables import MAPS, SOURCES, empty_count
+from sslosses.metrics._pipeline.tables import CONSTANT, MAPS, SOURCES, empty_count
 from sslosses.metrics.protocols import Protocol, parse_metric
+
+_MANY_EMPTY = 0.1  # a share of the sources; public data has a few
 
 
 def notes_of(metrics: tuple[str, ...], samples: Tensor, protocol: Protocol) -> tuple[str, ...]:
-    """Returns one sentence or two on each of: samples left out, surplus maps, and empty ground truth.
+    """Returns one sentence or two on each of: samples left out, surplus maps, constant maps, and empty ground truth.
 
     Args:
         metrics: names of the metrics that are computed.
         samples: the samples' table.
         protocol: the rules.
     """
-    return (*_without_map(metrics, samples, protocol), *_surplus(samples), *_empty(samples, protocol))
+    return (
+        *_without_map(metrics, samples, protocol),
+        *_surplus(samples),
+        *_constant(samples),
+        *_empty(samples, protocol),
+    )
 
 
 def _without_map(metrics: tuple[str, ...], samples: Tensor, protocol: Protocol) -> list[str]:
@@ -49,11 +56,18 @@ def _surplus(samples: Tensor) -> list[str]:
     ]
 
 
+def _constant(samples: Tensor) -> list[str]:
+    count, maps = (int(column) for column in samples[:, [CONSTANT, MAPS]].sum(0))
+    if 2 * count <= maps:  # a model may find nothing in a few samples
+        return []
+    return [f"{count:,} of {maps:,} maps have one value in all pixels, so they point to no place"]
+
+
 def _empty(samples: Tensor, protocol: Protocol) -> list[str]:
     sources, empty = int(samples[:, SOURCES].sum()), empty_count(samples)
     start = f"{empty:,} of {sources:,} sources have no pixel in their ground truth"
     if empty and protocol.empty_truths == "leave out":
         return [f"{start} and are left out by protocol {protocol.name!r}"]
-    if empty and 2 * empty >= sources:
+    if empty > _MANY_EMPTY * sources:
         return [f"{start} and count as 0. Boxes are corners (xmin, ymin, xmax, ymax), not widths and heights"]
     return []

@@ -12,14 +12,13 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from sslosses._checks import check_floating, check_mask, check_shapes
+from sslosses._checks import FARTHEST_CORNER, IN_PIXELS, check_floating, check_mask, check_shapes
 from sslosses._torch import at_least_float32
 from sslosses.metrics.functional._inputs import MOST_SIDE, check_maps, check_values
 from sslosses.metrics.layout import FrameLayout
 
 MOST_SOURCES = 53  # a float64 keeps one bit per source
 _MOST_CLASS = 2**53  # class ids are kept as float64
-_FARTHEST = 2.0  # a larger corner is in pixels: clipped, its box would cover the whole frame and score well
 
 #: The boxes of one source: rows (xmin, ymin, xmax, ymax) as fractions of the frame.
 Boxes = Sequence[Sequence[float]] | Tensor
@@ -174,11 +173,10 @@ def _box_rows(name: str, boxes: Boxes) -> _BoxRows:
         rows = boxes.tolist() if isinstance(boxes, Tensor) else boxes
         if all(len(row) == 4 and all(map(math.isfinite, row)) for row in rows):
             plain = [[float(value) for value in row] for row in rows]
-            if all(max(row) <= _FARTHEST for row in plain):
+            if all(max(row) <= FARTHEST_CORNER for row in plain):
                 return plain
             raise ValueError(
-                f"Expected `{name}` to hold boxes as fractions of the frame, but got {reprlib.repr(boxes)}. "
-                "Divide pixels by the frame's width and height"
+                f"Expected `{name}` to hold boxes as fractions of the frame, but got {reprlib.repr(boxes)}, {IN_PIXELS}"
             )
     except (TypeError, OverflowError, NotImplementedError):  # not a number, too large, or on the device meta
         pass

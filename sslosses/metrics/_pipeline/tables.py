@@ -16,9 +16,10 @@ from sslosses.metrics.protocols import Protocol, parse_metric
 #: Columns of the entries' table. The source is −1 for a map beyond the number of sources, the class −1 if unknown.
 SOURCE, CIOU, PRECISION, IOU, CONFIDENCE, AREA, CLASS = range(7)
 ENTRY_COLUMNS = 7
-#: Columns of the samples' table. Bit j of EMPTY is set where source j has no pixel.
-ENTRIES, MAPS, SOURCES, SUMMED, EMPTY = range(5)
-SAMPLE_COLUMNS = 5
+#: Columns of the samples' table. Bit j of EMPTY is set where source j has no pixel. CONSTANT counts the maps of
+#: one value.
+ENTRIES, MAPS, SOURCES, SUMMED, EMPTY, CONSTANT = range(6)
+SAMPLE_COLUMNS = 6
 #: AVGN's bounds of an object's area, 32², 96² and 144² pixels of a 224² frame, as shares of any frame.
 SIZES = {"small": 32**2 / 224**2, "medium": 96**2 / 224**2, "large": 144**2 / 224**2, "huge": float("inf")}
 
@@ -28,7 +29,7 @@ class TableRows(NamedTuple):
 
     entries: Tensor  # (n, 7)
     entry_places: Tensor  # (n,)
-    samples: Tensor  # (B, 5)
+    samples: Tensor  # (B, 6)
     sample_places: Tensor  # (B,)
 
 
@@ -52,13 +53,28 @@ def rows_of(scores: SourceScores, batch: Samples, protocol: Protocol) -> TableRo
     extra[:, [SOURCE, CLASS]] = -1
     place = batch.place.to(maps.device)
     empty = (scores.empty.long() << torch.arange(sources, device=maps.device)).sum(1)
-    sample = (keep.sum(1) + surplus, maps, torch.full_like(maps, sources), scores.summed_precision, empty)
+    sample = (
+        keep.sum(1) + surplus,
+        maps,
+        torch.full_like(maps, sources),
+        scores.summed_precision,
+        empty,
+        _constant(batch),
+    )
     return TableRows(
         torch.cat([table[keep], extra]),
         torch.cat([place.repeat_interleave(keep.sum(1)), place.repeat_interleave(surplus)]),
         torch.stack([column.double() for column in sample], -1),
         place,
     )
+
+
+def _constant(batch: Samples) -> Tensor:
+    """Counts the maps of each sample whose pixels all have one value, (B,)."""
+    if batch.maps.numel() == 0:
+        return batch.valid.sum(1)
+    low, high = batch.maps.flatten(2).aminmax(dim=-1)
+    return ((low == high) & batch.valid).sum(1)
 
 
 def in_order(parts: list[TableRows]) -> tuple[Tensor, Tensor]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from sslosses._checks import check_floating
+from sslosses._checks import FARTHEST_CORNER, IN_PIXELS, check_floating
 from sslosses.metrics.functional._inputs import check_side, check_values
 
 
@@ -25,7 +25,7 @@ def boxes_to_truths(boxes: Tensor, size: int = 224, *, add: bool = False) -> Ten
 
     Raises:
         TypeError: if ``boxes`` is not floating or ``size`` is not an integer.
-        ValueError: if the last dimension is not 4, or ``size`` is outside [1, 16384].
+        ValueError: if the last dimension is not 4, boxes are in pixels, or ``size`` is outside [1, 16384].
 
     Example:
         >>> import torch
@@ -41,6 +41,10 @@ def boxes_to_truths(boxes: Tensor, size: int = 224, *, add: bool = False) -> Ten
     size = check_side("size", size)
     if boxes.ndim < 2 or boxes.shape[-1] != 4:
         raise ValueError(f"Expected `boxes` to have shape (..., n, 4), but got {tuple(boxes.shape)}")
+    if bool((boxes > FARTHEST_CORNER).any()):
+        raise ValueError(
+            f"Expected `boxes` as fractions of the frame, but got {float(boxes.nan_to_num().max()):g}, {IN_PIXELS}"
+        )
     covered = rasterize_corners(pixel_corners(boxes, size), (size, size))
     return covered if add else covered > 0
 
