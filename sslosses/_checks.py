@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Sequence
 from numbers import Integral, Real
 from typing import Any
@@ -101,8 +102,7 @@ def check_number(
 ) -> float:
     """Return ``value`` as a Python number if it is finite with ``above`` < value and ``least`` <= value <= ``most``.
 
-    NumPy's scalars and tensors of one number count, too. So do Python's other numbers, such as fractions. Booleans do
-    not.
+    NumPy's scalars count, too. So do Python's other numbers, such as fractions. Booleans and tensors do not.
     """
     bounds = [
         text
@@ -115,7 +115,7 @@ def check_number(
         raise TypeError(f"Expected `{name}` to be {expected}, but got {value!r}")
     # Not math.isfinite, which torch.compile can't trace: with dynamic=True options are symbolic.
     inside = (
-        abs(number) < math.inf
+        abs(number) <= sys.float_info.max  # also an integer, which may be larger than any float
         and (above is None or number > above)
         and (least is None or number >= least)
         and (most is None or number <= most)
@@ -160,4 +160,9 @@ def _as_number(value: Any) -> int | float | None:
         return value
     if isinstance(value, Integral):
         return int(value)
-    return float(value) if isinstance(value, Real) else None
+    if not isinstance(value, Real):
+        return None
+    try:
+        return float(value)
+    except OverflowError:
+        return math.inf

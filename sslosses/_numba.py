@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import warnings
 from collections.abc import Callable
@@ -45,13 +46,16 @@ class _Cache(FunctionCache):  # type: ignore[misc]
             return super().load_overload(sig, target_context)
         except Exception as error:  # whatever a damaged file raises
             _warn_once(f"numba can't read its cache in {self.cache_path}, so it compiles anew: {error!r}.")
+            # Saving would read a damaged index again. If it can't be emptied, saving says so.
+            with contextlib.suppress(OSError):
+                self.flush()
             return None
 
     def save_overload(self, sig: Any, data: Any) -> None:
         try:
             with locked(Path(self.cache_path)):
                 super().save_overload(sig, data)
-        except OSError as error:
+        except Exception as error:  # also what a damaged index raises that could not be emptied
             _warn_once(f"numba can't write its cache in {self.cache_path}: {error}. {_REMEDY}")
 
 

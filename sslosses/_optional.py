@@ -56,5 +56,5 @@ def require(module: str, *, extra: str | None, purpose: str) -> ModuleType:
         )
     try:
         return importlib.import_module(module)
-    except ImportError as error:
+    except Exception as error:  # also what a compiled part raises that was built for another NumPy
         raise MissingDependencyError(f"{purpose} can't import the package `{package}`: {error}") from error

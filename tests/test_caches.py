@@ -82,6 +82,17 @@ def test_a_damaged_cache_is_compiled_anew(compiled: object, tmp_path: Path) -> N
     assert sum(again.stats.cache_hits.values()) == 1
 
 
+def test_a_damaged_index_is_replaced(compiled: object, tmp_path: Path) -> None:
+    assert compiled()(1.0, 2.0) == 3
+    (index,) = tmp_path.rglob("*.nbi")
+    index.write_bytes(index.read_bytes()[:30])
+    with pytest.warns(RuntimeWarning, match="numba can't read its cache in .*, so it compiles anew"):
+        assert compiled()(1.0, 2.0) == 3
+    again = compiled()
+    assert again(1.0, 2.0) == 3
+    assert sum(again.stats.cache_hits.values()) == 1
+
+
 def test_a_full_disk_does_not_stop_a_compiled_function(compiled: object, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: object) -> None:
         raise OSError(28, "No space left on device")
@@ -110,6 +121,11 @@ def test_one_process_at_a_time_has_a_folder(tmp_path: Path) -> None:
 def test_a_folder_that_cannot_be_locked_is_used_without(tmp_path: Path) -> None:
     with _caches.locked(tmp_path / "missing"):
         pass
+
+
+def test_an_empty_folder_of_keops_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KEOPS_CACHE_FOLDER", "")
+    assert "KEOPS_CACHE_FOLDER is set, but empty" in str(_foreign.find_keops_problem())
 
 
 KEOPS = pytest.mark.skipif(not _optional.is_installed("pykeops"), reason="needs pykeops")
@@ -201,6 +217,24 @@ def test_a_faster_package_that_cannot_be_imported_is_named_once(
         assert not _optional.can_import("broken_package")
     with pytest.raises(MissingDependencyError, match="This can't import the package `broken_package`: needs NumPy"):
         _optional.require("broken_package", extra=None, purpose="This")
+
+
+@pytest.mark.parametrize(("package", "solvers"), [("numba", ["fused"]), ("ot", ["pot", "pot-batch", "exact"])])
+def test_a_solver_whose_package_cannot_be_imported_is_not_available(
+    package: str, solvers: list[str], tmp_path: Path
+) -> None:
+    (tmp_path / f"{package}.py").write_text("raise ValueError('built for another NumPy')", encoding="utf-8")
+    code = f"""
+    import sys
+    sys.path.insert(0, {str(tmp_path)!r})
+    from sslosses.transport import available
+
+    for name, status in available().items():
+        if "can't import the package" in str(status):
+            print(name, bool(status), str(status).partition(": ")[2])
+    """
+    done = run_python(code)
+    assert done.stdout == "".join(f"{name} False built for another NumPy\n" for name in solvers), done.stderr
 
 
 def test_without_numba_that_works_auto_takes_dense(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -62,6 +62,12 @@ def test_features_without_entries_or_pixels_are_refused(shape: tuple[int, ...]) 
         cosine(torch.ones(2, 0), torch.ones(2, 0))
 
 
+@pytest.mark.parametrize("value", [10**400, -(10**400), Fraction(10**400), np.float64("inf"), float("nan")])
+def test_a_number_beyond_every_float_is_refused(value: Any) -> None:
+    with pytest.raises(ValueError, match="Expected `x` to be a finite number"):
+        check_number("x", value)
+
+
 def test_a_missing_package_names_the_command() -> None:
     with pytest.raises(
         MissingDependencyError, match=r"This needs .*`no_such_package`.* pip install 'sslosses\[more\]'"

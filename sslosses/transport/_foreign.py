@@ -55,6 +55,8 @@ def find_keops_problem() -> str | None:
     """Says why KeOps can't compile in its folder, and what to do; None if it can."""
     folder = keops_folder()
     problem = find_folder_problem(folder)
+    if os.environ.get("KEOPS_CACHE_FOLDER") == "":
+        problem = "KEOPS_CACHE_FOLDER is set, but empty"
     # KeOps puts the path into a shell's command line as it is.
     if shlex.quote(str(folder)) != str(folder):
         problem = f"{str(folder)!r} has spaces or other characters that KeOps' command line can't take"

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from sslosses import _optional
 from sslosses._checks import check_number, check_option
-from sslosses.transport._foreign import find_keops_problem
+from sslosses.transport._foreign import find_keops_problem, load
 from sslosses.transport.problem import Solver
 from sslosses.transport.result import GRADIENTS
 from sslosses.transport.solvers.dense import DenseSolver
@@ -63,9 +63,10 @@ class Availability:
 
 
 def available() -> dict[str, Availability]:
-    """Lists which solvers can run here, and what the others need. Imports none of them.
+    """Lists which solvers can run here, and what the others need.
 
-    For ``"geomloss-keops"`` it makes KeOps' cache folder, to see whether it can be written.
+    It imports their packages, to see whether that works, and makes KeOps' cache folder, to see whether it can be
+    written.
 
     Returns:
         One :class:`Availability` per solver name, without ``"auto"``.
@@ -80,7 +81,7 @@ def available() -> dict[str, Availability]:
     """
     statuses = {}
     for name, entry in _ENTRIES.items():
-        missing = missing_requirement(name)
+        missing = missing_requirement(name) or _find_import_problem(name)
         ready = "ready (epsilon > 0)" if entry.entropic else "ready (epsilon = 0)"
         statuses[name] = Availability(missing is None, missing or ready)
     return statuses
@@ -193,6 +194,16 @@ def missing_requirement(name: str) -> str | None:
         )
     problem = find_keops_problem()
     return None if problem is None else f"The solver {name!r} compiles its formulas, but {problem}"
+
+
+def _find_import_problem(name: str) -> str | None:
+    """Says why a package of the solver ``name`` that is installed can't be imported."""
+    for package, extra in _ENTRIES[name].packages:
+        try:
+            load(package, solver=name, extra=extra)
+        except _optional.MissingDependencyError as error:
+            return str(error)
+    return None
 
 
 def _find_compiler() -> str | None:

@@ -56,7 +56,8 @@ def solve(
             problem. It chooses ``"exact"`` for ε = 0; for ε > 0 ``"fused"`` on a CPU with numba, else ``"dense"``, or
             ``"geomloss-keops"`` for lazy costs above 4 GiB.
         max_iter: largest number of updates of both potentials, at least 1. The exact solver ignores it.
-        tol: a problem is solved when its marginal error Σ|P1 − a| + Σ|Pᵀ1 − b| is at most this. Above 0.
+        tol: a problem is solved when its marginal error Σ|P1 − a| + Σ|Pᵀ1 − b| is at most this. Above 0. It is
+            absolute: masses that sum to m need m times the tolerance of masses that sum to 1.
         gradient: default of :meth:`TransportResult.value`. ``"unrolled"`` records the iterations, which only
             ``"dense"`` can.
         self_costs: costs (..., N, N) of a against a and (..., M, M) of b against b. They are solved too, for

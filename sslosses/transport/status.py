@@ -13,6 +13,7 @@ from sslosses.transport.costs import PointcloudCost
 from sslosses.transport.rounding import is_negligible, rounding_error
 
 if TYPE_CHECKING:
+    from sslosses.transport.problem import Problem
     from sslosses.transport.result import TransportResult
 
 
@@ -35,13 +36,20 @@ def describe(result: TransportResult) -> str:
     failed = failed & ~broken
     if not bool(failed.any()):
         return sentences[0]
+    problem = result.problem.detach()
+    unequal, coarse = _limits_of_masses(problem, error, result.tol)
+    for found, describe_cause in ((failed & coarse, _of_coarse), (failed & unequal & ~coarse, _of_unequal)):
+        if bool(found.any()):
+            sentences.append(describe_cause(result, found))
+        failed = failed & ~found
+    if not bool(failed.any()):
+        return " ".join(sentences)
     if not result.epsilon:
         sentences.append(
             f"{int(failed.sum())} of {count} problems were not solved by {result.solver!r}, which stopped before it "
             "had found the optimum. Their costs may differ by more orders of magnitude than float64 resolves."
         )
         return " ".join(sentences)
-    problem = result.problem.detach()
     rounding = rounding_error(problem, problem.largest_cost())
     # Either the tolerance is out of reach, or the solver believed to have reached it.
     stopped = ~is_negligible(rounding, result.tol) & (result.solution.iterations < result.max_iter)
@@ -75,10 +83,45 @@ def _of_broken(result: TransportResult, broken: Tensor) -> str:
     )
 
 
+def _limits_of_masses(problem: Problem, error: Tensor, tol: float) -> tuple[Tensor, Tensor]:
+    """Where no plan is within ``tol``: because a and b differ in mass, and because of what the dtype resolves of it."""
+    mass = problem.a.sum(-1)
+    unit = torch.finfo(mass.dtype).eps * mass
+    unequal = (mass - problem.b.sum(-1)).abs() > tol
+    # An error of this size is rounding alone. A tolerance of this size is met by chance.
+    coarse = (error <= 32 * unit) | (tol < 8 * unit)
+    return unequal & error.isfinite(), coarse & error.isfinite()
+
+
+def _of_unequal(result: TransportResult, found: Tensor) -> str:
+    gap = (result.problem.a.sum(-1) - result.problem.b.sum(-1))[found].abs().max()
+    return (
+        f"{int(found.sum())} of {len(found)} problems did not converge with {result.solver!r}: the sums of a and b "
+        f"differ by up to {float(gap):.2g}, so no plan has a smaller marginal error, and tol is {result.tol:g}. More "
+        "iterations don't help. Divide a and b by their sums, or pass a larger tol."
+    )
+
+
+def _of_coarse(result: TransportResult, found: Tensor) -> str:
+    dtype, mass = result.problem.a.dtype, float(result.problem.a.sum(-1)[found].max())
+    name = str(dtype).removeprefix("torch.")
+    remedies = [f"a tol of {_rounded_up(32 * torch.finfo(dtype).eps * mass):g} or more"]
+    if mass > 2:
+        remedies.insert(0, "masses that sum to 1")
+    if dtype == torch.float32:
+        remedies.insert(0, "the cost and the masses in float64")
+    return (
+        f"{int(found.sum())} of {len(found)} problems did not converge with {result.solver!r}: tol ({result.tol:g}) is "
+        f"below what {name} resolves of a mass of {mass:.2g}. The marginal error is up to "
+        f"{float(result.solution.marginal_error[found].max()):.2g}. More iterations don't help. Pass "
+        f"{', '.join(remedies[:-1])}{', or ' if remedies[:-1] else ''}{remedies[-1]}."
+    )
+
+
 def _of_rounded(result: TransportResult, rounded: Tensor, rounding: Tensor) -> str:
     dtype = result.problem.a.dtype
-    # ``rounding`` falls with 1/ε; above half the tolerance, a solver may miss it.
-    enough = 2 * result.epsilon * float(rounding[rounded].max()) / result.tol
+    # ``rounding`` falls with 1/ε. Above a quarter of the tolerance, a plan of few points may miss it.
+    enough = 4 * result.epsilon * float(rounding[rounded].max()) / result.tol
     remedy = f"an epsilon of {_rounded_up(enough):g} or more, or a larger tol"
     remedy = f"the cost and the masses in float64, {remedy}" if dtype == torch.float32 else remedy
     error = float(result.solution.marginal_error[rounded].max())

@@ -25,9 +25,9 @@ def test_an_epsilon_below_the_resolution_of_float32_is_named(solver):
         result.marginal_error, plan_error(result, 1 / 3, 1.0).clamp(min=0.5962), rtol=1e-3, atol=0
     )
     assert "epsilon (0.0001) is below what float32 resolves" in result.status
-    assert "Pass the cost and the masses in float64, an epsilon of 0.12 or more" in result.status
+    assert "Pass the cost and the masses in float64, an epsilon of 0.24 or more" in result.status
     assert "max_iter" not in result.status
-    for change in ({"cost": cost.double(), "epsilon": 1e-4}, {"cost": cost, "epsilon": 0.12}):
+    for change in ({"cost": cost.double(), "epsilon": 1e-4}, {"cost": cost, "epsilon": 0.24}):
         mended = solve(**change, solver=solver)
         assert mended.converged, mended.status
         torch.testing.assert_close(mended.value().double(), cost.double().mean(), rtol=1e-3, atol=0)
@@ -152,6 +152,43 @@ def test_each_cause_gets_its_sentence():
     assert "hold NaN or inf" in status
     assert "is below what float32 resolves" in status
     assert "Raise max_iter (2) or epsilon (0.01)" in status
+
+
+@pytest.mark.parametrize("solver", [*MATRIX, "exact"])
+def test_masses_that_differ_by_more_than_tol_are_named(solver):
+    cost = torch.rand(5, 7, generator=torch.Generator().manual_seed(7))
+    a, b = torch.full((5,), 0.2), torch.full((7,), 1.0005 / 7)
+    options = {"epsilon": 0 if solver == "exact" else 0.1, "max_iter": 500, "tol": 1e-4, "solver": solver}
+    status = solve(cost, a, b, **options).status
+    assert "the sums of a and b differ by up to 0.0005, so no plan has a smaller marginal error" in status
+    assert "Divide a and b by their sums" in status
+    assert "max_iter" not in status
+    assert solve(cost, a, b / b.sum(), **options).converged
+
+
+@pytest.mark.parametrize("solver", [*MATRIX, "exact"])
+def test_a_tolerance_below_what_the_masses_resolve_is_named(solver):
+    cost = torch.rand(5, 7, generator=torch.Generator().manual_seed(8))
+    a, b = torch.full((5,), 2e5), torch.full((7,), 1e6 / 7)
+    options = {"epsilon": 0 if solver == "exact" else 0.1, "max_iter": 500, "solver": solver}
+    status = solve(cost, a, b, **options).status
+    assert "tol (0.001) is below what float32 resolves of a mass of 1e+06" in status
+    assert "Pass the cost and the masses in float64, masses that sum to 1, or a tol of 3.9 or more." in status
+    assert "max_iter" not in status
+    assert solve(cost, a / a.sum(), b / b.sum(), **options).converged
+    assert solve(cost, a, b, **options | {"tol": 3.9}).converged
+    assert solve(cost.double(), a.double(), torch.full((7,), 1e6 / 7).double(), **options | {"tol": 0.1}).converged
+
+
+@pytest.mark.parametrize("solver", ["dense", "fused"])
+def test_the_epsilon_that_the_status_names_is_enough(solver):
+    # The rounding of few points does not average out.
+    for seed in range(20):
+        cost = 100 + torch.rand(1, 1 + seed % 2, generator=torch.Generator().manual_seed(seed))
+        options = {"tol": 1e-5, "max_iter": 500, "solver": solver}
+        status = solve(cost, epsilon=0.01, **options).status
+        epsilon = float(status.partition("an epsilon of ")[2].partition(" ")[0])
+        assert solve(cost, epsilon=epsilon, **options).converged
 
 
 def test_scaling_sees_the_range_of_negative_costs():
