@@ -157,7 +157,10 @@ def _as_number(value: Any) -> int | float | None:
         return None
     # A tuple instead of a union, which torch.compile of torch 2.5 can't trace. It can't trace the abstract types below.
     if isinstance(value, (int, float)):
-        return value
+        if torch.compiler.is_compiling():
+            return value
+        # NumPy's float64 is one, but torch.compile takes it for a tensor.
+        return float(value) if isinstance(value, float) else int(value)
     if isinstance(value, Integral):
         return int(value)
     if not isinstance(value, Real):

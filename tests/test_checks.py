@@ -91,7 +91,7 @@ def test_a_missing_package_names_the_command() -> None:
 )
 def test_numbers_of_other_kinds_become_numbers_of_python(value: Any, kind: type) -> None:
     number = check_number("x", value, above=0, most=2)
-    assert isinstance(number, kind)
+    assert type(number) is kind
     assert number == value
     if kind is int:
         count = check_count("x", value)

@@ -268,6 +268,8 @@ def _fix_gauge(problem: Problem, solution: Solution) -> Solution:
 
 def _nan_unless(finite: Tensor, solution: Solution) -> Solution:
     """Make every result of a problem with NaN or inf in its cost or masses NaN, as solvers differ on these."""
+    if has_values(finite) and bool(finite.all()):
+        return solution
 
     def where_finite(x: Tensor) -> Tensor:
         return x.where(finite.reshape(-1, *[1] * (x.ndim - 1)), torch.nan)
