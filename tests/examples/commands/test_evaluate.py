@@ -271,7 +271,7 @@ def zero_weights(path: Path) -> None:
         (lambda path: path.mkdir(), "holds no checkpoints/last.ckpt"),
         (lambda path: path.write_text("hello"), "can't be read as weights"),
         (lambda path: path.write_bytes(b""), "can't be read as weights"),
-        (zero_weights, "it is damaged: the checksum of model/data/"),
+        (zero_weights, "it is damaged: model/data/"),
         (lambda path: torch.save({"state_dict": {}, "hyper_parameters": Unsafe()}, path), "can't be read as weights"),
         (lambda path: torch.save({"weights": torch.ones(1)}, path), "no weights with a configuration"),
         (lambda path: torch.save([1], path), "no weights with a configuration"),

@@ -46,6 +46,14 @@ def zero_weights(path: Path) -> None:
     overwrite(path, largest.numpy().tobytes())
 
 
+def mark_as_folder(path: Path) -> None:
+    """Flips a bit in the archive's list of contents. No checksum covers it, and torch then reads random weights."""
+    data = bytearray(path.read_bytes())
+    entry = data.rindex(b"PK\x01\x02", 0, data.rindex(b"data/5"))
+    data[entry + 38] ^= 0x10
+    path.write_bytes(data)
+
+
 def save(change: Callable[[dict], object]) -> Callable[[Path], None]:
     def damage(path: Path) -> None:
         values = torch.load(path, weights_only=True)
@@ -58,7 +66,8 @@ def save(change: Callable[[dict], object]) -> Callable[[Path], None]:
 @pytest.mark.parametrize(
     ("damage", "match"),
     [
-        (zero_weights, r"it is damaged: the checksum of last/data/\d+ is wrong"),
+        (zero_weights, r"it is damaged: last/data/\d+ is not as it was written"),
+        (mark_as_folder, r"it is damaged: last/data/\d+ is not as it was written"),
         (lambda path: path.write_bytes(path.read_bytes()[:-1000]), "can't be read as weights and plain values"),
         (lambda path: path.write_bytes(b""), "can't be read as weights and plain values"),
         (save(lambda values: values.update(a=Unsafe())), "can't be read as weights and plain values"),
