@@ -231,6 +231,11 @@ def test_vggsound_duet(tmp_path, vggss, capsys, layout, shape):
     shown = capsys.readouterr().err
     assert f"{mixtures.records[0].clip}: expected maps of 2 {layout} frames" in shown
     assert "but got (2, 6, 6)" in shown
+    alone = tmp_path / "lists" / "duet.csv"  # without vggss.json beside it
+    alone.parent.mkdir()
+    path.rename(alone)
+    assert command(tmp_path, wrong, alone, "vggsound-duet") == 2
+    assert f"Expected --boxes, the boxes of the single clips, as there is no {alone.parent}" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -118,15 +118,16 @@ def members() -> list[Metric]:
 def scores_of_collection() -> dict[str, float]:
     collection = MetricCollection(members())
     collection.update(MAPS[:1], TRUTHS[:1] & False)  # after it the tables of all metrics are equal
-    collection.update(MAPS, TRUTHS)
+    for _ in range(2):
+        collection.update(MAPS, TRUTHS)
     return {name: float(value) for name, value in collection.compute().items()}
 
 
 def scores_alone() -> dict[str, float]:
     values = {}
     for metric in members():
-        metric.update(MAPS[:1], TRUTHS[:1] & False)
-        metric.update(MAPS, TRUTHS)
+        for maps, truths in ((MAPS[:1], TRUTHS[:1] & False), (MAPS, TRUTHS), (MAPS, TRUTHS)):
+            metric.update(maps, truths)
         values[type(metric).__name__] = computed(metric)["value"]
     return values
 
