@@ -111,7 +111,7 @@ def test_samples_without_a_background_caption() -> None:
 
 def test_a_loss_that_does_not_know_the_background_mask_is_named() -> None:
     class Own(nn.Module):
-        def forward(self, visual: Tensor, foreground: Tensor, background: Tensor, source_mask: Tensor) -> Tensor:
+        def forward(self, visual: Tensor, *_: Tensor) -> Tensor:
             return visual.sum()
 
     objective = ObjectAwareObjective(ori=Own())
