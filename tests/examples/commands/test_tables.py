@@ -268,7 +268,7 @@ def test_wrong_arguments(line: str, message: str, caplog: pytest.LogCaptureFixtu
 
 def test_a_repeated_seed_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit, match="2"):
-        main("--table 4 --seeds 0 1 0".split())
+        main(["--table", "4", "--seeds", "0", "1", "0"])
     assert "Expected each of `--seeds` once, but got 0 1 0" in capsys.readouterr().err
 
 
