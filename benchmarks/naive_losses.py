@@ -43,7 +43,7 @@ def naive_oca(visual: Tensor, audio: Tensor, foreground: Tensor, background: Ten
 def naive_ori(visual: Tensor, foreground: Tensor, background: Tensor) -> Tensor:
     """Eq. 7 with a loop over samples and pairs. The distance is symmetric, so every unordered pair counts twice."""
     positions = grid_positions(*visual.shape[-2:], dtype=visual.dtype, device=visual.device)
-    sinkhorn = SinkhornDistance(EPSILON, ITERATIONS)
+    sinkhorn = SinkhornDistance(EPSILON, ITERATIONS, half_step=True)
     total = visual.new_zeros(())
     for i, features in enumerate(visual):
         references = torch.cat([foreground[i], background[i, None]])

@@ -46,20 +46,24 @@ class Contestant(NamedTuple):
 
 
 class SinkhornDistance(nn.Module):
-    """The log-domain module of many repositories: updates of a (P, N, M) cost; the gradient goes through them."""
+    """The log-domain module of many repositories: updates of a (P, N, M) cost; the gradient goes through them.
 
-    def __init__(self, epsilon: float, iterations: int) -> None:
+    ``half_step`` adds a last update of the rows, with which the library's solvers end.
+    """
+
+    def __init__(self, epsilon: float, iterations: int, *, half_step: bool = False) -> None:
         super().__init__()
-        self.epsilon, self.iterations = epsilon, iterations
+        self.epsilon, self.iterations, self.half_step = epsilon, iterations, half_step
 
     def forward(self, cost: Tensor) -> Tensor:
         mu = cost.new_full(cost.shape[:2], 1 / cost.shape[1])
         nu = cost.new_full((cost.shape[0], cost.shape[2]), 1 / cost.shape[2])
         u, v = torch.zeros_like(mu), torch.zeros_like(nu)
-        for _ in range(self.iterations):
+        for iteration in range(self.iterations + self.half_step):
             u = self.epsilon * (torch.log(mu + 1e-8) - torch.logsumexp(self.modified(cost, u, v), dim=-1)) + u
-            rows = self.modified(cost, u, v).transpose(-2, -1)
-            v = self.epsilon * (torch.log(nu + 1e-8) - torch.logsumexp(rows, dim=-1)) + v
+            if iteration < self.iterations:
+                rows = self.modified(cost, u, v).transpose(-2, -1)
+                v = self.epsilon * (torch.log(nu + 1e-8) - torch.logsumexp(rows, dim=-1)) + v
         plan = torch.exp(self.modified(cost, u, v))
         return torch.sum(plan * cost, dim=(-2, -1))
 

@@ -16,6 +16,8 @@ _LACKS = frozenset(
         *(errno.EACCES, errno.EPERM, errno.ESTALE, errno.ENOTCONN, errno.ETIMEDOUT),  # also a mount that went away
     }
 )
+#: The last one is of a worker that was killed, as the kernel does when memory runs out.
+_LACKS_IN_WORDS = ("out of memory", "allocate memory", "can't start new thread", "DataLoader worker (pid")
 
 
 def of_this_machine(error: BaseException) -> bool:
@@ -40,8 +42,8 @@ def chain(error: BaseException) -> Iterator[BaseException]:
 
 
 def _is_lack(error: BaseException) -> bool:
-    if isinstance(error, RuntimeError):  # torch has no error of its own for a lack of memory on a CPU
-        return "out of memory" in str(error) or "allocate memory" in str(error)
+    if isinstance(error, RuntimeError):  # torch and Python have no errors of their own for these
+        return any(text in str(error) for text in _LACKS_IN_WORDS)
     if isinstance(error, av.FFmpegError) and error.errno in (errno.EPERM, errno.EIO, errno.ENOMEM):
         return error.errno != errno.EPERM and not _works(error.filename)
     return isinstance(error, MemoryError) or getattr(error, "errno", None) in _LACKS

@@ -74,11 +74,12 @@ def test_training_ends_with_its_starter(monkeypatch: pytest.MonkeyPatch) -> None
 def test_runs_of_tables_end_with_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     environments = []
 
-    def run(*_: object, env: dict[str, str], **__: object) -> subprocess.CompletedProcess:
+    def nothing(*_: object, env: dict[str, str], **__: object) -> subprocess.Popen:
         environments.append(env)
-        return subprocess.CompletedProcess([], 0)
+        return popen([sys.executable, "-c", ""])
 
-    monkeypatch.setattr(runs.subprocess, "run", run)
+    popen = subprocess.Popen
+    monkeypatch.setattr(runs.subprocess, "Popen", nothing)
     plan = Plan("quick", {}, tmp_path / "runs", tmp_path / "data")
     assert complete_runs([Run(plan, "music", ("duet",), None, 0)], 1) == []
     assert [env[VARIABLE] for env in environments] == [str(os.getpid())]

@@ -122,7 +122,7 @@ class ServerModel:
         except ServerRefusedError as error:
             raise ServerRefusedError(self._mask.message(str(error))) from None
         finally:
-            loop.run_until_complete(_close(servers, done))
+            loop.run_until_complete(_close(servers, done | running))
             loop.close()
 
     def _safe(self, answer: Answer) -> Answer:
@@ -267,11 +267,12 @@ def _run(loop: asyncio.AbstractEventLoop, work: Coroutine[Any, Any, T]) -> T:
     return result
 
 
-async def _close(servers: Sequence[_Server], done: set[asyncio.Task[Answer]]) -> None:
+async def _close(servers: Sequence[_Server], tasks: set[asyncio.Task[Answer]]) -> None:
     unfinished = asyncio.all_tasks() - {asyncio.current_task()}
     for task in unfinished:
         task.cancel()
-    await asyncio.gather(*unfinished, *done, return_exceptions=True)
+    # All of them, since asyncio logs errors that nobody has taken, with the key if a server has echoed it.
+    await asyncio.gather(*unfinished, *tasks, return_exceptions=True)
     for server in servers:
         await server.connection.close()
     await asyncio.get_running_loop().shutdown_default_executor()

@@ -7,6 +7,7 @@ import logging
 import sys
 from collections.abc import Callable
 
+from ..machine_errors import of_this_machine
 from .standard_output import patient_output
 
 log = logging.getLogger(__name__)
@@ -35,5 +36,18 @@ def exit_status(job: Callable[[], int | None], *, resumes: bool = True) -> int:
         log.info("Interrupted. Run the same command again to resume." if resumes else "Interrupted.")
         return 130
     except (OSError, ImportError, ValueError, MemoryError) as error:
-        log.error("%s: %s", type(error).__name__, error)
+        log.error("%s", _reason(error))
         return 2
+    except RuntimeError as error:
+        if not of_this_machine(error):
+            raise
+        log.error("%s", _reason(error))
+        return 2
+
+
+def _reason(error: Exception) -> str:
+    """The kind and text of an error, without the traceback that a worker of torch's data loader adds to the text."""
+    kind, text = type(error).__name__, str(error)
+    if text.startswith(f"Caught {kind} in ") and "Traceback" in text:
+        text = text.rpartition(f"{kind}: ")[2].strip()
+    return f"{kind}: {text}"

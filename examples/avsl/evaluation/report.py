@@ -145,7 +145,7 @@ def picture_of(held_out: HeldOutScenes, index: int) -> np.ndarray:
     scene = held_out.test.scenes[index]
     frames = held_out.scenes[scene].frame[None].float() / 255
     shape = (FRAME_SIZE, FRAME_SIZE * len(scene))
-    return F.interpolate(frames, size=shape, mode="bilinear")[0].permute(1, 2, 0).numpy()
+    return F.interpolate(frames, size=shape, mode="bilinear")[0].clamp(0, 1).permute(1, 2, 0).numpy()
 
 
 def overlay(axis: Axes, picture: np.ndarray, heat: Tensor) -> None:

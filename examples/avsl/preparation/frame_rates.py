@@ -26,9 +26,9 @@ def settle_rates(
 ) -> dict[str, float]:
     """Returns the rate of each video that has clips to prepare, and keeps it in ``metadata/frame_rates.json``.
 
-    The ids that count are the listed ones and those of earlier lists whose frames are there. A rate that was kept
-    before is used as long as it fits all of them. If it does not, because it was chosen by too few ids, the clips that
-    were made with it are deleted and removed from ``prepared``, to be made again.
+    The ids that count are the listed ones and those of earlier lists whose frames are there. A rate that was kept is
+    used as long as it fits all of them. If it does not, because it was chosen by too few ids, the clips that were made
+    with it are deleted and removed from ``prepared``, to be made again.
 
     Args:
         listed: ids of all clips of all lists.
@@ -95,7 +95,9 @@ def _delete(videos: set[str], prepared: set[str], out: Path) -> None:
         prepared.discard(path.stem)
     if paths:
         count = len({path.stem for path in paths})
-        log.warning("Ids give other frame rates than before: %d clips are deleted, and made again if listed.", count)
+        log.warning(
+            "The ids give other frame rates than before: %d clips are deleted, and made again if listed.", count
+        )
 
 
 def _video(path: Path) -> str | None:

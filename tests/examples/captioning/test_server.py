@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import gc
 import io
 import json
 import logging
@@ -225,10 +226,14 @@ def test_a_request_that_no_retry_helps(server, connect, clock: Clock, folder: Pa
 
 
 @pytest.mark.parametrize("status", [401, 403, 404])
-def test_a_server_that_refuses_everything(server, connect, folder: Path, make_reply, status: int) -> None:
+def test_a_server_that_refuses_everything(
+    server, connect, folder: Path, make_reply, status: int, caplog: pytest.LogCaptureFixture
+) -> None:
     server.reply = lambda _: make_reply(status=status, body='{"error": {"message": "key secret-key is wrong"}}')
     with pytest.raises(ServerRefusedError, match=r"refuses the request for 'm': .* key \[key\] is wrong"):
         ask(connect(concurrency=3, key="secret-key"), questions(folder))
+    gc.collect()  # asyncio logs errors of tasks that nobody has taken
+    assert "secret-key" not in caplog.text
 
 
 def test_the_key_is_sent_and_never_logged(

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from avsl.commands.exit_status import exit_status
+from torch.utils.data import DataLoader, Dataset
 
 EXAMPLES = Path(__file__).resolve().parents[3] / "examples"
 
@@ -68,3 +69,24 @@ def test_a_job_goes_on_when_nobody_reads_its_output(tmp_path: Path, redirection:
     done = subprocess.run([*line, str(tmp_path / "result")], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
     assert (tmp_path / "result").read_text() == "done"
+
+
+def test_errors_of_this_machine_have_no_traceback(caplog: pytest.LogCaptureFixture) -> None:
+    def fail() -> None:
+        raise RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed. ")
+
+    assert exit_status(fail) == 2
+    assert "is killed by signal" in caplog.text
+
+
+class Broken(Dataset):
+    def __getitem__(self, index: int) -> None:
+        raise OSError(f"Expected {index}.jpg to be a picture")
+
+    def __len__(self) -> int:
+        return 1
+
+
+def test_errors_of_a_data_loaders_worker_have_no_traceback(caplog: pytest.LogCaptureFixture) -> None:
+    assert exit_status(lambda: list(DataLoader(Broken(), num_workers=1))) == 2
+    assert caplog.messages == ["OSError: Expected 0.jpg to be a picture"]
