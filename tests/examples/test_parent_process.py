@@ -13,7 +13,6 @@ import pytest
 from avsl import parent_process
 from avsl.commands import train
 from avsl.parent_process import VARIABLE, end_with_starter
-from avsl.tables import runs
 from avsl.tables.runs import Plan, Run, complete_runs
 
 CHILD = "from avsl.parent_process import end_with_starter; end_with_starter(); print('up', flush=True); {work}"
@@ -72,14 +71,8 @@ def test_training_ends_with_its_starter(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def test_runs_of_tables_end_with_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    environments = []
-
-    def nothing(*_: object, env: dict[str, str], **__: object) -> subprocess.Popen:
-        environments.append(env)
-        return popen([sys.executable, "-c", ""])
-
-    popen = subprocess.Popen
-    monkeypatch.setattr(runs.subprocess, "Popen", nothing)
-    plan = Plan("quick", {}, tmp_path / "runs", tmp_path / "data")
-    assert complete_runs([Run(plan, "music", ("duet",), None, 0)], 1) == []
-    assert [env[VARIABLE] for env in environments] == [str(os.getpid())]
+    code = f"import os; print(os.environ[{VARIABLE!r}])"
+    monkeypatch.setattr(Run, "command", lambda _: [sys.executable, "-c", code])
+    run = Run(Plan("quick", {}, tmp_path / "runs", tmp_path / "data"), "music", ("duet",), None, 0)
+    assert complete_runs([run], 1) == []
+    assert run.log.read_text() == f"{os.getpid()}\n"
