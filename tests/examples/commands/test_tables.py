@@ -217,6 +217,7 @@ def test_a_complete_run_on_another_folder_is_not_taken(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(os.name != "posix", reason="sends a POSIX signal")
+@pytest.mark.usefixtures("interruptible")
 def test_runs_end_with_a_command_that_alone_is_interrupted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     code = "import os, signal; os.kill(os.getppid(), signal.SIGINT); signal.pause()"
     monkeypatch.setattr(Run, "command", lambda _: [runs_module.sys.executable, "-c", code])
