@@ -88,7 +88,7 @@ def object_region_separation_loss(
         epsilon: ε of the entropic problem, in the units of the cost, at least 0. 0 needs the exact solver.
         max_iter: largest number of Sinkhorn iterations, at least 1.
         tol: L1 marginal error at which the iterations stop, above 0. The error of the gradient is at most 6 % at the
-            default (measured), and proportional to the tolerance.
+            default (measured). With a smaller tolerance, it falls in proportion.
         kind: ``"divergence"``, the debiased Sinkhorn divergence, which equals ``"transport"`` at ε = 0;
             ``"transport"``, Cuturi's Sinkhorn distance ⟨P, C⟩; or ``"regularized"``, the minimum itself. The last two
             are above 0 between equal maps and reach the margin there if ε is large.
