@@ -163,7 +163,7 @@ def main(arguments: list[str] | None = None) -> None:
     results = open_results(options, "busy")
     for name in CASES if not options.table else ():
         times: dict[str, dict[str, list[float]]] = {way: {"free": [], "busy": []} for way in WAYS}
-        for _, way in ((turn, way) for turn in range(options.turns) for way in WAYS):
+        for way in [*WAYS] * options.turns:
             for state, measured in _in_process(name, way, options).items():
                 times[way][state] += measured
         for way, by_state in times.items():

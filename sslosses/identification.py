@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from sslosses._checks import check_count, check_dense, check_floating, check_number, check_shapes
@@ -109,7 +108,7 @@ def identify_objects(
         similarity = similarity_map(visual, audio)
         silent = background_mask(similarity, alpha=alpha_background, omega=omega)
         # Squares of very long or short features leave the range of float32, so the largest entry is scaled to 1.
-        largest = F.pad(visual.abs().amax(1).flatten(1), (0, 1)).amax(1)[:, None, None]
+        largest = visual.abs().amax((1, 2, 3))[:, None, None]
         scale = largest.masked_fill(largest == 0, 1)
         features = (visual * similarity[:, None]).flatten(2).transpose(1, 2) / scale
         background = (features * silent.flatten(1)[..., None]).mean(1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from itertools import chain
 from pathlib import Path
 
 from sslosses._checks import FARTHEST_CORNER, IN_PIXELS, check_option
@@ -36,7 +37,7 @@ class Collector:
 
     def add(self, record: Record, invalid: list[InvalidBox], *, where: str) -> None:
         """Adds one entry with its ``invalid`` boxes; raises if its boxes are in pixels or the clip was added before."""
-        for box in (box for boxes in record.boxes for box in boxes):
+        for box in chain.from_iterable(record.boxes):
             if max(box) > FARTHEST_CORNER:
                 raise AnnotationError(
                     f"{self.file}: {where}: expected boxes within the frame, as fractions of it, but got the corners "

@@ -134,7 +134,7 @@ class PairLossModule(LossModule):
             self._potentials = terms.potentials
         if not self._warned and has_values(terms.loss) and not bool(terms.converged):
             self._warned = True
-            inputs = {"visual": visual, "foreground": foreground, "background": background, "source_mask": source_mask}
+            inputs = visual, foreground, background, source_mask, background_mask
             limits = {"epsilon": self.epsilon, "max_iter": self.max_iter, "tol": self._tolerance()}
             reason = explain_failure(type(self).__name__, terms, inputs, **limits)
             warnings.warn(f"{reason} Shown once per instance.", ConvergenceWarning, stacklevel=2)

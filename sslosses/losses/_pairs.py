@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
@@ -141,21 +141,27 @@ def transport_pairs(
 
 
 def explain_failure(
-    name: str, terms: Any, inputs: Mapping[str, Tensor | None], *, epsilon: float, max_iter: int, tol: float
+    name: str,
+    terms: Any,
+    inputs: tuple[Tensor, Tensor, Tensor, Tensor | None, Tensor | None],
+    *,
+    epsilon: float,
+    max_iter: int,
+    tol: float,
 ) -> str:
     """Says why transport problems of a loss did not converge, and what to change.
 
     Args:
         name: the loss.
         terms: its terms, with the last three fields of :class:`PairDistances`.
-        inputs: its inputs by name, ``source_mask`` among them.
+        inputs: its inputs, as for :func:`reference_maps`.
         epsilon: as in :func:`~sslosses.transport.solve`.
         max_iter: as in :func:`~sslosses.transport.solve`.
         tol: as in :func:`~sslosses.transport.solve`.
     """
     error = float(terms.marginal_error)
     if math.isnan(error):
-        where = find_non_finite(**_without_padding(inputs)) or "features of this size overflow"
+        where = find_non_finite(**_without_padding(*inputs)) or "features of this size overflow"
         return f"{name} got NaN or inf: {where}. The loss of such a sample is NaN."
     begin = f"Transport problems of {name} did not converge"
     if not epsilon:
@@ -177,14 +183,20 @@ def explain_failure(
     )
 
 
-def _without_padding(inputs: Mapping[str, Tensor | None]) -> dict[str, Tensor]:
+def _without_padding(
+    visual: Tensor,
+    foreground: Tensor,
+    background: Tensor,
+    source_mask: Tensor | None,
+    background_mask: Tensor | None,
+) -> dict[str, Tensor]:
     """The features, with zeros in those that the loss does not look at."""
-    features = {name: x.detach() for name, x in inputs.items() if x is not None and name != "source_mask"}
-    present = inputs.get("source_mask")
-    if present is not None:
-        features["foreground"] = features["foreground"].where(present[..., None], 0)
-        features["background"] = features["background"].where(present.any(1)[:, None], 0)
-    return features
+    present = check_references(visual, foreground, background, source_mask, background_mask)
+    return {
+        "visual": visual,
+        "foreground": foreground.where(present.foreground[..., None], 0),
+        "background": background.where(present.background[:, None], 0),
+    }
 
 
 def pair_count(count: int, symmetric: bool) -> int:

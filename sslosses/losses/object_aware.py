@@ -48,15 +48,17 @@ def _check_options(
     false_negatives: str,
     gather_distributed: bool | None,
     reduction: str,
-) -> None:
+) -> tuple[float, float]:
+    """Check the options, and return tau and the temperature as Python numbers."""
     check_number("alpha_foreground", alpha_foreground)
     check_number("alpha_background", alpha_background)
     check_number("omega", omega, above=0)
-    check_number("tau", tau)
-    check_number("temperature", temperature, above=0)
+    tau = check_number("tau", tau)
+    temperature = check_number("temperature", temperature, above=0)
     check_option("false_negatives", false_negatives, FALSE_NEGATIVES)
     check_gathering(gather_distributed)
     check_option("reduction", reduction, REDUCTIONS)
+    return tau, temperature
 
 
 def object_aware_contrastive_loss(
@@ -139,10 +141,9 @@ def object_aware_contrastive_loss(
         >>> object_aware_contrastive_loss(visual, right, left[:, None], right).loss  # log(1 + e): the wrong sound
         tensor(1.3133)
     """
-    _check_options(
+    tau, temperature = _check_options(
         alpha_foreground, alpha_background, omega, tau, temperature, false_negatives, gather_distributed, reduction
     )
-    tau, temperature = check_number("tau", tau), check_number("temperature", temperature)
     gather = gathers(gather_distributed, "object_aware_contrastive_loss")
     present, described = check_references(visual, foreground, background, source_mask, background_mask)
     check_floating("audio", audio)

@@ -123,8 +123,7 @@ def object_region_separation_loss(
         >>> object_region_separation_loss(visual, left[:, None], right).loss  # maps in different places cost nothing
         tensor(0.)
     """
-    _check_options(margin, temperature, reduction, gather_distributed)
-    margin, temperature = check_number("margin", margin), check_number("temperature", temperature)
+    margin, temperature = _check_options(margin, temperature, reduction, gather_distributed)
     gather = reduction != "none" and gathers(gather_distributed, "object_region_separation_loss")
     maps, present = reference_maps(visual, foreground, background, source_mask, background_mask, gradient)
     height, width = maps.shape[-2:]
@@ -156,11 +155,15 @@ def object_region_separation_loss(
     return RegionSeparationTerms(loss, *pairs)
 
 
-def _check_options(margin: float, temperature: float, reduction: str, gather_distributed: bool | None) -> None:
-    check_number("margin", margin, above=0)
-    check_number("temperature", temperature, above=0)
+def _check_options(
+    margin: float, temperature: float, reduction: str, gather_distributed: bool | None
+) -> tuple[float, float]:
+    """Check the options, and return the margin and the temperature as Python numbers."""
+    margin = check_number("margin", margin, above=0)
+    temperature = check_number("temperature", temperature, above=0)
     check_option("reduction", reduction, REDUCTIONS)
     check_gathering(gather_distributed)
+    return margin, temperature
 
 
 @without_class_defaults

@@ -40,13 +40,15 @@ def _check_options(
     omega: float,
     gather_distributed: bool | None,
     reduction: str,
-) -> None:
-    check_number("temperature", temperature, above=0)
+) -> float:
+    """Check the options, and return the temperature as a Python number."""
+    temperature = check_number("temperature", temperature, above=0)
     check_number("alpha_foreground", alpha_foreground)
     check_number("alpha_background", alpha_background)
     check_number("omega", omega, above=0)
     check_gathering(gather_distributed)
     check_option("reduction", reduction, REDUCTIONS)
+    return temperature
 
 
 def trimap_contrastive_loss(
@@ -103,8 +105,7 @@ def trimap_contrastive_loss(
         >>> terms.positive, terms.hard_negative, terms.loss  # log(1 + 1/e)
         (tensor(1.), tensor(2.0612e-09), tensor(0.3133))
     """
-    _check_options(temperature, alpha_foreground, alpha_background, omega, gather_distributed, reduction)
-    temperature = check_number("temperature", temperature)
+    temperature = _check_options(temperature, alpha_foreground, alpha_background, omega, gather_distributed, reduction)
     gather = gathers(gather_distributed, "trimap_contrastive_loss")
     check_floating("visual", visual)
     check_floating("audio", audio)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import functools
 import importlib.metadata
 import os
 import shlex
@@ -44,22 +45,28 @@ def keops_folder() -> Path:
     named = os.environ.get("KEOPS_CACHE_FOLDER")
     if named is not None:
         return Path(named)
+    return Path("~", ".cache", f"keops{_keops_version()}").expanduser()
+
+
+@functools.cache  # every call of a solver asks, and the answer is in a file
+def _keops_version() -> str:
     try:
-        version = importlib.metadata.version("keopscore")
+        return importlib.metadata.version("keopscore")
     except importlib.metadata.PackageNotFoundError:
-        version = ""
-    return Path("~", ".cache", f"keops{version}").expanduser()
+        return ""
 
 
 def find_keops_problem() -> str | None:
     """Says why KeOps can't compile in its folder, and what to do; None if it can."""
     folder = keops_folder()
-    problem = find_folder_problem(folder)
+    problem: str | None
     if os.environ.get("KEOPS_CACHE_FOLDER") == "":
         problem = "KEOPS_CACHE_FOLDER is set, but empty"
     # KeOps puts the path into a shell's command line as it is.
-    if shlex.quote(str(folder)) != str(folder):
+    elif shlex.quote(str(folder)) != str(folder):
         problem = f"{str(folder)!r} has spaces or other characters that KeOps' command line can't take"
+    else:
+        problem = find_folder_problem(folder)
     if problem is None:
         return None
     remedy = "Set the environment variable KEOPS_CACHE_FOLDER to a writable folder, without spaces in its path"

@@ -240,7 +240,7 @@ def _solve_scaled(problem: Problem, solver: Solver, *, max_iter: int, tol: float
 
 
 def _check_solution(name: str, solution: Solution, problem: Problem) -> None:
-    """Raise unless a user's own solver has returned tensors of the right shapes."""
+    """Raise unless the solver, which may be a user's own, has returned tensors of the right shapes."""
     if not isinstance(solution, Solution):
         raise TypeError(f"Expected the solver {name!r} to return a Solution, but got {type(solution).__name__}")
     batch = problem.a.shape[:1]

@@ -49,6 +49,12 @@ def test_padding_is_not_blamed() -> None:
     mask[1, 1] = False
     message = warning_of(ORILoss(), visual, foreground, background, mask)
     assert "`foreground` holds inf at [2, 1, 0]" in message
+    foreground[2, 1] = 0
+    background[0] = torch.nan
+    background[3, 5] = torch.inf
+    described = torch.tensor([False, True, True, True])
+    message = warning_of(ORILoss(), visual, foreground, background, mask, described)
+    assert "`background` holds inf at [3, 5]" in message
 
 
 @pytest.mark.parametrize("solver", ["fused", "dense"])
