@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -97,11 +98,8 @@ def read_clip(sound: Sound) -> np.ndarray:
         if not file.frames:
             raise ValueError(f"Expected {path} to hold sound, but it is empty")
         first = sound.first_sample(file.frames, SAMPLES, SAMPLE_RATE)
-        try:
-            file.seek(first)
-            samples = _read_float(file, SAMPLES)
-        except soundfile.LibsndfileError as error:
-            raise _unreadable(path, error) from error
+        file.seek(first)
+        samples = _read_float(file, SAMPLES)
         if samples.shape[1] < min(SAMPLES, file.frames):
             raise ValueError(f"Expected {path} to hold {file.frames} samples, but it is truncated")
     check_finite(samples, str(path), first)
@@ -117,10 +115,7 @@ def read_recording(path: Path) -> tuple[np.ndarray, int]:
         ValueError: if it holds NaN.
     """
     with _opened(path) as file:
-        try:
-            samples = _read_float(file, -1)
-        except soundfile.LibsndfileError as error:
-            raise _unreadable(path, error) from error
+        samples = _read_float(file, -1)
         check_finite(samples, str(path))
         return mono(samples), file.samplerate
 
@@ -133,15 +128,14 @@ def _read_float(file: soundfile.SoundFile, count: int) -> np.ndarray:
     return file.read(count, dtype="float32", always_2d=True).T
 
 
-def _opened(path: Path) -> soundfile.SoundFile:
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[soundfile.SoundFile]:
+    """Opens a sound file; errors of opening and of reading name it."""
     try:
-        return soundfile.SoundFile(path)
+        with soundfile.SoundFile(path) as file:
+            yield file
     except soundfile.LibsndfileError as error:
-        raise _unreadable(path, error) from error
-
-
-def _unreadable(path: Path, error: soundfile.LibsndfileError) -> OSError:
-    return OSError(f"Expected {path} to be a sound, but it can't be read: {error}")
+        raise OSError(f"Expected {path} to be a sound, but it can't be read: {error}") from error
 
 
 class Block(NamedTuple):
@@ -172,25 +166,23 @@ def blocks(frames: Iterable[tuple[float, av.AudioFrame]]) -> Iterator[Block]:
         frame_layout = (frame.format.name, frame.layout.name, frame.layout.nb_channels, frame.sample_rate)
         if layout != frame_layout or abs(time - expected) > SLACK:
             if resampler is not None:
-                yield from (Block(begin, offset, samples) for offset, samples in _resampled(resampler, None, offset))
+                yield from _resampled(resampler, None, begin, offset)
             resampler, layout, begin, offset = av.AudioResampler("flt", None, SAMPLE_RATE), frame_layout, time, 0
             expected = time
-        for at, samples in _resampled(resampler, frame, offset):
-            yield Block(begin, at, samples)
-            offset = at + samples.shape[1]
+        for block in _resampled(resampler, frame, begin, offset):
+            yield block
+            offset = block.offset + block.samples.shape[1]
         expected += frame.samples / frame.sample_rate
     if resampler is not None:
-        yield from (Block(begin, at, samples) for at, samples in _resampled(resampler, None, offset))
+        yield from _resampled(resampler, None, begin, offset)
 
 
-def _resampled(
-    resampler: av.AudioResampler, frame: av.AudioFrame | None, offset: int
-) -> Iterator[tuple[int, np.ndarray]]:
-    """The samples that the resampler gives for a frame, or at its end for ``None``, with their positions."""
+def _resampled(resampler: av.AudioResampler, frame: av.AudioFrame | None, begin: float, offset: int) -> Iterator[Block]:
+    """The blocks that the resampler gives for a frame, or at its end for ``None``; the first one is at ``offset``."""
     for part in resampler.resample(frame):
         # Interleaved: PyAV crashes on separate planes of eight and more channels.
         samples = part.to_ndarray().reshape(-1, part.layout.nb_channels).T
-        yield offset, samples
+        yield Block(begin, offset, samples)
         offset += samples.shape[1]
 
 

@@ -17,10 +17,9 @@ from sslosses.metrics import LocalizationResult, protocols
 from ..clip_ids import is_public
 from ..config import SUBSETS
 from ..data.folders import ClipFolder
-from ..data.overlap import overlap_note
 from ..evaluation.held_out import HeldOutScenes, load_held_out
 from ..evaluation.predict import Prediction, frame_resolution, predict, save_maps
-from ..evaluation.report import SHEET_ROWS, SMOKE_TEST, draw_sheet, pipe_table, rich_table
+from ..evaluation.report import SHEET_ROWS, SMOKE_TEST, draw_sheet, metric_notes, pipe_table, rich_table
 from ..evaluation.score import protocol_result, source_counts
 from ..evaluation.timing import measure
 from ..files import write_json, write_text
@@ -93,14 +92,12 @@ def evaluate(options: argparse.Namespace, console: Console) -> None:
     }
     if options.time:  # before all else, since on a CPU the peak memory is that of the process so far
         content["timing"] = {test.subset: measure(model, test, (1, options.batch_size), known=known) for test in tests}
-    content["notes"] = [
-        *([SMOKE_TEST] if model.config.smoke_test else []),
-        *_overlap(options.model, model, folder, tests),
-    ]
-    for note in content["notes"]:
+    notes = content["notes"] = metric_notes(model.config, _trained_clips(options.model, model, folder), tests)
+    for note in notes:
         log.warning("%s", note)
     workers = model.config.workers if options.workers is None else options.workers
-    pages = [f"{note}\n" for note in content["notes"]]
+    pages = [f"{note}\n" for note in notes]
+    head = "".join(f"% {note}\n" for note in notes)
     for test in tests:
         prediction = predict(model, test, options.batch_size, workers, known=known)
         results = {
@@ -111,10 +108,9 @@ def evaluate(options: argparse.Namespace, console: Console) -> None:
         name, title = f"{dataset}-{test.subset}", f"{dataset} {test.subset}"
         save_maps(out / "maps" / f"{name}.npz", test, prediction)
         for protocol, result in results.items():
-            head = "".join(f"% {note}\n" for note in content["notes"])
             write_text(out / f"{name}-{protocol}.tex", f"{head}{result.to_latex()}\n")
         shown = [(test, _without_empty_slots(test, prediction))]
-        draw_sheet(out / f"{name}.png", shown, smoke_test=model.config.smoke_test)
+        draw_sheet(out / f"{name}.png", shown, title=SMOKE_TEST if model.config.smoke_test else "")
         content["subsets"][test.subset] = _as_dict(test, prediction, results, counts)
         pages.append(_page(title, test.share, results, counts))
         _print_results(console, title, test.share, results, counts)
@@ -148,19 +144,18 @@ def _training_data(model: Path) -> Path | None:
     raise FileNotFoundError(f"Expected `data_root`, since the data of this run, {data}, do not exist")
 
 
-def _overlap(path: Path, model: Localizer, folder: ClipFolder, tests: Sequence[HeldOutScenes]) -> list[str]:
-    """Compares the test clips with the training lists of the model's run, as far as they still exist."""
+def _trained_clips(path: Path, model: Localizer, folder: ClipFolder) -> set[str]:
+    """The ids in the training lists of the model's run, as far as they still exist and mean the same in ``folder``."""
     data = recorded_data(path)
     if data is None or not data.is_dir():
-        return []
+        return set()
     trained: set[str] = set()
     for subset in model.config.subsets:
         with contextlib.suppress(FileNotFoundError):
             trained.update(name for name, _ in FOLDERS[model.config.dataset](data).training_list(subset)[1])
     if data.resolve() != folder.root.resolve():  # in another folder, ids of the user's own may name other clips
-        trained = {name for name in trained if is_public(name)}
-    notes = (overlap_note(trained, (clip.name for clip in test.test.clips), test.subset) for test in tests)
-    return [note for note in notes if note]
+        return {name for name in trained if is_public(name)}
+    return trained
 
 
 def _without_empty_slots(test: HeldOutScenes, prediction: Prediction) -> Prediction:

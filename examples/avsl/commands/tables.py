@@ -11,7 +11,6 @@ from rich.console import Console
 
 from ..config import add_options, chosen_options
 from ..evaluation.held_out import load_held_out
-from ..evaluation.report import SMOKE_TEST
 from ..model.checkpoints import pick_device
 from ..tables.collect import collect
 from ..tables.cost import measure_cost, write_cost
@@ -112,10 +111,10 @@ def _check_options(options: Sequence[str], runs: Sequence[Run]) -> None:
 def _write_table(table: Table, plan: Plan, by_row: RunsByRow, options: argparse.Namespace, console: Console) -> None:
     result = collect(table, list(dict.fromkeys(test_set for _, test_set in by_row)), by_row)
     runs = [run for runs in by_row.values() for run in runs if run.complete]
-    told = [SMOKE_TEST] if plan.smoke_test else []
+    told = [plan.title] if plan.title else []
     told += [note for run in runs for note in run_notes(run.metrics)]
     note = " ".join([*dict.fromkeys(told), _note(table, plan, options)])
-    paths = write_all(result, options.out, note, smoke_test=plan.smoke_test)
+    paths = write_all(result, options.out, note, plan.title)
     paths += _draw_pictures(table, plan, by_row, options.out)
     print_plain(console, markdown(result, note))
     print_plain(console, "written: " + ", ".join(map(str, paths)))
@@ -137,7 +136,7 @@ def _draw_pictures(table: Table, plan: Plan, by_row: RunsByRow, out: Path) -> li
         path = out / f"table{table.number}-{test_set.name}.png"
         held_out = load_held_out(folder, test_set.subset, config.image_size)
         runs = [(name, run.folder) for name, run in drawable]
-        compare_maps(path, runs, held_out, SMOKE_TEST if plan.smoke_test else None)
+        compare_maps(path, runs, held_out, plan.title)
         paths.append(path)
         if table.number == CAPTIONS:
             paths.append(out / f"captions-{test_set.dataset}.png")
@@ -156,7 +155,7 @@ def _write_cost(plan: Plan, options: argparse.Namespace, console: Console) -> No
     command = f"python examples/reproduce_tables.py --table {COST}{' --quick' if options.quick else ''}"
     data = "composed data" if plan.base else test_set.name
     note = f"Configuration {', '.join(run.base)}, {data}. Made by `{command}`."
-    note = f"{SMOKE_TEST} {note}" if plan.smoke_test else note
+    note = f"{plan.title} {note}" if plan.title else note
     paths = write_cost({"smoke_test": plan.smoke_test, **cost}, options.out, note)
     print_plain(console, paths[1].read_text(encoding="utf-8"))
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 import matplotlib
@@ -13,8 +13,10 @@ from rich.markup import escape
 from rich.table import Table
 from torch import Tensor
 
+from ..config import Config
 from ..constants import FRAME_SIZE
 from ..data.folders import Box
+from ..data.overlap import overlap_note
 from ..files import atomic_buffer, write_json, write_text
 from .held_out import HeldOutScenes
 from .predict import Prediction
@@ -29,6 +31,15 @@ from matplotlib.patches import Rectangle
 SHEET_ROWS = 6
 #: Heads every result of a run whose configuration says ``smoke_test``.
 SMOKE_TEST = "Smoke test: the numbers mean nothing. They show only that every step works."
+
+
+def metric_notes(config: Config, trained: Collection[str], tests: Sequence[HeldOutScenes]) -> list[str]:
+    """Returns what to know about metrics: that they are of a smoke test, and which test clips were trained on.
+
+    ``config`` is that of the run, ``trained`` are the ids of its training clips.
+    """
+    overlaps = (overlap_note(trained, (clip.name for clip in test.test.clips), test.subset) for test in tests)
+    return [note for note in (SMOKE_TEST if config.smoke_test else "", *overlaps) if note]
 
 
 def rich_table(rows: Mapping[str, Metrics], title: str) -> Table:
@@ -87,7 +98,7 @@ def write_report(
     write_json(run / "metrics.json", {"percent": rows, "seconds": seconds, "notes": list(notes)})
 
 
-def draw_sheet(path: Path, tests: Sequence[tuple[HeldOutScenes, Prediction]], *, smoke_test: bool) -> None:
+def draw_sheet(path: Path, tests: Sequence[tuple[HeldOutScenes, Prediction]], title: str) -> None:
     """Draws one row per scene, the subsets side by side.
 
     A row shows the frames with the boxes of sounding (green) and silent objects (red, dashed), the map of the whole
@@ -110,8 +121,8 @@ def draw_sheet(path: Path, tests: Sequence[tuple[HeldOutScenes, Prediction]], *,
         for index in range(rows):
             _draw_scene(axes[index, first : first + width], held_out, prediction, index)
         first += width
-    if smoke_test:
-        entitle(figure, SMOKE_TEST)
+    if title:
+        entitle(figure, title)
     with atomic_buffer(path) as buffer:
         figure.savefig(buffer, format="png", dpi=75)
     plt.close(figure)

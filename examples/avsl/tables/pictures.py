@@ -26,9 +26,7 @@ LINE_FRAMES = 16
 MAX_SCENES = 6
 
 
-def compare_maps(
-    path: Path, rows: Sequence[tuple[str, Path]], held_out: HeldOutScenes, title: str | None = None
-) -> None:
+def compare_maps(path: Path, rows: Sequence[tuple[str, Path]], held_out: HeldOutScenes, title: str = "") -> None:
     """Draws the scenes from left to right: their frames with the boxes on top, then one line of maps per row.
 
     ``rows`` are names with the folders of their runs. A source that a row has not found is marked so.
@@ -38,7 +36,7 @@ def compare_maps(
     shown = shown._replace(test=shown.test._replace(boxes=held_out.test.boxes[:count]))
     predictions = {name: predict(open_model(folder, torch.device("cpu")), shown) for name, folder in rows}
     figure = draw_maps(predictions, shown)
-    entitle(figure, title or "")
+    entitle(figure, title)
     with atomic_buffer(path) as buffer:
         figure.savefig(buffer, format="png", dpi=75)
     plt.close(figure)

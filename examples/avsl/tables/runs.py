@@ -17,6 +17,7 @@ from typing import Any
 from tqdm import tqdm
 
 from ..config import Config, add_options, chosen_options
+from ..evaluation.report import SMOKE_TEST
 from ..parent_process import VARIABLE
 from ..training.data_location import DataLocation
 from ..training.run_folder import differing_keys
@@ -48,6 +49,11 @@ class Plan:
     def smoke_test(self) -> bool:
         """Whether the runs only check that every step works."""
         return self.base == "quick"
+
+    @property
+    def title(self) -> str:
+        """What heads all tables and pictures of a smoke test; otherwise empty."""
+        return SMOKE_TEST if self.smoke_test else ""
 
     def location(self, dataset: str) -> DataLocation:
         """Returns where the data of ``dataset`` are."""

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import matplotlib
 
-from ..evaluation.report import SMOKE_TEST, entitle, pipe_table
+from ..evaluation.report import entitle, pipe_table
 from ..files import atomic_buffer, write_text
 from .collect import Cell, Differences, Result, ResultRow
 from .specification import TestSet
@@ -20,13 +20,16 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
 
-def write_all(result: Result, folder: Path, note: str, *, smoke_test: bool) -> list[Path]:
-    """Writes ``table<number>.md``, ``.csv``, ``.tex`` and ``.png`` to ``folder``; returns their paths."""
+def write_all(result: Result, folder: Path, note: str, title: str) -> list[Path]:
+    """Writes ``table<number>.md``, ``.csv``, ``.tex`` and ``.png`` to ``folder``; returns their paths.
+
+    ``note`` is in all texts, ``title`` above the plot.
+    """
     stem = folder / f"table{result.table.number}"
     texts = {".md": markdown(result, note), ".csv": as_csv(result, note), ".tex": latex(result, note)}
     for suffix, text in texts.items():
         write_text(stem.with_suffix(suffix), text)
-    plot(result, stem.with_suffix(".png"), SMOKE_TEST if smoke_test else None)
+    plot(result, stem.with_suffix(".png"), title)
     return [stem.with_suffix(suffix) for suffix in (*texts, ".png")]
 
 
@@ -145,7 +148,7 @@ def latex(result: Result, note: str) -> str:
     return "".join(parts)
 
 
-def plot(result: Result, path: Path, title: str | None = None) -> None:
+def plot(result: Result, path: Path, title: str = "") -> None:
     """Draws one panel per test set: our values with their intervals, the paper's (dashed), and chance (dotted)."""
     figure, axes = plt.subplots(
         1, len(result.sets), figsize=(5.2 * len(result.sets), 4), squeeze=False, layout="constrained"

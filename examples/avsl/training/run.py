@@ -12,11 +12,9 @@ from lightning.pytorch.utilities import rank_zero_only
 from rich.console import Console
 
 from ..config import Config
-from ..data.loading import TrainingScenes
-from ..data.overlap import overlap_note
 from ..evaluation.held_out import HeldOutScenes, load_held_out
 from ..evaluation.predict import frame_resolution, predict
-from ..evaluation.report import SMOKE_TEST, draw_sheet, rich_table, write_report
+from ..evaluation.report import SMOKE_TEST, draw_sheet, metric_notes, rich_table, write_report
 from ..evaluation.score import Metrics, chance_metrics, mean_reference_deviation, run_metrics
 from ..files import read_json, write_json
 from ..model.localizer import Localizer
@@ -47,7 +45,7 @@ def run(config: Config, location: DataLocation, directory: Path, console: Consol
         model, training = set_up_training(location, config, folder)
         clock.lap("pretraining")
         tests = [load_held_out(folder, subset, config.image_size) for subset in config.subsets]
-        notes = [*([SMOKE_TEST] if config.smoke_test else []), *_overlap(training, tests)]
+        notes = metric_notes(config, training.names, tests)
         if rank_zero_only.rank == 0:
             _warn(notes)
             model.to("cuda" if torch.cuda.is_available() and config.accelerator != "cpu" else "cpu")
@@ -65,7 +63,7 @@ def run(config: Config, location: DataLocation, directory: Path, console: Consol
         rows |= {baseline: _merged([levels[baseline] for levels in chance]) for baseline in chance[0]}
         clock.lap("evaluation")
         shown = list(zip(tests, predictions, strict=True))
-        draw_sheet(directory / "sheet.png", shown, smoke_test=config.smoke_test)
+        draw_sheet(directory / "sheet.png", shown, title=SMOKE_TEST if config.smoke_test else "")
         write_report(directory, rows, clock.laps, notes)
     console.print(rich_table(rows, str(directory)))
     _warn(notes)
@@ -80,11 +78,6 @@ def run_notes(metrics: Path) -> list[str]:
     """Returns what a finished run says about its metrics; ``metrics`` is its ``metrics.json``."""
     notes = read_json(metrics).get("notes", [])  # runs of earlier versions have none
     return [str(note) for note in notes]
-
-
-def _overlap(training: TrainingScenes, tests: Sequence[HeldOutScenes]) -> list[str]:
-    notes = (overlap_note(training.names, (clip.name for clip in test.test.clips), test.subset) for test in tests)
-    return [note for note in notes if note]
 
 
 def _warn(notes: Sequence[str]) -> None:

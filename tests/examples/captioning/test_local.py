@@ -93,17 +93,22 @@ class Say(LogitsProcessor):
         return forced
 
 
-def test_a_good_answer(model: LocalModel, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    good = {"foreground": ["an image of a cello"], "background": "an image of a chair"}
-    model.generation = Generation(max_tokens=300)
+def let_say(model: LocalModel, text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Makes the model answer every question with ``text``."""
     tokenizer = model.processor.tokenizer
-    tokens = [*tokenizer(f"Here:\n```json\n{json.dumps(good)}\n```").input_ids, tokenizer.eos_token_id]
+    tokens = [*tokenizer(text).input_ids, tokenizer.eos_token_id]
     generate = model.model.generate
     monkeypatch.setattr(
         model.model,
         "generate",
         lambda **options: generate(**options, logits_processor=[Say(tokens, options["input_ids"].shape[1])]),
     )
+
+
+def test_a_good_answer(model: LocalModel, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    good = {"foreground": ["an image of a cello"], "background": "an image of a chair"}
+    model.generation = Generation(max_tokens=300)
+    let_say(model, f"Here:\n```json\n{json.dumps(good)}\n```", monkeypatch)
     asked = iter(questions(folder)[:3])
     answers = list(model.answers(lambda: next(asked, None)))
     assert [a.question.clip.name for a in answers] == ["s0", "s1", "s2"]
@@ -125,16 +130,9 @@ def answer_of(one_model: LocalModel, monkeypatch: pytest.MonkeyPatch):
     """The answer of a model that says ``text``, with a chat template that ends with ``opening``."""
 
     def make(folder: Path, text: str, opening: str = "", max_tokens: int = 400) -> Answer:
-        tokenizer = one_model.processor.tokenizer
         monkeypatch.setattr(one_model, "generation", Generation(max_tokens=max_tokens))
         monkeypatch.setattr(one_model.processor, "chat_template", one_model.processor.chat_template + opening)
-        tokens = [*tokenizer(text).input_ids, tokenizer.eos_token_id]
-        generate = one_model.model.generate
-        monkeypatch.setattr(
-            one_model.model,
-            "generate",
-            lambda **options: generate(**options, logits_processor=[Say(tokens, options["input_ids"].shape[1])]),
-        )
+        let_say(one_model, text, monkeypatch)
         asked = iter(questions(folder)[:1])
         (answer,) = one_model.answers(lambda: next(asked, None))
         return answer

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import resource
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -38,6 +38,13 @@ def job(path: Path, names: Sequence[str], *, cut: bool = False, side: int = 256,
 def only(outcomes: list[Outcome]) -> tuple[str, str]:
     ((_, reason, detail),) = outcomes
     return reason, detail
+
+
+def failing(error: Exception) -> Callable[..., None]:
+    def fail(*_: object, **__: object) -> None:
+        raise error
+
+    return fail
 
 
 def written(out: Path) -> list[str]:
@@ -276,11 +283,8 @@ def test_damage_in_the_middle(tmp_path: Path, media: Media) -> None:
 def test_errors_that_ffmpeg_has_for_damaged_data_do_not_stop_the_job(
     tmp_path: Path, media: Media, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
-    def fail(*_: object) -> None:
-        raise error
-
     one = job(media.write(tmp_path / f"{VIDEO}.mp4", 4, 10), ids([5], 10))
-    monkeypatch.setattr(worker, "read_sounds", fail)
+    monkeypatch.setattr(worker, "read_sounds", failing(error))
     assert only(prepare(one))[0] == "cannot be decoded"
 
 
@@ -307,11 +311,7 @@ def test_random_bytes_never_raise(tmp_path: Path, media: Media) -> None:
 
 def test_a_full_disk_is_an_error(tmp_path: Path, media: Media, monkeypatch: pytest.MonkeyPatch) -> None:
     path = media.write(tmp_path / f"{VIDEO}.mp4", 4, 10)
-
-    def full(*_: object, **__: object) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(clip_files.soundfile, "write", full)
+    monkeypatch.setattr(clip_files.soundfile, "write", failing(OSError(28, "No space left on device")))
     with pytest.raises(OSError, match="No space left"):
         prepare(job(path, ids([5], 10)))
     assert not [name for name in written(tmp_path / "out") if "partial" in name]
@@ -323,11 +323,8 @@ def test_a_full_disk_is_an_error(tmp_path: Path, media: Media, monkeypatch: pyte
 def test_an_error_of_writing_is_not_one_of_the_video(
     tmp_path: Path, media: Media, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
-    def fail(*_: object) -> None:
-        raise error
-
     one = job(media.write(tmp_path / f"{VIDEO}.mp4", 4, 10), ids([5], 10))
-    monkeypatch.setattr(worker, "write_sound", fail)
+    monkeypatch.setattr(worker, "write_sound", failing(error))
     with pytest.raises(type(error)):
         prepare(one)
 
@@ -337,11 +334,8 @@ def test_an_error_of_writing_is_not_one_of_the_video(
 def test_an_error_of_the_machine_is_not_one_of_the_video(
     tmp_path: Path, media: Media, monkeypatch: pytest.MonkeyPatch, reader: str, error: Exception
 ) -> None:
-    def fail(*_: object) -> None:
-        raise error
-
     one = job(media.write(tmp_path / f"{VIDEO}.mp4", 4, 10), ids([5], 10))
-    monkeypatch.setattr(worker, reader, fail)
+    monkeypatch.setattr(worker, reader, failing(error))
     with pytest.raises(type(error)):
         prepare(one)
 
