@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ from avsl.captioning.backend import Answer, Generation, Question
 from avsl.captioning.frames import load_frame, read_clips
 from avsl.captioning.local import LocalModel
 from avsl.commands.caption import main
-from transformers import LogitsProcessor
+from transformers import GenerationConfig, LogitsProcessor
 
 FEW = Generation(max_tokens=12)
 
@@ -72,7 +73,11 @@ def test_the_first_answer_is_greedy_and_the_next_ones_are_not(
     assert len(sampled) == 3
 
 
-def test_garbage_is_asked_again_and_recorded(tiny_model: str, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_garbage_is_asked_again_and_recorded(
+    tiny_model: str, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    # The second attempt samples, and a random model would end some answers before the limit by chance.
+    monkeypatch.setattr(local, "GenerationConfig", partial(GenerationConfig, min_new_tokens=8))
     arguments = ["--data-root", str(folder), "--model", tiny_model, "--max-tokens", "8", "--batch-size", "3"]
     assert main([*arguments, "--device", "cpu", "--dtype", "float32", "--attempts", "2"]) == 1
     failed = [json.loads(line) for line in (folder / "metadata" / "captions.failed.jsonl").read_text().splitlines()]
