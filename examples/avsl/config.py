@@ -18,13 +18,22 @@ from .yaml_files import read_yaml
 
 CONFIGS = Path(__file__).resolve().parent.parent / "configs"
 SUBSETS = {"music": ("solo", "duet"), "vggsound": ("single", "duet", "trio")}
+IDENTIFICATIONS = ("iterative", "clustering")
 QUALITIES = ("true", "noisy", "class", "shuffled")
+#: Visual and audio weights of each backbone; None: an encoder from scratch.
+DEFAULT_WEIGHTS: dict[str, tuple[str, str | None]] = {
+    "resnet": ("microsoft/resnet-18", None),
+    "efficientnet-lite0": ("efficientnet-lite0", None),
+    "clip-clap": ("openai/clip-vit-base-patch16", "laion/clap-htsat-unfused"),
+}
+DEFAULT = "default"
 CHOICES: dict[str, Sequence[str]] = {
     "dataset": tuple(SUBSETS),
     "caption_quality": QUALITIES,
-    "backbone": ("resnet", "clip-clap"),
+    "backbone": tuple(DEFAULT_WEIGHTS),
     "false_negatives": ("visual-reference", "reference-reference"),
     "ori_target": ("complement", "separate"),
+    "identification": IDENTIFICATIONS,
     "schedule": ("constant", "one-cycle"),
     "precision": ("32-true", "16-mixed", "bf16-mixed", "64-true"),
     "accelerator": ("auto", "cpu", "gpu"),
@@ -61,15 +70,18 @@ class Config:
     workers: int = _option(4, "processes that decode; 0 decodes in the main process")
     # encoders
     backbone: str = _option("resnet", "pair of visual and audio encoders")
-    tower_rate: float = _option(0.0, "learning rate of CLIP and CLAP below their heads; 0 freezes them")
+    tower_rate: float = _option(0.0, "learning rate of pretrained towers below their heads; 0 freezes them")
+    cache_features: bool = _option(
+        False, "compute the features of frozen towers once and keep them on disk; frames are then not mirrored"
+    )
     visual_weights: str | None = _option(
-        "microsoft/resnet-18", "Hugging Face name or folder of the visual encoder; none trains it from scratch"
+        DEFAULT, "Hugging Face name, folder or file of the visual encoder, or default; none trains it from scratch"
     )
     visual_widths: tuple[int, ...] = _option((64, 128, 256, 512), "channels per stage of a visual ResNet from scratch")
     visual_depths: tuple[int, ...] = _option((2, 2, 2, 2), "blocks per stage of a visual ResNet from scratch")
     freeze_statistics: bool = _option(False, "keep the visual encoder's batch statistics fixed")
     audio_weights: str | None = _option(
-        None, "Hugging Face name or folder of the audio encoder; none trains it from scratch"
+        DEFAULT, "Hugging Face name or folder of the audio encoder, or default; none trains it from scratch"
     )
     audio_widths: tuple[int, ...] = _option((64, 128, 256, 512), "channels per stage of an audio ResNet from scratch")
     audio_depths: tuple[int, ...] = _option((2, 2, 2, 2), "blocks per stage of an audio ResNet from scratch")
@@ -99,11 +111,14 @@ class Config:
     ori_epsilon: float = _option(0.05, "entropic regularization of optimal transport")
     ori_tol: float = _option(1e-3, "tolerance of optimal transport")
     # identification of the sources of a mixture
+    identification: str = _option("iterative", "iterative: the paper's; clustering: this library's")
     peak_threshold: float = _option(
-        0.1, "lowest peak of the sound's map that counts as another source; the first counts anyway"
+        0.1, "iterative: lowest peak of the sound's map that counts as another source; the first counts anyway"
     )
-    background_threshold: float = _option(0.7, "similarity to the background above which a peak is not a source")
-    merge_threshold: float = _option(0.6, "similarity above which two peaks are one source")
+    background_threshold: float = _option(
+        0.7, "iterative: similarity to the background above which a peak is not a source"
+    )
+    merge_threshold: float = _option(0.6, "iterative: similarity above which two peaks are one source")
     # optimization
     smoke_test: bool = _option(False, "mark all results as a smoke test, whose numbers mean nothing")
     seed: int = _option(0, "seed of the run")
@@ -142,13 +157,23 @@ class Config:
                 f"Expected `checkpoint_steps` to be a multiple of `accumulate` ({self.accumulate}), since a checkpoint "
                 f"holds no accumulated gradients, but got {self.checkpoint_steps}"
             )
-        if self.backbone == "clip-clap":
-            for name, model in (("visual_weights", "CLIP"), ("audio_weights", "CLAP")):
-                if getattr(self, name) in (None, "microsoft/resnet-18"):
-                    raise ValueError(
-                        f"Expected `{name}` to name a {model} model, as in the configuration clip-clap, "
-                        f"but got {getattr(self, name)!r}"
-                    )
+        for name, weights in zip(("visual_weights", "audio_weights"), DEFAULT_WEIGHTS[self.backbone], strict=True):
+            if getattr(self, name) == DEFAULT:
+                object.__setattr__(self, name, weights)
+            elif self.backbone == "clip-clap" and getattr(self, name) in (None, "microsoft/resnet-18"):
+                raise ValueError(
+                    f"Expected `{name}` of the backbone clip-clap to name such a model, as {weights}, but got "
+                    f"{getattr(self, name)!r}"
+                )
+        if self.backbone == "efficientnet-lite0" and self.image_size % 32:
+            raise ValueError(
+                f"Expected `image_size` of efficientnet-lite0 to be a multiple of 32, but got {self.image_size}"
+            )
+        if self.cache_features and self.mirror:
+            raise ValueError(
+                "Expected `mirror` to be false with `cache_features`, because the features are those of frames as they "
+                "are, but got true"
+            )
         for name in ("ori_margin", "ori_temperature"):
             if getattr(self, name) <= 0:
                 raise ValueError(f"Expected `{name}` to be above 0, but got {getattr(self, name)}")

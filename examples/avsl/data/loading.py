@@ -13,9 +13,10 @@ from torch.utils.data import DataLoader
 
 from ..config import Config
 from ..model.caption_features import CaptionTable
+from ..model.encoders.tower import Features
 from .folders import Clip, Pool
 from .sampling import IndexedPool, ResumableLoader, SceneBatches
-from .scenes import Example, Scenes
+from .scenes import Example, Scenes, stacked
 
 
 class SceneBatch(NamedTuple):
@@ -23,11 +24,12 @@ class SceneBatch(NamedTuple):
 
     ``frames``: (B, 3, S, n·S) uint8. ``waveforms``: (B, T) float32. ``foreground``: (B, K, D), features of the
     foreground captions. ``background``: (B, D), features of the background captions. ``source_mask``: (B, K), True for
-    sources that exist, False for padding. ``background_mask``: (B,), True for scenes with a background caption.
+    sources that exist, False for padding. ``background_mask``: (B,), True for scenes with a background caption. The
+    features of a frozen encoder can take the place of frames or waveforms.
     """
 
-    frames: Tensor
-    waveforms: Tensor
+    frames: Tensor | Features
+    waveforms: Tensor | Features
     foreground: Tensor
     background: Tensor
     source_mask: Tensor
@@ -74,8 +76,8 @@ class Collate:
             if len(rows):
                 background[i], background_mask[i] = self.features[rows].mean(0), True
         return SceneBatch(
-            torch.stack([e.frame for e in examples]),
-            torch.stack([e.waveform for e in examples]),
+            stacked([e.frame for e in examples]),
+            stacked([e.waveform for e in examples]),
             foreground,
             background,
             mask,
@@ -101,7 +103,9 @@ class TrainingScenes(L.LightningDataModule):
         #: Ids of the training clips.
         self.names = [clip.name for clip in clips]
         self.scenes = Scenes(root, self.names, config.image_size, in_memory=config.in_memory)
-        self.collate = Collate(clips, captions, max(pool.size for pool in pools))
+        #: Maximum number of clips per scene.
+        self.largest_scene = max(pool.size for pool in pools)
+        self.collate = Collate(clips, captions, self.largest_scene)
         numbers: dict[tuple[str, ...], int] = {}
         labels = torch.tensor([numbers.setdefault(clip.classes, len(numbers)) for clip in clips])
         self._pools, first = [], 0

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -15,11 +16,15 @@ from torch.utils.data import Dataset
 
 from ..clip_ids import Sound, find_sound, sound_files
 from ..constants import SILENCE
+from ..model.encoders.tower import Features, Tower
+from ..model.feature_file import FeatureFile, compute_features, file_key
 from ..pictures import read_picture
 from ..sounds import flaw, level, read_clip
 
 #: Indices of the clips of one scene: their frames are placed side by side and their sounds mixed.
 ClipIndices = tuple[int, ...]
+#: What a frozen encoder reads.
+Kind = Literal["frames", "sounds"]
 
 _SAMPLE = 32  # sounds that are looked at before any training or scoring
 
@@ -27,10 +32,13 @@ log = logging.getLogger(__name__)
 
 
 class Example(NamedTuple):
-    """A scene of n clips: frames (3, S, n·S) uint8, the mean of the waveforms (48000,) float32, and the clips."""
+    """A scene of n clips: frames (3, S, n·S) uint8, the mean of the waveforms (48000,) float32, and the clips.
 
-    frame: Tensor
-    waveform: Tensor
+    The features of a frozen encoder can take the place of frames or waveforms.
+    """
+
+    frame: Tensor | Features
+    waveform: Tensor | Features
     clips: ClipIndices
 
 
@@ -59,7 +67,8 @@ class Scenes(Dataset[Example]):
         # Shared by worker processes, so that together they check and report each sound once.
         self._checked, self._flawed = (torch.zeros(len(names), dtype=torch.bool).share_memory_() for _ in range(2))
         self._listen()
-        self._cache: dict[int, tuple[Tensor, Tensor]] = {}
+        self._cache: dict[int, tuple[Tensor | Features, Tensor | Features]] = {}
+        self._features: dict[str, tuple[FeatureFile, Tensor]] = {}  # with the key of each clip, (N, 16) uint8
 
     def _check(self) -> None:
         # One listing per folder: checking 144,000 files separately takes minutes on a shared file system.
@@ -100,21 +109,75 @@ class Scenes(Dataset[Example]):
     def __len__(self) -> int:
         return len(self._names)
 
+    def use_features(self, kind: Kind, encoder: Tower, folder: Path) -> None:
+        """Computes the features of all frames or sounds, unless ``folder`` has them; examples then hold them instead.
+
+        Features of sounds serve scenes of one clip only, since the features of a mixture are not those of its parts.
+        """
+        files = [file_key(self._frame_path(i)) for i in range(len(self))] if kind == "frames" else self._sound_keys()
+        load = self._frame if kind == "frames" else self._waveform
+        file = compute_features(encoder, files, load, folder, kind=kind)
+        self._features[kind] = file, torch.frombuffer(bytearray(b"".join(files)), dtype=torch.uint8).view(-1, 16)
+        self._cache.clear()
+
+    def _sound_keys(self) -> list[bytes]:
+        sounds = map(self._sound, range(len(self)))
+        return [file_key(sound.path, repr(sound.seconds)) for sound in sounds]
+
     def __getitem__(self, clips: ClipIndices | int) -> Example:
         clips = (clips,) if isinstance(clips, int) else clips
         frames, waveforms = zip(*(self._decoded(index) for index in clips), strict=True)
-        return Example(torch.cat(frames, dim=2), torch.stack(waveforms).mean(0), clips)
+        return Example(_side_by_side(frames), _mixed(waveforms), clips)
 
-    def _decoded(self, index: int) -> tuple[Tensor, Tensor]:
+    def pixels(self, clips: ClipIndices) -> Tensor:
+        """Returns the frames of a scene side by side, also where examples hold features, (3, S, n·S) uint8."""
+        return torch.cat([self._frame(index) for index in clips], dim=2)
+
+    def _decoded(self, index: int) -> tuple[Tensor | Features, Tensor | Features]:
         if index in self._cache:
             return self._cache[index]
-        waveform = read_clip(self._sound(index))
-        self._report(index, waveform)
-        name = bytes(self._names[index]).decode()
-        decoded = _read_frame(self._frames / f"{name}.jpg", self.image_size), torch.from_numpy(waveform)
+        frame = self._stored("frames", index) or self._frame(index)
+        decoded = frame, self._stored("sounds", index) or self._waveform(index)
         if self.in_memory:
             self._cache[index] = decoded
         return decoded
+
+    def _stored(self, kind: Kind, index: int) -> Features | None:
+        if kind not in self._features:
+            return None
+        file, keys = self._features[kind]
+        return file.read(bytes(keys[index].tolist()))
+
+    def _frame_path(self, index: int) -> Path:
+        return self._frames / f"{bytes(self._names[index]).decode()}.jpg"
+
+    def _frame(self, index: int) -> Tensor:
+        return _read_frame(self._frame_path(index), self.image_size)
+
+    def _waveform(self, index: int) -> Tensor:
+        waveform = read_clip(self._sound(index))
+        self._report(index, waveform)
+        return torch.from_numpy(waveform)
+
+
+def stacked(values: Sequence[Tensor | Features]) -> Tensor | Features:
+    """Stacks the frames or waveforms of a batch, or their features."""
+    return _joined(torch.stack, values)
+
+
+def _side_by_side(frames: Sequence[Tensor | Features]) -> Tensor | Features:
+    return _joined(partial(torch.cat, dim=2), frames)
+
+
+def _mixed(waveforms: Sequence[Tensor | Features]) -> Tensor | Features:
+    if len(waveforms) > 1 and isinstance(waveforms[0], Features):
+        raise ValueError("Expected waveforms for a scene of several clips, but got the features of each clip")
+    return _joined(lambda values: torch.stack(values).mean(0) if len(values) > 1 else values[0], waveforms)
+
+
+def _joined(join: Callable[[list[Tensor]], Tensor], values: Sequence[Tensor | Features]) -> Tensor | Features:
+    joined = join([value.values if isinstance(value, Features) else value for value in values])
+    return Features(joined) if isinstance(values[0], Features) else joined
 
 
 def _read_frame(path: Path, size: int) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -11,8 +12,9 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from ..data.scenes import Example
+from ..data.scenes import Example, stacked
 from ..files import atomic_buffer
+from ..model.encoders import Features
 from ..model.localizer import Localizer
 from .held_out import HeldOutScenes
 
@@ -20,7 +22,7 @@ from .held_out import HeldOutScenes
 class Prediction(NamedTuple):
     """Maps of a model on :class:`HeldOutScenes`.
 
-    sound: (N, h, w), the maps S_a of the whole sounds. maps: (N, S, h, w), one map per source. valid: (N, S) bool, True
+    sound: (N, h, w), the maps of the whole sounds. maps: (N, S, h, w), one map per source. valid: (N, S) bool, True
     for sources that were found.
     """
 
@@ -29,19 +31,33 @@ class Prediction(NamedTuple):
     valid: Tensor
 
 
-@torch.no_grad()
 def predict(
     model: Localizer, held_out: HeldOutScenes, batch_size: int = 50, workers: int = 0, *, known: bool = True
 ) -> Prediction:
-    """Computes the maps of all test scenes.
+    """Computes the maps of all test scenes by the identification of the model's configuration."""
+    chosen = model.config.identification
+    return predictions(model, held_out, [chosen], batch_size, workers, known=known)[chosen]
 
-    A single source is localized by S_a itself. The sources of a mixture are separated by iterative object
-    identification. If their number is not ``known``, ``maps`` has as many slots as the largest number found, but at
-    least as many as a scene has sources.
+
+@torch.no_grad()
+def predictions(
+    model: Localizer,
+    held_out: HeldOutScenes,
+    identifications: Sequence[str],
+    batch_size: int = 50,
+    workers: int = 0,
+    *,
+    known: bool = True,
+) -> dict[str, Prediction]:
+    """Computes the maps of all test scenes once per identification.
+
+    A single source is localized by S_a itself or, with clustering, by the map of its one object. If the number of
+    sources of a mixture is not ``known``, ``maps`` has as many slots as the largest number found, but at least as many
+    as a scene has sources.
     """
     training = model.training
     model.eval()
-    parts = []
+    parts: dict[str, list[Prediction]] = {name: [] for name in identifications}
     loader = DataLoader(
         held_out.scenes,
         batch_size=batch_size,
@@ -51,20 +67,32 @@ def predict(
     )
     for frames, waveforms in loader:
         visual, audio = model.encode(frames.to(model.device), waveforms.to(model.device))
-        sound = model.sound_map(visual, audio)
-        if held_out.task == "single":
-            maps, valid = sound[:, None], torch.ones(len(sound), 1, dtype=torch.bool)
-        else:
-            identified = model.source_maps(visual, audio, num_sources=held_out.num_sources if known else None)
-            maps, valid = identified.maps, identified.valid
-        parts.append(Prediction(sound.cpu(), maps.cpu(), valid.cpu()))
+        for name in identifications:
+            parts[name].append(_localize(model, visual, audio, held_out, name, known=known))
     model.train(training)
-    slots = max(held_out.num_sources, *(part.valid.shape[1] for part in parts))
+    return {name: _joined(part, held_out.num_sources) for name, part in parts.items()}
+
+
+def _localize(
+    model: Localizer, visual: Tensor, audio: Tensor, held_out: HeldOutScenes, identification: str, *, known: bool
+) -> Prediction:
+    single = held_out.task == "single"
+    sound = model.sound_map(visual, audio)
+    if single and identification == "iterative":
+        maps, valid = sound[:, None], torch.ones(len(sound), 1, dtype=torch.bool)
+    else:
+        num_sources = held_out.num_sources if known or single else None
+        maps, valid, *_ = model.source_maps(visual, audio, num_sources, identification)
+    return Prediction((maps[:, 0] if single else sound).cpu(), maps.cpu(), valid.cpu())
+
+
+def _joined(parts: Sequence[Prediction], num_sources: int) -> Prediction:
+    slots = max(num_sources, *(part.valid.shape[1] for part in parts))
     return Prediction(*(torch.cat(values) for values in zip(*(_pad(part, slots) for part in parts), strict=True)))
 
 
-def _stack(examples: list[Example]) -> tuple[Tensor, Tensor]:
-    return torch.stack([e.frame for e in examples]), torch.stack([e.waveform for e in examples])
+def _stack(examples: list[Example]) -> tuple[Tensor | Features, Tensor | Features]:
+    return stacked([e.frame for e in examples]), stacked([e.waveform for e in examples])
 
 
 def _pad(part: Prediction, slots: int) -> Prediction:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import textwrap
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
@@ -29,6 +30,8 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 SHEET_ROWS = 6
+#: What the names of a model's rows end with, by identification; the paper's comes first and adds nothing.
+ROW_SUFFIX = {"iterative": "", "clustering": ", clustering"}
 #: Heads every result of a run whose configuration says ``smoke_test``.
 SMOKE_TEST = "Smoke test: the numbers mean nothing. They show only that every step works."
 
@@ -43,14 +46,16 @@ def metric_notes(config: Config, trained: Collection[str], tests: Sequence[HeldO
 
 
 def rich_table(rows: Mapping[str, Metrics], title: str) -> Table:
-    """Makes a table for the terminal, one row per metric, bold where the first column exceeds all others."""
+    """Makes a table for the terminal, one row per metric, bold where a trained model exceeds all references."""
     table = Table("%", title=escape(title))
     for row in rows:
         table.add_column(row, justify="right")
+    trained = [row for row in rows if row.startswith("trained")] or list(rows)[:1]
     for name in _common(rows):
-        first, *others = (row[name] for row in rows.values())
-        ahead = first > max(others, default=first)
-        table.add_row(name, f"[bold]{first:.1f}[/]" if ahead else f"{first:.1f}", *(f"{v:.1f}" for v in others))
+        best = max((values[name] for row, values in rows.items() if row not in trained), default=math.inf)
+        bold = {row for row in trained if rows[row][name] > best}
+        cells = {row: f"{values[name]:.1f}" for row, values in rows.items()}
+        table.add_row(name, *(f"[bold]{cell}[/]" if row in bold else cell for row, cell in cells.items()))
     for cells in _remarks(rows):
         table.add_row(*cells)
     return table
@@ -154,7 +159,7 @@ def entitle(figure: Figure, title: str) -> None:
 def picture_of(held_out: HeldOutScenes, index: int) -> np.ndarray:
     """Returns the frames of a scene side by side, (224, n · 224, 3) in [0, 1]."""
     scene = held_out.test.scenes[index]
-    frames = held_out.scenes[scene].frame[None].float() / 255
+    frames = held_out.scenes.pixels(scene)[None].float() / 255
     shape = (FRAME_SIZE, FRAME_SIZE * len(scene))
     return F.interpolate(frames, size=shape, mode="bilinear")[0].clamp(0, 1).permute(1, 2, 0).numpy()
 

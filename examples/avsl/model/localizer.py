@@ -17,6 +17,7 @@ from sslosses import (
     OCALoss,
     ORILoss,
     TriMapContrastiveLoss,
+    cluster_objects,
     identify_objects,
     similarity_map,
 )
@@ -24,7 +25,7 @@ from sslosses import (
 from ..config import Config
 from ..data.loading import SceneBatch
 from .caption_features import TextProjection
-from .encoders import build_encoders, parameter_groups
+from .encoders import Features, build_encoders, parameter_groups
 
 
 class Localizer(L.LightningModule):
@@ -57,14 +58,19 @@ class Localizer(L.LightningModule):
             gather_distributed=True,
         )
 
-    def encode(self, frames: Tensor, waveforms: Tensor) -> tuple[Tensor, Tensor]:
-        """Computes unit visual features (B, C, h, w) and audio embeddings (B, C)."""
+    def encode(self, frames: Tensor | Features, waveforms: Tensor | Features) -> tuple[Tensor, Tensor]:
+        """Computes unit visual features (B, C, h, w) and audio embeddings (B, C).
+
+        Both can be given as features of a frozen encoder.
+        """
         return F.normalize(self.visual(frames), dim=1), self.audio(waveforms)
 
     def training_step(self, batch: SceneBatch, index: int) -> Tensor:
-        frames = batch.frames.flip(3) if self._is_mirrored(index) else batch.frames
-        terms = self.loss(batch._replace(frames=frames))
-        self.log_dict({k: v.detach() for k, v in terms._asdict().items()}, prog_bar=True, batch_size=len(frames))
+        if isinstance(batch.frames, Tensor) and self._is_mirrored(index):
+            batch = batch._replace(frames=batch.frames.flip(3))
+        terms = self.loss(batch)
+        size = len(batch.source_mask)
+        self.log_dict({k: v.detach() for k, v in terms._asdict().items()}, prog_bar=True, batch_size=size)
         return terms.total
 
     def loss(self, batch: SceneBatch) -> ObjectiveTerms:
@@ -126,9 +132,13 @@ class Localizer(L.LightningModule):
         """Computes S_a, (B, h, w): where the sound as a whole comes from."""
         return similarity_map(visual, audio)
 
-    def source_maps(self, visual: Tensor, audio: Tensor, num_sources: int | Tensor | None) -> IdentifiedObjects:
-        """Computes one map per source of a mixture, by iterative object identification."""
+    def source_maps(
+        self, visual: Tensor, audio: Tensor, num_sources: int | Tensor | None, identification: str | None = None
+    ) -> IdentifiedObjects:
+        """Computes one map per source of a mixture, by ``identification`` or else by that of the configuration."""
         c = self.config
+        if (identification or c.identification) == "clustering":
+            return cluster_objects(visual, audio, num_sources=num_sources)
         return identify_objects(
             visual,
             audio,

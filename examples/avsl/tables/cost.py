@@ -49,7 +49,7 @@ def measure_cost(model: Localizer, training: TrainingScenes, held_out: HeldOutSc
     return {
         "inference": inference,
         "training": {
-            "batch_size": len(batches[0].frames),
+            "batch_size": len(batches[0].source_mask),
             "seconds_per_iteration": statistics.median(seconds[WARM_UP:]),
             "peak_bytes": peak,
         },

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 
 import lightning as L
@@ -15,10 +16,12 @@ from ..config import Config
 from ..data.folders import ClipFolder, Pool, all_captions
 from ..data.loading import TrainingScenes
 from ..data.quality import with_quality
+from ..data.scenes import Scenes
 from ..files import atomic_buffer
 from ..model.caption_features import CaptionTable, encode_captions
-from ..model.checkpoints import read_values
+from ..model.encoders import Tower
 from ..model.localizer import Localizer
+from ..model.weight_files import read_values
 from .data_location import DataLocation
 from .pretraining import crop_captions, pretrain, render_crops
 
@@ -49,6 +52,27 @@ def set_up_training(location: DataLocation, config: Config, folder: ClipFolder) 
         if config.crops and not location.root and config.visual_weights is None:
             _load_pretrained(model, config, str(location.media) if location.media else None, location.cache)
     return model, TrainingScenes(folder.root, pools, captions, config)
+
+
+def use_cached_features(
+    model: Localizer, location: DataLocation, config: Config, scenes: Sequence[tuple[Scenes, int]]
+) -> None:
+    """Computes the features of frozen encoders for ``scenes``, unless they are on disk; no epoch computes them again.
+
+    Args:
+        model: the model, on the device to compute on.
+        location: where the features are kept.
+        config: says whether features are kept.
+        scenes: the clips, and the largest number of them per scene.
+    """
+    if not config.cache_features:
+        return
+    with FileLock(location.cache / ".lock"):
+        for clips, largest_scene in scenes:
+            if isinstance(model.visual, Tower) and model.visual.frozen:
+                clips.use_features("frames", model.visual, location.cache)
+            if isinstance(model.audio, Tower) and model.audio.frozen and largest_scene == 1:
+                clips.use_features("sounds", model.audio, location.cache)
 
 
 def _load_pretrained(model: Localizer, config: Config, media: str | None, cache: Path) -> None:

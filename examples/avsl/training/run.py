@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,16 +12,16 @@ import torch
 from lightning.pytorch.utilities import rank_zero_only
 from rich.console import Console
 
-from ..config import Config
+from ..config import IDENTIFICATIONS, Config
 from ..evaluation.held_out import HeldOutScenes, load_held_out
-from ..evaluation.predict import frame_resolution, predict
-from ..evaluation.report import SMOKE_TEST, draw_sheet, metric_notes, rich_table, write_report
+from ..evaluation.predict import Prediction, frame_resolution, predictions
+from ..evaluation.report import ROW_SUFFIX, SMOKE_TEST, draw_sheet, metric_notes, rich_table, write_report
 from ..evaluation.score import Metrics, chance_metrics, mean_reference_deviation, run_metrics
 from ..files import read_json, write_json
 from ..model.localizer import Localizer
 from .data_location import DataLocation, open_data
 from .fit import fit
-from .model_setup import set_up_training
+from .model_setup import set_up_training, use_cached_features
 from .run_folder import claimed
 
 log = logging.getLogger(__name__)
@@ -43,27 +44,33 @@ def run(config: Config, location: DataLocation, directory: Path, console: Consol
             _warn(run_notes(directory / "metrics.json"))
             return rows
         model, training = set_up_training(location, config, folder)
-        clock.lap("pretraining")
+        clock.lap("setup")
         tests = [load_held_out(folder, subset, config.image_size) for subset in config.subsets]
+        model.to(_device(config))
+        clips = [(training.scenes, training.largest_scene), *((test.scenes, test.num_frames) for test in tests)]
+        use_cached_features(model, location, config, clips)
+        clock.lap("features")
         notes = metric_notes(config, training.names, tests)
         if rank_zero_only.rank == 0:
             _warn(notes)
-            model.to("cuda" if torch.cuda.is_available() and config.accelerator != "cpu" else "cpu")
             untrained = _untrained_metrics(directory / "untrained.json", model, tests, config)
         fit(model, training, directory, config)
         clock.lap("training")
         if rank_zero_only.rank != 0:
             return {}
-        predictions = [predict(model, test, workers=config.workers) for test in tests]
-        trained = _merged([run_metrics(test, maps) for test, maps in zip(tests, predictions, strict=True)])
-        trained |= mean_reference_deviation(model, training)
-        resolution = frame_resolution(tests[0], predictions[0])
+        maps = [predictions(model, test, IDENTIFICATIONS, workers=config.workers) for test in tests]
+        trained = _metrics(tests, maps)
+        trained["iterative"] |= mean_reference_deviation(model, training)
+        shown = [prediction[config.identification] for prediction in maps]
+        resolution = frame_resolution(tests[0], shown[0])
         chance = [chance_metrics(test, resolution) for test in tests]
-        rows = {"trained": trained, "untrained": untrained}
+        rows = {f"trained{ROW_SUFFIX[name]}": trained[name] for name in IDENTIFICATIONS}
+        rows |= {f"untrained{ROW_SUFFIX[name]}": untrained[name] for name in IDENTIFICATIONS}
         rows |= {baseline: _merged([levels[baseline] for levels in chance]) for baseline in chance[0]}
         clock.lap("evaluation")
-        shown = list(zip(tests, predictions, strict=True))
-        draw_sheet(directory / "sheet.png", shown, title=SMOKE_TEST if config.smoke_test else "")
+        draw_sheet(
+            directory / "sheet.png", list(zip(tests, shown, strict=True)), title=SMOKE_TEST if config.smoke_test else ""
+        )
         write_report(directory, rows, clock.laps, notes)
     console.print(rich_table(rows, str(directory)))
     _warn(notes)
@@ -85,6 +92,12 @@ def _warn(notes: Sequence[str]) -> None:
         log.warning("%s", note)
 
 
+def _device(config: Config) -> torch.device:
+    if config.accelerator == "cpu" or not torch.cuda.is_available():
+        return torch.device("cpu")
+    return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+
+
 class _Clock:
     """Seconds per step."""
 
@@ -101,9 +114,20 @@ def _merged(parts: Sequence[Metrics]) -> Metrics:
     return {name: value for part in parts for name, value in part.items()}
 
 
-def _untrained_metrics(path: Path, model: Localizer, tests: Sequence[HeldOutScenes], config: Config) -> Metrics:
+def _metrics(tests: Sequence[HeldOutScenes], maps: Sequence[dict[str, Prediction]]) -> dict[str, Metrics]:
+    """The metrics of all test sets, by identification."""
+    return {
+        name: _merged([run_metrics(test, by_name[name]) for test, by_name in zip(tests, maps, strict=True)])
+        for name in IDENTIFICATIONS
+    }
+
+
+def _untrained_metrics(
+    path: Path, model: Localizer, tests: Sequence[HeldOutScenes], config: Config
+) -> dict[str, Metrics]:
     """Metrics before training, written to a file so that a resumed run does not compute them again."""
     if not path.is_file():
-        write_json(path, _merged([run_metrics(test, predict(model, test, workers=config.workers)) for test in tests]))
-    metrics: Metrics = read_json(path)
+        maps = [predictions(model, test, IDENTIFICATIONS, workers=config.workers) for test in tests]
+        write_json(path, _metrics(tests, maps))
+    metrics: dict[str, Metrics] = read_json(path)
     return metrics

@@ -9,12 +9,17 @@ from torch import nn
 from ...config import Config
 from .clap import ClapAudioEncoder
 from .clip import ClipVisualEncoder
+from .efficientnet import EfficientNetVisualEncoder
 from .resnet import AudioEncoder, VisualEncoder, build_trunk
+from .tower import Features, Tower
 
 __all__ = [
     "AudioEncoder",
     "ClapAudioEncoder",
     "ClipVisualEncoder",
+    "EfficientNetVisualEncoder",
+    "Features",
+    "Tower",
     "VisualEncoder",
     "build_encoders",
     "build_trunk",
@@ -30,35 +35,30 @@ def build_encoders(config: Config, architectures: dict[str, Any] | None = None) 
     """
     c = config
     weights = architectures or {"visual": c.visual_weights, "audio": c.audio_weights}
+    frozen = c.tower_rate == 0
     if c.backbone == "clip-clap":
-        frozen = c.tower_rate == 0
         return (
             ClipVisualEncoder(weights["visual"], c.embedding_dim, frozen=frozen),
             ClapAudioEncoder(weights["audio"], c.embedding_dim, frozen=frozen),
         )
-    return (
-        VisualEncoder(build_trunk(weights["visual"], 3, c.visual_widths, c.visual_depths), c.embedding_dim),
-        AudioEncoder(build_trunk(weights["audio"], 1, c.audio_widths, c.audio_depths), c.embedding_dim),
-    )
+    audio = AudioEncoder(build_trunk(weights["audio"], 1, c.audio_widths, c.audio_depths), c.embedding_dim)
+    if c.backbone == "efficientnet-lite0":
+        return EfficientNetVisualEncoder(weights["visual"], c.embedding_dim, frozen=frozen), audio
+    return VisualEncoder(build_trunk(weights["visual"], 3, c.visual_widths, c.visual_depths), c.embedding_dim), audio
 
 
 def parameter_groups(visual: nn.Module, audio: nn.Module, config: Config) -> list[dict[str, Any]]:
     """Returns the parameters to train with their learning rates.
 
-    ResNets are trained as a whole. For CLIP and CLAP, the heads are trained and, unless frozen, the towers at
+    ResNets are trained as a whole. Of encoders with a tower, the head is trained and, unless frozen, the tower at
     ``tower_rate``.
     """
-    c = config
-    if c.backbone != "clip-clap":
-        return [
-            {"params": list(audio.parameters()), "lr": c.rate},
-            {"params": list(visual.parameters()), "lr": c.visual_rate},
-        ]
-    groups = [
-        {"params": list(audio.head.parameters()), "lr": c.rate},
-        {"params": list(visual.head.parameters()), "lr": c.visual_rate},
-    ]
-    if c.tower_rate > 0:
-        towers = [*visual.tower.parameters(), *audio.tower.parameters()]
-        groups.append({"params": towers, "lr": c.tower_rate})
+    groups, towers = [], []
+    for encoder, rate in ((audio, config.rate), (visual, config.visual_rate)):
+        trained = encoder.head if isinstance(encoder, Tower) else encoder
+        groups.append({"params": list(trained.parameters()), "lr": rate})
+        if isinstance(encoder, Tower) and not encoder.frozen:
+            towers += list(encoder.tower.parameters())
+    if towers:
+        groups.append({"params": towers, "lr": config.tower_rate})
     return groups

@@ -102,16 +102,14 @@ class ClapAudioEncoder(Tower):
         self.head = nn.Linear(self.tower.audio_encoder.num_features, out)
         self.freeze()
 
-    def forward(self, waveforms: Tensor) -> Tensor:
+    def features(self, inputs: Tensor) -> Tensor:
         with torch.no_grad():  # in float64, which autocast does not change
-            features = self.log_mel(self.upsample(waveforms))
+            log_mel = self.log_mel(self.upsample(inputs))
         is_longer = None
         if self.tower.config.enable_fusion:  # a clip that is short enough serves as all four views
-            features = features.expand(-1, 4, -1, -1)
-            is_longer = torch.zeros(len(features), 1, dtype=torch.bool, device=features.device)
-        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
-            pooled = self.tower(input_features=features, is_longer=is_longer).pooler_output
-        return self.head(pooled)
+            log_mel = log_mel.expand(-1, 4, -1, -1)
+            is_longer = torch.zeros(len(log_mel), 1, dtype=torch.bool, device=log_mel.device)
+        return self.tower(input_features=log_mel, is_longer=is_longer).pooler_output
 
 
 def _load_tower(weights: str) -> ClapAudioModel:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from transformers import CLIPVisionConfig, CLIPVisionModel
 
-from .tower import Tower, json_values, load_pretrained
+from .tower import Tower, by_frame, json_values, load_pretrained
 
 MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 
@@ -69,7 +69,5 @@ class ClipVisualEncoder(Tower):
         self.register_buffer("std", torch.tensor(STD).view(3, 1, 1), persistent=False)
         self.freeze()
 
-    def forward(self, frames: Tensor) -> Tensor:
-        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
-            features = self.tower((frames.float() / 255 - self.mean) / self.std)
-        return self.head(features)
+    def features(self, inputs: Tensor) -> Tensor:
+        return by_frame(self.tower, (inputs.float() / 255 - self.mean) / self.std)

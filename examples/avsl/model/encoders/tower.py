@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Iterator
+from abc import abstractmethod
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 from transformers import FeatureExtractionMixin, PretrainedConfig, PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
@@ -89,10 +91,24 @@ def refuse_missing(missing: set[str], argument: str, source: str) -> None:
         )
 
 
+class Features(NamedTuple):
+    """Features of a frozen tower, which take the place of the frames or waveforms that they were computed from."""
+
+    values: Tensor
+
+    def to(self, device: torch.device) -> Features:
+        return Features(self.values.to(device))
+
+
 class Tower(nn.Module):
-    """Base of encoders with a pretrained part, ``tower``; if ``frozen``, it is not trained and stays in eval mode."""
+    """Base of encoders with a pretrained part, ``tower``, and a trained ``head``.
+
+    If ``frozen``, the tower is not trained and stays in eval mode, so that its :meth:`features` can be computed once.
+    """
 
     tower: nn.Module
+    head: nn.Module
+    architecture: dict[str, Any]
 
     def __init__(self, *, frozen: bool) -> None:
         super().__init__()
@@ -103,11 +119,34 @@ class Tower(nn.Module):
         self.tower.requires_grad_(not self.frozen)
         self.train(self.training)
 
+    @abstractmethod
+    def features(self, inputs: Tensor) -> Tensor:
+        """Computes what the head reads, from frames or waveforms."""
+
+    def forward(self, inputs: Tensor | Features) -> Tensor:
+        if isinstance(inputs, Features):
+            return self.head(inputs.values.to(next(self.head.parameters()).dtype))
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
+            features = self.features(inputs)
+        return self.head(features)
+
     def train(self, mode: bool = True) -> Any:
         super().train(mode)
         if self.frozen:
             self.tower.eval()
         return self
+
+
+def by_frame(network: Callable[[Tensor], Tensor], frames: Tensor) -> Tensor:
+    """Applies ``network`` to each of the square frames that are side by side, (B, 3, S, n·S) → (B, D, h, n·w).
+
+    So a frame has the same features alone and in a mixture. Frames of other shapes are taken as one.
+    """
+    height, width = frames.shape[2:]
+    count = width // height if height and width % height == 0 else 1
+    if count <= 1:
+        return network(frames)
+    return torch.cat(network(torch.cat(frames.chunk(count, 3))).chunk(count), 3)
 
 
 def json_values(config: PretrainedConfig | FeatureExtractionMixin) -> dict[str, Any]:
