@@ -1,5 +1,6 @@
 """Losses, optimal-transport solvers, masks and metrics for audio-visual sound source localization."""
 
+from sslosses.clustering import cluster_objects
 from sslosses.identification import IdentifiedObjects, identify_objects
 from sslosses.losses import (
     ObjectAwareContrastiveLoss,
@@ -49,6 +50,7 @@ __all__ = [
     "TriMapMasks",
     "TriMapTerms",
     "background_mask",
+    "cluster_objects",
     "cosine",
     "cross_similarity_map",
     "foreground_mask",

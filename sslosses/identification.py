@@ -7,8 +7,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from sslosses._checks import check_count, check_dense, check_floating, check_number, check_shapes
-from sslosses._torch import at_least_float32, autocast_off, check_no_transform, has_values
+from sslosses._checks import check_count, check_number
+from sslosses._objects import check_scene, rows, select
+from sslosses._torch import at_least_float32, autocast_off, has_values
 from sslosses.masks import ALPHA_BACKGROUND, OMEGA, background_mask
 from sslosses.similarity import similarity_map, unit
 
@@ -17,10 +18,10 @@ class IdentifiedObjects(NamedTuple):
     """The objects of a batch, sorted by decreasing peak, in M slots per sample.
 
     Attributes:
-        maps: (B, M, H, W), at most 0: minus the mean distance of each pixel's feature to the prototypes of the object.
+        maps: (B, M, H, W), higher where the object is. The scale is that of the function that returns them.
         valid: (B, M) bool, True for slots that hold an object; the other slots are 0.
-        prototypes: (B, M, C), the mean of the object's prototypes.
-        peaks: (B, M), the largest audio-visual similarity of the object.
+        prototypes: (B, M, C), the feature that stands for the object.
+        peaks: (B, M), the audio-visual similarity S_a at the pixel that stands out most in the object.
     """
 
     maps: Tensor
@@ -77,10 +78,12 @@ def identify_objects(
             practice.
 
     Returns:
-        :class:`IdentifiedObjects` without gradient; float64 if an input is, else float32. M is K, the largest K, or the
-        largest number of objects in a sample (which may be 0). A sample with NaN or inf has no objects. In a compiled
-        or exported graph sizes can't depend on values: M is K if that is an int, else the largest number of prototypes.
-        Pass ``max_iterations`` there, because the graph contains every iteration.
+        :class:`IdentifiedObjects` without gradient; float64 if an input is, else float32. Its maps are at most 0, its
+        prototypes are the means of each object's prototypes that are not background, and its peaks are the largest S_a
+        of each object. M is K, the largest K, or the largest number of objects in a sample (which may be 0). A sample
+        with NaN or inf has no objects. In a compiled or exported graph sizes can't depend on values: M is K if that is
+        an int, else the largest number of prototypes. Pass ``max_iterations`` there, because the graph contains every
+        iteration.
 
     Raises:
         TypeError: if an input is not a floating tensor or an option has the wrong type.
@@ -98,7 +101,9 @@ def identify_objects(
         >>> objects.maps[0, :, 0].argmax(-1)
         tensor([0, 1])
     """
-    _check_inputs(visual, audio, num_sources, max_iterations)
+    num_sources = check_scene(visual, audio, num_sources)
+    if max_iterations is not None:
+        check_count("max_iterations", max_iterations)
     peak_threshold = check_number("peak_threshold", peak_threshold)
     alpha_background = check_number("alpha_background", alpha_background)
     background_threshold = check_number("background_threshold", background_threshold, least=-1, most=1)
@@ -114,28 +119,8 @@ def identify_objects(
         background = (features * silent.flatten(1)[..., None]).mean(1)
         candidates = _find(features, similarity.flatten(1), background, peak_threshold, max_iterations)
         maps, valid, prototypes, peaks = _group(candidates, background, background_threshold, merge_threshold)
-        objects = _select(IdentifiedObjects(maps * scale, valid, prototypes * scale, peaks), num_sources)
-    maps = objects.maps.view(*objects.maps.shape[:2], *similarity.shape[1:])
-    return IdentifiedObjects(maps, *objects[1:])  # not `_replace`, which torch 2.5 can't export
-
-
-def _check_inputs(visual: Tensor, audio: Tensor, num_sources: int | Tensor | None, max_iterations: int | None) -> None:
-    check_floating("visual", visual)
-    check_floating("audio", audio)
-    check_shapes(visual=(visual, "B C H W"), audio=(audio, "B C"))
-    for name, value in (("visual", visual), ("audio", audio)):
-        check_no_transform(name, value, differentiable=True)
-    if isinstance(num_sources, Tensor):
-        check_dense("num_sources", num_sources)
-        if num_sources.is_floating_point() or num_sources.is_complex() or num_sources.dtype == torch.bool:
-            raise TypeError(f"Expected `num_sources` to have an integer dtype, but got {num_sources.dtype}")
-        check_shapes(visual=(visual, "B C H W"), num_sources=(num_sources, "B"))
-        if has_values(num_sources) and bool((num_sources < 0).any()):
-            raise ValueError(f"Expected `num_sources` to be at least 0, but got {int(num_sources.min())}")
-    elif num_sources is not None:
-        check_count("num_sources", num_sources)
-    if max_iterations is not None:
-        check_count("max_iterations", max_iterations)
+        maps, *others = select((maps * scale, valid, prototypes * scale, peaks), valid, num_sources)
+    return IdentifiedObjects(maps.view(*maps.shape[:2], *similarity.shape[1:]), *others)
 
 
 def _find(
@@ -156,7 +141,7 @@ def _find(
             active = active & (peak >= peak_threshold)
         if has_values(active) and not active.any():
             break
-        prototype = _rows(features, index[:, None])
+        prototype = rows(features, index[:, None])
         distance = torch.linalg.vector_norm(features - prototype, dim=-1)
         maps.append(-distance)
         valid.append(active)
@@ -193,33 +178,3 @@ def _group(
     share = member / member.sum(-1, keepdim=True).clamp(min=1)
     peaks = candidates.peaks.where(valid, 0)
     return IdentifiedObjects(share @ candidates.maps, valid, share @ candidates.prototypes, peaks)
-
-
-def _select(objects: IdentifiedObjects, num_sources: int | Tensor | None) -> IdentifiedObjects:
-    """Move the objects to the first slots, keep their order, and cut or pad to the number of slots."""
-    order = objects.valid.to(torch.int8).argsort(dim=1, descending=True, stable=True)
-    rank = torch.arange(order.shape[1], device=order.device)
-    valid = _rows(objects.valid, order)
-    if isinstance(num_sources, Tensor):
-        valid = valid & (rank < num_sources[:, None])
-    if isinstance(num_sources, int):
-        slots = num_sources
-    elif not has_values(valid):
-        slots = order.shape[1]  # a size can't depend on values
-    elif num_sources is not None:
-        slots = int(num_sources.max()) if num_sources.numel() else 0
-    else:
-        slots = int(valid.sum(1).max()) if valid.numel() else 0
-    return IdentifiedObjects(*(_fit(_rows(values, order), valid, slots) for values in objects))
-
-
-def _rows(values: Tensor, index: Tensor) -> Tensor:
-    """The rows of values (B, N, ...) at index (B, M). Not ``take_along_dim``, which fixes B in an exported graph."""
-    index = index.reshape(*index.shape, *[1] * (values.ndim - 2))
-    return values.gather(1, index.expand(-1, -1, *values.shape[2:]))
-
-
-def _fit(values: Tensor, valid: Tensor, slots: int) -> Tensor:
-    values = values.masked_fill(~valid.reshape(valid.shape + (1,) * (values.ndim - 2)), 0)[:, :slots]
-    missing = values.new_zeros((values.shape[0], slots - values.shape[1], *values.shape[2:]))
-    return torch.cat([values, missing], 1)

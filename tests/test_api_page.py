@@ -18,6 +18,7 @@ MODULES = (
     ".evaluate",
     ".masks",
     ".identification",
+    ".clustering",
     ".distributed",
 )
 

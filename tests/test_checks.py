@@ -11,6 +11,7 @@ import torch
 from sslosses import (
     OCALoss,
     ORILoss,
+    cluster_objects,
     cosine,
     cross_similarity_map,
     hard_mask,
@@ -51,6 +52,7 @@ def test_features_without_entries_or_pixels_are_refused(shape: tuple[int, ...]) 
         lambda: object_region_separation_loss(visual, foreground, vectors),
         lambda: trimap_contrastive_loss(visual, vectors),
         lambda: identify_objects(visual, vectors),
+        lambda: cluster_objects(visual, vectors),
         lambda: similarity_map(visual, vectors),
         lambda: cross_similarity_map(visual, vectors),
         lambda: masked_pool(visual, torch.ones(2, *shape[2:]), alpha=0.5),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -208,6 +209,12 @@ def test_limits() -> None:
     assert empty.maps.shape == (0, 0, 4, 5)
     assert identify_objects(visual[:0], audio[:0], num_sources=2).maps.shape == (0, 2, 4, 5)
     assert identify_objects(visual[..., :1, :1], audio).maps.shape[2:] == (1, 1)
+
+
+def test_numpy_integers_are_numbers_of_sources() -> None:
+    visual, audio = scene()
+    objects = identify_objects(visual, audio, num_sources=np.int64(2), max_iterations=np.uint8(5))
+    assert torch.equal(objects.maps, identify_objects(visual, audio, num_sources=2, max_iterations=5).maps)
 
 
 def test_no_cosine_is_above_one() -> None:

@@ -11,7 +11,9 @@ from pathlib import Path
 import sslosses
 
 ROOT = Path(sslosses.__file__).parent
-PRIVATE = {f"sslosses.{name}" for name in ("_caches", "_checks", "_numba", "_optional", "_threads", "_torch")}
+PRIVATE = {
+    f"sslosses.{name}" for name in ("_caches", "_checks", "_numba", "_objects", "_optional", "_threads", "_torch")
+}
 OPTIONAL = {
     "PIL",
     "geomloss",
@@ -191,6 +193,7 @@ def test_the_command_joins_metrics_and_annotations_and_nothing_needs_it() -> Non
 def test_similarity_masks_and_distributed_know_no_loss() -> None:
     for name in ("similarity", "masks", "distributed", "identification"):
         assert ours(ROOT / f"{name}.py") <= {"sslosses.similarity", "sslosses.masks"}
+    assert ours(ROOT / "clustering.py") <= {"sslosses.similarity", "sslosses.identification"}
 
 
 def test_examples_and_benchmarks_use_the_public_api() -> None:

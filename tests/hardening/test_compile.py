@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch._dynamo.testing import CompileCounterWithBackend
 
-from sslosses import ObjectAwareObjective, ORILoss, identify_objects, similarity_map
+from sslosses import IdentifiedObjects, ObjectAwareObjective, ORILoss, cluster_objects, identify_objects, similarity_map
 
 
 def objective() -> Callable[..., Tensor]:
@@ -44,19 +44,24 @@ def test_no_recompiles_over_batch_and_sources(make: Callable[..., Any], batch: C
 
 
 class Localizer(nn.Module):
-    def __init__(self, sources: int | None) -> None:
+    def __init__(self, sources: int | None, clusters: bool = False) -> None:
         super().__init__()
         self.sources = sources
+        self.clusters = clusters
 
     def forward(self, visual: Tensor, audio: Tensor) -> tuple[Tensor, ...]:
-        objects = identify_objects(visual, audio, num_sources=self.sources, max_iterations=3)
+        if self.clusters:
+            objects = cluster_objects(visual, audio, num_sources=self.sources, max_sources=3)
+        else:
+            objects = identify_objects(visual, audio, num_sources=self.sources, max_iterations=3)
         return similarity_map(visual, audio), *objects
 
 
+@pytest.mark.parametrize("clusters", [False, True])
 @pytest.mark.parametrize("sources", [2, None])
-def test_the_localizer_exports_for_any_batch(sources: int | None, batch: Callable[..., Any]) -> None:
+def test_the_localizer_exports_for_any_batch(sources: int | None, clusters: bool, batch: Callable[..., Any]) -> None:
     samples = torch.export.Dim("samples", min=1)
-    localizer = Localizer(sources)
+    localizer = Localizer(sources, clusters)
     program = torch.export.export(localizer, batch()[:2], dynamic_shapes=({0: samples}, {0: samples}))
     file = io.BytesIO()
     torch.export.save(program, file)
@@ -65,8 +70,26 @@ def test_the_localizer_exports_for_any_batch(sources: int | None, batch: Callabl
     for count in (1, 2, 7):
         visual, audio = batch(count)[:2]
         for actual, expected in zip(loaded(visual, audio), localizer(visual, audio), strict=True):
-            if sources is None and actual.shape != expected.shape:  # one slot per iteration
+            if sources is None and actual.shape != expected.shape:  # one slot per iteration or source
                 assert actual.shape[1] == 3
                 assert not actual[:, expected.shape[1] :].any()
                 actual = actual[:, : expected.shape[1]]
             torch.testing.assert_close(actual, expected)
+
+
+@pytest.mark.parametrize("sources", ["given", "per sample", "unknown"])
+def test_clustering_is_one_graph(sources: str, batch: Callable[..., Any]) -> None:
+    torch.compiler.reset()
+    visual, audio = batch(4)[:2]
+    mask = torch.rand(4, *visual.shape[2:], generator=torch.Generator().manual_seed(0)) > 0.2
+    counts = torch.tensor([2, 0, 1, 3])
+    number = {"given": 2, "per sample": counts, "unknown": None}[sources]
+
+    def localize(visual: Tensor, audio: Tensor, mask: Tensor) -> IdentifiedObjects:
+        return cluster_objects(visual, audio, num_sources=number, mask=mask, max_sources=3)
+
+    compiled = torch.compile(localize, fullgraph=True, backend="aot_eager")(visual, audio, mask)
+    for actual, expected in zip(compiled, localize(visual, audio, mask), strict=True):
+        assert actual.shape[1] == (2 if sources == "given" else 3)
+        assert not actual[:, expected.shape[1] :].any()
+        torch.testing.assert_close(actual[:, : expected.shape[1]], expected)

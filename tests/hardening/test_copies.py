@@ -18,6 +18,7 @@ from sslosses import (
     OCALoss,
     ORILoss,
     TriMapContrastiveLoss,
+    cluster_objects,
     identify_objects,
     object_aware_contrastive_loss,
     object_region_isolation_loss,
@@ -79,6 +80,7 @@ def test_a_copied_result_is_the_result(way: str, batch: Callable[..., Any]) -> N
     lazy_cost = pointcloud_cost(maps.flatten(1), 1 - maps.flatten(1), at, at)
     results = [
         identify_objects(visual, audio),
+        cluster_objects(visual, audio),
         object_aware_contrastive_loss(visual, audio, foreground, background),
         object_region_isolation_loss(visual, foreground, background),
         object_region_separation_loss(visual, foreground, background),

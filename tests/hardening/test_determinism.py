@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from sslosses import ObjectAwareObjective, ORILoss, identify_objects
+from sslosses import ObjectAwareObjective, ORILoss, cluster_objects, identify_objects
 from sslosses.transport import available
 
 
@@ -32,7 +32,8 @@ def test_two_runs_are_equal(solver: str, dtype: torch.dtype, batch: Callable[...
         leaves = [x.requires_grad_() for x in inputs[:4]]
         objective = ObjectAwareObjective(trimap_weight=0.5, ori=ORILoss(solver=solver, epsilon=epsilon, max_iter=20))
         loss = objective(*leaves, inputs[4])
-        return [loss, *torch.autograd.grad(loss, leaves), *identify_objects(leaves[0], leaves[1])]
+        objects = (*identify_objects(leaves[0], leaves[1]), *cluster_objects(leaves[0], leaves[1]))
+        return [loss, *torch.autograd.grad(loss, leaves), *objects]
 
     for first, second in zip(run(), run(), strict=True):
         assert torch.equal(first, second)

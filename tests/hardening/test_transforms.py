@@ -12,6 +12,7 @@ from torch.func import functional_call, grad, vmap
 
 from sslosses import (
     ObjectAwareObjective,
+    cluster_objects,
     cosine,
     cross_similarity_map,
     foreground_mask,
@@ -65,6 +66,7 @@ def test_vmap_is_a_loop(name: str) -> None:
     ("function", "inputs"),
     [
         (lambda v, a: identify_objects(v, a).maps, (VISUAL, AUDIO)),
+        (lambda v, a: cluster_objects(v, a).maps, (VISUAL, AUDIO)),
         (lambda *x: object_region_isolation_loss(*x).loss, (VISUAL, FOREGROUND, BACKGROUND)),
         (lambda c: solve(c, solver="dense").value(), (VISUAL,)),
         (lambda c: solve(c, gradient="unrolled").value(), (VISUAL,)),

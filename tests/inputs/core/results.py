@@ -219,7 +219,7 @@ def not_finite(subject: Subject) -> Cases:
 
 
 def _spoiled(subject: Subject, result: Any, bad: int, filler: float) -> None:
-    if subject.name == "identify_objects":
+    if subject.name in ("identify_objects", "cluster_objects"):
         assert not result.valid[bad].any()
     elif subject.name == "hard_mask":
         if filler != filler:

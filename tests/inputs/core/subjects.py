@@ -16,9 +16,9 @@ import torch
 from torch import Tensor, nn
 
 import sslosses
-from sslosses import distributed, identification, losses, masks, similarity, transport
+from sslosses import clustering, distributed, identification, losses, masks, similarity, transport
 
-MODULES = (sslosses, losses, transport, masks, similarity, identification, distributed)
+MODULES = (sslosses, losses, transport, masks, similarity, identification, clustering, distributed)
 SIZES = {"B": 3, "G": 5, "C": 6, "H": 3, "W": 4, "K": 2, "N": 5, "M": 4, "D": 2}
 #: Optional arguments of losses, (B, K) and (B,).
 MASKS = {"source_mask": "BK", "background_mask": "B"}
@@ -42,6 +42,14 @@ ENDS: dict[str, tuple[float, ...]] = {
     "max_iter": (1,),
     "max_iterations": (1, 1000),
     "num_sources": (1, 20),
+    "max_sources": (1, 20),
+    "separation_threshold": (0.0, 2.0),
+    "weight_temperature": (1e-44, 1e-3, 1e3),
+    "membership_temperature": (1e-44, 1e-3, 1e3),
+    "start_weight": (0.0, 1e3),
+    "contrast_weight": (0.0, 1e3),
+    "sound_weight": (0.0, 1e3),
+    "iterations": (1, 100),
     "scaling": (1e-3, 0.999),
 }
 
@@ -195,6 +203,10 @@ def _maps() -> Iterator[Subject]:
     common: dict[str, Any] = {"samples": names, "scaled": ("audio",), "vectors": names, "smooth": False, "maps": True}
     yield Subject("identify_objects", FEATURES, {"num_sources": 2}, "known", **common)
     yield Subject("identify_objects", FEATURES, {}, "unknown", **common | {"meta": False})
+    common["scaled"] = names
+    yield Subject("cluster_objects", FEATURES, {"num_sources": 2}, "known", **common)
+    most = SIZES["H"] * SIZES["W"]  # as in identify_objects, the largest number is that of the pixels
+    yield Subject("cluster_objects", FEATURES, {"max_sources": most}, "unknown", **common | {"meta": False})
 
 
 def _transport() -> Iterator[Subject]:
