@@ -32,7 +32,13 @@ def print_table(runs: list[dict[str, dict[str, float]]], trained: str) -> None:
     """Prints the table of the row ``trained``; each run holds percent by row and metric."""
     baselines = [row for row in runs[0] if not row.startswith("trained")]
     metrics = [name for name in runs[0][trained] if all(name in runs[0][row] for row in baselines)]
-    header = [f"{trained}, %", "mean ± sd", *(f"run {i}" for i in range(1, len(runs) + 1)), *baselines, "runs ahead of all"]
+    header = [
+        f"{trained}, %",
+        "mean ± sd",
+        *(f"run {i}" for i in range(1, len(runs) + 1)),
+        *baselines,
+        "runs ahead of all",
+    ]
     rows = [header, ["---", *("---:" for _ in header[1:])]]
     for name in metrics:
         values = [run[trained][name] for run in runs]

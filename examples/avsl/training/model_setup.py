@@ -19,11 +19,13 @@ from ..data.quality import with_quality
 from ..data.scenes import Scenes
 from ..files import atomic_buffer
 from ..model.caption_features import CaptionTable, encode_captions
-from ..model.encoders import Tower
+from ..model.encoders import EfficientNetVisualEncoder, Features, Tower
 from ..model.localizer import Localizer
 from ..model.weight_files import read_values
 from .data_location import DataLocation
 from .pretraining import crop_captions, pretrain, render_crops
+
+STANDARDIZED = 200  # training frames whose features give the head's standardization
 
 log = logging.getLogger(__name__)
 
@@ -67,12 +69,26 @@ def use_cached_features(
     """
     if not config.cache_features:
         return
-    with FileLock(location.cache / ".lock"):
+    with FileLock(location.cache / ".lock"):  # one process computes, the others read its files
         for clips, largest_scene in scenes:
             if isinstance(model.visual, Tower) and model.visual.frozen:
                 clips.use_features("frames", model.visual, location.cache)
             if isinstance(model.audio, Tower) and model.audio.frozen and largest_scene == 1:
                 clips.use_features("sounds", model.audio, location.cache)
+
+
+@torch.no_grad()
+def standardize_features(model: Localizer, scenes: Scenes) -> None:
+    """Fits the head's standardization of frozen features, where it has one, to evenly picked training frames."""
+    if not isinstance(model.visual, EfficientNetVisualEncoder):
+        return
+    picked = sorted({i * len(scenes) // STANDARDIZED for i in range(STANDARDIZED)})
+    frames = [scenes[i].frame for i in picked]
+    features = [
+        frame.values.float() if isinstance(frame, Features) else model.visual.features(frame[None].to(model.device))[0]
+        for frame in frames
+    ]
+    model.visual.head.fit(torch.stack(features).to(model.device))
 
 
 def _load_pretrained(model: Localizer, config: Config, media: str | None, cache: Path) -> None:

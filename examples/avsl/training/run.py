@@ -21,7 +21,7 @@ from ..files import read_json, write_json
 from ..model.localizer import Localizer
 from .data_location import DataLocation, open_data
 from .fit import fit
-from .model_setup import set_up_training, use_cached_features
+from .model_setup import set_up_training, standardize_features, use_cached_features
 from .run_folder import claimed
 
 log = logging.getLogger(__name__)
@@ -49,6 +49,7 @@ def run(config: Config, location: DataLocation, directory: Path, console: Consol
         model.to(_device(config))
         clips = [(training.scenes, training.largest_scene), *((test.scenes, test.num_frames) for test in tests)]
         use_cached_features(model, location, config, clips)
+        standardize_features(model, training.scenes)
         clock.lap("features")
         notes = metric_notes(config, training.names, tests)
         if rank_zero_only.rank == 0:

@@ -92,18 +92,35 @@ class EfficientNetLite0(nn.Module):
 class TwoScaleHead(nn.Module):
     """Two 1×1 layers on the features of :class:`EfficientNetLite0`, (B, 768, h, w) → (B, C, 2h, 2w).
 
-    The coarse features are interpolated to the size of the fine ones.
+    The coarse features are interpolated to the size of the fine ones. All channels are standardized by the mean and the
+    deviation that :meth:`fit` finds; without it they are taken as they are.
     """
+
+    mean: Tensor
+    deviation: Tensor
 
     def __init__(self, hidden: int, out: int) -> None:
         super().__init__()
+        self.register_buffer("mean", torch.zeros(FINE + COARSE, 1, 1))
+        self.register_buffer("deviation", torch.ones(FINE + COARSE, 1, 1))
         self.layers = nn.Sequential(nn.Conv2d(FINE + COARSE, hidden, 1), nn.ReLU(), nn.Conv2d(hidden, out, 1))
 
+    @torch.no_grad()
+    def fit(self, features: Tensor) -> None:
+        """Finds the mean and the deviation of the channels over the pixels of ``features``, (N, 768, h, w)."""
+        pixels = _joined(features).transpose(0, 1).flatten(1).double()
+        self.mean.copy_(pixels.mean(1)[:, None, None])
+        self.deviation.copy_(pixels.std(1).clamp_min(1e-6)[:, None, None])
+
     def forward(self, features: Tensor) -> Tensor:
-        fine, coarse = features.split([4 * FINE, COARSE], dim=1)
-        fine = F.pixel_shuffle(fine, 2)
-        coarse = F.interpolate(coarse, size=fine.shape[2:], mode="bilinear", align_corners=False)
-        return self.layers(torch.cat([fine, coarse], dim=1))
+        return self.layers((_joined(features) - self.mean) / self.deviation)
+
+
+def _joined(features: Tensor) -> Tensor:
+    """Both scales at the resolution of the fine one, (B, 768, h, w) → (B, 432, 2h, 2w)."""
+    fine, coarse = features.split([4 * FINE, COARSE], dim=1)
+    fine = F.pixel_shuffle(fine, 2)
+    return torch.cat([fine, F.interpolate(coarse, size=fine.shape[2:], mode="bilinear", align_corners=False)], dim=1)
 
 
 class EfficientNetVisualEncoder(Tower):
