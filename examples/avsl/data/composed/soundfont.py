@@ -122,9 +122,9 @@ class SoundFont:
     """
 
     def __init__(self, path: Path) -> None:
-        self.path = path
+        self._expected = f"Expected `--soundfont` to be a SoundFont 2 file, but {path}"
         if not path.is_file():
-            raise FileNotFoundError(f"Expected `--soundfont` to be a SoundFont 2 file, but {path} is no file. {INSTALL}")
+            raise FileNotFoundError(f"{self._expected} is no file. {INSTALL}")
         content = np.memmap(path, np.uint8, mode="r") if path.stat().st_size else np.zeros(0, np.uint8)
         if content[:4].tobytes() != b"RIFF" or content[8:12].tobytes() != b"sfbk":
             raise self._error("is none: it does not begin as one")
@@ -137,7 +137,7 @@ class SoundFont:
         self._tables = {name: self._table(chunks, name, np.dtype(columns)) for name, columns in _TABLES.items()}
 
     def _error(self, flaw: str) -> ValueError:
-        return ValueError(f"Expected `--soundfont` to be a SoundFont 2 file, but {self.path} {flaw}")
+        return ValueError(f"{self._expected} {flaw}")
 
     def _chunks(self, content: NDArray[np.uint8], start: int = 12) -> Iterator[tuple[bytes, NDArray[np.uint8]]]:
         """Yields the name and the content of each chunk, and those of the chunks in lists."""
