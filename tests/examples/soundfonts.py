@@ -58,7 +58,7 @@ def soundfont(
         (b"shdr", b"".join(samples)),
     ]
     lists = [
-        (b"INFO", _chunk(b"ifil", struct.pack("<2H", version, 1)) + _chunk(b"INAM", b"tests")),
+        (b"INFO", _chunk(b"INAM", b"tests") + _chunk(b"ifil", struct.pack("<2H", version, 1))),
         (b"sdta", _chunk(b"smpl", sound)),
         (b"pdta", b"".join(_chunk(*part) for part in parts)),
     ]

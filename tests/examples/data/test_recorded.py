@@ -262,6 +262,7 @@ def test_layers_sound_together(tmp_path: Path) -> None:
         ({42: None}, r"42 \(cello\)"),
         ({42: None, 110: None}, r"42 \(cello\), 110 \(erhu\)"),
         ({58: {KEYS: span(29, 127)}}, r"58 \(tuba\)"),  # the lowest note is missing
+        ({58: {KEYS: span(0, 45)}}, r"58 \(tuba\)"),  # the highest
         ({58: {VELOCITIES: span(65, 127)}}, r"58 \(tuba\)"),
         ({13: {COARSE_TUNE: 100}}, r"13 \(xylophone\)"),  # a tuning that cannot be meant
     ],

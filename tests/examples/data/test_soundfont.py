@@ -24,6 +24,7 @@ def test_a_program_joins_its_settings_with_those_of_its_instrument(tmp_path: Pat
     inner = [
         {ATTENUATION: 30, CUTOFF: 9000, ROOT: 50},  # global
         {KEYS: span(0, 60), CUTOFF: 8000, START: 7, SAMPLE: 1},
+        {ATTENUATION: 90},  # neither the first nor with a recording: without effect
         {KEYS: span(61, 127), VELOCITIES: span(100, 127), SAMPLE: 0},
     ]
     outer = [
@@ -119,6 +120,13 @@ def test_damaged_tables(tmp_path: Path) -> None:
         layers([[{1: 1, SAMPLE: 0}]], [{INSTRUMENT: 0}])
     with pytest.raises(ValueError, match="or has a rate of 0"):
         layers([[{SAMPLE: 0}]], [{INSTRUMENT: 0}], rate=0)
+    # Rows of pbag are the first setting and the first modulator of a zone. Here the zone ends before it begins.
+    content = soundfont([sine()], [[{SAMPLE: 0}]], {0: [{INSTRUMENT: 0}]})
+    rows = content.index(b"pbag") + 8
+    with pytest.raises(ValueError, match="its part pbag has no valid entry 0"):
+        opened(tmp_path, content[:rows] + b"\x02" + content[rows + 1 :]).layers(0)
+    with pytest.raises(ValueError, match="its part pgen is too short"):
+        opened(tmp_path, content[: rows + 4] + b"\x03" + content[rows + 5 :]).layers(0)
     content = whole_soundfont()
     at = content.index(b"shdr")
     with pytest.raises(ValueError, match="its part shdr has 91 bytes"):
