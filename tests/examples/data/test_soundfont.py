@@ -82,7 +82,7 @@ def test_no_file(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("content", [b"", b"RIFF", b"RIFF\x04\0\0\0WAVE", b"no font" * 9, bytes(1000)])
 def test_another_file(tmp_path: Path, content: bytes) -> None:
-    with pytest.raises(ValueError, match=r"`--soundfont` to be a SoundFont 2 .*font.sf2 is none"):
+    with pytest.raises(ValueError, match=r"`--soundfont` to be a SoundFont 2 .*font.sf2 does not begin as one"):
         opened(tmp_path, content)
 
 

@@ -127,7 +127,7 @@ class SoundFont:
             raise FileNotFoundError(f"{self._expected} is no file. {INSTALL}")
         content = np.memmap(path, np.uint8, mode="r") if path.stat().st_size else np.zeros(0, np.uint8)
         if content[:4].tobytes() != b"RIFF" or content[8:12].tobytes() != b"sfbk":
-            raise self._error("is none: it does not begin as one")
+            raise self._error("does not begin as one")
         chunks = dict(self._chunks(content))
         if missing := [name.decode() for name in (b"smpl", *_TABLES) if name not in chunks]:
             raise self._error(f"lacks its part {', '.join(missing)}")
