@@ -103,6 +103,8 @@ def test_the_command_line_is_put_over_the_file(tmp_path: Path) -> None:
         ("--data-root x", "music", "vggsound"),
         ("--data-root x --quick", "quick", "quick vggsound"),
         ("--media x", "media", "media vggsound"),
+        ("--soundfont x", "composed", "composed vggsound"),
+        ("--soundfont x --quick", "quick", "quick vggsound"),
         ("--config music", "music", "music"),
         ("--config quick vggsound", "quick vggsound", "quick vggsound"),
     ],
@@ -127,6 +129,8 @@ def test_later_files_are_put_over_earlier_ones(tmp_path: Path) -> None:
         ("--in-memory yes", "expected true or false, got 'yes'"),
         ("--epoch-number 3", "unrecognized arguments"),
         ("--data-root x --media y", "--data-root and --media exclude each other"),
+        ("--soundfont x --media y", "--media and --soundfont exclude each other"),
+        ("--data-root x --soundfont y", "--data-root and --soundfont exclude each other"),
         ("--quick --config music", "--quick and --config exclude each other"),
     ],
 )

@@ -26,6 +26,7 @@ def parse_arguments(arguments: Sequence[str] | None = None, *, dataset: str = "m
     add = parser.add_argument
     add("--data-root", type=Path, help="folder with frames/, audio/ and metadata/ (default: composed scenes)")
     add("--media", type=Path, help="compose scenes from this folder of photographs and recordings")
+    add("--soundfont", type=Path, metavar="FILE.sf2", help="take the sounds of drawn instruments from this SoundFont 2")
     add(
         "--config",
         nargs="+",
@@ -38,12 +39,15 @@ def parse_arguments(arguments: Sequence[str] | None = None, *, dataset: str = "m
     add("--data", type=Path, default=Path("data"), help="folder of composed scenes and of features (default: data)")
     add_options(parser)
     options = parser.parse_args(arguments)
-    if options.data_root and options.media:
-        parser.error("--data-root and --media exclude each other")
+    given = [name for name in ("data_root", "media", "soundfont") if getattr(options, name)]
+    if len(given) > 1:
+        parser.error(f"{' and '.join('--' + name.replace('_', '-') for name in given)} exclude each other")
     if options.quick and options.config:
         parser.error("--quick and --config exclude each other")
     if options.media:
         options.media = options.media.resolve()
+    if options.soundfont:
+        options.soundfont = options.soundfont.resolve()
     options.config = options.config or _default_config(options, dataset)
     return options
 
@@ -62,13 +66,16 @@ def main(arguments: Sequence[str] | None = None, *, dataset: str = "music") -> i
 
     def job() -> None:
         config = Config.load(options.config, chosen_options(options))
-        location = DataLocation(options.data, options.data_root, options.media)
+        location = DataLocation(options.data, options.data_root, options.media, options.soundfont)
         run(config, location, options.runs / (options.name or _default_name(options, config)), Console())
 
     return exit_status(job)
 
 
 def _default_name(options: argparse.Namespace, config: Config) -> str:
-    data = options.data_root.resolve().name if options.data_root else "media" if options.media else "composed"
-    configs = (Path(name).stem for name in options.config)
+    kind = "media" if options.media else "soundfont" if options.soundfont else "composed"
+    data = options.data_root.resolve().name if options.data_root else kind
+    configs = [Path(name).stem for name in options.config]
+    if options.soundfont and "composed" in configs:  # it has no configuration of its own, other than media
+        configs.remove("composed")
     return "-".join(dict.fromkeys((data, *configs, f"seed{config.seed}")))

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from ..config import Config
 from ..data.composed.dataset import Description, ensure_composed
+from ..data.composed.soundfont import FontFile
 from ..data.folders import ClipFolder
 from ..data.music import MusicFolder
 from ..data.vggsound import VggsoundFolder
@@ -22,11 +23,13 @@ class DataLocation:
         storage: folder for composed scenes and cached features.
         root: the user's prepared folder; without it, scenes are composed.
         media: folder of photographs and recordings to compose scenes from; without it, objects are drawn.
+        soundfont: SoundFont with the sounds of drawn instruments; without it, they are synthesized.
     """
 
     storage: Path
     root: Path | None = None
     media: Path | None = None
+    soundfont: Path | None = None
 
     @property
     def cache(self) -> Path:
@@ -40,5 +43,6 @@ def open_data(location: DataLocation, config: Config) -> ClipFolder:
     if location.root:
         return folder_type(location.root)
     media = str(location.media) if location.media else None
-    description = Description(config.data_seed, config.train_scenes, config.test_scenes, media=media)
+    font = FontFile.of(location.soundfont) if location.soundfont else None
+    description = Description(config.data_seed, config.train_scenes, config.test_scenes, media=media, soundfont=font)
     return folder_type(ensure_composed(location.storage, description))

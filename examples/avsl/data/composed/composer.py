@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Protocol
 
 import numpy as np
@@ -10,6 +11,7 @@ from PIL import Image, ImageDraw
 
 from . import drawing, timbres
 from .arrangement import Placement, Scene, Vocabulary
+from .recorded import RecordedInstruments
 
 SUPERSAMPLING = 2
 
@@ -34,12 +36,22 @@ class ObjectSource(Protocol):
 
 
 class DrawnSource:
-    """Drawn instruments of MUSIC with synthesized timbres."""
+    """Drawn instruments of MUSIC.
+
+    Args:
+        soundfont: SoundFont 2 file with recordings of the instruments; without it, their sounds are synthesized.
+
+    Raises:
+        OSError, ValueError: as :class:`RecordedInstruments`.
+    """
 
     vocabulary = Vocabulary(
         sounding={name: aspect for name, (_, aspect) in drawing.INSTRUMENTS.items()},
         silent={name: aspect for name, (_, aspect) in drawing.SILENT_OBJECTS.items()},
     )
+
+    def __init__(self, soundfont: Path | None = None) -> None:
+        self._play = RecordedInstruments(soundfont).play if soundfont else timbres.play
 
     def backdrop(self, rng: np.random.Generator, side: int, held_out: bool) -> Image.Image:
         """Draws a wall and a floor with small furniture, RGB, ``side`` × ``side`` pixels."""
@@ -72,8 +84,8 @@ class DrawnSource:
             drawing.player_before(pen, palette, bowed=name in drawing.BOWED)
 
     def sound(self, name: str, rng: np.random.Generator, held_out: bool) -> NDArray[np.float32]:
-        """Synthesizes 3 s of the instrument at 16 kHz."""
-        return timbres.play(name, rng, held_out)
+        """Plays 3 s of the instrument at 16 kHz."""
+        return self._play(name, rng, held_out)
 
     def phrase(self, name: str, sounding: bool) -> str:
         """Names the object for a caption."""

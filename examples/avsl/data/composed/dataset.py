@@ -19,6 +19,7 @@ from ...files import read_json, write_json, write_text
 from .arrangement import Scene, sample_scene
 from .composer import DrawnSource, ObjectSource, captions, render_audio, render_frame
 from .media import MediaSource
+from .soundfont import FontFile
 
 log = logging.getLogger(__name__)
 
@@ -37,6 +38,7 @@ class Description:
         test: number of test scenes per subset.
         side: side of a frame, in pixels.
         media: folder of photographs and recordings; ``None``: drawn instruments.
+        soundfont: SoundFont with the sounds of the drawn instruments; ``None``: synthesized sounds.
     """
 
     seed: int = 0
@@ -44,21 +46,27 @@ class Description:
     test: int = 200
     side: int = 224
     media: str | None = None
+    soundfont: FontFile | None = None
 
     @property
     def folder(self) -> str:
         """Name of the data set's folder."""
-        return f"{'media' if self.media else 'drawn'}-seed{self.seed}-{self.train}-{self.test}"
+        kind = "media" if self.media else "soundfont" if self.soundfont else "drawn"
+        return f"{kind}-seed{self.seed}-{self.train}-{self.test}"
 
     def as_json(self) -> dict[str, Any]:
         """The content of the folder's ``dataset.json``."""
-        return {"format": FORMAT, **asdict(self)}
+        values = {"format": FORMAT, **asdict(self)}
+        del values["soundfont"]
+        if self.soundfont:  # older data sets have no such key
+            values["soundfont"] = self.soundfont.as_json()
+        return values
 
 
 @cache
-def open_source(media: str | None) -> ObjectSource:
-    """The photographs and recordings in folder ``media``, or the drawn instruments for ``None``."""
-    return MediaSource(Path(media)) if media else DrawnSource()
+def open_source(media: str | None, soundfont: Path | None = None) -> ObjectSource:
+    """The photographs and recordings in folder ``media``, or for ``None`` the drawn instruments, with their sounds."""
+    return MediaSource(Path(media)) if media else DrawnSource(soundfont)
 
 
 def ensure_composed(root: Path, description: Description) -> Path:
@@ -69,7 +77,10 @@ def ensure_composed(root: Path, description: Description) -> Path:
 
     Raises:
         ValueError: if the folder exists with another description, for example with other ``media``.
+        OSError, ValueError: if ``soundfont`` can't be used; before anything is made.
     """
+    if description.soundfont:
+        open_source(None, description.soundfont.path)
     root.mkdir(parents=True, exist_ok=True)
     target = root / description.folder
     with FileLock(root / f".{description.folder}.lock"):
@@ -138,7 +149,7 @@ def _compose(job: Job, *, folder: Path, description: Description) -> dict[str, A
     split, subset, index = job
     held_out, sources, name = split == "test", SUBSETS[subset], _clip_name(job)
     rng = np.random.default_rng([description.seed, held_out, sources, index])
-    source = open_source(description.media)
+    source = open_source(description.media, description.soundfont.path if description.soundfont else None)
     scene = sample_scene(rng, source.vocabulary, sources)
     frame, audio = _files(name, folder)
     frame_rng, audio_rng = rng.spawn(2)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,6 +35,10 @@ class Timbre:
     notes_per_second: float
     vibrato: float = 0.0
     noise: float = 0.0
+
+    def held(self, length: float) -> float:
+        """Seconds that a note of this length sounds: plucked and struck notes ring on."""
+        return max(length, min(4 * self.decay, 0.6)) if self.decay < 1 else length
 
 
 def _harmonics(*amplitudes: float) -> tuple[tuple[float, float], ...]:
@@ -66,27 +72,40 @@ TIMBRES: dict[str, Timbre] = {
 }
 
 
-def play(name: str, rng: np.random.Generator, held_out: bool = False) -> NDArray[np.float32]:
-    """Plays random notes of one instrument, (48000,) float32 in [−1, 1] at 16 kHz.
+class Note(NamedTuple):
+    """When a note starts and how long it takes, in seconds; its pitch as MIDI number, with a fraction."""
+
+    start: float
+    length: float
+    pitch: float
+
+
+def notes(name: str, rng: np.random.Generator, held_out: bool) -> Iterator[Note]:
+    """Draws the notes of a clip, each when it is asked for: between notes, the caller may draw from ``rng`` too.
 
     The tuning of ``held_out`` clips is a quarter tone higher, so that training and test clips share no notes.
     """
     timbre = TIMBRES[name]
-    out = np.zeros(SAMPLES, dtype=np.float64)
     start = rng.uniform(0, 0.15)
     while start < SECONDS - 0.05:
         length = rng.uniform(0.6, 1.4) / timbre.notes_per_second
-        pitch = int(rng.integers(timbre.low, timbre.high + 1)) + 0.5 * held_out
+        yield Note(start, length, int(rng.integers(timbre.low, timbre.high + 1)) + 0.5 * held_out)
+        start += length
+
+
+def play(name: str, rng: np.random.Generator, held_out: bool = False) -> NDArray[np.float32]:
+    """Plays random :func:`notes` of one instrument, (48000,) float32 in [−1, 1] at 16 kHz."""
+    timbre = TIMBRES[name]
+    out = np.zeros(SAMPLES, dtype=np.float64)
+    for start, length, pitch in notes(name, rng, held_out):
         first = int(start * SAMPLE_RATE)
         note = _note(timbre, 440.0 * 2 ** ((pitch - 69) / 12), length, rng)[: len(out) - first]
         out[first : first + len(note)] += rng.uniform(0.6, 1.0) * note
-        start += length
     return (0.9 * out / np.abs(out).max()).astype(np.float32)
 
 
 def _note(timbre: Timbre, frequency: float, length: float, rng: np.random.Generator) -> NDArray[np.float64]:
-    ring = max(length, min(4 * timbre.decay, 0.6)) if timbre.decay < 1 else length
-    t = np.arange(int(ring * SAMPLE_RATE)) / SAMPLE_RATE
+    t = np.arange(int(timbre.held(length) * SAMPLE_RATE)) / SAMPLE_RATE
     phase = 2 * np.pi * frequency * t
     if timbre.vibrato:
         rate = rng.uniform(4.5, 6.5)
