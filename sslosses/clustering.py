@@ -42,7 +42,7 @@ def cluster_objects(
         d_k(x) = \mathrm{Sim}(u(x), e_k) - \max_{j \ne k} \mathrm{Sim}(u(x), e_j)
 
     u(x) is the unit visual feature of pixel x, S_a the similarity map of the audio, :math:`e_k` the center of source k,
-    and λ is ``contrast_weight``. A σ is the standard deviation over the pixels of a sample.
+    and λ is ``contrast_weight``. A σ is the standard deviation over the pixels that count.
 
     1. Pixels have weights :math:`w = \mathrm{softmax}_x(S_a / (t_w \sigma_S))`, where :math:`t_w` is
        ``weight_temperature``.
@@ -59,7 +59,7 @@ def cluster_objects(
     A quotient by a deviation of at most 1e-5 is 0, because such a map is constant except for rounding. Centers that
     start at equal features stay equal, and so do their maps.
 
-    This is a method of this library. :func:`~sslosses.identification.identify_objects` is the one of the paper.
+    This is a method of this library. The paper's is :func:`~sslosses.identification.identify_objects`.
 
     Args:
         visual: (B, C, H, W), floating, visual features; any scale.
@@ -84,7 +84,8 @@ def cluster_objects(
         prototypes are the centers, of length 1, and its peaks are the S_a at the largest value of each map. Pixels
         outside ``mask`` have the smallest value that their map has inside. M is K, the largest K, or the largest number
         of objects in a sample. A sample with NaN, inf or no pixel that counts has no objects. In a compiled or
-        exported graph sizes can't depend on values: M is K if that is an int, else ``max_sources``.
+        exported graph sizes can't depend on values: M is K if that is an int, else ``max_sources``, which is then also
+        the largest number in a tensor that counts.
 
     Raises:
         TypeError: if an input is not a floating tensor, ``mask`` is not boolean or an option has the wrong type.

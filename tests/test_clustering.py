@@ -21,14 +21,7 @@ OPTIONS: dict[str, Any] = {
     "contrast_weight": 2.0,
     "sound_weight": 1.0,
 }
-OTHER_OPTIONS: dict[str, Any] = {
-    "weight_temperature": 0.8,
-    "start_weight": 1.5,
-    "iterations": 3,
-    "membership_temperature": 0.3,
-    "contrast_weight": 0.7,
-    "sound_weight": 0.4,
-}
+OTHER_OPTIONS: dict[str, Any] = dict(zip(OPTIONS, (0.8, 1.5, 3, 0.3, 0.7, 0.4), strict=True))
 
 
 def planted(
@@ -293,11 +286,16 @@ def test_a_difference_within_rounding_is_no_contrast() -> None:
 
 
 def test_rounding_does_not_drive_equal_centers_apart() -> None:
-    """Two clusters far apart make the iterations unstable: a difference of 1e-7 would grow to 1."""
-    visual = torch.randn(1, 256, 16, 16, generator=torch.Generator().manual_seed(0))
-    visual = visual.sign() * visual[:, :1].sign()
-    centers = cluster_objects(visual, visual.mean((2, 3)), num_sources=4, start_weight=0.0, iterations=200).prototypes
-    assert torch.equal(centers, centers[:, :1].expand_as(centers))
+    """All centers start at copies of one pixel, which differ by rounding. Alone, they would drift apart."""
+    ends = set()
+    for seed in range(5):
+        generator = torch.Generator().manual_seed(seed)
+        first, second = torch.linalg.qr(torch.randn(16, 16, generator=generator)).Q[:2]
+        copies = torch.stack([first] * 128 + [second] * 128, 1) * (1 + 1e-6 * torch.randn(16, 256, generator=generator))
+        options = {"num_sources": 4, "start_weight": 0.9, "weight_temperature": 10.0, "iterations": 50}
+        centers = cluster_objects(copies[None, :, None], first[None], **options).prototypes
+        ends |= {round(cosine, 3) for cosine in (centers @ first).flatten().tolist()}
+    assert ends == {0.774}
 
 
 def test_of_equal_pixels_the_first_is_taken() -> None:
@@ -368,13 +366,6 @@ def test_dtypes_and_no_gradient(dtype: torch.dtype) -> None:
     assert objects.maps.dtype == objects.peaks.dtype == objects.prototypes.dtype == torch.float32
     assert not objects.maps.requires_grad
     equal(objects, cluster_objects(visual.double(), audio.to(dtype).double(), num_sources=2), 1e-4)
-
-
-def test_layouts() -> None:
-    visual, audio, _ = planted()
-    odd = visual.permute(3, 2, 0, 1).contiguous().permute(2, 3, 1, 0)
-    for layout in (odd, visual.contiguous(memory_format=torch.channels_last)):
-        equal(cluster_objects(layout, audio, num_sources=2), cluster_objects(visual, audio, num_sources=2))
 
 
 @pytest.mark.parametrize(
