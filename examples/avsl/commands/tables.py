@@ -26,6 +26,11 @@ from .exit_status import exit_status
 
 log = logging.getLogger(__name__)
 CAPTIONS, COST = 6, 9  # numbers of tables that need more than runs
+#: What the note of a table says of the identification of its sources.
+EXPLANATIONS = {
+    "iterative": "Sources by the iterative identification of the paper.",
+    "clustering": "Sources by clustering, which is this library's and not the paper's.",
+}
 RunsByRow = dict[tuple[Row, TestSet], list[Run]]
 
 
@@ -109,14 +114,19 @@ def _check_options(options: Sequence[str], runs: Sequence[Run]) -> None:
 
 
 def _write_table(table: Table, plan: Plan, by_row: RunsByRow, options: argparse.Namespace, console: Console) -> None:
-    result = collect(table, list(dict.fromkeys(test_set for _, test_set in by_row)), by_row)
+    sets = list(dict.fromkeys(test_set for _, test_set in by_row))
     runs = [run for runs in by_row.values() for run in runs if run.complete]
     told = [plan.title] if plan.title else []
     told += [note for run in runs for note in run_notes(run.metrics)]
     note = " ".join([*dict.fromkeys(told), _note(table, plan, options)])
-    paths = write_all(result, options.out, note, plan.title)
+    paths = []
+    for identification, explanation in EXPLANATIONS.items():
+        result = collect(table, sets, by_row, identification)
+        if not result.has_values:  # runs of earlier versions have one identification only
+            continue
+        paths += write_all(result, options.out, f"{note} {explanation}", plan.title)
+        print_plain(console, markdown(result, f"{note} {explanation}"))
     paths += _draw_pictures(table, plan, by_row, options.out)
-    print_plain(console, markdown(result, note))
     print_plain(console, "written: " + ", ".join(map(str, paths)))
 
 

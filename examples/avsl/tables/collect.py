@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from ..evaluation.report import ROW_SUFFIX
 from ..evaluation.score import Metrics
 from ..files import read_json
 from .runs import Run
@@ -16,6 +17,7 @@ PAIR_METRICS = ("> silent", "> twin")
 #: A metric of the run, not of a test set: see ``evaluation.score.mean_reference_deviation``.
 DEVIATION = "deviation of reference maps"
 BASELINES = ("untrained", "centered Gaussian", "whole frame", "random maps")
+FILE_SUFFIX = {"iterative": "", "clustering": "-clustering"}
 #: Per row or contrast: its name, and the mean difference per metric.
 Differences = list[tuple[str, list[tuple[str, Estimate | None]]]]
 
@@ -47,13 +49,29 @@ class ResultRow:
 
 @dataclass(frozen=True)
 class Result:
-    """A finished table: our rows, the paper's rows of other methods, and the baselines."""
+    """A finished table by one identification: our rows, the paper's rows of other methods, and the baselines."""
 
     table: Table
+    identification: str
     sets: tuple[TestSet, ...]
     rows: tuple[ResultRow, ...]
     others: tuple[ResultRow, ...]
     baselines: tuple[ResultRow, ...]
+
+    @property
+    def name(self) -> str:
+        """Name of the table's files."""
+        return f"table{self.table.number}{FILE_SUFFIX[self.identification]}"
+
+    @property
+    def title(self) -> str:
+        """Number and title of the table, with the identification unless it is the paper's."""
+        return f"Table {self.table.number}: {self.table.title}{ROW_SUFFIX[self.identification]}"
+
+    @property
+    def has_values(self) -> bool:
+        """Whether any of our rows has a value."""
+        return any(cell.values for row in self.rows for cells in row.cells.values() for cell in cells)
 
     def differences(self, test_set: TestSet) -> Differences:
         """Estimates how much each row differs from the first, seed by seed."""
@@ -85,25 +103,26 @@ class Result:
         return contrasts
 
 
-def collect(table: Table, sets: Sequence[TestSet], runs: dict[tuple[Row, TestSet], list[Run]]) -> Result:
+def collect(
+    table: Table, sets: Sequence[TestSet], runs: dict[tuple[Row, TestSet], list[Run]], identification: str
+) -> Result:
     """Fills ``table`` from the runs that are complete; ``runs`` are sorted by seed."""
+    suffix = ROW_SUFFIX[identification]
     rows = [
-        ResultRow(row.name, {s.name: _cells(s, table.paper(row, s), _trained(runs[row, s])) for s in sets})
+        ResultRow(
+            row.name, {s.name: _cells(s, table.paper(row, s), _row(runs[row, s], f"trained{suffix}")) for s in sets}
+        )
         for row in table.rows
     ]
     others = [ResultRow(row.name, {s.name: _cells(s, table.paper(row, s), {}) for s in sets}) for row in table.others]
     baselines = [
-        ResultRow(name, {s.name: _cells(s, (None,) * 3, _baseline(runs[table.rows[0], s], name)) for s in sets})
-        for name in BASELINES
+        ResultRow(name, {s.name: _cells(s, (None,) * 3, _row(runs[table.rows[0], s], key)) for s in sets})
+        for name, key in zip(BASELINES, (f"untrained{suffix}", *BASELINES[1:]), strict=True)
     ]
-    return Result(table, tuple(sets), tuple(rows), tuple(others), tuple(baselines))
+    return Result(table, identification, tuple(sets), tuple(rows), tuple(others), tuple(baselines))
 
 
-def _trained(runs: Sequence[Run]) -> dict[int, Metrics]:
-    return {run.seed: read_json(run.metrics, "percent", "trained") for run in runs if run.complete}
-
-
-def _baseline(runs: Sequence[Run], name: str) -> dict[int, Metrics]:
+def _row(runs: Sequence[Run], name: str) -> dict[int, Metrics]:
     return {run.seed: read_json(run.metrics, "percent").get(name, {}) for run in runs if run.complete}
 
 

@@ -21,11 +21,11 @@ import matplotlib.pyplot as plt
 
 
 def write_all(result: Result, folder: Path, note: str, title: str) -> list[Path]:
-    """Writes ``table<number>.md``, ``.csv``, ``.tex`` and ``.png`` to ``folder``; returns their paths.
+    """Writes the table as ``.md``, ``.csv``, ``.tex`` and ``.png`` to ``folder``; returns their paths.
 
     ``note`` is in all texts, ``title`` above the plot.
     """
-    stem = folder / f"table{result.table.number}"
+    stem = folder / result.name
     texts = {".md": markdown(result, note), ".csv": as_csv(result, note), ".tex": latex(result, note)}
     for suffix, text in texts.items():
         write_text(stem.with_suffix(suffix), text)
@@ -35,7 +35,7 @@ def write_all(result: Result, folder: Path, note: str, title: str) -> list[Path]
 
 def markdown(result: Result, note: str) -> str:
     """Returns one table per test set and, with several seeds, the differences from its first row and the contrasts."""
-    parts = [f"# Table {result.table.number}: {result.table.title}\n\n{note}\n"]
+    parts = [f"# {result.title}\n\n{note}\n"]
     for s in result.sets:
         header, rows = _grid(result, s)
         parts.append(f"\n## {s.name}\n\n{_pipes([header, *rows])}")
@@ -135,7 +135,7 @@ def latex(result: Result, note: str) -> str:
             text = text.replace(plain, command)
         return text
 
-    parts = [f"% Table {result.table.number}: {result.table.title}. {' '.join(note.split())}\n"]
+    parts = [f"% {result.title}. {' '.join(note.split())}\n"]
     for s in result.sets:
         head, body = _grid(result, s)
         header, *rows = (" & ".join(map(escaped, row)) + r" \\" for row in (head, *body))
