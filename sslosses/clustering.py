@@ -28,7 +28,7 @@ def cluster_objects(
     num_sources: int | Tensor | None = None,
     mask: Tensor | None = None,
     max_sources: int = 2,
-    separation_threshold: float = 0.3,
+    separation_threshold: float = 0.2,
     weight_temperature: float = 0.5,
     start_weight: float = 0.6,
     iterations: int = 10,
