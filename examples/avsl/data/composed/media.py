@@ -27,7 +27,8 @@ SILENT_FOLDERS = ("clothes", "food", "household", "plants", "hobbies", "sports",
 class MediaSource:
     """Objects from a folder tree such as that of Debian's ``tuxpaint-stamps-default``.
 
-    A picture with a sound file beside it is a sounding class, a picture without one a silent class. Waves drawn at its
+    A picture with a sound file beside it is a sounding class. A picture without one, or with a silent one as four of that
+    package, is a silent class. Waves drawn at its
     sides distinguish a sounding object from its silent twin. There is one picture and one recording per class, so
     training and test scenes share them and differ in composition, colors, mirroring and the section of the sound.
 
@@ -44,7 +45,7 @@ class MediaSource:
             if path.stem in self.pictures or phrase is None or size is None:
                 continue
             aspect, shorter = size[0] / size[1], min(size)
-            sounds = path.with_suffix(".ogg").exists()
+            sounds = path.with_suffix(".ogg").exists() and bool(_recording(path.with_suffix(".ogg")).any())
             if not 0.4 <= aspect <= 2.5:
                 continue
             if sounds and top in SOUNDING_FOLDERS and shorter >= MIN_SIDE_SOUNDING:
@@ -151,6 +152,4 @@ def _picture(path: Path) -> Image.Image:
 @lru_cache(maxsize=256)
 def _recording(path: Path) -> NDArray[np.float32]:
     mono, rate = read_recording(path)
-    if not mono.any():
-        raise ValueError(f"Expected {path} to hold sound, but it is {'silent' if len(mono) else 'empty'}")
     return resample_poly(mono, SAMPLE_RATE, rate).astype(np.float32) if rate != SAMPLE_RATE else mono
