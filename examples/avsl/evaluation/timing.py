@@ -19,14 +19,16 @@ WARM_UP, REPEATS = 3, 10
 def measure(model: Localizer, held_out: HeldOutScenes, batch_sizes: tuple[int, ...], *, known: bool) -> dict[str, Any]:
     """Measures seconds per image and peak memory for each batch size, and counts the parameters.
 
-    Frames and sounds are decoded and on the device before the clock starts. For a single source, only the map of the
-    sound is computed; the sources of a mixture are also separated.
+    Frames and sounds are decoded and on the device before the clock starts. For a single source and iterative
+    identification, only the map of the sound is computed; otherwise there is also one map per source.
     """
     scenes = held_out.test.scenes
     examples = [held_out.scenes[scenes[i % len(scenes)]] for i in range(max(batch_sizes))]
     frames = torch.stack([e.frame for e in examples]).to(model.device)
     waveforms = torch.stack([e.waveform for e in examples]).to(model.device)
-    one_source, num_sources = held_out.task == "single", held_out.num_sources if known else None
+    single = held_out.task == "single"
+    one_source = single and model.config.identification == "iterative"
+    num_sources = held_out.num_sources if known or single else None
     return {
         "device": _device_name(model.device),
         "threads": torch.get_num_threads(),

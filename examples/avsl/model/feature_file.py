@@ -48,9 +48,9 @@ class FeatureFile:
         Raises:
             OSError: if the file can't be read, or lacks the input.
         """
-        if self._opened is None or self._opened[0] != os.getpid():  # a connection may not cross a fork
-            self._opened = os.getpid(), sqlite3.connect(self.path, timeout=60, check_same_thread=False)
         with _errors_name_file(self.path):
+            if self._opened is None or self._opened[0] != os.getpid():  # a connection may not cross a fork
+                self._opened = os.getpid(), sqlite3.connect(self.path, timeout=60, check_same_thread=False)
             row = self._opened[1].execute("SELECT feature FROM features WHERE key = ?", (key,)).fetchone()
         if row is None:
             raise OSError(f"Expected {self.path} to hold the features of all inputs, but some were removed. Run again.")

@@ -50,19 +50,28 @@ def test_features_are_values_of_the_last_block(clip: str, height: int, width: in
     assert ours.shape == (2, 16, height // 8, width // 8)
 
 
-def test_positions_of_a_wide_mixture(clip: str) -> None:
-    """Where all patches look alike, features still differ by place, and smoothly along a mixture's longer side."""
+@pytest.mark.parametrize("count", [2, 3])
+def test_frames_of_a_mixture_are_read_one_by_one(clip: str, count: int) -> None:
     encoder = ClipVisualEncoder(clip, 5)
-    plain = torch.full((1, 3, 32, 64), 128, dtype=torch.uint8)
-    with torch.no_grad():
-        features = encoder(plain)[0]
-    assert features.shape == (5, 4, 8)
+    alone = [encoder(frame) for frame in frames(32, 32 * count).chunk(count, 3)]
+    torch.testing.assert_close(encoder(frames(32, 32 * count)), torch.cat(alone, 3), atol=1e-5, rtol=0)
+
+
+def test_positions_within_a_frame(clip: str) -> None:
+    """Where all patches look alike, features still differ by place."""
+    encoder = ClipVisualEncoder(clip, 5)
+    features = encoder(torch.full((1, 3, 32, 32), 128, dtype=torch.uint8))[0]
+    assert features.shape == (5, 4, 4)
     assert (features[:, :, 0] - features[:, :, -1]).abs().max() > 1e-4
-    neighbors, ends = (
-        (features[:, :, 1:] - features[:, :, :-1]).norm(),
-        (features[:, :, 4:] - features[:, :, :4]).norm(),
-    )
-    assert neighbors / 7**0.5 < ends / 4**0.5
+    assert (features[:, 0] - features[:, -1]).abs().max() > 1e-4
+
+
+def test_a_picture_that_is_not_square_is_one_frame(clip: str) -> None:
+    encoder, seen = ClipVisualEncoder(clip, 5), []
+    encoder.tower.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].shape))
+    for height, width in ((64, 32), (32, 48)):
+        encoder(frames(height, width))
+    assert seen == [(2, 3, 64, 32), (2, 3, 32, 48)]
 
 
 def test_pixels_are_normalized_as_for_clip(clip: str) -> None:
@@ -227,11 +236,17 @@ def test_resnets_keep_their_two_rates() -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"backbone": "audioclip"}, "`backbone` to be one of resnet, clip-clap, but got 'audioclip'"),
-        ({"backbone": "clip-clap"}, "`visual_weights` to name a CLIP model, .* got 'microsoft/resnet-18'"),
+        (
+            {"backbone": "audioclip"},
+            "`backbone` to be one of resnet, efficientnet-lite0, clip-clap, but got 'audioclip'",
+        ),
+        (
+            {"backbone": "clip-clap", "visual_weights": "microsoft/resnet-18"},
+            "`visual_weights` of the backbone clip-clap to name such a model, as openai/.* got 'microsoft/resnet-18'",
+        ),
         (
             {"backbone": "clip-clap", "visual_weights": "x", "audio_weights": None},
-            "`audio_weights` to name a CLAP .* None",
+            "`audio_weights` of the backbone clip-clap to name such a model, as laion/.* got None",
         ),
         ({"tower_rate": -1.0}, "`tower_rate` to be at least 0, but got -1.0"),
     ],

@@ -41,10 +41,12 @@ def build_encoders(config: Config, architectures: dict[str, Any] | None = None) 
             ClipVisualEncoder(weights["visual"], c.embedding_dim, frozen=frozen),
             ClapAudioEncoder(weights["audio"], c.embedding_dim, frozen=frozen),
         )
+    if c.backbone == "resnet":  # before the audio encoder, since the order decides the random weights of a seed
+        visual = VisualEncoder(build_trunk(weights["visual"], 3, c.visual_widths, c.visual_depths), c.embedding_dim)
     audio = AudioEncoder(build_trunk(weights["audio"], 1, c.audio_widths, c.audio_depths), c.embedding_dim)
     if c.backbone == "efficientnet-lite0":
-        return EfficientNetVisualEncoder(weights["visual"], c.embedding_dim, frozen=frozen), audio
-    return VisualEncoder(build_trunk(weights["visual"], 3, c.visual_widths, c.visual_depths), c.embedding_dim), audio
+        visual = EfficientNetVisualEncoder(weights["visual"], c.embedding_dim, frozen=frozen)
+    return visual, audio
 
 
 def parameter_groups(visual: nn.Module, audio: nn.Module, config: Config) -> list[dict[str, Any]]:

