@@ -93,8 +93,9 @@ class EfficientNetLite0(nn.Module):
 class TwoScaleHead(nn.Module):
     """Two 1×1 layers on the features of :class:`EfficientNetLite0`, (B, 768, h, w) → (B, C, 2h, 2w).
 
-    The coarse features are interpolated to the size of the fine ones, those of each frame of a mixture by themselves. All
-    channels are standardized by the mean and the deviation that :meth:`fit` finds; without it they are taken as they are.
+    The coarse features are interpolated to the size of the fine ones, those of each frame of a mixture by themselves.
+    All channels are standardized by the mean and the deviation that :meth:`fit` finds; without it they are taken as
+    they are.
     """
 
     mean: Tensor
