@@ -8,6 +8,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from ..config import IDENTIFICATIONS
 from ..model.checkpoints import open_model, pick_device
 from ..model.localizer import Localizer
 
@@ -19,21 +20,27 @@ THRESHOLDS = {
 
 
 def add_model(parser: argparse.ArgumentParser) -> None:
-    """Adds the arguments that select a trained model, its thresholds and a device."""
+    """Adds the arguments that select a trained model, its identification with thresholds, and a device."""
     parser.add_argument("model", type=Path, metavar="RUN_OR_CKPT", help="folder of a run, or a checkpoint file")
     parser.add_argument(
         "--device", default="auto", help="auto (a GPU if available), cpu, cuda, cuda:1, … (default: auto)"
     )
+    parser.add_argument(
+        "--identification",
+        choices=IDENTIFICATIONS,
+        help="how the sources of a mixture are told apart (default: as in training)",
+    )
     for name, text in THRESHOLDS.items():
         parser.add_argument(
-            f"--{name.replace('_', '-')}", type=float, metavar="COSINE", help=f"{text} (default: as in training)"
+            f"--{name.replace('_', '-')}", type=float, metavar="COSINE", help=f"iterative: {text} (default: as in training)"
         )
 
 
 def selected_model(options: argparse.Namespace) -> Localizer:
-    """Opens the selected model and overrides its thresholds with those of the command line."""
+    """Opens the selected model and overrides its identification and thresholds with those of the command line."""
     model = open_model(options.model, pick_device(options.device))
-    changes = {name: getattr(options, name) for name in THRESHOLDS if getattr(options, name) is not None}
+    names = ("identification", *THRESHOLDS)
+    changes = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
     model.config = dataclasses.replace(model.config, **changes)
     return model
 

@@ -86,6 +86,7 @@ def evaluate(options: argparse.Namespace, console: Console) -> None:
         "dataset": dataset,
         "data": str(folder.root.resolve()),
         "sources": options.sources,
+        "identification": model.config.identification,
         "thresholds": {name: getattr(model.config, name) for name in THRESHOLDS},
         "seed": options.seed,
         "subsets": {},
