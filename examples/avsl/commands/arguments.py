@@ -32,7 +32,10 @@ def add_model(parser: argparse.ArgumentParser) -> None:
     )
     for name, text in THRESHOLDS.items():
         parser.add_argument(
-            f"--{name.replace('_', '-')}", type=float, metavar="COSINE", help=f"iterative: {text} (default: as in training)"
+            f"--{name.replace('_', '-')}",
+            type=float,
+            metavar="COSINE",
+            help=f"iterative: {text} (default: as in training)",
         )
 
 
