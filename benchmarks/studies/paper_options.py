@@ -1,9 +1,9 @@
 """Measures on small problems the options that the paper leaves open or describes in two ways.
 
-The first part needs no data. The second part takes the model of the example's default run:
+The first part needs no data. The second part takes a model that the example trained, such as that of the committed table:
 
-    OMP_NUM_THREADS=1 python examples/train_music.py
-    python benchmarks/studies/paper_options.py --run runs/composed-seed0
+    OMP_NUM_THREADS=1 python examples/train_music.py --config crops
+    python benchmarks/studies/paper_options.py --run runs/composed-crops-seed0
 
 Takes seconds without --run, a minute with it. Writes benchmarks/results/paper-options.md.
 """
