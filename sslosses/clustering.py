@@ -34,7 +34,7 @@ def cluster_objects(
     iterations: int = 10,
     membership_temperature: float = 0.1,
     contrast_weight: float = 2.0,
-    sound_weight: float = 1.0,
+    sound_weight: float = 0.5,
 ) -> IdentifiedObjects:
     r"""Computes the maps of the sounding objects by clustering the features of the pixels that the sound marks.
 
