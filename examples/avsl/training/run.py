@@ -72,6 +72,7 @@ def run(config: Config, location: DataLocation, directory: Path, console: Consol
         draw_sheet(
             directory / "sheet.png", list(zip(tests, shown, strict=True)), title=SMOKE_TEST if config.smoke_test else ""
         )
+        clock.lap("drawing")
         write_report(directory, rows, clock.laps, notes)
     console.print(rich_table(rows, str(directory)))
     _warn(notes)
