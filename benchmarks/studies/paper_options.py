@@ -1,6 +1,6 @@
 """Measures on small problems the options that the paper leaves open or describes in two ways.
 
-The first part needs no data. The second part takes a model that the example trained, such as that of the committed table:
+The first part needs no data. The second part takes a model that the example trained. The table has:
 
     OMP_NUM_THREADS=1 python examples/train_music.py --config crops
     python benchmarks/studies/paper_options.py --run runs/composed-crops-seed0

@@ -2,9 +2,9 @@
 
 Draws and tabulates the results of the example's evaluation:
 
-    OMP_NUM_THREADS=1 python examples/train_music.py
-    python examples/evaluate.py runs/composed-seed0 --protocol lvs,ez-vsl,avgn,noprior,tvsl,paper,clean
-    python benchmarks/studies/same_maps.py --evaluation evaluation/composed-seed0-music
+    OMP_NUM_THREADS=1 python examples/train_music.py --config crops
+    python examples/evaluate.py runs/composed-crops-seed0 --protocol lvs,ez-vsl,avgn,noprior,tvsl,paper,clean
+    python benchmarks/studies/same_maps.py --evaluation evaluation/composed-crops-seed0-music
 
 Writes benchmarks/results/same-maps.md and docs/figures/same-maps.png.
 """
@@ -66,7 +66,7 @@ def draw(axis: Axes, results: Scores, pattern: str) -> None:
 
 def main() -> None:
     parser = study_parser(__doc__, figures=True)
-    default = Path("evaluation/composed-seed0-music")
+    default = Path("evaluation/composed-crops-seed0-music")
     parser.add_argument("--evaluation", type=Path, default=default, help="folder of metrics.json")
     options = parser.parse_args()
     subsets = json.loads((options.evaluation / "metrics.json").read_bytes())["subsets"]
