@@ -103,7 +103,8 @@ def table(scenes: Sequence[tuple[Localizer, Encoded]]) -> str:
             metrics = run_metrics(held_out, Prediction(sound, found, valid))
             columns.setdefault(name, []).append(metrics)
     subset = scenes[0][1].held_out.subset
-    shown = [name for name in next(iter(columns.values()))[0] if "without map" not in name and "share" not in name]
+    left_out = ("without map", "share") if sources == 1 else ("without map", "share", ">")  # > is of the sound's map
+    shown = [name for name in next(iter(columns.values()))[0] if not any(text in name for text in left_out)]
     rows = [(name, *(_spread([run[metric] for run in runs]) for metric in shown)) for name, runs in columns.items()]
     return markdown((f"{subset}, %", *(name.removeprefix(f"{subset} ") for name in shown)), rows)
 
