@@ -100,9 +100,12 @@ def test_the_checkpoint_gives_the_printed_metrics(whole: Path) -> None:
     model = Localizer(**read["hyper_parameters"])
     model.load_state_dict(read["state_dict"])
     rows = json.loads((whole / "metrics.json").read_text())["percent"]
-    folder = MusicFolder(whole.parents[1] / "data" / DATA)
+    data = whole.parents[1] / "data"
+    cached = sorted(path.name for path in (data / "cache").iterdir())
     for subset in ("solo", "duet"):
-        test = load_held_out(folder, subset, model.config.image_size)
+        test = load_held_out(MusicFolder(data / DATA), subset, model.config.image_size)
+        test.scenes.use_features("frames", model.visual, data / "cache")  # those of the run, in half precision
+        assert sorted(path.name for path in (data / "cache").iterdir()) == cached
         for identification, prediction in predictions(model, test, IDENTIFICATIONS).items():
             row = rows[f"trained{ROW_SUFFIX[identification]}"]
             for name, value in run_metrics(test, prediction).items():
@@ -118,7 +121,7 @@ def test_a_finished_run_is_shown_and_not_repeated(
     assert main(arguments(whole.parents[1], "whole")) == 0
     shown = capsys.readouterr().out
     assert "complete; delete it or choose another --name" in " ".join(shown.split())
-    assert all(name in shown for name in ("trained", "solo AP", "duet CAP"))
+    assert all(name in shown for name in ("trained,", "untrained", "clustering", "solo AP", "duet CAP"))
     assert {p: p.stat().st_mtime_ns for p in whole.rglob("*")} == before
 
 
