@@ -16,8 +16,9 @@ from avsl.evaluation.predict import predict
 from avsl.model.encoders import Features
 from avsl.model.encoders.efficientnet import LITE0
 from avsl.model.localizer import Localizer
+from avsl.training import model_setup
 from avsl.training.data_location import DataLocation
-from avsl.training.model_setup import set_up_training, use_cached_features
+from avsl.training.model_setup import set_up_training, standardize_features, use_cached_features
 from torch import Tensor
 
 from ..conftest import TINY
@@ -140,3 +141,50 @@ def test_features_of_training_are_in_the_order_of_its_scenes(music: Path, tmp_pa
     computed = [model.visual.features(frame[None])[0] for frame in plain]
     for ours, expected in itertools.zip_longest((training.scenes[i].frame.values for i in range(3)), computed):
         torch.testing.assert_close(ours.float(), expected, atol=1e-2, rtol=2e-3)
+
+
+def fitted(config: Config, root: Path, data: Path) -> dict[str, Tensor]:
+    """The head's statistics after the setup of a run."""
+    location = DataLocation(data, root)
+    model, training = set_up_training(location, config, MusicFolder(root))
+    use_cached_features(model, location, config, [(training.scenes, training.largest_scene)])
+    standardize_features(model, training.scenes)
+    return {name: value for name, value in model.visual.named_buffers() if name in ("head.mean", "head.deviation")}
+
+
+def test_the_head_is_standardized_on_training_frames(music: Path, tmp_path: Path) -> None:
+    config = efficientnet(visual_weights=LITE0)
+    kept, computed = (
+        fitted(Config.from_dict(config.as_dict() | {"cache_features": cache}), music, tmp_path / str(cache))
+        for cache in (True, False)
+    )
+    model = build(config)
+    frames = [Scenes(music, ["a", "b", "c"], 64)[i].frame for i in range(3)]
+    model.visual.head.fit(torch.cat([model.visual.features(frame[None]) for frame in frames]))
+    expected = dict(model.visual.named_buffers())
+    assert expected["head.mean"].abs().max() > 0.1
+    for name, value in computed.items():
+        torch.testing.assert_close(value, expected[name], atol=1e-4, rtol=1e-4)
+        torch.testing.assert_close(kept[name], expected[name], atol=5e-3, rtol=5e-3)
+
+
+def test_the_frames_of_standardization_are_evenly_picked(
+    music: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scenes, picked = Scenes(music, ["a", "b", "c", "d", "e"], 64), []
+    read = Scenes.__getitem__
+    monkeypatch.setattr(Scenes, "__getitem__", lambda self, i: picked.append(i) or read(self, i))
+    monkeypatch.setattr(model_setup, "STANDARDIZED", 2)
+    standardize_features(build(efficientnet()), scenes)
+    assert picked == [0, 2]
+    monkeypatch.setattr(model_setup, "STANDARDIZED", 200)
+    standardize_features(build(efficientnet()), scenes)
+    assert picked[2:] == [0, 1, 2, 3, 4]
+
+
+def test_other_encoders_are_not_standardized(music: Path, clip_clap: Config) -> None:
+    for config in (efficientnet(backbone="resnet", cache_features=False), clip_clap):
+        model = build(config)
+        before = {name: value.clone() for name, value in model.state_dict().items()}
+        standardize_features(model, Scenes(music, ["a"], config.image_size))
+        assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())

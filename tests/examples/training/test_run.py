@@ -99,6 +99,7 @@ def test_the_checkpoint_gives_the_printed_metrics(whole: Path) -> None:
     read = checkpoint(whole)
     model = Localizer(**read["hyper_parameters"])
     model.load_state_dict(read["state_dict"])
+    assert model.visual.head.mean.abs().max() > 0.1  # the standardization is part of the checkpoint
     rows = json.loads((whole / "metrics.json").read_text())["percent"]
     data = whole.parents[1] / "data"
     cached = sorted(path.name for path in (data / "cache").iterdir())
