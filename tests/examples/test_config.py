@@ -9,13 +9,56 @@ import pytest
 from avsl.commands.train import parse_arguments
 from avsl.config import CONFIGS, Config, chosen_options
 
+#: The names of all configurations; the files in tables/ describe tables.
+NAMES = sorted(
+    path.relative_to(CONFIGS).with_suffix("").as_posix()
+    for path in CONFIGS.rglob("*.yaml")
+    if path.parent.name != "tables"
+)
 
-@pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.yaml")), ids=lambda p: p.stem)
-def test_the_files_load(path: Path) -> None:
-    config = Config.load([path.stem], {})
-    assert config == Config.load([str(path)], {})
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_files_load(name: str) -> None:
+    config = Config.load([name], {})
+    assert config == Config.load([str(CONFIGS / f"{name}.yaml")], {})
     assert Config.from_dict(config.as_dict()) == config
-    assert Config.load([path.stem], {"epochs": 7}) == dataclasses.replace(config, epochs=7)
+    assert Config.load([name], {"epochs": 7}) == dataclasses.replace(config, epochs=7)
+    for base in ("composed", "quick"):
+        Config.load([base, name], {})
+
+
+@pytest.mark.parametrize(
+    ("name", "backbone", "weights", "cached"),
+    [
+        ("music", "resnet", ("microsoft/resnet-18", None), False),
+        ("composed", "efficientnet-lite0", ("efficientnet-lite0", None), True),
+        ("quick", "efficientnet-lite0", ("efficientnet-lite0", None), True),
+        ("media", "efficientnet-lite0", ("efficientnet-lite0", None), True),
+        ("efficientnet-lite0", "efficientnet-lite0", ("efficientnet-lite0", None), True),
+        ("crops", "resnet", (None, None), False),
+        ("clip-clap", "clip-clap", ("openai/clip-vit-base-patch16", "laion/clap-htsat-unfused"), True),
+    ],
+)
+def test_encoders_of_the_files(name: str, backbone: str, weights: tuple[str | None, str | None], cached: bool) -> None:
+    """Weights that a file does not name are those of its backbone."""
+    config = Config.load([name], {})
+    assert (config.backbone, config.visual_weights, config.audio_weights) == (backbone, *weights)
+    assert (config.cache_features, config.mirror) == (cached, not cached)
+    assert config.tower_rate == 0
+
+
+def test_identification_of_the_files() -> None:
+    """The paper's recipes use the paper's identification."""
+    chosen = {name: Config.load([name], {}).identification for name in ("music", "vggsound", "composed", "quick")}
+    assert chosen == {"music": "iterative", "vggsound": "iterative", "composed": "clustering", "quick": "clustering"}
+
+
+def test_weights_of_ones_own() -> None:
+    assert Config(backbone="efficientnet-lite0", visual_weights="own.pth").visual_weights == "own.pth"
+    assert Config(backbone="efficientnet-lite0", visual_weights=None).visual_weights is None
+    assert Config(audio_weights="folder").audio_weights == "folder"
+    again = Config.from_dict(Config(backbone="clip-clap").as_dict())
+    assert again.audio_weights == "laion/clap-htsat-unfused"
 
 
 def test_the_music_file_is_the_paper() -> None:
@@ -62,6 +105,12 @@ def test_a_float_may_be_written_as_a_number_or_a_text() -> None:
         ({"accumulate": 4, "checkpoint_steps": 6}, "`checkpoint_steps` to be a multiple of `accumulate` .4., .* 6"),
         ({"ori_target": "apart"}, "Expected `ori_target` to be one of complement, separate, but got 'apart'"),
         ({"ori_margin": 0.0}, "Expected `ori_margin` to be above 0, but got 0.0"),
+        (
+            {"identification": "kmeans"},
+            "Expected `identification` to be one of iterative, clustering, but got 'kmeans'",
+        ),
+        ({"cache_features": True}, "Expected `mirror` to be false with `cache_features`, .* but got true"),
+        ({"backbone": "efficientnet-lite0", "image_size": 100}, "`image_size` of .* a multiple of 32, but got 100"),
         ({"schedule": "cosine"}, "Expected `schedule` to be one of constant, one-cycle, but got 'cosine'"),
     ],
 )

@@ -10,6 +10,7 @@ from pathlib import Path
 import matplotlib
 import numpy as np
 import torch.nn.functional as F
+from rich.box import SIMPLE_HEAD
 from rich.markup import escape
 from rich.table import Table
 from torch import Tensor
@@ -47,17 +48,18 @@ def metric_notes(config: Config, trained: Collection[str], tests: Sequence[HeldO
 
 def rich_table(rows: Mapping[str, Metrics], title: str) -> Table:
     """Makes a table for the terminal, one row per metric, bold where a trained model exceeds all references."""
-    table = Table("%", title=escape(title))
+    # One word per line and no outer edges, so that all rows of a run fit a terminal of 80 columns.
+    table = Table("%", title=escape(title), box=SIMPLE_HEAD, show_edge=False, pad_edge=False, collapse_padding=True)
     for row in rows:
-        table.add_column(row, justify="right")
+        table.add_column(row.replace(" ", "\n"), justify="right")
     trained = [row for row in rows if row.startswith("trained")] or list(rows)[:1]
     for name in _common(rows):
         best = max((values[name] for row, values in rows.items() if row not in trained), default=math.inf)
         bold = {row for row in trained if rows[row][name] > best}
         cells = {row: f"{values[name]:.1f}" for row, values in rows.items()}
         table.add_row(name, *(f"[bold]{cell}[/]" if row in bold else cell for row, cell in cells.items()))
-    for cells in _remarks(rows):
-        table.add_row(*cells)
+    for name, *cells in _remarks(rows):
+        table.add_row(name, *(cell.replace(" ", "\n") for cell in cells))
     return table
 
 

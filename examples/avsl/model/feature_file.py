@@ -82,7 +82,7 @@ def compute_features(
     shape = encoder.features(first[None].to(device)).shape[1:]
     path = folder / f"features-{kind}-{_fingerprint(encoder, first)}.sqlite"
     folder.mkdir(parents=True, exist_ok=True)
-    with contextlib.closing(sqlite3.connect(path, timeout=60)) as table, _errors_name_file(path):
+    with _errors_name_file(path), contextlib.closing(sqlite3.connect(path, timeout=60)) as table:
         table.execute("PRAGMA page_size = 65536")  # rows are large; takes effect in a new file only
         table.execute("CREATE TABLE IF NOT EXISTS features (key BLOB PRIMARY KEY, feature BLOB)")
         known = {key for (key,) in table.execute("SELECT key FROM features")}

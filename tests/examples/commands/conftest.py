@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -45,10 +46,10 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(previous)
 
 
-def write_checkpoint(path: Path) -> Path:
+def write_checkpoint(path: Path, **changes: object) -> Path:
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        model = Localizer(CONFIG.as_dict(), 10)
+        model = Localizer(dataclasses.replace(CONFIG, **changes).as_dict(), 10)
     path.parent.mkdir(parents=True, exist_ok=True)
     torch.save({"state_dict": model.state_dict(), "hyper_parameters": dict(model.hparams)}, path)
     return path

@@ -95,6 +95,7 @@ def test_a_table_from_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     assert main([*line, "--out", str(tmp_path / "out"), "--", *small]) == 0
     made = {path.name for path in (tmp_path / "out").iterdir()}
     assert made >= {f"table7{s}" for s in (".md", ".csv", ".tex", ".png", "-MUSIC-Duet.png")}
+    assert made >= {f"table7-clustering{s}" for s in (".md", ".csv", ".tex", ".png")}
     assert made >= {"table9.md", "table9.json", "table9.tex"}
     assert len(list((tmp_path / "runs").glob("*/metrics.json"))) == 2
     assert "| ours |" in capsys.readouterr().out
@@ -115,11 +116,14 @@ def test_a_users_folders(tmp_path: Path) -> None:
     assert "quick" not in run.command()
 
 
-def finish(run: Run, value: float) -> None:
+def finish(run: Run, value: float, clustering: float | None = None) -> None:
     run.folder.mkdir(parents=True, exist_ok=True)
     row = {f"{s} {f}": value for s, metrics in METRICS.items() for f in (*metrics, "> silent", "> twin")}
     trained = row | {"deviation of reference maps": 5.0}
     rows = {"trained": trained} | {baseline: dict.fromkeys(row, 20.0) for baseline in BASELINES}
+    if clustering is not None:
+        rows["trained, clustering"] = dict.fromkeys(row, clustering)
+        rows["untrained, clustering"] = dict.fromkeys(row, 10.0)
     (run.folder / "metrics.json").write_text(json.dumps({"percent": rows, "seconds": {"training": 1.0}}))
 
 
@@ -158,6 +162,28 @@ def test_what_is_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
     assert r"$\pm$" in latex
     with Image.open(tmp_path / "out" / "table3.png") as image:
         image.load()
+
+
+def test_both_identifications_are_written(tmp_path: Path) -> None:
+    line, out = finished(tmp_path, 2), tmp_path / "out"
+    for i, row in enumerate(read_table(3).rows):
+        finish(Run(plan(tmp_path), "music", ("solo", "duet"), row.config, 0), 30.0 + i, clustering=50.0 + i)
+    assert main([*line, "--write-only"]) == 0
+    paper, ours = ((out / f"table3{suffix}.md").read_text() for suffix in ("", "-clustering"))
+    assert paper.startswith("# Table 3: ")
+    assert ours.splitlines()[0] == f"{paper.splitlines()[0]}, clustering"
+    assert "by the iterative identification of the paper" in paper
+    assert "by clustering, which is this library's and not the paper's" in ours
+    assert "| untrained | 20.0 ± 0.0 |" in paper
+    assert "| untrained (1 of 2 seeds) | 10.0 |" in ours
+    assert "| neither (tri-map) | 31.0 ± " in paper  # 30 and 32
+    assert "| neither (tri-map) | 50.0 |" in ours.replace(" (1 of 2 seeds)", "")  # one run is of an earlier version
+    assert {path.name for path in out.glob("table3*.csv")} == {"table3.csv", "table3-clustering.csv"}
+
+
+def test_runs_of_earlier_versions_have_one_identification(tmp_path: Path) -> None:
+    assert main([*finished(tmp_path, 1), "--write-only"]) == 0
+    assert {path.name for path in (tmp_path / "out").glob("table3*.md")} == {"table3.md"}
 
 
 def test_one_seed_claims_no_spread(tmp_path: Path) -> None:

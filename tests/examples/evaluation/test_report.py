@@ -46,8 +46,8 @@ def test_tables_show_what_metrics_leave_out() -> None:
     cells = [list(column.cells) for column in rich_table(rows, "").columns]
     assert [column[2:] for column in cells] == [
         ["solo without map", "solo share of the public list"],
-        ["0 scenes", "0.1"],
-        ["13 scenes", "0.1"],
+        ["0\nscenes", "0.1"],
+        ["13\nscenes", "0.1"],
         ["–", "–"],
     ]
 
@@ -61,6 +61,61 @@ def test_terminal_table() -> None:
     assert text.index("61.2") < text.index("30.0")
     bold = [str(cell) for column in rich_table(ROWS, "").columns for cell in column.cells if "[bold]" in str(cell)]
     assert bold == ["[bold]61.2[/]"]
+
+
+MODELS = ("trained", "trained, clustering", "untrained", "untrained, clustering")
+BASELINES = ("centered Gaussian", "whole frame", "random maps")
+
+
+def bold(rows: dict[str, dict[str, float]]) -> dict[str, list[str]]:
+    """The bold cells of each row."""
+    columns = rich_table(rows, "").columns[1:]
+    return {
+        row: [cell for cell in map(str, column.cells) if "[bold]" in cell]
+        for row, column in zip(rows, columns, strict=True)
+    }
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ((70.0, 80.0, 60.0, 65.0, 50.0), ["[bold]70.0[/]", "[bold]80.0[/]"]),  # each against the references only
+        ((70.0, 80.0, 60.0, 75.0, 50.0), [None, "[bold]80.0[/]"]),  # the untrained model's other identification counts
+        ((70.0, 80.0, 60.0, 65.0, 90.0), [None, None]),
+        ((70.0, 60.0, 70.0, 50.0, 50.0), [None, None]),  # as high is not above
+        ((10.0, 20.0, 90.0, 95.0, 5.0), [None, None]),  # rows of untrained models are never bold
+    ],
+)
+def test_trained_rows_are_bold_where_they_exceed_all_references(
+    values: tuple[float, ...], expected: list[str | None]
+) -> None:
+    *models, chance = values
+    rows = {name: {"duet CAP": value} for name, value in zip(MODELS, models, strict=True)}
+    rows |= {name: {"duet CAP": chance} for name in BASELINES}
+    shown = bold(rows)
+    assert [shown[name] for name in MODELS[:2]] == [[cell] if cell else [] for cell in expected]
+    assert not any(shown[name] for name in (*MODELS[2:], *BASELINES))
+
+
+def test_a_model_of_another_name_is_bold() -> None:
+    """In the tables of evaluate.py the first row is the model."""
+    rows = {"model": {"AP": 60.0}, "whole frame": {"AP": 50.0}}
+    assert bold(rows) == {"model": ["[bold]60.0[/]"], "whole frame": []}
+
+
+def test_the_table_of_a_run_fits_a_terminal() -> None:
+    names = ("solo AP", "solo IoU@0.5", "solo > silent", "duet CIoU@0.3", "duet without map")
+    rows = {row: dict.fromkeys(names, 100.0) for row in (*MODELS, *BASELINES)}
+    console = Console(width=80)
+    with console.capture() as capture:
+        console.print(rich_table(rows, "runs/name"))
+    text = capture.get()
+    assert "…" not in text
+    assert all(len(line) <= 80 for line in text.splitlines())
+    counts = {"trained": 2, "untrained": 2, "clustering": 2, "Gaussian": 1, "random": 1, "scenes": 7, "CIoU@0.3": 1}
+    words = text.replace(",", " ").split()
+    assert {word: words.count(word) for word in counts} == counts
+    assert words.count("100.0") == 4 * 7
 
 
 def test_report_files(tmp_path: Path) -> None:

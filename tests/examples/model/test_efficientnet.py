@@ -157,22 +157,50 @@ def interpolated(maps: Tensor, row: int, column: int) -> Tensor:
     return total
 
 
-def test_head_equals_loops() -> None:
+def joined(features: Tensor, row: int, column: int) -> Tensor:
+    """All channels of one sample (768, h, w) at a pixel of the fine map."""
+    part = 2 * (row % 2) + column % 2
+    return torch.cat([features[part:448:4, row // 2, column // 2], interpolated(features[448:], row, column)])
+
+
+PIXELS = [(row, column) for row in range(6) for column in range(6)]
+
+
+def test_head_fits_mean_and_deviation_of_the_channels() -> None:
+    features = 3 + 2 * torch.randn(2, 768, 3, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    features[:, :4] = 7.0  # one fine channel is the same everywhere
+    head = TwoScaleHead(6, 3).double()
+    head.fit(features)
+    seen = torch.stack([joined(sample, *pixel) for sample in features for pixel in PIXELS])
+    torch.testing.assert_close(head.mean[:, 0, 0], seen.mean(0))
+    torch.testing.assert_close(head.deviation[1:, 0, 0], seen.std(0)[1:])
+    outputs = head(features)
+    assert outputs.isfinite().all()
+    assert set(TwoScaleHead(6, 3).state_dict()) == set(head.state_dict()) > {"mean", "deviation"}  # in checkpoints
+    scaled = TwoScaleHead(6, 3).double()
+    scaled.load_state_dict(head.state_dict())
+    scaled.fit(5 * features - 1)  # features on another scale give the same maps
+    torch.testing.assert_close(scaled(5 * features - 1), outputs)
+
+
+@pytest.mark.parametrize("fitted", [False, True])
+def test_head_equals_loops(fitted: bool) -> None:
     torch.manual_seed(0)
     head = TwoScaleHead(6, 3).double()
     features = torch.randn(2, 768, 3, 3, dtype=torch.float64)
+    mean, deviation = torch.zeros(432), torch.ones(432)
+    if fitted:
+        head.fit(3 * torch.randn(4, 768, 3, 3, dtype=torch.float64) + 1)
+        mean, deviation = head.mean[:, 0, 0], head.deviation[:, 0, 0]
     first, second = head.layers[0], head.layers[2]
     ours = head(features)
     assert ours.shape == (2, 3, 6, 6)
     for sample in range(2):
-        for row in range(6):
-            for column in range(6):
-                part = 2 * (row % 2) + column % 2
-                fine = features[sample, part:448:4, row // 2, column // 2]
-                joined = torch.cat([fine, interpolated(features[sample, 448:], row, column)])
-                hidden = (first.weight[:, :, 0, 0] @ joined + first.bias).clamp_min(0)
-                expected = second.weight[:, :, 0, 0] @ hidden + second.bias
-                torch.testing.assert_close(ours[sample, :, row, column], expected)
+        for row, column in PIXELS:
+            standardized = (joined(features[sample], row, column) - mean) / deviation
+            hidden = (first.weight[:, :, 0, 0] @ standardized + first.bias).clamp_min(0)
+            expected = second.weight[:, :, 0, 0] @ hidden + second.bias
+            torch.testing.assert_close(ours[sample, :, row, column], expected)
 
 
 @pytest.mark.parametrize("count", [2, 3])

@@ -49,8 +49,9 @@ def test_trains_evaluates_and_resumes(
     line += ["--visual-weights", clip, "--audio-weights", clap, "--text-encoder", clip, "--embedding-dim", "16"]
     line += ["--runs", str(tmp_path / "runs"), "--data", str(tmp_path / "data")]
     assert main([*line, "--name", "whole"]) == 0
-    # With pretrained weights, nothing is pretrained on crops.
-    assert [p.suffix for p in (tmp_path / "data" / "cache").glob("[!.]*")] == [".sqlite"]
+    # With pretrained weights, nothing is pretrained on crops. Scenes are of one clip, so sounds are kept too.
+    cached = sorted(p.name.rpartition("-")[0] for p in (tmp_path / "data" / "cache").glob("[!.]*"))
+    assert cached == ["captions", "features-frames", "features-sounds"]
 
     with monkeypatch.context() as patch:
         stop_after_the_first_epoch(patch)

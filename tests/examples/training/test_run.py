@@ -2,35 +2,31 @@
 
 from __future__ import annotations
 
-import csv
+import contextlib
 import json
 import math
-import os
 import shutil
 import signal
-import subprocess
-import sys
-import time
-from collections.abc import Callable, Iterator
+import sqlite3
+from collections.abc import Iterator
 from pathlib import Path
-from typing import IO
 
 import pytest
 import torch
 import yaml
 from avsl.commands.train import main
-from avsl.config import Config
+from avsl.config import IDENTIFICATIONS, Config
 from avsl.data.music import MusicFolder
 from avsl.evaluation.held_out import load_held_out
-from avsl.evaluation.predict import predict
-from avsl.evaluation.report import SMOKE_TEST
+from avsl.evaluation.predict import predictions
+from avsl.evaluation.report import ROW_SUFFIX, SMOKE_TEST
 from avsl.evaluation.score import run_metrics
 from avsl.model.localizer import Localizer
 from avsl.training import run as training
 from avsl.training.run_folder import claimed
 from PIL import Image
 
-import sslosses
+from .conftest import DATA, EPOCHS, SCRIPT, arguments, checkpoint, complete, losses, start_and_stop
 
 pytestmark = [
     pytest.mark.slow,
@@ -38,11 +34,6 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:Experiment logs directory .* exists and is not empty:UserWarning"),
 ]
 
-SCRIPT = Path(__file__).parents[3] / "examples" / "train_music.py"
-EPOCHS = 5
-SMALL = (
-    f"--quick --train-scenes 16 --test-scenes 6 --crops 64 --pretraining-steps 3 --batch-size 4 --epochs {EPOCHS}"
-).split()
 FILES = ("config.yaml", "metrics.json", "table.md", "sheet.png", "checkpoints/last.ckpt")
 
 
@@ -68,28 +59,18 @@ def whole(place: Path) -> Path:
     return place / "runs" / "whole"
 
 
-def arguments(place: Path, name: str, *more: str) -> list[str]:
-    return [*SMALL, "--runs", str(place / "runs"), "--data", str(place / "data"), "--name", name, *more]
-
-
-def checkpoint(run: Path) -> dict:
-    return torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)
-
-
-def losses(run: Path) -> dict[int, dict[str, float]]:
-    """The logged terms by step."""
-    rows = []
-    for part in sorted((run / "csv").glob("*/metrics.csv")):
-        with part.open() as lines:
-            rows += list(csv.DictReader(lines))
-    return {int(row["step"]): {k: float(row[k]) for k in ("total", "trimap", "oca", "ori")} for row in rows}
+@pytest.fixture(scope="module")
+def whole_crops(place: Path) -> Path:
+    """The same for a visual ResNet from scratch that is pretrained on crops."""
+    complete(arguments(place, "whole-crops", recipe="crops"))
+    return place / "runs" / "whole-crops"
 
 
 def test_files(whole: Path) -> None:
     assert all((whole / name).stat().st_size for name in FILES)
     assert [p.name for p in (whole / "checkpoints").iterdir()] == ["last.ckpt"]
     config = yaml.safe_load((whole / "config.yaml").read_text())
-    assert Path(config.pop("data")).name == "drawn-seed0-16-6"
+    assert Path(config.pop("data")).name == DATA
     assert Config.from_dict(config).epochs == EPOCHS
     assert checkpoint(whole)["epoch"] == EPOCHS - 1
     with Image.open(whole / "sheet.png") as image:
@@ -100,15 +81,17 @@ def test_files(whole: Path) -> None:
 
 def test_metrics(whole: Path) -> None:
     rows = json.loads((whole / "metrics.json").read_text())["percent"]
-    assert list(rows) == ["trained", "untrained", "centered Gaussian", "whole frame", "random maps"]
+    models = ["trained", "trained, clustering", "untrained", "untrained, clustering"]
+    assert list(rows) == [*models, "centered Gaussian", "whole frame", "random maps"]
     wanted = {"solo AP", "solo IoU@0.5", "solo AUC", "duet CAP", "duet CIoU@0.3", "duet AUC", "solo > twin"}
     for row in rows.values():
         assert wanted <= set(row)
         assert all(0 <= value <= 100 for value in row.values())
-    assert rows["trained"] != rows["untrained"]
+    assert len({json.dumps({name: rows[row][name] for name in wanted}) for row in models}) == 4
+    assert [row for row in rows if "deviation of reference maps" in rows[row]] == ["trained"]
     lines = (whole / "table.md").read_text().splitlines()
     assert lines[:2] == [SMOKE_TEST, ""]
-    assert lines[2] == "| % | trained | untrained | centered Gaussian | whole frame | random maps |"
+    assert lines[2] == f"| % | {' | '.join(models)} | centered Gaussian | whole frame | random maps |"
     assert f"| solo AP | {rows['trained']['solo AP']:.1f} |" in "\n".join(lines)
 
 
@@ -116,12 +99,18 @@ def test_the_checkpoint_gives_the_printed_metrics(whole: Path) -> None:
     read = checkpoint(whole)
     model = Localizer(**read["hyper_parameters"])
     model.load_state_dict(read["state_dict"])
+    assert model.visual.head.mean.abs().max() > 0.1  # the standardization is part of the checkpoint
     rows = json.loads((whole / "metrics.json").read_text())["percent"]
-    folder = MusicFolder(whole.parents[1] / "data" / "drawn-seed0-16-6")
+    data = whole.parents[1] / "data"
+    cached = sorted(path.name for path in (data / "cache").iterdir())
     for subset in ("solo", "duet"):
-        test = load_held_out(folder, subset, model.config.image_size)
-        for name, value in run_metrics(test, predict(model, test)).items():
-            assert rows["trained"][name] == pytest.approx(value, abs=1e-3)
+        test = load_held_out(MusicFolder(data / DATA), subset, model.config.image_size)
+        test.scenes.use_features("frames", model.visual, data / "cache")  # those of the run, in half precision
+        assert sorted(path.name for path in (data / "cache").iterdir()) == cached
+        for identification, prediction in predictions(model, test, IDENTIFICATIONS).items():
+            row = rows[f"trained{ROW_SUFFIX[identification]}"]
+            for name, value in run_metrics(test, prediction).items():
+                assert row[name] == pytest.approx(value, abs=1e-3)
 
 
 def test_a_finished_run_is_shown_and_not_repeated(
@@ -133,7 +122,7 @@ def test_a_finished_run_is_shown_and_not_repeated(
     assert main(arguments(whole.parents[1], "whole")) == 0
     shown = capsys.readouterr().out
     assert "complete; delete it or choose another --name" in " ".join(shown.split())
-    assert all(name in shown for name in ("trained", "solo AP", "duet CAP"))
+    assert all(name in shown for name in ("trained,", "untrained", "clustering", "solo AP", "duet CAP"))
     assert {p: p.stat().st_mtime_ns for p in whole.rglob("*")} == before
 
 
@@ -147,11 +136,12 @@ def test_another_configuration_under_the_same_name(whole: Path, caplog: pytest.L
 def test_a_run_from_before_a_key_was_added(whole: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = whole / "config.yaml"
     written = path.read_text()
-    path.write_text(written.replace("mirror: true\n", ""))
+    path.write_text(written.replace("false_negatives: visual-reference\n", ""))
+    assert path.read_text() != written
     monkeypatch.setattr(training, "fit", None)
     try:
         assert main(arguments(whole.parents[1], "whole")) == 0
-        assert main(arguments(whole.parents[1], "whole", "--mirror", "false")) == 2
+        assert main(arguments(whole.parents[1], "whole", "--false-negatives", "reference-reference")) == 2
     finally:
         path.write_text(written)
 
@@ -162,37 +152,6 @@ def test_a_configuration_that_does_not_fit_the_captions(
     line = arguments(whole.parents[1], "misfit", "--runs", str(tmp_path), "--text-encoder", bert)
     assert main([*line, "--embedding-dim", "64"]) == 2
     assert "`embedding_dim` to be at most 24, the size of the caption features" in caplog.text
-
-
-def start(line: list[str], out: IO[str] | int) -> subprocess.Popen:
-    """Starts the command in a new process, since losses are compared closely and this one has run other tests."""
-    root = Path(sslosses.__file__).parents[1]
-    path = os.pathsep.join([str(root), os.environ.get("PYTHONPATH", "")])
-    environment = os.environ | {"PYTHONPATH": path, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
-    return subprocess.Popen([sys.executable, str(SCRIPT), *line], stdout=out, stderr=subprocess.STDOUT, env=environment)
-
-
-def complete(line: list[str]) -> None:
-    process = start(line, subprocess.PIPE)
-    said, _ = process.communicate(timeout=300)
-    assert process.returncode == 0, said.decode()
-
-
-def start_and_stop(line: list[str], log: Path, ready: Callable[[], bool], how: signal.Signals) -> int:
-    """Runs the command until ``ready``, sends it a signal, and returns its exit status."""
-    with log.open("w") as out:
-        process = start(line, out)
-    deadline = time.monotonic() + 300
-    try:
-        while not ready():
-            assert process.poll() is None, f"ended too early:\n{log.read_text()}"
-            assert time.monotonic() < deadline, f"took too long:\n{log.read_text()}"
-            time.sleep(0.01)
-        process.send_signal(how)
-        return process.wait(120)
-    finally:
-        process.kill()
-        process.wait()
 
 
 @pytest.mark.usefixtures("interruptible")
@@ -230,10 +189,13 @@ def test_an_interrupted_run_is_resumed(whole: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("interruptible")
-def test_killed_within_an_epoch(whole: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("recipe", "unbroken"), [("quick", "whole"), ("crops", "whole_crops")])
+def test_killed_within_an_epoch(recipe: str, unbroken: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
     """With a checkpoint every three batches, killed at one of them: the same checkpoint as an unbroken run's."""
-    place, run = whole.parents[1], whole.parent / "killed"
-    line, last = arguments(place, "killed", "--checkpoint-steps", "3"), run / "checkpoints" / "last.ckpt"
+    whole = request.getfixturevalue(unbroken)
+    place, run = whole.parents[1], whole.parent / f"killed-{recipe}"
+    line = arguments(place, run.name, "--checkpoint-steps", "3", recipe=recipe)
+    last = run / "checkpoints" / "last.ckpt"
 
     def within_the_second_epoch() -> bool:
         try:
@@ -248,6 +210,57 @@ def test_killed_within_an_epoch(whole: Path, tmp_path: Path) -> None:
     assert (ours["epoch"], ours["global_step"]) == (theirs["epoch"], theirs["global_step"])
     torch.testing.assert_close(ours["state_dict"], theirs["state_dict"], rtol=0, atol=0)
     torch.testing.assert_close(ours["optimizer_states"], theirs["optimizer_states"], rtol=0, atol=0)
+
+
+def stored(path: Path) -> dict[bytes, int]:
+    """The number of each row by its key; a row that is written again gets another number."""
+    with contextlib.closing(sqlite3.connect(path)) as table:
+        return dict(table.execute("SELECT key, rowid FROM features"))
+
+
+def test_killed_while_features_are_computed(whole: Path, tmp_path: Path) -> None:
+    """With two frames per transaction: the same command keeps those that are done and computes the others."""
+    cache = whole.parents[1] / "data" / "cache"
+    others = set(cache.glob("features-frames-*.sqlite"))
+    script = tmp_path / "small_batches.py"
+    script.write_text(
+        "import sys\n"
+        f"sys.path.insert(0, {str(SCRIPT.parent)!r})\n"
+        "from avsl.commands.train import main\n"
+        "from avsl.model import feature_file\n"
+        "feature_file.BATCH = 2\n"
+        "sys.exit(main())\n"
+    )
+    line = arguments(whole.parents[1], "features", "--image-size", "64", "--epochs", "1", "--runs", str(tmp_path))
+
+    def within_the_features() -> bool:
+        files = set(cache.glob("features-frames-*.sqlite")) - others
+        try:
+            return bool(files) and len(stored(files.pop())) > 0
+        except sqlite3.OperationalError:  # the table is being made
+            return False
+
+    log = tmp_path / "log"
+    assert start_and_stop(line, log, within_the_features, signal.SIGKILL, script) == -signal.SIGKILL
+    (path,) = set(cache.glob("features-frames-*.sqlite")) - others
+    done = stored(path)
+    assert 0 < len(done) < 32
+    complete(line)
+    assert (tmp_path / "features" / "metrics.json").is_file()
+    finished = stored(path)
+    assert len(finished) == 32 + 12  # 16 scenes of training and 6 of the test, twice
+    assert finished.items() >= done.items()
+
+
+def test_pretraining_is_done_once_per_configuration(whole_crops: Path, tmp_path: Path) -> None:
+    cache = whole_crops.parents[1] / "data" / "cache"
+    (path,) = cache.glob("pretrained-*.pt")
+    before = path.stat().st_mtime_ns
+    line = arguments(whole_crops.parents[1], "again", "--epochs", "1", "--runs", str(tmp_path), recipe="crops")
+    assert main([*line, "--rate", "1e-3"]) == 0
+    assert path.stat().st_mtime_ns == before
+    assert main([*line, "--name", "other", "--pretraining-steps", "2"]) == 0
+    assert len(list(cache.glob("pretrained-*.pt"))) == 2
 
 
 def test_stopped_after_training_and_moved(whole: Path, tmp_path: Path) -> None:
@@ -265,7 +278,7 @@ def test_stopped_after_training_and_moved(whole: Path, tmp_path: Path) -> None:
 @pytest.fixture
 def users_folder(whole: Path, tmp_path: Path) -> Path:
     """The composed scenes without the files that only composed data have."""
-    composed, folder = whole.parents[1] / "data" / "drawn-seed0-16-6", tmp_path / "MUSIC"
+    composed, folder = whole.parents[1] / "data" / DATA, tmp_path / "MUSIC"
     shutil.copytree(composed, folder, ignore=shutil.ignore_patterns("silent_objects.json", "dataset.json"))
     return folder
 
@@ -276,6 +289,7 @@ def test_a_users_folder(users_folder: Path, tmp_path: Path, bert: str, caplog: p
         out.write(f"{seen.stem},cello,flute\n")
     line = ["--data-root", str(users_folder), "--runs", str(tmp_path / "runs"), "--data", str(tmp_path / "data")]
     line += ["--config", "quick", "--epochs", "1", "--batch-size", "8", "--subsets", "duet", "--crops", "64"]
+    line += ["--backbone", "resnet", "--visual-weights", "none", "--visual-widths", "8", "--visual-depths", "1"]
     assert main([*line, "--text-encoder", bert, "--embedding-dim", "16"]) == 0
     (run,) = (tmp_path / "runs").iterdir()
     assert run.name.startswith("MUSIC-quick-seed0")

@@ -1,0 +1,96 @@
+"""Evaluation and localization by the identification of the model, or by another one that is asked for."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from avsl.commands import evaluate, localize
+from avsl.config import IDENTIFICATIONS
+from avsl.data.music import MusicFolder
+from avsl.evaluation import timing
+from avsl.evaluation.held_out import load_held_out
+from avsl.evaluation.predict import predictions
+from avsl.localization.user_files import as_frame, read_sound
+from avsl.model.checkpoints import open_model
+from PIL import Image
+
+from sslosses import cluster_objects
+
+from .conftest import write_checkpoint
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*samples have :UserWarning")
+CPU = torch.device("cpu")
+OTHER = dict(zip(IDENTIFICATIONS, reversed(IDENTIFICATIONS), strict=True))
+
+
+@pytest.fixture(params=IDENTIFICATIONS)
+def trained(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[Path, str]:
+    """A checkpoint, and the identification of its configuration."""
+    return write_checkpoint(tmp_path / "model.ckpt", identification=request.param), request.param
+
+
+def options(named: bool, configured: str) -> tuple[list[str], str]:
+    """Options of the command line, and the identification that follows from them."""
+    return (["--identification", OTHER[configured]], OTHER[configured]) if named else ([], configured)
+
+
+@pytest.mark.parametrize("named", [False, True])
+def test_evaluate(
+    trained: tuple[Path, str], duets: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, named: bool
+) -> None:
+    monkeypatch.setattr(evaluate, "draw_sheet", lambda *_, **__: None)
+    path, configured = trained
+    more, identification = options(named, configured)
+    line = [str(path), "--data-root", str(duets), "--no-chance", "--out", str(tmp_path / "out"), *more]
+    assert evaluate.main(line) == 0
+    assert json.loads((tmp_path / "out" / "metrics.json").read_text())["identification"] == identification
+    for subset in ("solo", "duet"):
+        test = load_held_out(MusicFolder(duets), subset, 64)
+        expected = predictions(open_model(path, CPU), test, [identification])[identification]
+        with np.load(tmp_path / "out" / "maps" / f"music-{subset}.npz") as saved:
+            for name, maps, valid in zip(saved.files, expected.maps, expected.valid, strict=True):
+                assert saved[name] == pytest.approx(maps[valid].numpy(), abs=1e-5)
+
+
+@pytest.mark.parametrize("named", [False, True])
+def test_localize(trained: tuple[Path, str], duets: Path, tmp_path: Path, named: bool) -> None:
+    path, configured = trained
+    more, identification = options(named, configured)
+    media = [duets / "frames" / "e.jpg", duets / "audio" / "e.wav"]
+    assert localize.main([str(path), *map(str, media), "--sources", "2", "--out", str(tmp_path / "out"), *more]) == 0
+    with np.load(tmp_path / "out" / "e-maps.npz") as saved:
+        maps = saved["maps"]
+    model = open_model(path, CPU)
+    with Image.open(media[0]) as picture, torch.no_grad():
+        frame = as_frame(picture.convert("RGB"), 64)
+        visual, audio = model.encode(frame[None], read_sound(media[1])[None])
+    clustered = cluster_objects(visual, audio, num_sources=2).maps[0].numpy()
+    assert np.allclose(maps, clustered, atol=1e-4) is (identification == "clustering")
+
+
+@pytest.mark.parametrize("command", [evaluate, localize])
+def test_an_unknown_identification(command: object, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        command.main(["model.ckpt", "a.jpg", "a.wav", "--identification", "kmeans"])
+    assert "invalid choice: 'kmeans'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("subset", "identification", "number"), [("solo", "clustering", 1), ("duet", "clustering", 2)])
+def test_clustering_is_part_of_the_time(
+    duets: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, subset: str, identification: str, number: int
+) -> None:
+    monkeypatch.setattr(timing, "REPEATS", 1)
+    numbers = []
+    for chosen in (identification, OTHER[identification]):
+        model = open_model(write_checkpoint(tmp_path / f"{chosen}.ckpt", identification=chosen), CPU)
+        computed, asked = model.source_maps, []
+        monkeypatch.setattr(
+            model, "source_maps", lambda v, a, n, computed=computed, asked=asked: asked.append(n) or computed(v, a, n)
+        )
+        timing.measure(model, load_held_out(MusicFolder(duets), subset, 64), (1,), known=True)
+        numbers.append(set(asked))
+    assert numbers == [{number}, set() if subset == "solo" else {number}]

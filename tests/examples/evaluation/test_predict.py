@@ -1,0 +1,130 @@
+"""Maps of both identifications: against the library's functions, scene by scene, and against each other."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from avsl.config import IDENTIFICATIONS, Config
+from avsl.data.music import MusicFolder
+from avsl.evaluation.held_out import HeldOutScenes, load_held_out
+from avsl.evaluation.predict import Prediction, predict, predictions
+from avsl.model.localizer import Localizer
+from torch import Tensor
+
+from sslosses import cluster_objects, identify_objects, similarity_map
+
+from ..conftest import TINY
+
+# With these thresholds, a model with random weights finds sources.
+THRESHOLDS = {"peak_threshold": -1.0, "background_threshold": 1.0, "merge_threshold": 0.99}
+CONFIG = Config(**TINY, workers=0, **THRESHOLDS)
+
+
+@pytest.fixture
+def model() -> Localizer:
+    torch.manual_seed(0)
+    return Localizer(CONFIG.as_dict(), 10).train()
+
+
+@pytest.fixture
+def tests(music: Path) -> dict[str, HeldOutScenes]:
+    """Three scenes per subset."""
+    metadata, box = music / "metadata", [0.0, 0.0, 0.5, 1.0]
+    (metadata / "music_solo_test.csv").write_text("d,cello\na,cello\nb,cello\n")
+    (metadata / "music_solo.json").write_text(json.dumps([{"file": n, "class": "cello", "bbox": box} for n in "dab"]))
+    (metadata / "music_duet_test.csv").write_text("e\nc\na\n")
+    classes = {"class_src1": "cello", "bbox_src1": box, "class_src2": "flute", "bbox_src2": box}
+    (metadata / "music_duet.json").write_text(json.dumps([{"file": n} | classes for n in "eca"]))
+    return {subset: load_held_out(MusicFolder(music), subset, 64) for subset in ("solo", "duet")}
+
+
+@torch.no_grad()
+def scene_by_scene(model: Localizer, test: HeldOutScenes, identification: str, number: int | None) -> list[tuple]:
+    """The map of the sound, and the maps of the sources that were found, of each scene on its own."""
+    model.eval()
+    results = []
+    for scene in test.test.scenes:
+        frame, waveform, _ = test.scenes[scene]
+        visual, audio = model.encode(frame[None], waveform[None])
+        sound = similarity_map(visual, audio)
+        if identification == "clustering":
+            maps, valid, *_ = cluster_objects(visual, audio, num_sources=number)
+        elif test.task == "single":
+            maps, valid = sound[:, None], torch.ones(1, 1, dtype=torch.bool)
+        else:
+            masks = {"alpha_background": CONFIG.alpha_background, "omega": CONFIG.omega}
+            maps, valid, *_ = identify_objects(visual, audio, num_sources=number, **THRESHOLDS, **masks)
+        results.append((maps[0, 0] if test.task == "single" else sound[0], maps[0][valid[0]]))
+    model.train()
+    return results
+
+
+def agree(prediction: Prediction, expected: list[tuple[Tensor, Tensor]]) -> None:
+    assert len(prediction.sound) == len(expected)
+    for sound, maps, valid, (wanted_sound, wanted_maps) in zip(*prediction, expected, strict=True):
+        torch.testing.assert_close(sound, wanted_sound, atol=1e-3, rtol=1e-3)
+        torch.testing.assert_close(maps[valid], wanted_maps, atol=1e-3, rtol=1e-3)
+
+
+@pytest.mark.parametrize("known", [True, False])
+@pytest.mark.parametrize("identification", IDENTIFICATIONS)
+@pytest.mark.parametrize("subset", ["solo", "duet"])
+def test_maps_are_those_of_each_scene(
+    model: Localizer, tests: dict[str, HeldOutScenes], subset: str, identification: str, known: bool
+) -> None:
+    """A solo has one source, whether or not that is told."""
+    test = tests[subset]
+    number = {"solo": 1, "duet": 2 if known else None}[subset]
+    prediction = predictions(model, test, [identification], batch_size=2, known=known)[identification]
+    agree(prediction, scene_by_scene(model, test, identification, number))
+    assert model.training
+    assert not prediction.maps.requires_grad
+
+
+def test_both_at_once_are_each_alone(model: Localizer, tests: dict[str, HeldOutScenes]) -> None:
+    for test in tests.values():
+        calls: list[int] = []
+        hook = model.audio.register_forward_hook(lambda _, inputs, __, calls=calls: calls.append(len(inputs[0])))
+        both = predictions(model, test, IDENTIFICATIONS, batch_size=2)
+        hook.remove()
+        assert calls == [2, 1]  # scenes are encoded once
+        assert tuple(both) == IDENTIFICATIONS
+        for name, prediction in both.items():
+            (alone,) = predictions(model, test, [name], batch_size=2).values()
+            for ours, expected in zip(prediction, alone, strict=True):
+                assert torch.equal(ours, expected)
+        assert not torch.allclose(both["iterative"].maps, both["clustering"].maps)
+
+
+@pytest.mark.parametrize("identification", IDENTIFICATIONS)
+def test_the_configuration_chooses(model: Localizer, tests: dict[str, HeldOutScenes], identification: str) -> None:
+    model.config = dataclasses.replace(model.config, identification=identification)
+    for test in tests.values():
+        for ours, expected in zip(
+            predict(model, test), predictions(model, test, IDENTIFICATIONS)[identification], strict=True
+        ):
+            assert torch.equal(ours, expected)
+
+
+def test_thresholds_are_those_of_the_configuration(model: Localizer, tests: dict[str, HeldOutScenes]) -> None:
+    before = predictions(model, tests["duet"], IDENTIFICATIONS)
+    model.config = dataclasses.replace(model.config, merge_threshold=-1.0)  # everything is one source
+    after = predictions(model, tests["duet"], IDENTIFICATIONS, known=False)
+    assert (after["iterative"].valid.sum(1) == 1).all()
+    assert before["iterative"].valid.sum() > 3
+    model.config = dataclasses.replace(model.config, alpha_background=0.1)
+    again = predictions(model, tests["duet"], IDENTIFICATIONS)
+    assert torch.equal(again["clustering"].maps, before["clustering"].maps)
+
+
+def test_slots_of_scenes_with_fewer_sources(model: Localizer, tests: dict[str, HeldOutScenes]) -> None:
+    """Without the number, maps have at least as many slots as a scene has sources."""
+    prediction = predictions(model, tests["duet"], ["clustering"], batch_size=1, known=False)["clustering"]
+    assert prediction.maps.shape[:2] == prediction.valid.shape
+    assert prediction.valid.shape[1] >= 2
+    for maps, valid in zip(prediction.maps, prediction.valid, strict=True):
+        assert (maps[~valid] == 0).all()
