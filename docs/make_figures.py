@@ -1,9 +1,9 @@
 """Draws every map and mask of the method on one composed test scene, for two pages of docs/.
 
-The pictures show the model of the example's default run. The same checkpoint gives the same pictures:
+The pictures show a model of the example's earlier default recipe. The same checkpoint gives the same pictures:
 
-    OMP_NUM_THREADS=1 python examples/train_music.py
-    python docs/make_figures.py --run runs/composed-seed0
+    OMP_NUM_THREADS=1 python examples/train_music.py --config crops
+    python docs/make_figures.py --run runs/composed-crops-seed0
 
 Writes docs/figures/scene.jpg and docs/figures/method-*.png, and runs the blocks of get_started.md for get_started.png.
 """
@@ -294,7 +294,7 @@ def run_get_started(target: Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--run", type=Path, default=Path("runs/composed-seed0"), help="folder of the run")
+    parser.add_argument("--run", type=Path, default=Path("runs/composed-crops-seed0"), help="folder of the run")
     parser.add_argument("--scene", type=int, default=70, help="number of the test scene")
     parser.add_argument("--cache", type=Path, default=Path("data/cache"), help="folder with features of captions")
     parser.add_argument("--out", type=Path, default=ROOT / "docs" / "figures", help="folder for the pictures")
