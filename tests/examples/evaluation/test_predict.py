@@ -21,7 +21,8 @@ from ..conftest import TINY
 
 # With these thresholds, a model with random weights finds sources.
 THRESHOLDS = {"peak_threshold": -1.0, "background_threshold": 1.0, "merge_threshold": 0.99}
-CONFIG = Config(**TINY, workers=0, **THRESHOLDS)
+MASKS = {"alpha_background": 0.2, "omega": 0.1}
+CONFIG = Config(**TINY, workers=0, **THRESHOLDS, **MASKS)
 
 
 @pytest.fixture
@@ -56,8 +57,7 @@ def scene_by_scene(model: Localizer, test: HeldOutScenes, identification: str, n
         elif test.task == "single":
             maps, valid = sound[:, None], torch.ones(1, 1, dtype=torch.bool)
         else:
-            masks = {"alpha_background": CONFIG.alpha_background, "omega": CONFIG.omega}
-            maps, valid, *_ = identify_objects(visual, audio, num_sources=number, **THRESHOLDS, **masks)
+            maps, valid, *_ = identify_objects(visual, audio, num_sources=number, **THRESHOLDS, **MASKS)
         results.append((maps[0, 0] if test.task == "single" else sound[0], maps[0][valid[0]]))
     model.train()
     return results
@@ -80,9 +80,23 @@ def test_maps_are_those_of_each_scene(
     test = tests[subset]
     number = {"solo": 1, "duet": 2 if known else None}[subset]
     prediction = predictions(model, test, [identification], batch_size=2, known=known)[identification]
-    agree(prediction, scene_by_scene(model, test, identification, number))
     assert model.training
+    agree(prediction, scene_by_scene(model, test, identification, number))
     assert not prediction.maps.requires_grad
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_a_solo_has_one_source_also_where_its_pixels_differ(
+    model: Localizer, tests: dict[str, HeldOutScenes], known: bool
+) -> None:
+    """The left half of a frame has another feature than the right half: without the number, two would be found."""
+    halves = torch.zeros(6, 8, 8)
+    halves[0, :, :4], halves[1, :, 4:] = 1, 1
+    model.visual.forward = lambda frames: halves.expand(len(frames), -1, -1, -1)
+    model.audio.forward = lambda sounds: torch.tensor([1.0, 1, 0, 0, 0, 0]).expand(len(sounds), -1)
+    solo, duet = (predictions(model, test, ["clustering"], known=known)["clustering"] for test in tests.values())
+    assert duet.valid.sum(1).tolist() == [2, 2, 2]
+    assert solo.valid.tolist() == [[True]] * 3
 
 
 def test_both_at_once_are_each_alone(model: Localizer, tests: dict[str, HeldOutScenes]) -> None:

@@ -100,7 +100,7 @@ def test_two_processes_with_half_of_the_batch_each(tmp_path: Path) -> None:
 
 
 LAUNCHERS = {"lightning": [], "torchrun": ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]}
-SMALL = "--quick --train-scenes 16 --test-scenes 4 --crops 64 --pretraining-steps 2 --batch-size 4 --epochs 2"
+SMALL = "--quick --train-scenes 16 --test-scenes 4 --batch-size 4 --epochs 2"
 TWO = "--accelerator cpu --devices 2 --subsets single duet"
 
 
