@@ -28,9 +28,9 @@ class MediaSource:
     """Objects from a folder tree such as that of Debian's ``tuxpaint-stamps-default``.
 
     A picture with a sound file beside it is a sounding class. A picture without one, or with a silent one as four of
-    that package, is a silent class. Waves drawn at its
-    sides distinguish a sounding object from its silent twin. There is one picture and one recording per class, so
-    training and test scenes share them and differ in composition, colors, mirroring and the section of the sound.
+    that package, is a silent class. Waves drawn at its sides distinguish a sounding object from its silent twin. There
+    is one picture and one recording per class, so training and test scenes share them and differ in composition,
+    colors, mirroring and the section of the sound.
 
     Raises:
         FileNotFoundError: if ``root`` contains fewer than 7 sounding or no silent objects; the message has the layout.
