@@ -169,6 +169,11 @@ class Config:
             raise ValueError(
                 f"Expected `image_size` of efficientnet-lite0 to be a multiple of 32, but got {self.image_size}"
             )
+        if self.backbone == "efficientnet-lite0" and self.crops:
+            raise ValueError(
+                f"Expected `crops` of efficientnet-lite0 to be 0, since only ResNets are pretrained on crops, but got "
+                f"{self.crops}"
+            )
         if self.cache_features and self.mirror:
             raise ValueError(
                 "Expected `mirror` to be false with `cache_features`, because the features are those of frames as they "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+from collections.abc import Iterable
 from pathlib import Path
 
 from rich.console import Console
@@ -40,12 +41,25 @@ def add_model(parser: argparse.ArgumentParser) -> None:
 
 
 def selected_model(options: argparse.Namespace) -> Localizer:
-    """Opens the selected model and overrides its identification and thresholds with those of the command line."""
+    """Opens the selected model and overrides its identification and thresholds with those of the command line.
+
+    Raises:
+        ValueError: as :func:`open_model` and :func:`pick_device`, or if a threshold has no effect.
+    """
     model = open_model(options.model, pick_device(options.device))
-    names = ("identification", *THRESHOLDS)
-    changes = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
+    changes = {name: getattr(options, name) for name in given(options, ("identification", *THRESHOLDS))}
     model.config = dataclasses.replace(model.config, **changes)
+    if (thresholds := given(options, THRESHOLDS)) and model.config.identification != "iterative":
+        raise ValueError(
+            f"Expected no `{thresholds[0]}` with the identification {model.config.identification}, which has no "
+            "thresholds. Add --identification iterative."
+        )
     return model
+
+
+def given(options: argparse.Namespace, names: Iterable[str]) -> list[str]:
+    """Returns those of the options ``names`` that the command line sets."""
+    return [name for name in names if getattr(options, name) is not None]
 
 
 def print_plain(console: Console, text: str) -> None:

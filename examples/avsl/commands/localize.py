@@ -22,7 +22,7 @@ from ..localization.video import draw_heatmaps, localize_video, save_video_maps
 from ..model.localizer import Localizer
 from ..pictures import read_picture
 from ..sounds import flaw
-from .arguments import add_model, at_least_one, print_plain, selected_model
+from .arguments import THRESHOLDS, add_model, at_least_one, given, print_plain, selected_model
 from .exit_status import exit_status
 
 log = logging.getLogger(__name__)
@@ -43,8 +43,9 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     options = parser.parse_args(arguments)
     if len(options.media) > 2:
         parser.error(f"expected IMAGE SOUND or VIDEO, but got {len(options.media)} files")
-    if len(options.media) == 1 and options.sources:
-        parser.error("--sources applies to IMAGE SOUND; a video shows where its whole sound comes from")
+    if len(options.media) == 1 and (names := given(options, ("sources", "identification", *THRESHOLDS))):
+        option = names[0].replace("_", "-")
+        parser.error(f"--{option} applies to IMAGE SOUND; a video shows where its whole sound comes from")
     return options
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from filelock import FileLock
 from torch import Tensor
 from tqdm import tqdm
 
@@ -64,7 +65,7 @@ def compute_features(
     """Computes the features of a frozen ``encoder`` that are not in its file yet, and returns the file.
 
     The file is kept for the next runs. Its name depends on the encoder's weights and on the size of its inputs. A
-    killed call resumes.
+    killed call resumes. Of several processes that need the same file, one computes and the others wait for it.
 
     Args:
         encoder: the encoder, on the device to compute on.
@@ -82,7 +83,8 @@ def compute_features(
     shape = encoder.features(first[None].to(device)).shape[1:]
     path = folder / f"features-{kind}-{_fingerprint(encoder, first)}.sqlite"
     folder.mkdir(parents=True, exist_ok=True)
-    with _errors_name_file(path), contextlib.closing(sqlite3.connect(path, timeout=60)) as table:
+    lock = FileLock(folder / f".{path.stem}.lock")
+    with lock, _errors_name_file(path), contextlib.closing(sqlite3.connect(path, timeout=60)) as table:
         table.execute("PRAGMA page_size = 65536")  # rows are large; takes effect in a new file only
         table.execute("CREATE TABLE IF NOT EXISTS features (key BLOB PRIMARY KEY, feature BLOB)")
         known = {key for (key,) in table.execute("SELECT key FROM features")}

@@ -69,12 +69,11 @@ def use_cached_features(
     """
     if not config.cache_features:
         return
-    with FileLock(location.cache / ".lock"):  # one process computes, the others read its files
-        for clips, largest_scene in scenes:
-            if isinstance(model.visual, Tower) and model.visual.frozen:
-                clips.use_features("frames", model.visual, location.cache)
-            if isinstance(model.audio, Tower) and model.audio.frozen and largest_scene == 1:
-                clips.use_features("sounds", model.audio, location.cache)
+    for clips, largest_scene in scenes:
+        if isinstance(model.visual, Tower) and model.visual.frozen:
+            clips.use_features("frames", model.visual, location.cache)
+        if isinstance(model.audio, Tower) and model.audio.frozen and largest_scene == 1:
+            clips.use_features("sounds", model.audio, location.cache)
 
 
 @torch.no_grad()

@@ -128,8 +128,9 @@ def _untrained_metrics(
     path: Path, model: Localizer, tests: Sequence[HeldOutScenes], config: Config
 ) -> dict[str, Metrics]:
     """Metrics before training, written to a file so that a resumed run does not compute them again."""
-    if not path.is_file():
+    metrics: dict[str, Metrics] = read_json(path) if path.is_file() else {}
+    if not set(IDENTIFICATIONS) <= metrics.keys():  # the file of an earlier version has no identifications
         maps = [predictions(model, test, IDENTIFICATIONS, workers=config.workers) for test in tests]
-        write_json(path, _metrics(tests, maps))
-    metrics: dict[str, Metrics] = read_json(path)
+        metrics = _metrics(tests, maps)
+        write_json(path, metrics)
     return metrics

@@ -73,6 +73,29 @@ def test_localize(trained: tuple[Path, str], duets: Path, tmp_path: Path, named:
 
 
 @pytest.mark.parametrize("command", [evaluate, localize])
+def test_clustering_has_no_thresholds(
+    duets: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, command: object
+) -> None:
+    path, out = write_checkpoint(tmp_path / "model.ckpt", identification="clustering"), tmp_path / "out"
+    picture = [str(duets / "frames" / "e.jpg"), str(duets / "audio" / "e.wav")]
+    data = ["--data-root", str(duets), "--subsets", "duet", "--no-chance"]
+    line = [str(path), *(data if command is evaluate else picture), "--out", str(out), "--merge-threshold", "0.9"]
+    assert command.main(line) == 2
+    assert "no `merge_threshold` with the identification clustering, which has no thresholds" in caplog.text
+    assert not out.exists()
+    assert command.main([*line, "--identification", "iterative"]) == 0
+
+
+@pytest.mark.parametrize(
+    "option", [["--sources", "2"], ["--identification", "clustering"], ["--peak-threshold", "0.2"]]
+)
+def test_a_video_has_no_sources(option: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        localize.main(["model.ckpt", "a.mp4", *option])
+    assert f"{option[0]} applies to IMAGE SOUND; a video shows where its whole sound" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", [evaluate, localize])
 def test_an_unknown_identification(command: object, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit, match="2"):
         command.main(["model.ckpt", "a.jpg", "a.wav", "--identification", "kmeans"])

@@ -217,6 +217,9 @@ def test_towers_with_a_rate_of_their_own(config: Config) -> None:
     assert [g["lr"] for g in optimizer.param_groups] == [1e-3, 1e-2, 1e-5]
     held = [p for g in optimizer.param_groups for p in g["params"]]
     assert len(held) == len({id(p) for p in held}) == len([*model.parameters()])
+    # Checkpoints hold the optimizer's state in this order.
+    ordered = (model.audio.head, model.visual.head, model.visual.tower, model.audio.tower)
+    assert [id(p) for p in held] == [id(p) for part in ordered for p in part.parameters()]
     loss(model).backward()
     idle = {n for n, p in model.named_parameters() if p.grad is None}
     assert not idle  # nothing that DistributedDataParallel would wait for

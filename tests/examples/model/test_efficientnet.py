@@ -377,3 +377,9 @@ def test_a_file_that_holds_something_else(tmp_path: Path, values: dict[str, Tens
     expected = rf"`visual_weights` to hold the weights of EfficientNet-Lite0, but '.*own\.pth' does not: .*{reason}"
     with pytest.raises(ValueError, match=expected):
         load_weights(EfficientNetLite0(), str(path))
+
+
+def test_crops_are_for_resnets() -> None:
+    with pytest.raises(ValueError, match=r"Expected `crops` of efficientnet-lite0 to be 0, .* but got 64"):
+        dataclasses.replace(CONFIG, crops=64)
+    assert dataclasses.replace(CONFIG, crops=64, backbone="resnet").crops == 64

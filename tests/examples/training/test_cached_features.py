@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from avsl.model.localizer import Localizer
 from avsl.training import model_setup
 from avsl.training.data_location import DataLocation
 from avsl.training.model_setup import set_up_training, standardize_features, use_cached_features
+from filelock import FileLock, Timeout
 from torch import Tensor
 
 from ..conftest import TINY
@@ -117,6 +119,24 @@ def test_the_first_loss_is_the_same(clip_clap: Config, music: Path, tmp_path: Pa
         losses[-1].backward()
         assert all(p.grad.abs().max() > 0 for p in model.visual.head.parameters())
     torch.testing.assert_close(*losses, rtol=2e-3, atol=1e-4)
+
+
+def test_other_runs_are_set_up_meanwhile(music: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While features are computed, their file is locked, but not the captions and weights that all runs need."""
+    config, location = efficientnet(), DataLocation(tmp_path)
+    model, free = build(config), []
+    computed = model.visual.features
+
+    def features(frames: Tensor) -> Tensor:
+        for path in [location.cache / ".lock", *location.cache.glob(".features-*.lock")]:
+            with contextlib.suppress(Timeout), FileLock(path, timeout=0):
+                free.append(path.name)
+        return computed(frames)
+
+    monkeypatch.setattr(model.visual, "features", features)
+    use_cached_features(model, location, config, [(Scenes(music, ["a", "b"], 64), 1)])
+    assert len(list(location.cache.glob(".features-frames-*.lock"))) == 1
+    assert free == [".lock", ".lock"]  # asked for the shape, then for all features
 
 
 def test_test_scenes_give_the_same_maps(music: Path, tmp_path: Path) -> None:

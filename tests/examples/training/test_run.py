@@ -26,6 +26,7 @@ from avsl.training import run as training
 from avsl.training.run_folder import claimed
 from PIL import Image
 
+from ..conftest import TINY
 from .conftest import DATA, EPOCHS, SCRIPT, arguments, checkpoint, complete, losses, start_and_stop
 
 pytestmark = [
@@ -152,6 +153,17 @@ def test_a_configuration_that_does_not_fit_the_captions(
     line = arguments(whole.parents[1], "misfit", "--runs", str(tmp_path), "--text-encoder", bert)
     assert main([*line, "--embedding-dim", "64"]) == 2
     assert "`embedding_dim` to be at most 24, the size of the caption features" in caplog.text
+
+
+def test_untrained_metrics_of_an_earlier_version(music: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They have no identification, and are computed again; those of this version are not."""
+    config, path = Config(**TINY, workers=0), tmp_path / "untrained.json"
+    path.write_text('{"solo AP": 50.0}')
+    model, tests = Localizer(config.as_dict(), 10), [load_held_out(MusicFolder(music), "solo", 64)]
+    metrics = training._untrained_metrics(path, model, tests, config)
+    assert set(metrics) == set(IDENTIFICATIONS)
+    monkeypatch.setattr(training, "predictions", None)
+    assert training._untrained_metrics(path, model, tests, config) == metrics == json.loads(path.read_text())
 
 
 @pytest.mark.usefixtures("interruptible")

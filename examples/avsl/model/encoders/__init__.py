@@ -55,12 +55,12 @@ def parameter_groups(visual: nn.Module, audio: nn.Module, config: Config) -> lis
     ResNets are trained as a whole. Of encoders with a tower, the head is trained and, unless frozen, the tower at
     ``tower_rate``.
     """
-    groups, towers = [], []
+    # Checkpoints hold the optimizer's state by position, so the order of groups and parameters stays as it is.
+    groups = []
     for encoder, rate in ((audio, config.rate), (visual, config.visual_rate)):
         trained = encoder.head if isinstance(encoder, Tower) else encoder
         groups.append({"params": list(trained.parameters()), "lr": rate})
-        if isinstance(encoder, Tower) and not encoder.frozen:
-            towers += list(encoder.tower.parameters())
-    if towers:
+    trained_towers = (e.tower for e in (visual, audio) if isinstance(e, Tower) and not e.frozen)
+    if towers := [parameter for tower in trained_towers for parameter in tower.parameters()]:
         groups.append({"params": towers, "lr": config.tower_rate})
     return groups
