@@ -39,7 +39,9 @@ CHOICES: dict[str, Sequence[str]] = {
     "accelerator": ("auto", "cpu", "gpu"),
 }
 MINIMUM = {
-    **dict.fromkeys(("train_scenes", "test_scenes", "image_size", "embedding_dim", "batch_size", "epochs"), 1),
+    **dict.fromkeys(
+        ("train_scenes", "test_scenes", "image_size", "embedding_dim", "batch_size", "epochs", "ori_max_iter"), 1
+    ),
     **dict.fromkeys(("accumulate", "nodes"), 1),
     **dict.fromkeys(("workers", "checkpoint_steps"), 0),
 }
@@ -110,6 +112,7 @@ class Config:
     ori_solver: str = _option("auto", "solver of optimal transport")
     ori_epsilon: float = _option(0.05, "entropic regularization of optimal transport")
     ori_tol: float = _option(1e-3, "tolerance of optimal transport")
+    ori_max_iter: int = _option(100, "largest number of iterations of optimal transport")
     # identification of the sources of a mixture
     identification: str = _option("iterative", "iterative: the paper's; clustering: this library's")
     peak_threshold: float = _option(

@@ -153,7 +153,12 @@ class Localizer(L.LightningModule):
 
 def _region_loss(config: Config) -> nn.Module:
     """The paper's ORI, or this library's separation loss in its place."""
-    transport = {"solver": config.ori_solver, "epsilon": config.ori_epsilon, "tol": config.ori_tol}
+    transport = {
+        "solver": config.ori_solver,
+        "epsilon": config.ori_epsilon,
+        "tol": config.ori_tol,
+        "max_iter": config.ori_max_iter,
+    }
     if config.ori_target == "complement":
         return ORILoss(**transport)
     return ObjectRegionSeparationLoss(margin=config.ori_margin, temperature=config.ori_temperature, **transport)
