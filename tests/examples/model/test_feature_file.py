@@ -20,7 +20,7 @@ from avsl.evaluation.predict import Prediction, _stack
 from avsl.evaluation.report import draw_sheet
 from avsl.model import feature_file
 from avsl.model.encoders import Features, Tower
-from avsl.model.feature_file import BATCH, FeatureFile, compute_features, file_key
+from avsl.model.feature_file import BATCH, CPU_BATCH, FeatureFile, compute_features, file_key
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
@@ -93,7 +93,11 @@ def test_a_second_call_computes_nothing(tmp_path: Path, capsys: pytest.CaptureFi
     path = compute(first, tmp_path).path
     before, _ = rows(path), capsys.readouterr()
     assert compute(again, tmp_path, load).path == path
-    assert (first.calls, again.calls, loaded) == ([1, BATCH, BATCH, 5], [1], [0])  # one for the shape
+    assert (first.calls, again.calls, loaded) == (
+        [1, *[CPU_BATCH] * (COUNT // CPU_BATCH), COUNT % CPU_BATCH],
+        [1],
+        [0],
+    )  # one for the shape
     assert rows(path) == before
     assert capsys.readouterr().err == ""
 
@@ -143,7 +147,7 @@ def test_memory_is_bounded(tmp_path: Path) -> None:
 
     encoder = Toy()
     compute(encoder, tmp_path, load)
-    assert max(encoder.calls) == BATCH
+    assert max(encoder.calls) == CPU_BATCH
     assert BATCH <= most <= BATCH + 1
 
 
