@@ -114,15 +114,14 @@ class Scenes(Dataset[Example]):
 
         Features of sounds serve scenes of one clip only, since the features of a mixture are not those of its parts.
         """
-        files = [file_key(self._frame_path(i)) for i in range(len(self))] if kind == "frames" else self._sound_keys()
-        load = self._frame if kind == "frames" else self._waveform
-        file = compute_features(encoder, files, load, folder, kind=kind)
-        self._features[kind] = file, torch.frombuffer(bytearray(b"".join(files)), dtype=torch.uint8).view(-1, 16)
+        if kind == "frames":
+            load, keys = self._frame, [file_key(self._frame_path(i)) for i in range(len(self))]
+        else:
+            sounds = map(self._sound, range(len(self)))
+            load, keys = self._waveform, [file_key(sound.path, repr(sound.seconds)) for sound in sounds]
+        file = compute_features(encoder, keys, load, folder, kind=kind)
+        self._features[kind] = file, torch.frombuffer(bytearray(b"".join(keys)), dtype=torch.uint8).view(-1, 16)
         self._cache.clear()
-
-    def _sound_keys(self) -> list[bytes]:
-        sounds = map(self._sound, range(len(self)))
-        return [file_key(sound.path, repr(sound.seconds)) for sound in sounds]
 
     def __getitem__(self, clips: ClipIndices | int) -> Example:
         clips = (clips,) if isinstance(clips, int) else clips

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import logging
 import sqlite3
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,6 +15,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from .encoders.text import WORDS, TextEncoder, WordCounts, encoder_path
+from .feature_table import open_table
 
 log = logging.getLogger(__name__)
 CHUNK = 1024  # captions per transaction; a killed run loses at most this many
@@ -37,7 +37,8 @@ def encode_captions(captions: Sequence[str], encoder: str, cache: Path, batch_si
     rows = defaultdict(list)
     for row, caption in enumerate(captions):
         rows[_key(caption)].append(row)
-    with _table(cache / f"captions-{_fingerprint(encoder)}.sqlite") as table:
+    path = cache / f"captions-{_fingerprint(encoder)}.sqlite"
+    with open_table(path, "caption features", "encoded") as table:
         known = {key for (key,) in table.execute("SELECT key FROM features")}
         # Longest first: batches need little padding, and a lack of memory shows at once.
         missing = sorted((captions[r[0]] for key, r in rows.items() if key not in known), key=lambda c: (-len(c), c))
@@ -71,22 +72,6 @@ def _encode(missing: Sequence[str], encoder: str, table: sqlite3.Connection, bat
             len(missing),
             model.limit,
         )
-
-
-@contextlib.contextmanager
-def _table(path: Path) -> Iterator[sqlite3.Connection]:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    connection = sqlite3.connect(path, timeout=60)
-    try:
-        connection.execute("CREATE TABLE IF NOT EXISTS features (key BLOB PRIMARY KEY, feature BLOB)")
-        yield connection
-    except sqlite3.DatabaseError as error:
-        raise OSError(
-            f"Expected {path} to hold caption features, but {error}. "
-            "If it is damaged, delete it to have them encoded again."
-        ) from error
-    finally:
-        connection.close()
 
 
 def _key(caption: str) -> bytes:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import logging
 import os
 import shutil
 import sqlite3
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -19,11 +18,13 @@ from torch import Tensor
 from tqdm import tqdm
 
 from .encoders.tower import Features, Tower
+from .feature_table import errors_name_table, open_table
 
 log = logging.getLogger(__name__)
 FORMAT = 1  # to be raised when the same weights and files give other features
 BATCH = 32  # inputs per transaction; a killed run loses at most this many
 CPU_BATCH = 4  # inputs at a time on a CPU, whose caches hold no more: three times as fast as 32
+_TEXTS = ("features", "computed")  # what a file holds, and how it was made
 _LARGE = 2**30  # bytes from which the log says how much is written
 
 
@@ -50,7 +51,7 @@ class FeatureFile:
         Raises:
             OSError: if the file can't be read, or lacks the input.
         """
-        with _errors_name_file(self.path):
+        with errors_name_table(self.path, *_TEXTS):
             if self._opened is None or self._opened[0] != os.getpid():  # a connection may not cross a fork
                 self._opened = os.getpid(), sqlite3.connect(self.path, timeout=60, check_same_thread=False)
             row = self._opened[1].execute("SELECT feature FROM features WHERE key = ?", (key,)).fetchone()
@@ -85,10 +86,7 @@ def compute_features(
     shape = encoder.features(first[None].to(device)).shape[1:]
     path = folder / f"features-{kind}-{_fingerprint(encoder, first)}.sqlite"
     folder.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(folder / f".{path.stem}.lock")
-    with lock, _errors_name_file(path), contextlib.closing(sqlite3.connect(path, timeout=60)) as table:
-        table.execute("PRAGMA page_size = 65536")  # rows are large; takes effect in a new file only
-        table.execute("CREATE TABLE IF NOT EXISTS features (key BLOB PRIMARY KEY, feature BLOB)")
+    with FileLock(folder / f".{path.stem}.lock"), open_table(path, *_TEXTS, page_size=65536) as table:
         known = {key for (key,) in table.execute("SELECT key FROM features")}
         missing = list({key: i for i, key in enumerate(keys) if key not in known}.values())
         _check_space(len(missing) * 2 * shape.numel(), path, kind)
@@ -133,13 +131,3 @@ def _check_space(size: int, path: Path, kind: str) -> None:
         )
     if size > _LARGE:
         log.info("The features of %s take %.1f GB in %s.", kind, size / 1e9, path)
-
-
-@contextlib.contextmanager
-def _errors_name_file(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except sqlite3.DatabaseError as error:
-        raise OSError(
-            f"Expected {path} to hold features, but {error}. If it is damaged, delete it to have them computed again."
-        ) from error
