@@ -7,7 +7,8 @@ import pytest
 import sslosses
 from inputs.cases import outcome
 from inputs.core import NAMES, errors, input_class
-from inputs.core.subjects import OTHERS, SUBJECTS, Subject, public_functions
+from inputs.core.subject import Subject
+from inputs.core.subjects import OTHERS, SUBJECTS, public_functions
 from inputs.write_tables import TABLES, listed
 
 

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from inputs.cases import InputClass
 from inputs.core import errors, results
-from inputs.core.subjects import SUBJECTS, Subject
+from inputs.core.subject import Subject
+from inputs.core.subjects import SUBJECTS
 from sslosses.transport import MissingDependencyError
 
 NAMES = results.CLASSES | errors.CLASSES

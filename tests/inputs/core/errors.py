@@ -9,7 +9,7 @@ from torch import Tensor
 
 from inputs.core.compare import refused
 from inputs.core.results import Cases, Class
-from inputs.core.subjects import MASKS, SIZES, Subject
+from inputs.core.subject import MASKS, SIZES, Subject
 
 
 def no_tensor(subject: Subject) -> Cases:

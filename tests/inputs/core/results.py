@@ -12,7 +12,7 @@ from torch import Tensor
 
 from inputs.cases import Case
 from inputs.core.compare import close, finite, refused, succeeds, tensors, total
-from inputs.core.subjects import ENDS, MASKS, SIZES, Subject
+from inputs.core.subject import ENDS, MASKS, SIZES, Subject
 
 Cases = Iterator[Case]
 Class = Callable[[Subject], Cases]
@@ -291,7 +291,7 @@ def lengths(subject: Subject) -> Cases:
 
 
 def ends(subject: Subject) -> Cases:
-    """Options at the ends of their range (ENDS in ``subjects.py``): a finite result with a finite gradient."""
+    """Options at the ends of their range (ENDS in ``subject.py``): a finite result with a finite gradient."""
     for name in subject.option_names():
         if name in ("threshold", "area") and name not in subject.options:
             continue  # one excludes the other
