@@ -18,7 +18,13 @@ from .yaml_files import read_yaml
 
 CONFIGS = Path(__file__).resolve().parent.parent / "configs"
 SUBSETS = {"music": ("solo", "duet"), "vggsound": ("single", "duet", "trio")}
-IDENTIFICATIONS = ("iterative", "clustering")
+#: How the sources of a mixture are told apart; see ``model.identification``.
+IDENTIFICATIONS = ("iterative", "clustering", "repeat", "single", "own")
+TWO_WAYS, ONE_MAP = IDENTIFICATIONS[:2], IDENTIFICATIONS[:4]
+#: One file each in ``methods/``.
+METHODS = tuple(
+    sorted(p.stem.replace("_", "-") for p in (Path(__file__).parent / "methods").glob("*.py") if p.stem[0] != "_")
+)
 QUALITIES = ("true", "noisy", "class", "shuffled")
 #: Visual and audio weights of each backbone; None: an encoder from scratch.
 DEFAULT_WEIGHTS: dict[str, tuple[str, str | None]] = {
@@ -30,7 +36,11 @@ DEFAULT = "default"
 CHOICES: dict[str, Sequence[str]] = {
     "dataset": tuple(SUBSETS),
     "caption_quality": QUALITIES,
+    "method": METHODS,
+    "training_scenes": ("all", "single"),
     "backbone": tuple(DEFAULT_WEIGHTS),
+    "audio_pooling": ("mean+max", "mean", "max"),
+    "source_classes": ("given", "predicted"),
     "false_negatives": ("visual-reference", "reference-reference"),
     "ori_target": ("complement", "separate"),
     "identification": IDENTIFICATIONS,
@@ -66,10 +76,17 @@ class Config:
     train_scenes: int = _option(800, "number of composed training scenes")
     test_scenes: int = _option(200, "number of composed test scenes")
     subsets: tuple[str, ...] = _option(("solo", "duet"), "subsets to train and test on")
+    training_scenes: str = _option("all", "all: those of the subsets; single: only clips of one source, unmixed")
     caption_quality: str = _option("true", "captions as they are, or deliberately made worse")
     image_size: int = _option(224, "side of a frame in pixels")
     in_memory: bool = _option(False, "keep decoded frames and sounds in memory")
     workers: int = _option(4, "processes that decode; 0 decodes in the main process")
+    # method
+    method: str = _option("object-aware", "the system to train; object-aware is the paper's")
+    method_options: tuple[str, ...] = _option((), "options of the method, as name=value; see its file in methods/")
+    source_classes: str = _option(
+        "predicted", "classes of the sources at test time, for methods that use them: predicted, or given as in AVGN"
+    )
     # encoders
     backbone: str = _option("resnet", "pair of visual and audio encoders")
     tower_rate: float = _option(0.0, "learning rate of pretrained towers below their heads; 0 freezes them")
@@ -81,12 +98,14 @@ class Config:
     )
     visual_widths: tuple[int, ...] = _option((64, 128, 256, 512), "channels per stage of a visual ResNet from scratch")
     visual_depths: tuple[int, ...] = _option((2, 2, 2, 2), "blocks per stage of a visual ResNet from scratch")
+    visual_stride: int = _option(32, "pixels per place of a visual ResNet's map: 32, or 16 for twice the resolution")
     freeze_statistics: bool = _option(False, "keep the visual encoder's batch statistics fixed")
     audio_weights: str | None = _option(
         DEFAULT, "Hugging Face name or folder of the audio encoder, or default; none trains it from scratch"
     )
     audio_widths: tuple[int, ...] = _option((64, 128, 256, 512), "channels per stage of an audio ResNet from scratch")
     audio_depths: tuple[int, ...] = _option((2, 2, 2, 2), "blocks per stage of an audio ResNet from scratch")
+    audio_pooling: str = _option("mean+max", "how an audio ResNet pools its map")
     embedding_dim: int = _option(512, "dimension of the space that sounds, pixels and captions share")
     text_encoder: str = _option(
         "bert-base-uncased", "Hugging Face name or folder of the text encoder; minilm; or words for word counts"
@@ -114,7 +133,11 @@ class Config:
     ori_tol: float = _option(1e-3, "tolerance of optimal transport")
     ori_max_iter: int = _option(100, "largest number of iterations of optimal transport")
     # identification of the sources of a mixture
-    identification: str = _option("iterative", "iterative: the paper's; clustering: this library's")
+    identification: str = _option(
+        "iterative",
+        "iterative: the paper's; clustering: this library's; repeat: the sound's map for every source; single: for one "
+        "source only; own: the method's own maps",
+    )
     peak_threshold: float = _option(
         0.1, "iterative: lowest peak of the sound's map that counts as another source; the first counts anyway"
     )
@@ -185,6 +208,8 @@ class Config:
         for name in ("ori_margin", "ori_temperature"):
             if getattr(self, name) <= 0:
                 raise ValueError(f"Expected `{name}` to be above 0, but got {getattr(self, name)}")
+        if self.visual_stride not in (16, 32):
+            raise ValueError(f"Expected `visual_stride` to be 16 or 32, but got {self.visual_stride}")
         if self.tower_rate < 0:
             raise ValueError(f"Expected `tower_rate` to be at least 0, but got {self.tower_rate}")
 

@@ -13,13 +13,12 @@ from PIL import Image
 from rich.console import Console
 from torch import Tensor
 
-from sslosses import IdentifiedObjects
-
 from ..files import atomic_buffer
 from ..localization.overlay import paint, scaled
 from ..localization.user_files import as_frame, read_sound
 from ..localization.video import draw_heatmaps, localize_video, save_video_maps
 from ..model.localizer import Localizer
+from ..model.method import SourceMaps
 from ..pictures import read_picture
 from ..sounds import flaw
 from .arguments import THRESHOLDS, add_model, at_least_one, given, print_plain, selected_model
@@ -73,8 +72,9 @@ def _localize_in_picture(options: argparse.Namespace, console: Console) -> None:
     picture, waveform = read_picture(options.media[0]), read_sound(options.media[1])
     if found := flaw(waveform.numpy()):
         log.warning("%s %s. Its maps mean nothing.", options.media[1], found)
-    sound, objects = find_sources(model, as_frame(picture, model.config.image_size), waveform, options.sources)
-    maps, valid, peaks = objects.maps[0].cpu(), objects.valid[0].cpu(), objects.peaks[0].cpu()
+    sound, sources = find_sources(model, as_frame(picture, model.config.image_size), waveform, options.sources)
+    maps, valid = sources.maps[0].cpu(), sources.valid[0].cpu()
+    peaks = sound.flatten()[maps.flatten(1).argmax(1)].where(valid, 0)
     with atomic_buffer(out / f"{stem}-maps.npz") as buffer:
         arrays = {"maps": maps, "valid": valid, "peaks": peaks, "sound": sound}
         np.savez_compressed(
@@ -94,13 +94,13 @@ def _localize_in_picture(options: argparse.Namespace, console: Console) -> None:
 @torch.no_grad()
 def find_sources(
     model: Localizer, frame: Tensor, waveform: Tensor, num_sources: int | None
-) -> tuple[Tensor, IdentifiedObjects]:
+) -> tuple[Tensor, SourceMaps]:
     """Computes the map of the whole sound, (h, w), and the sources of one frame.
 
     ``num_sources`` is the number of sources; with ``None`` the model finds it.
     """
-    visual, audio = model.encode(frame[None].to(model.device), waveform[None].to(model.device))
-    return model.sound_map(visual, audio)[0].cpu(), model.source_maps(visual, audio, num_sources)
+    encoded = model.encode(frame[None].to(model.device), waveform[None].to(model.device))
+    return model.sound_map(encoded)[0].cpu(), model.source_maps(encoded, num_sources)
 
 
 def _save_overlay(path: Path, picture: Image.Image, heat: Tensor) -> None:

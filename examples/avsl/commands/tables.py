@@ -30,6 +30,9 @@ CAPTIONS, COST = 6, 9  # numbers of tables that need more than runs
 EXPLANATIONS = {
     "iterative": "Sources by the iterative identification of the paper.",
     "clustering": "Sources by clustering, which is this library's and not the paper's.",
+    "repeat": "The same map, that of the sound, for every source of a mixture.",
+    "single": "The map of the sound for one source of a mixture; the others have none, which counts as 0.",
+    "own": "Each method's own map per source.",
 }
 RunsByRow = dict[tuple[Row, TestSet], list[Run]]
 

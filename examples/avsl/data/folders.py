@@ -70,15 +70,16 @@ class ClipFolder(ABC):
     def training_list(self, subset: str) -> tuple[str, list[tuple[str, tuple[str, ...]]]]:
         """The name of the training list of ``subset``, and the ids and classes of its clips."""
 
-    def training_pool(self, subset: str) -> Pool:
-        """The clips to train on for ``subset``, with captions.
+    def training_pool(self, subset: str, *, captions: bool = True) -> Pool:
+        """The clips to train on for ``subset``, with captions unless they are not needed.
 
         Raises:
             ValueError: naming the first clip without captions, or whose number of foreground captions differs from its
                 number of sources.
         """
         name, listed = self.training_list(subset)
-        return Pool(self.with_captions(listed, name), self.clips_per_scene.get(subset, 1))
+        clips = self.with_captions(listed, name) if captions else [Clip(*entry) for entry in listed]
+        return Pool(clips, self.clips_per_scene.get(subset, 1))
 
     @abstractmethod
     def test_scenes(self, subset: str) -> ListedScenes:

@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader
 
 from ..data.scenes import Example, stacked
 from ..files import atomic_buffer
-from ..model.encoders import Features
+from ..model.encoders import Encoded, Features
 from ..model.localizer import Localizer
 from .held_out import HeldOutScenes
 
@@ -58,6 +58,7 @@ def predictions(
     training = model.training
     model.eval()
     parts: dict[str, list[Prediction]] = {name: [] for name in identifications}
+    classes = _source_classes(model, held_out) if model.config.source_classes == "given" else None
     loader = DataLoader(
         held_out.scenes,
         batch_size=batch_size,
@@ -66,24 +67,51 @@ def predictions(
         collate_fn=_stack,
     )
     for frames, waveforms in loader:
-        visual, audio = model.encode(frames.to(model.device), waveforms.to(model.device))
+        encoded = model.encode(frames.to(model.device), waveforms.to(model.device))
+        first = len(parts[identifications[0]]) * batch_size
+        batch_classes = None if classes is None else classes[first : first + len(encoded.audio)].to(model.device)
         for name in identifications:
-            parts[name].append(_localize(model, visual, audio, held_out, name, known=known))
+            parts[name].append(_localize(model, encoded, held_out, name, batch_classes, known=known))
     model.train(training)
     return {name: _joined(part, held_out.num_sources) for name, part in parts.items()}
 
 
 def _localize(
-    model: Localizer, visual: Tensor, audio: Tensor, held_out: HeldOutScenes, identification: str, *, known: bool
+    model: Localizer,
+    encoded: Encoded,
+    held_out: HeldOutScenes,
+    identification: str,
+    classes: Tensor | None,
+    *,
+    known: bool,
 ) -> Prediction:
     single = held_out.task == "single"
-    sound = model.sound_map(visual, audio)
+    sound = model.sound_map(encoded)
     if single and identification == "iterative":
         maps, valid = sound[:, None], torch.ones(len(sound), 1, dtype=torch.bool)
     else:
         num_sources = held_out.num_sources if known or single else None
-        maps, valid, *_ = model.source_maps(visual, audio, num_sources, identification)
+        maps, valid = model.source_maps(encoded, num_sources, identification, classes)
     return Prediction((maps[:, 0] if single else sound).cpu(), maps.cpu(), valid.cpu())
+
+
+def _source_classes(model: Localizer, held_out: HeldOutScenes) -> Tensor:
+    """The classes of the sources, (N, S).
+
+    Raises:
+        ValueError: if no training clip has the class of a source.
+    """
+    numbers = {name: i for i, name in enumerate(model.classes)}
+    rows = []
+    for scene in held_out.test.scenes:
+        names = [name for clip in scene for name in held_out.test.clips[clip].classes]
+        if unknown := [name for name in names if name not in numbers]:
+            raise ValueError(
+                f"Expected `source_classes` given to be classes of training clips, but {held_out.subset} has "
+                f"{unknown[0]!r}. Use --source-classes predicted."
+            )
+        rows.append([numbers[name] for name in names])
+    return torch.tensor(rows)
 
 
 def _joined(parts: Sequence[Prediction], num_sources: int) -> Prediction:

@@ -32,7 +32,13 @@ from matplotlib.patches import Rectangle
 
 SHEET_ROWS = 6
 #: What the names of a model's rows end with, by identification; the paper's comes first and adds nothing.
-ROW_SUFFIX = {"iterative": "", "clustering": ", clustering"}
+ROW_SUFFIX = {
+    "iterative": "",
+    "clustering": ", clustering",
+    "repeat": ", same map",
+    "single": ", one map",
+    "own": ", own maps",
+}
 #: Heads every result of a run whose configuration says ``smoke_test``.
 SMOKE_TEST = "Smoke test: the numbers mean nothing. They show only that every step works."
 

@@ -21,6 +21,7 @@ from sslosses.metrics import (
 from ..constants import FRAME_SIZE
 from ..data.folders import Box
 from ..data.loading import SceneBatch, TrainingScenes
+from ..methods.object_aware import ObjectAware
 from ..model.localizer import Localizer
 from .held_out import HeldOutScenes
 from .predict import Prediction, frame_resolution
@@ -116,12 +117,16 @@ def box_masks(boxes: Sequence[Sequence[Box]]) -> Tensor:
 def mean_reference_deviation(model: Localizer, training: TrainingScenes, batches: int = 8) -> Metrics:
     """Computes the spatial standard deviation of the reference maps of training scenes, in percent.
 
-    It is 0 for constant maps, to which ORI alone leads.
+    It is 0 for constant maps, to which ORI alone leads. Methods without captions have no reference maps and no such
+    metric.
     """
+    method = model.method
+    if not isinstance(method, ObjectAware):
+        return {}
     was_training = model.training
     model.eval()
     parts = [
-        model.reference_deviation(SceneBatch(*(value.to(model.device) for value in batch)))
+        method.reference_deviation(SceneBatch(*(value.to(model.device) for value in batch)), model.encoders)
         for batch in itertools.islice(training.train_dataloader(), batches)
     ]
     model.train(was_training)

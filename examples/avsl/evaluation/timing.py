@@ -50,10 +50,10 @@ def _time(
     seconds = []
     for _ in range(WARM_UP + REPEATS):
         start = time.perf_counter()
-        visual, audio = model.encode(frames, waveforms)
-        model.sound_map(visual, audio)
+        encoded = model.encode(frames, waveforms)
+        model.sound_map(encoded)
         if not one_source:
-            model.source_maps(visual, audio, num_sources)
+            model.source_maps(encoded, num_sources)
         if cuda:
             torch.cuda.synchronize(model.device)
         seconds.append(time.perf_counter() - start)

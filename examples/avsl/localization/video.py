@@ -59,7 +59,7 @@ def localize_video(model: Localizer, path: Path, every: int) -> VideoMaps:
 
     def compute() -> None:
         frames, waveforms = (torch.stack(column).to(model.device) for column in zip(*waiting, strict=True))
-        parts.append(model.sound_map(*model.encode(frames, waveforms)).cpu())
+        parts.append(model.sound_map(model.encode(frames, waveforms)).cpu())
         waiting.clear()
 
     with open_media(path) as pictures, open_media(path) as sounds:

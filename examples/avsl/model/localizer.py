@@ -1,4 +1,4 @@
-"""The model as a Lightning module: two encoders, the projection of captions, and the objective of ``sslosses``."""
+"""The model as a Lightning module: two encoders, and a method with its loss and its maps."""
 
 from __future__ import annotations
 
@@ -6,84 +6,74 @@ from typing import Any
 
 import lightning as L
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
-
-from sslosses import (
-    IdentifiedObjects,
-    ObjectAwareObjective,
-    ObjectiveTerms,
-    ObjectRegionSeparationLoss,
-    OCALoss,
-    ORILoss,
-    TriMapContrastiveLoss,
-    cluster_objects,
-    identify_objects,
-    similarity_map,
-)
 
 from ..config import Config
 from ..data.loading import SceneBatch
-from .caption_features import TextProjection
-from .encoders import Features, build_encoders, parameter_groups
+from ..methods import method_class
+from .encoders import Encoded, Encoders, Features, build_encoders, parameter_groups
+from .identification import source_maps
+from .method import Setting, SourceMaps
 
 
 class Localizer(L.LightningModule):
-    """Localizes sounding objects. Only training needs captions.
+    """Localizes sounding objects. Only training needs captions or class names.
 
     Args:
         config: the fields of :class:`~avsl.config.Config` as a plain dict, which checkpoints contain.
-        text_features: size of the caption features.
+        text_features: size of the caption features; 0 for methods without captions.
         architectures: the encoders' architectures, which checkpoints contain; with them no pretrained weights are
             loaded.
+        classes: names of the classes of the training clips, sorted.
+        sources: largest number of sources per training scene.
     """
 
-    def __init__(self, config: dict[str, Any], text_features: int, architectures: dict[str, Any] | None = None) -> None:
+    def __init__(
+        self,
+        config: dict[str, Any],
+        text_features: int,
+        architectures: dict[str, Any] | None = None,
+        classes: list[str] | tuple[str, ...] = (),
+        sources: int = 2,
+    ) -> None:
         super().__init__()
         c = Config.from_dict(config)
         self.config = c
+        self.classes = tuple(classes)
         self._mirrored: tuple[int, list[bool]] = (-1, [])
         self.visual, self.audio = build_encoders(c, architectures)
         architectures = {"visual": self.visual.architecture, "audio": self.audio.architecture}
-        self.save_hyperparameters({"config": config, "text_features": text_features, "architectures": architectures})
-        self.text = TextProjection(text_features, c.embedding_dim)
-        masks = {"alpha_foreground": c.alpha_foreground, "alpha_background": c.alpha_background, "omega": c.omega}
-        self.objective = ObjectAwareObjective(
-            trimap_weight=c.trimap_weight,
-            oca_weight=c.oca_weight,
-            ori_weight=c.ori_weight,
-            trimap=TriMapContrastiveLoss(**masks),
-            oca=OCALoss(temperature=c.temperature, tau=c.tau, false_negatives=c.false_negatives, **masks),
-            ori=_region_loss(c),
-            gather_distributed=True,
+        self.save_hyperparameters(
+            {
+                "config": config,
+                "text_features": text_features,
+                "architectures": architectures,
+                "classes": list(classes),
+                "sources": sources,
+            }
         )
+        trunk, sound = self.visual.trunk_channels, self.audio.trunk_channels
+        self.method = method_class(c.method)(Setting(c, trunk, sound, self.classes, sources, text_features))
 
-    def encode(self, frames: Tensor | Features, waveforms: Tensor | Features) -> tuple[Tensor, Tensor]:
-        """Computes unit visual features (B, C, h, w) and audio embeddings (B, C).
+    @property
+    def encoders(self) -> Encoders:
+        """Both encoders."""
+        return Encoders(self.visual, self.audio)
 
-        Both can be given as features of a frozen encoder.
-        """
-        return F.normalize(self.visual(frames), dim=1), self.audio(waveforms)
+    def encode(self, frames: Tensor | Features, waveforms: Tensor | Features) -> Encoded:
+        """Encodes scenes; features of a frozen encoder can take the place of frames or waveforms."""
+        return self.encoders.encode(frames, waveforms)
 
     def training_step(self, batch: SceneBatch, index: int) -> Tensor:
         if isinstance(batch.frames, Tensor) and self._is_mirrored(index):
             batch = batch._replace(frames=batch.frames.flip(3))
-        terms = self.loss(batch)
+        terms = self.method.loss(batch, self.encoders)
         size = len(batch.source_mask)
-        self.log_dict({k: v.detach() for k, v in terms._asdict().items()}, prog_bar=True, batch_size=size)
-        return terms.total
+        self.log_dict({name: term.detach() for name, term in terms.items()}, prog_bar=True, batch_size=size)
+        return terms["total"]
 
-    def loss(self, batch: SceneBatch) -> ObjectiveTerms:
-        """Computes the terms of the objective on a batch."""
-        visual, audio = self.encode(batch.frames, batch.waveforms)
-        return self.objective.terms(
-            visual,
-            audio,
-            self.text(batch.foreground),
-            self.text(batch.background),
-            batch.source_mask,
-            batch.background_mask,
-        )
+    def on_train_epoch_start(self) -> None:
+        self.method.start_epoch(self.current_epoch, self.encoders, self.trainer.datamodule.clips(self.device))
 
     def on_train_batch_start(self, _: SceneBatch, index: int) -> None:
         # Random numbers (dropout) depend on the step alone, so that a resumed run equals an uninterrupted one.
@@ -109,7 +99,7 @@ class Localizer(L.LightningModule):
 
     def configure_optimizers(self) -> Any:
         c = self.config
-        groups = parameter_groups(self.visual, self.audio, c)
+        groups = parameter_groups(self.visual, self.audio, self.method, c)
         optimizer = torch.optim.AdamW(groups, betas=(0.9, 0.999), weight_decay=c.weight_decay)
         if c.schedule == "constant":
             return optimizer
@@ -118,47 +108,17 @@ class Localizer(L.LightningModule):
         )
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
-    @torch.no_grad()
-    def reference_deviation(self, batch: SceneBatch) -> Tensor:
-        """Computes the standard deviation over the pixels of each reference's map S_r, (n,): 0 for constant maps."""
-        visual = F.normalize(self.visual(batch.frames), dim=1)
-        foreground, background = self.text(batch.foreground), self.text(batch.background)
-        maps = similarity_map(visual, torch.cat([foreground, background[:, None]], dim=1))
-        present = torch.cat([batch.source_mask, batch.background_mask[:, None]], dim=1)
-        return maps.flatten(2).std(2)[present]
-
-    @staticmethod
-    def sound_map(visual: Tensor, audio: Tensor) -> Tensor:
+    def sound_map(self, encoded: Encoded) -> Tensor:
         """Computes S_a, (B, h, w): where the sound as a whole comes from."""
-        return similarity_map(visual, audio)
+        return self.method.sound_map(encoded)
 
     def source_maps(
-        self, visual: Tensor, audio: Tensor, num_sources: int | Tensor | None, identification: str | None = None
-    ) -> IdentifiedObjects:
+        self,
+        encoded: Encoded,
+        num_sources: int | None,
+        identification: str | None = None,
+        classes: Tensor | None = None,
+    ) -> SourceMaps:
         """Computes one map per source of a mixture, by ``identification`` or else by that of the configuration."""
-        c = self.config
-        if (identification or c.identification) == "clustering":
-            return cluster_objects(visual, audio, num_sources=num_sources)
-        return identify_objects(
-            visual,
-            audio,
-            num_sources=num_sources,
-            peak_threshold=c.peak_threshold,
-            background_threshold=c.background_threshold,
-            merge_threshold=c.merge_threshold,
-            alpha_background=c.alpha_background,
-            omega=c.omega,
-        )
-
-
-def _region_loss(config: Config) -> nn.Module:
-    """The paper's ORI, or this library's separation loss in its place."""
-    transport = {
-        "solver": config.ori_solver,
-        "epsilon": config.ori_epsilon,
-        "tol": config.ori_tol,
-        "max_iter": config.ori_max_iter,
-    }
-    if config.ori_target == "complement":
-        return ORILoss(**transport)
-    return ObjectRegionSeparationLoss(margin=config.ori_margin, temperature=config.ori_temperature, **transport)
+        chosen = identification or self.config.identification
+        return source_maps(self.method, self.config, encoded, num_sources, chosen, classes)

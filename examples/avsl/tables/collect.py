@@ -17,7 +17,7 @@ PAIR_METRICS = ("> silent", "> twin")
 #: A metric of the run, not of a test set: see ``evaluation.score.mean_reference_deviation``.
 DEVIATION = "deviation of reference maps"
 BASELINES = ("untrained", "centered Gaussian", "whole frame", "random maps")
-FILE_SUFFIX = {"iterative": "", "clustering": "-clustering"}
+FILE_SUFFIX = {name: suffix.replace(", ", "-").replace(" ", "-") for name, suffix in ROW_SUFFIX.items()}
 #: Per row or contrast: its name, and the mean difference per metric.
 Differences = list[tuple[str, list[tuple[str, Estimate | None]]]]
 

@@ -18,9 +18,11 @@ from ..data.loading import TrainingScenes
 from ..data.quality import with_quality
 from ..data.scenes import Scenes
 from ..files import atomic_buffer
+from ..methods import method_class
 from ..model.caption_features import CaptionTable, encode_captions
 from ..model.encoders import EfficientNetVisualEncoder, Features, Tower
 from ..model.localizer import Localizer
+from ..model.method import Method
 from ..model.weight_files import read_values
 from .data_location import DataLocation
 from .pretraining import crop_captions, pretrain, render_crops
@@ -31,12 +33,16 @@ log = logging.getLogger(__name__)
 
 
 def set_up_training(location: DataLocation, config: Config, folder: ClipFolder) -> tuple[Localizer, TrainingScenes]:
-    """Builds the model, with its caption features and its pretrained visual encoder, and the training scenes."""
-    pools = [
-        Pool(with_quality(pool.clips, config.caption_quality, config.seed), pool.size)
-        for pool in (folder.training_pool(subset) for subset in config.subsets)
-    ]
+    """Builds the model, with its caption features and its pretrained visual encoder, and the training scenes.
+
+    Raises:
+        ValueError: if there is no clip to train on, or the method needs the classes of clips that have none.
+    """
+    method = method_class(config.method)
+    pools = _pools(folder, config, method)
     clips = [clip for pool in pools for clip in pool.clips]
+    if not method.needs_captions:
+        return _set_up_without_captions(config, folder, pools)
     if missing := sum(clip.background is None for clip in clips):
         log.warning(
             "%d of %d training clips have no background caption: they have no background term in OCA, and no pair with "
@@ -48,12 +54,51 @@ def set_up_training(location: DataLocation, config: Config, folder: ClipFolder) 
     location.cache.mkdir(parents=True, exist_ok=True)
     with FileLock(location.cache / ".lock"):  # one process computes, the others read its files
         captions = CaptionTable.build(texts, config.text_encoder, location.cache)
-        L.seed_everything(config.seed, verbose=False)
-        model = Localizer(config.as_dict(), captions.features.shape[1])
-        model.text.fit(captions.features, config.text_shrinkage)
+        scenes = TrainingScenes(folder.root, pools, captions, config)
+        model = _seeded_model(config, scenes, captions.features.shape[1])
+        model.method.text.fit(captions.features, config.text_shrinkage)
         if config.crops and not location.root and config.visual_weights is None:
             _load_pretrained(model, config, str(location.media) if location.media else None, location.cache)
-    return model, TrainingScenes(folder.root, pools, captions, config)
+    return model, scenes
+
+
+def _set_up_without_captions(
+    config: Config, folder: ClipFolder, pools: Sequence[Pool]
+) -> tuple[Localizer, TrainingScenes]:
+    if config.crops:
+        raise ValueError(
+            f"Expected `crops` of the method {config.method} to be 0, since crops are pretrained on captions, but got "
+            f"{config.crops}"
+        )
+    scenes = TrainingScenes(folder.root, pools, None, config)
+    return _seeded_model(config, scenes, 0), scenes
+
+
+def _seeded_model(config: Config, scenes: TrainingScenes, text_features: int) -> Localizer:
+    L.seed_everything(config.seed, verbose=False)
+    return Localizer(config.as_dict(), text_features, classes=scenes.classes, sources=scenes.collate.slots)
+
+
+def _pools(folder: ClipFolder, config: Config, method: type[Method]) -> list[Pool]:
+    """The clips to train on."""
+    pools = [folder.training_pool(subset, captions=method.needs_captions) for subset in config.subsets]
+    if method.needs_captions:
+        pools = [Pool(with_quality(pool.clips, config.caption_quality, config.seed), pool.size) for pool in pools]
+    if config.training_scenes == "single":
+        pools = [Pool([clip for clip in pool.clips if len(clip.classes) == 1], 1) for pool in pools]
+        pools = [pool for pool in pools if pool.clips]
+        if not pools:
+            raise ValueError(
+                f"Expected clips of one source for `training_scenes` single, but {', '.join(config.subsets)} has none"
+            )
+    if method.needs_classes:
+        for clip in (clip for pool in pools for clip in pool.clips):
+            if not all(clip.classes):
+                raise ValueError(
+                    f"Expected the class of clip {clip.name!r} in the training list, since the method {config.method} "
+                    "needs it, but it has none"
+                )
+    return pools
 
 
 def use_cached_features(
@@ -69,6 +114,11 @@ def use_cached_features(
     """
     if not config.cache_features:
         return
+    if model.method.needs_waveforms and isinstance(model.audio, Tower) and model.audio.frozen:
+        raise ValueError(
+            f"Expected `cache_features` to be false for the method {config.method}, which mixes waveforms in training, "
+            "but got true"
+        )
     for clips, largest_scene in scenes:
         if isinstance(model.visual, Tower) and model.visual.frozen:
             clips.use_features("frames", model.visual, location.cache)
@@ -92,7 +142,7 @@ def standardize_features(model: Localizer, scenes: Scenes) -> None:
 
 def _load_pretrained(model: Localizer, config: Config, media: str | None, cache: Path) -> None:
     """Loads the pretrained visual encoder of this configuration; pretrains it if no earlier run has done so."""
-    targets = model.text(encode_captions(crop_captions(media), config.text_encoder, cache))
+    targets = model.method.text(encode_captions(crop_captions(media), config.text_encoder, cache))
     path = cache / f"pretrained-{_fingerprint(config, media, targets)}.pt"
     if path.is_file():
         try:

@@ -12,7 +12,7 @@ import torch
 from lightning.pytorch.utilities import rank_zero_only
 from rich.console import Console
 
-from ..config import IDENTIFICATIONS, Config
+from ..config import Config
 from ..evaluation.held_out import HeldOutScenes, load_held_out
 from ..evaluation.predict import Prediction, frame_resolution, predictions
 from ..evaluation.report import ROW_SUFFIX, SMOKE_TEST, draw_sheet, metric_notes, rich_table, write_report
@@ -40,7 +40,7 @@ def run(config: Config, location: DataLocation, directory: Path, console: Consol
         if (directory / "metrics.json").is_file():
             rows: dict[str, Metrics] = read_json(directory / "metrics.json", "percent")
             note = "complete; delete it or choose another --name to run again"
-            console.print(rich_table(rows, f"{directory} ({note})"))
+            console.print(rich_table(_printed(rows, config.identification), f"{directory} ({note})"))
             _warn(run_notes(directory / "metrics.json"))
             return rows
         model, training = set_up_training(location, config, folder)
@@ -51,6 +51,7 @@ def run(config: Config, location: DataLocation, directory: Path, console: Consol
         use_cached_features(model, location, config, clips)
         standardize_features(model, training.scenes)
         clock.lap("features")
+        names = model.method.identifications
         notes = metric_notes(config, training.names, tests)
         if rank_zero_only.rank == 0:
             _warn(notes)
@@ -59,14 +60,14 @@ def run(config: Config, location: DataLocation, directory: Path, console: Consol
         clock.lap("training")
         if rank_zero_only.rank != 0:
             return {}
-        maps = [predictions(model, test, IDENTIFICATIONS, workers=config.workers) for test in tests]
+        maps = [predictions(model, test, names, workers=config.workers) for test in tests]
         trained = _metrics(tests, maps)
-        trained["iterative"] |= mean_reference_deviation(model, training)
+        trained[names[0]] |= mean_reference_deviation(model, training)
         shown = [prediction[config.identification] for prediction in maps]
         resolution = frame_resolution(tests[0], shown[0])
         chance = [chance_metrics(test, resolution) for test in tests]
-        rows = {f"trained{ROW_SUFFIX[name]}": trained[name] for name in IDENTIFICATIONS}
-        rows |= {f"untrained{ROW_SUFFIX[name]}": untrained[name] for name in IDENTIFICATIONS}
+        rows = {f"trained{ROW_SUFFIX[name]}": trained[name] for name in names}
+        rows |= {f"untrained{ROW_SUFFIX[name]}": untrained[name] for name in names}
         rows |= {baseline: _merged([levels[baseline] for levels in chance]) for baseline in chance[0]}
         clock.lap("evaluation")
         draw_sheet(
@@ -74,13 +75,21 @@ def run(config: Config, location: DataLocation, directory: Path, console: Consol
         )
         clock.lap("drawing")
         write_report(directory, rows, clock.laps, notes)
-    console.print(rich_table(rows, str(directory)))
+    console.print(rich_table(_printed(rows, config.identification), str(directory)))
     _warn(notes)
     console.print(
         f"{directory}/ holds the table, pictures, configuration and checkpoint ({sum(clock.laps.values()):.0f} s)",
         markup=False,
     )
     return rows
+
+
+def _printed(rows: dict[str, Metrics], identification: str) -> dict[str, Metrics]:
+    """The rows that fit a terminal: of all identifications that of the configuration, and the first of the others."""
+    order = sorted(ROW_SUFFIX, key=lambda name: name != identification)
+    models = [name for name in order if f"trained{ROW_SUFFIX[name]}" in rows][:2]
+    hidden = {f"{row}{ROW_SUFFIX[name]}" for row in ("trained", "untrained") for name in order if name not in models}
+    return {row: metrics for row, metrics in rows.items() if row not in hidden}
 
 
 def run_notes(metrics: Path) -> list[str]:
@@ -120,7 +129,7 @@ def _metrics(tests: Sequence[HeldOutScenes], maps: Sequence[dict[str, Prediction
     """The metrics of all test sets, by identification."""
     return {
         name: _merged([run_metrics(test, by_name[name]) for test, by_name in zip(tests, maps, strict=True)])
-        for name in IDENTIFICATIONS
+        for name in maps[0]
     }
 
 
@@ -129,8 +138,9 @@ def _untrained_metrics(
 ) -> dict[str, Metrics]:
     """Metrics before training, written to a file so that a resumed run does not compute them again."""
     metrics: dict[str, Metrics] = read_json(path) if path.is_file() else {}
-    if not set(IDENTIFICATIONS) <= metrics.keys():  # the file of an earlier version has no identifications
-        maps = [predictions(model, test, IDENTIFICATIONS, workers=config.workers) for test in tests]
+    names = model.method.identifications
+    if not set(names) <= metrics.keys():  # the file of an earlier version has no identifications
+        maps = [predictions(model, test, names, workers=config.workers) for test in tests]
         metrics = _metrics(tests, maps)
         write_json(path, metrics)
     return metrics

@@ -10,7 +10,8 @@ from ...config import Config
 from .clap import ClapAudioEncoder
 from .clip import ClipVisualEncoder
 from .efficientnet import EfficientNetVisualEncoder
-from .resnet import AudioEncoder, VisualEncoder, build_trunk
+from .encoded import Encoded, Encoders, Encoding
+from .resnet import AudioEncoder, VisualEncoder, build_trunk, use_stride_16
 from .tower import Features, Tower
 
 __all__ = [
@@ -18,6 +19,9 @@ __all__ = [
     "ClapAudioEncoder",
     "ClipVisualEncoder",
     "EfficientNetVisualEncoder",
+    "Encoded",
+    "Encoders",
+    "Encoding",
     "Features",
     "Tower",
     "VisualEncoder",
@@ -42,18 +46,20 @@ def build_encoders(config: Config, architectures: dict[str, Any] | None = None) 
             ClapAudioEncoder(weights["audio"], c.embedding_dim, frozen=frozen),
         )
     if c.backbone == "resnet":  # before the audio encoder, since the order decides the random weights of a seed
-        visual = VisualEncoder(build_trunk(weights["visual"], 3, c.visual_widths, c.visual_depths), c.embedding_dim)
-    audio = AudioEncoder(build_trunk(weights["audio"], 1, c.audio_widths, c.audio_depths), c.embedding_dim)
+        trunk = build_trunk(weights["visual"], 3, c.visual_widths, c.visual_depths)
+        visual = VisualEncoder(use_stride_16(trunk) if c.visual_stride == 16 else trunk, c.embedding_dim)
+    audio_trunk = build_trunk(weights["audio"], 1, c.audio_widths, c.audio_depths)
+    audio = AudioEncoder(audio_trunk, c.embedding_dim, c.audio_pooling)
     if c.backbone == "efficientnet-lite0":
         visual = EfficientNetVisualEncoder(weights["visual"], c.embedding_dim, frozen=frozen)
     return visual, audio
 
 
-def parameter_groups(visual: nn.Module, audio: nn.Module, config: Config) -> list[dict[str, Any]]:
+def parameter_groups(visual: nn.Module, audio: nn.Module, method: nn.Module, config: Config) -> list[dict[str, Any]]:
     """Returns the parameters to train with their learning rates.
 
     ResNets are trained as a whole. Of encoders with a tower, the head is trained and, unless frozen, the tower at
-    ``tower_rate``.
+    ``tower_rate``. The parameters of the method are trained at the rate of the audio encoder.
     """
     # Checkpoints hold the optimizer's state by position, so the order of groups and parameters stays as it is.
     groups = []
@@ -63,4 +69,6 @@ def parameter_groups(visual: nn.Module, audio: nn.Module, config: Config) -> lis
     trained_towers = (e.tower for e in (visual, audio) if isinstance(e, Tower) and not e.frozen)
     if towers := [parameter for tower in trained_towers for parameter in tower.parameters()]:
         groups.append({"params": towers, "lr": config.tower_rate})
+    if parameters := list(method.parameters()):
+        groups.append({"params": parameters, "lr": config.rate})
     return groups

@@ -99,7 +99,8 @@ class ClapAudioEncoder(Tower):
         factor = extractor.sampling_rate // SAMPLE_RATE
         self.upsample = Upsample(factor) if factor > 1 else nn.Identity()
         self.log_mel = ClapLogMel(extractor)
-        self.head = nn.Linear(self.tower.audio_encoder.num_features, out)
+        self.trunk_channels = self.tower.audio_encoder.num_features
+        self.head = nn.Linear(self.trunk_channels, out)
         self.freeze()
 
     def features(self, inputs: Tensor) -> Tensor:
@@ -110,6 +111,12 @@ class ClapAudioEncoder(Tower):
             log_mel = log_mel.expand(-1, 4, -1, -1)
             is_longer = torch.zeros(len(log_mel), 1, dtype=torch.bool, device=log_mel.device)
         return self.tower(input_features=log_mel, is_longer=is_longer).pooler_output
+
+    def trunk(self, features: Tensor) -> Tensor:
+        return features[:, :, None, None]
+
+    def output(self, trunk: Tensor) -> Tensor:
+        return self.head(trunk[:, :, 0, 0])
 
 
 def _load_tower(weights: str) -> ClapAudioModel:

@@ -64,6 +64,7 @@ class ClipVisualEncoder(Tower):
             model = load_pretrained(CLIPVisionModel, ("clip", "clip_vision_model"), "visual_weights", weights)
         self.architecture = json_values(model.config)
         self.tower = DenseClip(model)
+        self.trunk_channels = self.tower.width
         self.head = nn.Conv2d(self.tower.width, out, 1)
         self.register_buffer("mean", torch.tensor(MEAN).view(3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(STD).view(3, 1, 1), persistent=False)

@@ -91,11 +91,11 @@ class EfficientNetLite0(nn.Module):
 
 
 class TwoScaleHead(nn.Module):
-    """Two 1×1 layers on the features of :class:`EfficientNetLite0`, (B, 768, h, w) → (B, C, 2h, 2w).
+    """Two 1×1 layers on both scales of :class:`EfficientNetLite0`, (B, 432, 2h, 2w) → (B, C, 2h, 2w).
 
-    The coarse features are interpolated to the size of the fine ones, those of each frame of a mixture by themselves.
-    All channels are standardized by the mean and the deviation that :meth:`fit` finds; without it they are taken as
-    they are.
+    :meth:`joined` makes one map of the two scales: the coarse features are interpolated to the size of the fine ones,
+    those of each frame of a mixture by themselves. All channels are standardized by the mean and the deviation that
+    :meth:`fit` finds; without it they are taken as they are.
     """
 
     mean: Tensor
@@ -114,8 +114,12 @@ class TwoScaleHead(nn.Module):
         self.mean.copy_(pixels.mean(1)[:, None, None])
         self.deviation.copy_(pixels.std(1).clamp_min(1e-6)[:, None, None])
 
-    def forward(self, features: Tensor) -> Tensor:
-        return self.layers((_joined(features) - self.mean) / self.deviation)
+    def joined(self, features: Tensor) -> Tensor:
+        """Joins and standardizes both scales, (B, 768, h, w) → (B, 432, 2h, 2w)."""
+        return (_joined(features) - self.mean) / self.deviation
+
+    def forward(self, joined: Tensor) -> Tensor:
+        return self.layers(joined)
 
 
 def _joined(features: Tensor) -> Tensor:
@@ -144,10 +148,14 @@ class EfficientNetVisualEncoder(Tower):
             load_weights(self.tower, weights)
         self.tower.to(memory_format=torch.channels_last)
         self.head = TwoScaleHead(HIDDEN, out)
+        self.trunk_channels = FINE + COARSE
         self.freeze()
 
     def features(self, inputs: Tensor) -> Tensor:
         return by_frame(self.tower, (inputs.to(self.tower.stem.weight.dtype) - 127) / 128)
+
+    def trunk(self, features: Tensor) -> Tensor:
+        return self.head.joined(features)
 
 
 def load_weights(network: EfficientNetLite0, weights: str) -> None:

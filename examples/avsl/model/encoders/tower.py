@@ -14,6 +14,8 @@ from torch import Tensor, nn
 from transformers import FeatureExtractionMixin, PretrainedConfig, PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
+from .encoded import Encoding
+
 Model = TypeVar("Model", bound=PreTrainedModel)
 
 
@@ -103,12 +105,15 @@ class Features(NamedTuple):
 class Tower(nn.Module):
     """Base of encoders with a pretrained part, ``tower``, and a trained ``head``.
 
+    ``trunk_channels`` is the number D of channels of the trunk's features.
+
     If ``frozen``, the tower is not trained and stays in eval mode, so that its :meth:`features` can be computed once.
     """
 
     tower: nn.Module
     head: nn.Module
     architecture: dict[str, Any]
+    trunk_channels: int
 
     def __init__(self, *, frozen: bool) -> None:
         super().__init__()
@@ -121,14 +126,28 @@ class Tower(nn.Module):
 
     @abstractmethod
     def features(self, inputs: Tensor) -> Tensor:
-        """Computes what the head reads, from frames or waveforms."""
+        """Computes what :meth:`trunk` reads, from frames or waveforms."""
+
+    def trunk(self, features: Tensor) -> Tensor:
+        """Computes the trunk's features (B, D, h, w) from :meth:`features`."""
+        return features
+
+    def output(self, trunk: Tensor) -> Tensor:
+        """Applies the head to the trunk's features."""
+        return self.head(trunk)
+
+    def encode(self, inputs: Tensor | Features) -> Encoding:
+        """Computes the trunk's features and the output."""
+        if isinstance(inputs, Features):
+            features = inputs.values.to(next(self.head.parameters()).dtype)
+        else:
+            with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
+                features = self.features(inputs)
+        trunk = self.trunk(features)
+        return Encoding(trunk, self.output(trunk))
 
     def forward(self, inputs: Tensor | Features) -> Tensor:
-        if isinstance(inputs, Features):
-            return self.head(inputs.values.to(next(self.head.parameters()).dtype))
-        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
-            features = self.features(inputs)
-        return self.head(features)
+        return self.encode(inputs).output
 
     def train(self, mode: bool = True) -> Any:
         super().train(mode)

@@ -1,0 +1,67 @@
+"""How the sources of a mixture are told apart: one map per source from a method's features or maps."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from sslosses import cluster_objects, identify_objects
+
+from ..config import Config
+from .encoders import Encoded
+from .method import Method, SourceMaps
+
+
+def source_maps(
+    method: Method,
+    config: Config,
+    encoded: Encoded,
+    num_sources: int | None,
+    identification: str,
+    classes: Tensor | None = None,
+) -> SourceMaps:
+    """Computes one map per source by ``identification``.
+
+    "iterative" and "clustering" find objects in the features. "repeat" takes the map of the sound for every source,
+    "single" for one source only; the others have none. "own" are the method's own maps.
+
+    Args:
+        method: has the features and maps.
+        config: has the thresholds of the iterative identification.
+        encoded: the scenes.
+        num_sources: the number of sources; None if unknown, which is one for "repeat" and "single".
+        identification: one of those of the method.
+        classes: (B, K), the classes of the sources for the method's own maps; None to predict them.
+
+    Raises:
+        ValueError: if the method does not have this identification.
+    """
+    if identification not in method.identifications:
+        raise ValueError(
+            f"Expected `identification` of the method {config.method} to be one of "
+            f"{', '.join(method.identifications)}, but got {identification!r}"
+        )
+    if identification == "own":
+        return method.own_maps(encoded, num_sources, classes)
+    if identification in ("repeat", "single"):
+        sound = method.sound_map(encoded)[:, None]
+        count = num_sources or 1
+        valid = torch.ones(len(sound), count, dtype=torch.bool, device=sound.device)
+        if identification == "single":
+            valid[:, 1:] = False
+        return SourceMaps(sound.expand(-1, count, -1, -1) * valid[:, :, None, None], valid)
+    visual, audio = method.features(encoded)
+    if identification == "clustering":
+        objects = cluster_objects(visual, audio, num_sources=num_sources)
+    else:
+        objects = identify_objects(
+            visual,
+            audio,
+            num_sources=num_sources,
+            peak_threshold=config.peak_threshold,
+            background_threshold=config.background_threshold,
+            merge_threshold=config.merge_threshold,
+            alpha_background=config.alpha_background,
+            omega=config.omega,
+        )
+    return SourceMaps(objects.maps, objects.valid)
