@@ -3,6 +3,13 @@
 from sslosses.clustering import cluster_objects
 from sslosses.identification import IdentifiedObjects, identify_objects
 from sslosses.losses import (
+    Attended,
+    AttentionPairLoss,
+    AttentionPairTerms,
+    ClusterCorrespondenceLoss,
+    ClusterTerms,
+    CorrespondenceTerms,
+    MultipleInstanceCorrespondenceLoss,
     ObjectAwareContrastiveLoss,
     ObjectAwareObjective,
     ObjectAwareTerms,
@@ -15,6 +22,10 @@ from sslosses.losses import (
     RegionSeparationTerms,
     TriMapContrastiveLoss,
     TriMapTerms,
+    attend,
+    attention_pair_loss,
+    cluster_correspondence_loss,
+    multiple_instance_correspondence_loss,
     object_aware_contrastive_loss,
     object_region_isolation_loss,
     object_region_separation_loss,
@@ -31,11 +42,20 @@ from sslosses.masks import (
     trimap_masks,
 )
 from sslosses.similarity import cosine, cross_similarity_map, similarity_map
+from sslosses.soft_kmeans import Clusters, soft_kmeans
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "Attended",
+    "AttentionPairLoss",
+    "AttentionPairTerms",
+    "ClusterCorrespondenceLoss",
+    "ClusterTerms",
+    "Clusters",
+    "CorrespondenceTerms",
     "IdentifiedObjects",
+    "MultipleInstanceCorrespondenceLoss",
     "OCALoss",
     "ORILoss",
     "ObjectAwareContrastiveLoss",
@@ -49,7 +69,10 @@ __all__ = [
     "TriMapContrastiveLoss",
     "TriMapMasks",
     "TriMapTerms",
+    "attend",
+    "attention_pair_loss",
     "background_mask",
+    "cluster_correspondence_loss",
     "cluster_objects",
     "cosine",
     "cross_similarity_map",
@@ -58,10 +81,12 @@ __all__ = [
     "identify_objects",
     "mask_weights",
     "masked_pool",
+    "multiple_instance_correspondence_loss",
     "object_aware_contrastive_loss",
     "object_region_isolation_loss",
     "object_region_separation_loss",
     "similarity_map",
+    "soft_kmeans",
     "straight_through_mask",
     "trimap_contrastive_loss",
     "trimap_masks",

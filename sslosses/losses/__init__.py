@@ -1,5 +1,18 @@
 """Losses. Each is a pure function that returns named terms, and a module that calls it and returns one tensor."""
 
+from sslosses.losses.baselines import (
+    Attended,
+    AttentionPairLoss,
+    AttentionPairTerms,
+    ClusterCorrespondenceLoss,
+    ClusterTerms,
+    CorrespondenceTerms,
+    MultipleInstanceCorrespondenceLoss,
+    attend,
+    attention_pair_loss,
+    cluster_correspondence_loss,
+    multiple_instance_correspondence_loss,
+)
 from sslosses.losses.object_aware import (
     ObjectAwareContrastiveLoss,
     ObjectAwareTerms,
@@ -22,6 +35,13 @@ OCALoss = ObjectAwareContrastiveLoss
 ORILoss = ObjectRegionIsolationLoss
 
 __all__ = [
+    "Attended",
+    "AttentionPairLoss",
+    "AttentionPairTerms",
+    "ClusterCorrespondenceLoss",
+    "ClusterTerms",
+    "CorrespondenceTerms",
+    "MultipleInstanceCorrespondenceLoss",
     "OCALoss",
     "ORILoss",
     "ObjectAwareContrastiveLoss",
@@ -34,6 +54,10 @@ __all__ = [
     "RegionSeparationTerms",
     "TriMapContrastiveLoss",
     "TriMapTerms",
+    "attend",
+    "attention_pair_loss",
+    "cluster_correspondence_loss",
+    "multiple_instance_correspondence_loss",
     "object_aware_contrastive_loss",
     "object_region_isolation_loss",
     "object_region_separation_loss",
