@@ -280,9 +280,7 @@ def category_alignment_loss(
         >>> terms.loss, terms.positive_pairs, terms.negative_pairs  # 2 - 2 * 0.8; the second category is absent
         (tensor(0.4000), tensor(1.), tensor(0.))
     """
-    threshold, margin = _check_alignment_options(
-        threshold, margin, same_class_negatives, gather_distributed, reduction
-    )
+    threshold, margin = _check_alignment_options(threshold, margin, same_class_negatives, gather_distributed, reduction)
     gather = gathers(gather_distributed, "category_alignment_loss")
     arguments = {
         "visual": visual,
@@ -382,9 +380,7 @@ class CategoryAlignmentLoss(LossModule):
         super().__post_init__()
         _check_alignment_options(**self._options())
 
-    def forward(
-        self, visual: Tensor, audio: Tensor, visual_probability: Tensor, audio_probability: Tensor
-    ) -> Tensor:
+    def forward(self, visual: Tensor, audio: Tensor, visual_probability: Tensor, audio_probability: Tensor) -> Tensor:
         """Computes the loss of a batch: a scalar, or (B,) with ``reduction="none"``."""
         return category_alignment_loss(
             visual, audio, visual_probability, audio_probability, **self._call_options()
