@@ -1,14 +1,29 @@
 """Losses, optimal-transport solvers, masks and metrics for audio-visual sound source localization."""
 
-from sslosses.clustering import cluster_objects
-from sslosses.identification import IdentifiedObjects, identify_objects
+from sslosses.clustering import (
+    cluster_objects,
+)
+from sslosses.identification import (
+    IdentifiedObjects,
+    identify_objects,
+)
 from sslosses.losses import (
+    ActivationPool,
+    AlignmentTerms,
     Attended,
     AttentionPairLoss,
     AttentionPairTerms,
+    CategoryAlignmentLoss,
+    ClassGrouping,
+    ClassGroups,
     ClusterCorrespondenceLoss,
     ClusterTerms,
     CorrespondenceTerms,
+    Dictionary,
+    DictionaryConsistencyLoss,
+    DictionaryTerms,
+    GroupingLoss,
+    GroupingTerms,
     MultipleInstanceCorrespondenceLoss,
     ObjectAwareContrastiveLoss,
     ObjectAwareObjective,
@@ -18,17 +33,26 @@ from sslosses.losses import (
     ObjectRegionSeparationLoss,
     OCALoss,
     ORILoss,
+    PairCorrespondenceLoss,
+    PairTerms,
     RegionIsolationTerms,
     RegionSeparationTerms,
     TriMapContrastiveLoss,
     TriMapTerms,
     attend,
     attention_pair_loss,
+    build_dictionary,
+    category_alignment_loss,
+    class_activation_pool,
     cluster_correspondence_loss,
+    dictionary_consistency_loss,
+    grouping_loss,
     multiple_instance_correspondence_loss,
     object_aware_contrastive_loss,
+    object_features,
     object_region_isolation_loss,
     object_region_separation_loss,
+    pair_correspondence_loss,
     trimap_contrastive_loss,
 )
 from sslosses.masks import (
@@ -41,19 +65,35 @@ from sslosses.masks import (
     straight_through_mask,
     trimap_masks,
 )
-from sslosses.similarity import cosine, cross_similarity_map, similarity_map
-from sslosses.soft_kmeans import Clusters, soft_kmeans
+from sslosses.similarity import (
+    cosine,
+    cross_similarity_map,
+    similarity_map,
+)
+from sslosses.soft_kmeans import (
+    Clusters,
+    soft_kmeans,
+)
 
 __version__ = "0.1.0"
-
 __all__ = [
+    "ActivationPool",
+    "AlignmentTerms",
     "Attended",
     "AttentionPairLoss",
     "AttentionPairTerms",
+    "CategoryAlignmentLoss",
+    "ClassGrouping",
+    "ClassGroups",
     "ClusterCorrespondenceLoss",
     "ClusterTerms",
     "Clusters",
     "CorrespondenceTerms",
+    "Dictionary",
+    "DictionaryConsistencyLoss",
+    "DictionaryTerms",
+    "GroupingLoss",
+    "GroupingTerms",
     "IdentifiedObjects",
     "MultipleInstanceCorrespondenceLoss",
     "OCALoss",
@@ -64,6 +104,8 @@ __all__ = [
     "ObjectRegionIsolationLoss",
     "ObjectRegionSeparationLoss",
     "ObjectiveTerms",
+    "PairCorrespondenceLoss",
+    "PairTerms",
     "RegionIsolationTerms",
     "RegionSeparationTerms",
     "TriMapContrastiveLoss",
@@ -72,19 +114,26 @@ __all__ = [
     "attend",
     "attention_pair_loss",
     "background_mask",
+    "build_dictionary",
+    "category_alignment_loss",
+    "class_activation_pool",
     "cluster_correspondence_loss",
     "cluster_objects",
     "cosine",
     "cross_similarity_map",
+    "dictionary_consistency_loss",
     "foreground_mask",
+    "grouping_loss",
     "hard_mask",
     "identify_objects",
     "mask_weights",
     "masked_pool",
     "multiple_instance_correspondence_loss",
     "object_aware_contrastive_loss",
+    "object_features",
     "object_region_isolation_loss",
     "object_region_separation_loss",
+    "pair_correspondence_loss",
     "similarity_map",
     "soft_kmeans",
     "straight_through_mask",

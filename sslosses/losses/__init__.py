@@ -1,24 +1,46 @@
 """Losses. Each is a pure function that returns named terms, and a module that calls it and returns one tensor."""
 
 from sslosses.losses.baselines import (
+    ActivationPool,
+    AlignmentTerms,
     Attended,
     AttentionPairLoss,
     AttentionPairTerms,
+    CategoryAlignmentLoss,
+    ClassGrouping,
+    ClassGroups,
     ClusterCorrespondenceLoss,
     ClusterTerms,
     CorrespondenceTerms,
+    Dictionary,
+    DictionaryConsistencyLoss,
+    DictionaryTerms,
+    GroupingLoss,
+    GroupingTerms,
     MultipleInstanceCorrespondenceLoss,
+    PairCorrespondenceLoss,
+    PairTerms,
     attend,
     attention_pair_loss,
+    build_dictionary,
+    category_alignment_loss,
+    class_activation_pool,
     cluster_correspondence_loss,
+    dictionary_consistency_loss,
+    grouping_loss,
     multiple_instance_correspondence_loss,
+    object_features,
+    pair_correspondence_loss,
 )
 from sslosses.losses.object_aware import (
     ObjectAwareContrastiveLoss,
     ObjectAwareTerms,
     object_aware_contrastive_loss,
 )
-from sslosses.losses.objective import ObjectAwareObjective, ObjectiveTerms
+from sslosses.losses.objective import (
+    ObjectAwareObjective,
+    ObjectiveTerms,
+)
 from sslosses.losses.region_isolation import (
     ObjectRegionIsolationLoss,
     RegionIsolationTerms,
@@ -29,18 +51,31 @@ from sslosses.losses.region_separation import (
     RegionSeparationTerms,
     object_region_separation_loss,
 )
-from sslosses.losses.trimap import TriMapContrastiveLoss, TriMapTerms, trimap_contrastive_loss
+from sslosses.losses.trimap import (
+    TriMapContrastiveLoss,
+    TriMapTerms,
+    trimap_contrastive_loss,
+)
 
 OCALoss = ObjectAwareContrastiveLoss
 ORILoss = ObjectRegionIsolationLoss
-
 __all__ = [
+    "ActivationPool",
+    "AlignmentTerms",
     "Attended",
     "AttentionPairLoss",
     "AttentionPairTerms",
+    "CategoryAlignmentLoss",
+    "ClassGrouping",
+    "ClassGroups",
     "ClusterCorrespondenceLoss",
     "ClusterTerms",
     "CorrespondenceTerms",
+    "Dictionary",
+    "DictionaryConsistencyLoss",
+    "DictionaryTerms",
+    "GroupingLoss",
+    "GroupingTerms",
     "MultipleInstanceCorrespondenceLoss",
     "OCALoss",
     "ORILoss",
@@ -50,16 +85,25 @@ __all__ = [
     "ObjectRegionIsolationLoss",
     "ObjectRegionSeparationLoss",
     "ObjectiveTerms",
+    "PairCorrespondenceLoss",
+    "PairTerms",
     "RegionIsolationTerms",
     "RegionSeparationTerms",
     "TriMapContrastiveLoss",
     "TriMapTerms",
     "attend",
     "attention_pair_loss",
+    "build_dictionary",
+    "category_alignment_loss",
+    "class_activation_pool",
     "cluster_correspondence_loss",
+    "dictionary_consistency_loss",
+    "grouping_loss",
     "multiple_instance_correspondence_loss",
     "object_aware_contrastive_loss",
+    "object_features",
     "object_region_isolation_loss",
     "object_region_separation_loss",
+    "pair_correspondence_loss",
     "trimap_contrastive_loss",
 ]
