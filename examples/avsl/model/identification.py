@@ -9,7 +9,7 @@ from sslosses import cluster_objects, identify_objects
 
 from ..config import Config
 from .encoders import Encoded
-from .method import Method, SourceMaps
+from .method import Method, SourceMaps, select_maps
 
 
 def source_maps(
@@ -42,7 +42,7 @@ def source_maps(
             f"{', '.join(method.identifications)}, but got {identification!r}"
         )
     if identification == "own":
-        return method.own_maps(encoded, num_sources, classes)
+        return select_maps(method.own_maps(encoded, num_sources), num_sources, classes)
     if identification in ("repeat", "single"):
         sound = method.sound_map(encoded)[:, None]
         count = num_sources or 1

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+from functools import partial
 from typing import Any
 
 import lightning as L
@@ -41,6 +43,7 @@ class Localizer(L.LightningModule):
         self.config = c
         self.classes = tuple(classes)
         self._mirrored: tuple[int, list[bool]] = (-1, [])
+        self._started = -1  # the last epoch that the method was prepared for
         self.visual, self.audio = build_encoders(c, architectures)
         architectures = {"visual": self.visual.architecture, "audio": self.audio.architecture}
         self.save_hyperparameters(
@@ -53,7 +56,8 @@ class Localizer(L.LightningModule):
             }
         )
         trunk, sound = self.visual.trunk_channels, self.audio.trunk_channels
-        self.method = method_class(c.method)(Setting(c, trunk, sound, self.classes, sources, text_features))
+        setting = Setting(c, trunk, sound, self.classes, sources, text_features, partial(copy.deepcopy, self.audio))
+        self.method = method_class(c.method)(setting)
 
     @property
     def encoders(self) -> Encoders:
@@ -73,7 +77,18 @@ class Localizer(L.LightningModule):
         return terms["total"]
 
     def on_train_epoch_start(self) -> None:
+        if self._started == self.current_epoch:  # resumed within the epoch
+            return
+        self._started = self.current_epoch
+        self.eval()  # no batch statistics change
         self.method.start_epoch(self.current_epoch, self.encoders, self.trainer.datamodule.clips(self.device))
+        self.train()
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["started_epoch"] = self._started
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self._started = checkpoint.get("started_epoch", -1)
 
     def on_train_batch_start(self, _: SceneBatch, index: int) -> None:
         # Random numbers (dropout) depend on the step alone, so that a resumed run equals an uninterrupted one.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import typing
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
 
@@ -27,7 +27,8 @@ class Setting(NamedTuple):
 
     config: the configuration of the run. trunk, sound: numbers of channels of the trunks' features. classes: names of
     the classes of the training clips, sorted; a class is known by its index here. sources: largest number of sources
-    per training scene. text: size of the caption features, 0 without captions.
+    per training scene. text: size of the caption features, 0 without captions. copy_audio: makes another audio encoder
+    with equal weights.
     """
 
     config: Config
@@ -36,6 +37,7 @@ class Setting(NamedTuple):
     classes: tuple[str, ...]
     sources: int
     text: int
+    copy_audio: Callable[[], nn.Module]
 
 
 class SourceMaps(NamedTuple):
@@ -43,6 +45,17 @@ class SourceMaps(NamedTuple):
 
     maps: Tensor
     valid: Tensor
+
+
+class ScoredMaps(NamedTuple):
+    """A method's own maps (B, M, h, w), one per class or part, and a score (B, M) per map.
+
+    A map is of a source if its score is above ``threshold``, where the number of sources is not known.
+    """
+
+    maps: Tensor
+    scores: Tensor
+    threshold: float = -torch.inf
 
 
 @dataclass(frozen=True)
@@ -61,6 +74,7 @@ class Method(nn.Module, ABC):
         needs_captions: whether the loss reads captions.
         needs_classes: whether the loss reads the class names of the sources.
         needs_waveforms: whether the loss reads waveforms, so that their features can't be cached.
+        has_class_maps: whether its own maps are those of the classes, so that given classes select among them.
         identifications: how it can tell the sources of a mixture apart; the first is its default.
     """
 
@@ -68,12 +82,18 @@ class Method(nn.Module, ABC):
     needs_captions: ClassVar[bool] = False
     needs_classes: ClassVar[bool] = False
     needs_waveforms: ClassVar[bool] = False
+    has_class_maps: ClassVar[bool] = False
     identifications: ClassVar[tuple[str, ...]] = ONE_MAP
 
     def __init__(self, setting: Setting) -> None:
         super().__init__()
         self.setting = setting
         self.config = setting.config
+        if self.config.source_classes == "given" and not self.has_class_maps:
+            raise ValueError(
+                f"Expected `source_classes` of the method {self.config.method} to be predicted, since it has no map per "
+                "class, but got 'given'"
+            )
         self.options: Any = read_options(self.Options, setting.config.method, setting.config.method_options)
 
     @abstractmethod
@@ -88,14 +108,8 @@ class Method(nn.Module, ABC):
         """Computes S_a, (B, h, w): where the sound as a whole comes from."""
         return similarity_map(*self.features(encoded))
 
-    def own_maps(self, encoded: Encoded, num_sources: int | None, classes: Tensor | None) -> SourceMaps:
-        """Computes the method's own map per source.
-
-        Args:
-            encoded: the scenes.
-            num_sources: the number of sources; None if unknown.
-            classes: (B, K), the classes of the sources; None to predict them.
-        """
+    def own_maps(self, encoded: Encoded, num_sources: int | None) -> ScoredMaps:
+        """Computes the method's own maps, for methods that have the identification "own"."""
         raise NotImplementedError(f"{type(self).__name__} has no maps of its own")
 
     def start_epoch(self, epoch: int, encoders: Encoders, clips: Iterator[Clips]) -> None:
@@ -138,22 +152,21 @@ def _converted(hint: type, method: str, name: str, text: str) -> Any:
     raise ValueError(f"Expected `method_options` of {method} to hold a {hint.__name__} as {name}, but got {text!r}")
 
 
-def top_maps(
-    maps: Tensor, scores: Tensor, num_sources: int | None, classes: Tensor | None, threshold: float
-) -> SourceMaps:
-    """Selects the maps (B, M, h, w) of the given ``classes`` (B, K), or of those with the largest ``scores`` (B, M).
+def select_maps(scored: ScoredMaps, num_sources: int | None, classes: Tensor | None) -> SourceMaps:
+    """Selects the maps of the given ``classes`` (B, K), or else those with the largest scores.
 
-    If neither classes nor their number are known, they are those with scores above ``threshold``, and at least one.
+    If neither the classes nor their number are known, they are those with scores above the threshold, and at least one.
     """
+    maps, scores, threshold = scored
     if classes is not None:
         index, valid = classes, torch.ones_like(classes, dtype=torch.bool)
     else:
-        count = min(num_sources or scores.shape[1], scores.shape[1])
-        best, index = scores.topk(count, dim=1)
-        valid = torch.ones_like(index, dtype=torch.bool) if num_sources else best > threshold
-        valid[:, :1] = True
+        best, index = scores.topk(min(num_sources or scores.shape[1], scores.shape[1]), dim=1)
+        valid = torch.ones_like(index, dtype=torch.bool)
         if not num_sources:
+            valid = best > threshold
+            valid[:, :1] = True
             most = int(valid.sum(1).max()) if len(valid) else 1
             index, valid = index[:, :most], valid[:, :most]
     chosen = maps.gather(1, index[:, :, None, None].expand(-1, -1, *maps.shape[2:]))
-    return SourceMaps(chosen.masked_fill(~valid[:, :, None, None], 0), valid)
+    return SourceMaps(chosen * valid[:, :, None, None], valid)

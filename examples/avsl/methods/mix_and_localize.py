@@ -1,0 +1,80 @@
+"""Mix-and-Localize: a walk from a sound of a mixture to a frame and back has to return to the sound."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from sslosses import cycle_walk_loss, similarity_map
+
+from ..config import ONE_MAP
+from ..data.loading import SceneBatch
+from ..model.encoders import Encoded, Encoders
+from ..model.method import Method, ScoredMaps, Setting
+
+
+@dataclass(frozen=True)
+class Options:
+    """``temperature``: of both steps of the walk."""
+
+    temperature: float = 0.07
+
+
+class MixAndLocalize(Method):
+    """Heads split the sound of a mixture into nodes, as many as a scene can have sources, and at least two.
+
+    Scenes of one clip are mixed in the batch: clips with one source, as they follow each other. The two sounds of a
+    walk are the first and the second half of the mixture.
+    """
+
+    Options: ClassVar[type] = Options
+    needs_waveforms: ClassVar[bool] = True
+    identifications: ClassVar[tuple[str, ...]] = (*ONE_MAP, "own")
+
+    def __init__(self, setting: Setting) -> None:
+        super().__init__(setting)
+        size, self.count = setting.config.embedding_dim, max(setting.sources, 2)
+        self.heads = nn.ModuleList(
+            nn.Sequential(nn.Linear(setting.sound, size), nn.ReLU(), nn.Linear(size, size)) for _ in range(self.count)
+        )
+
+    def nodes(self, sound: Tensor) -> Tensor:
+        """Computes the nodes (B, K, C) of sounds, from the trunk's features (B, E, t, f)."""
+        pooled = sound.amax((2, 3))
+        return F.normalize(torch.stack([head(pooled) for head in self.heads], dim=1), dim=2)
+
+    def features(self, encoded: Encoded) -> tuple[Tensor, Tensor]:
+        return F.normalize(encoded.visual, dim=1), self.nodes(encoded.sound).mean(1)
+
+    def loss(self, batch: SceneBatch, encoders: Encoders) -> dict[str, Tensor]:
+        visual, waveforms = encoders.visual.encode(batch.frames).output, batch.waveforms
+        clips = batch.clips.shape[1]
+        if clips == 1:
+            alone = batch.source_mask.sum(1) == 1
+            visual, waveforms = visual[alone], waveforms[alone]
+            groups = len(visual) // self.count
+            frames = visual[: groups * self.count].unflatten(0, (groups, self.count))
+            waveforms = waveforms[: groups * self.count].unflatten(0, (groups, self.count)).mean(1)
+        else:
+            frames = torch.stack(visual.chunk(clips, dim=3), dim=1)
+        nodes, start_nodes = (self.nodes(self._trunk(half, encoders)) for half in waveforms.chunk(2, dim=1))
+        count = frames.shape[1]
+        terms = cycle_walk_loss(frames, nodes[:, :count], start_nodes[:, :count], temperature=self.options.temperature)
+        return {"total": terms.loss, "accuracy": terms.accuracy}
+
+    def _trunk(self, waveforms: Tensor, encoders: Encoders) -> Tensor:
+        """The trunk's features of sounds, also where there are none."""
+        if len(waveforms):
+            return encoders.audio.encode(waveforms).trunk
+        return waveforms.new_zeros(0, self.setting.sound, 1, 1)
+
+    def own_maps(self, encoded: Encoded, num_sources: int | None) -> ScoredMaps:
+        maps = similarity_map(encoded.visual, self.nodes(encoded.sound))
+        return ScoredMaps(maps, maps.amax((2, 3)))
+
+
+METHOD = MixAndLocalize
