@@ -19,7 +19,7 @@ from .yaml_files import read_yaml
 CONFIGS = Path(__file__).resolve().parent.parent / "configs"
 SUBSETS = {"music": ("solo", "duet"), "vggsound": ("single", "duet", "trio")}
 #: How the sources of a mixture are told apart; see ``model.identification``.
-IDENTIFICATIONS = ("iterative", "clustering", "repeat", "single", "own")
+IDENTIFICATIONS = ("iterative", "clustering", "repeat", "single", "own", "given")
 TWO_WAYS, ONE_MAP = IDENTIFICATIONS[:2], IDENTIFICATIONS[:4]
 #: One file each in ``methods/``.
 METHODS = tuple(
@@ -40,7 +40,6 @@ CHOICES: dict[str, Sequence[str]] = {
     "training_scenes": ("all", "single"),
     "backbone": tuple(DEFAULT_WEIGHTS),
     "audio_pooling": ("mean+max", "mean", "max"),
-    "source_classes": ("given", "predicted"),
     "false_negatives": ("visual-reference", "reference-reference"),
     "ori_target": ("complement", "separate"),
     "identification": IDENTIFICATIONS,
@@ -84,9 +83,6 @@ class Config:
     # method
     method: str = _option("object-aware", "the system to train; object-aware is the paper's")
     method_options: tuple[str, ...] = _option((), "options of the method, as name=value; see its file in methods/")
-    source_classes: str = _option(
-        "predicted", "classes of the sources at test time, for methods that use them: predicted, or given as in AVGN"
-    )
     # encoders
     backbone: str = _option("resnet", "pair of visual and audio encoders")
     tower_rate: float = _option(0.0, "learning rate of pretrained towers below their heads; 0 freezes them")
@@ -136,7 +132,7 @@ class Config:
     identification: str = _option(
         "iterative",
         "iterative: the paper's; clustering: this library's; repeat: the sound's map for every source; single: for one "
-        "source only; own: the method's own maps",
+        "source only; own: the method's own maps; given: its maps of the sources' classes",
     )
     peak_threshold: float = _option(
         0.1, "iterative: lowest peak of the sound's map that counts as another source; the first counts anyway"

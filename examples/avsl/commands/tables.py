@@ -33,6 +33,7 @@ EXPLANATIONS = {
     "repeat": "The same map, that of the sound, for every source of a mixture.",
     "single": "The map of the sound for one source of a mixture; the others have none, which counts as 0.",
     "own": "Each method's own map per source.",
+    "given": "Each method's own maps of the classes of the sources, which it is given at test time.",
 }
 RunsByRow = dict[tuple[Row, TestSet], list[Run]]
 

@@ -58,7 +58,7 @@ def predictions(
     training = model.training
     model.eval()
     parts: dict[str, list[Prediction]] = {name: [] for name in identifications}
-    classes = _source_classes(model, held_out) if model.config.source_classes == "given" else None
+    classes = _source_classes(model, held_out) if "given" in identifications else None
     loader = DataLoader(
         held_out.scenes,
         batch_size=batch_size,
@@ -107,8 +107,8 @@ def _source_classes(model: Localizer, held_out: HeldOutScenes) -> Tensor:
         names = [name for clip in scene for name in held_out.test.clips[clip].classes]
         if unknown := [name for name in names if name not in numbers]:
             raise ValueError(
-                f"Expected `source_classes` given to be classes of training clips, but {held_out.subset} has "
-                f"{unknown[0]!r}. Use --source-classes predicted."
+                f"Expected the sources of {held_out.subset} to have classes of training clips for the identification given, but "
+                f"one has {unknown[0]!r}"
             )
         rows.append([numbers[name] for name in names])
     return torch.tensor(rows)

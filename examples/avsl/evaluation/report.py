@@ -38,6 +38,7 @@ ROW_SUFFIX = {
     "repeat": ", same map",
     "single": ", one map",
     "own": ", own maps",
+    "given": ", given classes",
 }
 #: Heads every result of a run whose configuration says ``smoke_test``.
 SMOKE_TEST = "Smoke test: the numbers mean nothing. They show only that every step works."

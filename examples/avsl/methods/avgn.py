@@ -29,12 +29,11 @@ class Options:
 
 
 class Avgn(Method):
-    """Needs the classes of the training scenes. Its own maps are those of the given or the predicted classes."""
+    """Needs the classes of the training scenes. As published, it is also given the classes of the sources at test time."""
 
     Options: ClassVar[type] = Options
     needs_classes: ClassVar[bool] = True
-    has_class_maps: ClassVar[bool] = True
-    identifications: ClassVar[tuple[str, ...]] = (*ONE_MAP, "own")
+    identifications: ClassVar[tuple[str, ...]] = (*ONE_MAP, "own", "given")
 
     def __init__(self, setting: Setting) -> None:
         super().__init__(setting)
@@ -79,7 +78,7 @@ class Avgn(Method):
         names = ("localization", "token", "visual_presence", "audio_presence")
         return {"total": terms.loss} | {name: getattr(terms, name) for name in names}
 
-    def own_maps(self, encoded: Encoded, num_sources: int | None) -> ScoredMaps:
+    def own_maps(self, encoded: Encoded, _: int | None) -> ScoredMaps:
         groups, logits = self.sound_groups(encoded)
         maps = torch.einsum("bchw,bmc->bmhw", F.normalize(encoded.visual, dim=1), groups)
         return ScoredMaps(maps, logits, 0.0)

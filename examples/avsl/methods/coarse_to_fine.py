@@ -127,7 +127,7 @@ class CoarseToFine(Method):
         present = (heard > self.options.threshold) | (heard == heard.amax(1, keepdim=True))
         return pixels, ((heard * present)[..., None] * F.normalize(audio, dim=2)).sum(1)
 
-    def own_maps(self, encoded: Encoded, num_sources: int | None) -> ScoredMaps:
+    def own_maps(self, encoded: Encoded, _: int | None) -> ScoredMaps:
         _, audio, pixels = self._vectors(encoded)
         maps = similarity_map(pixels, audio).relu()
         return ScoredMaps(maps, self._heard(encoded), self.options.threshold)

@@ -143,7 +143,7 @@ class Dsol(Method):
     def _heard(self, sound: Tensor) -> Tensor:
         return self.teacher_classes(sound.amax((2, 3)))
 
-    def own_maps(self, encoded: Encoded, num_sources: int | None) -> ScoredMaps:
+    def own_maps(self, encoded: Encoded, _: int | None) -> ScoredMaps:
         products = torch.einsum("bdhw,kd->bkhw", encoded.trunk, self.dictionary)
         maps = (self.map_scale * products + self.map_bias) * self.localization(encoded)[:, None]
         heard = self._heard(encoded.sound)

@@ -72,7 +72,7 @@ class MixAndLocalize(Method):
             return encoders.audio.encode(waveforms).trunk
         return waveforms.new_zeros(0, self.setting.sound, 1, 1)
 
-    def own_maps(self, encoded: Encoded, num_sources: int | None) -> ScoredMaps:
+    def own_maps(self, encoded: Encoded, _: int | None) -> ScoredMaps:
         maps = similarity_map(encoded.visual, self.nodes(encoded.sound))
         return ScoredMaps(maps, maps.amax((2, 3)))
 

@@ -23,7 +23,8 @@ def source_maps(
     """Computes one map per source by ``identification``.
 
     "iterative" and "clustering" find objects in the features. "repeat" takes the map of the sound for every source,
-    "single" for one source only; the others have none. "own" are the method's own maps.
+    "single" for one source only; the others have none. "own" are the method's own maps, "given" its maps of given
+    classes.
 
     Args:
         method: has the features and maps.
@@ -31,18 +32,23 @@ def source_maps(
         encoded: the scenes.
         num_sources: the number of sources; None if unknown, which is one for "repeat" and "single".
         identification: one of those of the method.
-        classes: (B, K), the classes of the sources for the method's own maps; None to predict them.
+        classes: (B, K), the classes of the sources, for "given".
 
     Raises:
-        ValueError: if the method does not have this identification.
+        ValueError: if the method does not have this identification, or its classes are not given.
     """
     if identification not in method.identifications:
         raise ValueError(
             f"Expected `identification` of the method {config.method} to be one of "
             f"{', '.join(method.identifications)}, but got {identification!r}"
         )
-    if identification == "own":
-        return select_maps(method.own_maps(encoded, num_sources), num_sources, classes)
+    if identification == "given" and classes is None:
+        raise ValueError(
+            "Expected another `identification`, since the classes of the sources are not known, but got 'given'"
+        )
+    if identification in ("own", "given"):
+        scored = method.own_maps(encoded, num_sources)
+        return select_maps(scored, num_sources, classes if identification == "given" else None)
     if identification in ("repeat", "single"):
         sound = method.sound_map(encoded)[:, None]
         count = num_sources or 1

@@ -74,26 +74,20 @@ class Method(nn.Module, ABC):
         needs_captions: whether the loss reads captions.
         needs_classes: whether the loss reads the class names of the sources.
         needs_waveforms: whether the loss reads waveforms, so that their features can't be cached.
-        has_class_maps: whether its own maps are those of the classes, so that given classes select among them.
-        identifications: how it can tell the sources of a mixture apart; the first is its default.
+        identifications: how it can tell the sources of a mixture apart. "own" and "given" need :meth:`own_maps`, "given"
+            one map per class.
     """
 
     Options: ClassVar[type] = NoOptions
     needs_captions: ClassVar[bool] = False
     needs_classes: ClassVar[bool] = False
     needs_waveforms: ClassVar[bool] = False
-    has_class_maps: ClassVar[bool] = False
     identifications: ClassVar[tuple[str, ...]] = ONE_MAP
 
     def __init__(self, setting: Setting) -> None:
         super().__init__()
         self.setting = setting
         self.config = setting.config
-        if self.config.source_classes == "given" and not self.has_class_maps:
-            raise ValueError(
-                f"Expected `source_classes` of the method {self.config.method} to be predicted, since it has no map per "
-                "class, but got 'given'"
-            )
         self.options: Any = read_options(self.Options, setting.config.method, setting.config.method_options)
 
     @abstractmethod
@@ -109,7 +103,7 @@ class Method(nn.Module, ABC):
         return similarity_map(*self.features(encoded))
 
     def own_maps(self, encoded: Encoded, num_sources: int | None) -> ScoredMaps:
-        """Computes the method's own maps, for methods that have the identification "own"."""
+        """Computes the method's own maps, for methods that have any."""
         raise NotImplementedError(f"{type(self).__name__} has no maps of its own")
 
     def start_epoch(self, epoch: int, encoders: Encoders, clips: Iterator[Clips]) -> None:
