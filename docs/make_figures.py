@@ -28,7 +28,6 @@ from PIL import Image
 from torch import Tensor
 
 from sslosses import (
-    IdentifiedObjects,
     background_mask,
     foreground_mask,
     hard_mask,
@@ -53,7 +52,9 @@ from avsl.evaluation.held_out import HeldOutScenes, load_held_out
 from avsl.evaluation.report import draw_boxes, overlay, picture_of
 from avsl.model.caption_features import encode_captions
 from avsl.model.checkpoints import open_model, recorded_data
+from avsl.model.encoders import Encoded
 from avsl.model.localizer import Localizer
+from avsl.model.method import SourceMaps
 from avsl.training.data_location import FOLDERS
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -86,13 +87,18 @@ def scene_captions(held_out: HeldOutScenes, index: int) -> list[str]:
 
 
 @torch.no_grad()
-def features(model: Localizer, held_out: HeldOutScenes, indices: list[int], cache: Path) -> Features:
+def encode(model: Localizer, held_out: HeldOutScenes, indices: list[int]) -> Encoded:
     examples = [held_out.scenes[held_out.test.scenes[i]] for i in indices]
-    visual, audio = model.encode(torch.stack([e.frame for e in examples]), torch.stack([e.waveform for e in examples]))
+    return model.encode(torch.stack([e.frame for e in examples]), torch.stack([e.waveform for e in examples]))
+
+
+@torch.no_grad()
+def features(model: Localizer, held_out: HeldOutScenes, indices: list[int], cache: Path) -> Features:
     texts = [scene_captions(held_out, i) for i in indices]
     flat = [text for scene in texts for text in scene]
-    encoded = model.text(encode_captions(flat, model.config.text_encoder, cache)).view(len(texts), len(texts[0]), -1)
-    return Features(visual, audio, encoded[:, :-1], encoded[:, -1], texts)
+    references = model.method.text(encode_captions(flat, model.config.text_encoder, cache))
+    references = references.view(len(texts), len(texts[0]), -1)
+    return Features(*model.method.features(encode(model, held_out, indices)), references[:, :-1], references[:, -1], texts)
 
 
 def panel(axis: Axes, values: Tensor, title: str, low: float | None = None, high: float | None = None) -> None:
@@ -106,7 +112,7 @@ def _short(value: Tensor) -> str:
     return f"{value + 0.0:.2g}".replace("e-0", "e-")  # + 0.0: no "-0"
 
 
-def draw_scene(held_out: HeldOutScenes, index: int, sound: Tensor, identified: IdentifiedObjects) -> Figure:
+def draw_scene(held_out: HeldOutScenes, index: int, sound: Tensor, identified: SourceMaps) -> Figure:
     figure, axes = plt.subplots(1, 4, figsize=(8.4, 2.4), layout="constrained")
     picture = picture_of(held_out, index)
     for axis in axes:
@@ -307,7 +313,7 @@ def main() -> None:
     index = options.scene
     scene = features(model, held_out, [index], options.cache)
     sound = similarity_map(scene.visual, scene.audio)[0]
-    identified = model.source_maps(scene.visual, scene.audio, num_sources=2)
+    identified = model.source_maps(encode(model, held_out, [index]), num_sources=2)
     batch = features(model, held_out, list(range(24)), options.cache)
     options.out.mkdir(parents=True, exist_ok=True)
     for name, figure in (

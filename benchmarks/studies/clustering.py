@@ -30,6 +30,7 @@ from avsl.evaluation.held_out import HeldOutScenes, load_held_out
 from avsl.evaluation.predict import Prediction
 from avsl.evaluation.score import run_metrics
 from avsl.model.checkpoints import open_model, recorded_data
+from avsl.model.encoders import Encoded
 from avsl.model.localizer import Localizer
 from avsl.training.data_location import FOLDERS
 
@@ -42,47 +43,45 @@ OPTIONS: dict[str, tuple[float, ...]] = {
 }
 SOUND_WEIGHTS = (0.0, 0.5, 1.0, 2.0)
 THRESHOLDS = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5)
-Maps = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+Maps = Callable[[Encoded], tuple[Tensor, Tensor]]
 
 
-class Encoded(NamedTuple):
-    """The test scenes of one subset with their features."""
+class TestScenes(NamedTuple):
+    """The test scenes of one subset with what a model's encoders make of them."""
 
     held_out: HeldOutScenes
-    visual: Tensor
-    audio: Tensor
+    encoded: Encoded
 
 
 @torch.no_grad()
-def encode(run: Path) -> tuple[Localizer, list[Encoded]]:
+def encode(run: Path) -> tuple[Localizer, list[TestScenes]]:
     """Opens the model of a run and encodes its test scenes, subset by subset."""
     model, data = open_model(run, torch.device("cpu")), recorded_data(run)
     assert data is not None
-    folder, encoded = FOLDERS[model.config.dataset](data), []
+    folder, tests = FOLDERS[model.config.dataset](data), []
     for subset in model.config.subsets:
         held_out, parts = load_held_out(folder, subset, model.config.image_size), []
         for first in range(0, len(held_out.test.scenes), 50):
             examples = [held_out.scenes[scene] for scene in held_out.test.scenes[first : first + 50]]
             inputs = (torch.stack([getattr(e, name) for e in examples]) for name in ("frame", "waveform"))
             parts.append(model.encode(*inputs))
-        encoded.append(Encoded(held_out, *(torch.cat(values) for values in zip(*parts, strict=True))))
-    return model, encoded
+        tests.append(TestScenes(held_out, Encoded(*(torch.cat(values) for values in zip(*parts, strict=True)))))
+    return model, tests
 
 
 def variants(model: Localizer, sources: int) -> Iterator[tuple[str, Maps]]:
-    """Names and functions from features to maps and their validity."""
+    """Names and functions from encoded scenes to maps and their validity."""
 
-    def sound(visual: Tensor, audio: Tensor) -> tuple[Tensor, Tensor]:
-        maps = model.sound_map(visual, audio)[:, None].expand(-1, sources, -1, -1)
+    def sound(encoded: Encoded) -> tuple[Tensor, Tensor]:
+        maps = model.sound_map(encoded)[:, None].expand(-1, sources, -1, -1)
         return maps, torch.ones(maps.shape[:2], dtype=torch.bool)
 
-    def clustered(visual: Tensor, audio: Tensor, **options: Any) -> tuple[Tensor, Tensor]:
-        objects = cluster_objects(visual, audio, num_sources=sources, **options)
+    def clustered(encoded: Encoded, **options: Any) -> tuple[Tensor, Tensor]:
+        objects = cluster_objects(*model.method.features(encoded), num_sources=sources, **options)
         return objects.maps, objects.valid
 
-    def identified(visual: Tensor, audio: Tensor) -> tuple[Tensor, Tensor]:
-        objects = model.source_maps(visual, audio, sources, "iterative")
-        return objects.maps, objects.valid
+    def identified(encoded: Encoded) -> tuple[Tensor, Tensor]:
+        return model.source_maps(encoded, sources, "iterative")
 
     yield "the map of the sound for every source", sound
     yield "`identify_objects`", identified
@@ -93,13 +92,13 @@ def variants(model: Localizer, sources: int) -> Iterator[tuple[str, Maps]]:
             yield f"`{option}={value:g}`", partial(clustered, **{option: value})
 
 
-def table(scenes: Sequence[tuple[Localizer, Encoded]]) -> str:
+def table(scenes: Sequence[tuple[Localizer, TestScenes]]) -> str:
     """The metrics of every variant, as mean and standard deviation over the runs."""
     sources, columns = scenes[0][1].held_out.num_sources, {}
-    for model, (held_out, visual, audio) in scenes:
+    for model, (held_out, encoded) in scenes:
         for name, maps in variants(model, sources):
-            found, valid = maps(visual, audio)
-            sound = found[:, 0] if sources == 1 else model.sound_map(visual, audio)
+            found, valid = maps(encoded)
+            sound = found[:, 0] if sources == 1 else model.sound_map(encoded)
             metrics = run_metrics(held_out, Prediction(sound, found, valid))
             columns.setdefault(name, []).append(metrics)
     subset = scenes[0][1].held_out.subset
@@ -109,18 +108,17 @@ def table(scenes: Sequence[tuple[Localizer, Encoded]]) -> str:
     return markdown((f"{subset}, %", *(name.removeprefix(f"{subset} ") for name in shown)), rows)
 
 
-def counts(scenes: Sequence[Sequence[Encoded]]) -> str:
+def counts(models: Sequence[Localizer], scenes: Sequence[Sequence[TestScenes]]) -> str:
     """The share of scenes in which clustering finds the right number of sources, by threshold."""
     rows = []
     for threshold in THRESHOLDS:
         cells = []
         for subset in zip(*scenes, strict=True):
-            right = [
-                100
-                * (cluster_objects(v, a, separation_threshold=threshold).valid.sum(1) == h.num_sources).double().mean()
-                for h, v, a in subset
-            ]
-            cells.append(_spread([float(share) for share in right]))
+            right = []
+            for model, (held_out, encoded) in zip(models, subset, strict=True):
+                objects = cluster_objects(*model.method.features(encoded), separation_threshold=threshold)
+                right.append(100 * float((objects.valid.sum(1) == held_out.num_sources).double().mean()))
+            cells.append(_spread(right))
         rows.append((f"{threshold:g}", *cells))
     return markdown(("`separation_threshold`", *(f"{s.held_out.subset}: right, %" for s in scenes[0])), rows)
 
@@ -138,7 +136,7 @@ def main() -> None:
     models, scenes = zip(*map(encode, options.runs), strict=True)
     parts = [table(list(zip(models, subset, strict=True))) for subset in zip(*scenes, strict=True)]
     if max(s.held_out.num_sources for s in scenes[0]) <= 2 and len(scenes[0]) > 1:
-        parts.append(counts(scenes))
+        parts.append(counts(models, scenes))
     text = "\n".join(parts)
     write_text(options.output / f"{options.name}.md", text)
     print(text)

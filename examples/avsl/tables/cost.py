@@ -40,7 +40,7 @@ def measure_cost(model: Localizer, training: TrainingScenes, held_out: HeldOutSc
     for step in range(WARM_UP + STEPS):
         start = time.perf_counter()
         optimizer.zero_grad()
-        model.loss(batches[step % len(batches)]).total.backward()
+        model.method.loss(batches[step % len(batches)], model.encoders)["total"].backward()
         optimizer.step()
         if cuda:
             torch.cuda.synchronize(model.device)

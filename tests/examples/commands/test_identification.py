@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from avsl.commands import evaluate, localize
-from avsl.config import IDENTIFICATIONS
+from avsl.config import TWO_WAYS
 from avsl.data.music import MusicFolder
 from avsl.evaluation import timing
 from avsl.evaluation.held_out import load_held_out
@@ -24,10 +24,10 @@ from .conftest import write_checkpoint
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*samples have :UserWarning")
 CPU = torch.device("cpu")
-OTHER = dict(zip(IDENTIFICATIONS, reversed(IDENTIFICATIONS), strict=True))
+OTHER = dict(zip(TWO_WAYS, reversed(TWO_WAYS), strict=True))
 
 
-@pytest.fixture(params=IDENTIFICATIONS)
+@pytest.fixture(params=TWO_WAYS)
 def trained(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[Path, str]:
     """A checkpoint, and the identification of its configuration."""
     return write_checkpoint(tmp_path / "model.ckpt", identification=request.param), request.param
@@ -63,13 +63,15 @@ def test_localize(trained: tuple[Path, str], duets: Path, tmp_path: Path, named:
     media = [duets / "frames" / "e.jpg", duets / "audio" / "e.wav"]
     assert localize.main([str(path), *map(str, media), "--sources", "2", "--out", str(tmp_path / "out"), *more]) == 0
     with np.load(tmp_path / "out" / "e-maps.npz") as saved:
-        maps = saved["maps"]
+        maps, peaks = saved["maps"], saved["peaks"]
     model = open_model(path, CPU)
     with Image.open(media[0]) as picture, torch.no_grad():
         frame = as_frame(picture.convert("RGB"), 64)
-        visual, audio = model.encode(frame[None], read_sound(media[1])[None])
-    clustered = cluster_objects(visual, audio, num_sources=2).maps[0].numpy()
-    assert np.allclose(maps, clustered, atol=1e-4) is (identification == "clustering")
+        features = model.method.features(model.encode(frame[None], read_sound(media[1])[None]))
+    clustered = cluster_objects(*features, num_sources=2)
+    assert np.allclose(maps, clustered.maps[0], atol=1e-4) is (identification == "clustering")
+    if identification == "clustering":
+        assert peaks == pytest.approx(clustered.peaks[0].numpy(), abs=1e-5)
 
 
 @pytest.mark.parametrize("command", [evaluate, localize])
@@ -112,7 +114,7 @@ def test_clustering_is_part_of_the_time(
         model = open_model(write_checkpoint(tmp_path / f"{chosen}.ckpt", identification=chosen), CPU)
         computed, asked = model.source_maps, []
         monkeypatch.setattr(
-            model, "source_maps", lambda v, a, n, computed=computed, asked=asked: asked.append(n) or computed(v, a, n)
+            model, "source_maps", lambda encoded, n, computed=computed, asked=asked: asked.append(n) or computed(encoded, n)
         )
         timing.measure(model, load_held_out(MusicFolder(duets), subset, 64), (1,), known=True)
         numbers.append(set(asked))

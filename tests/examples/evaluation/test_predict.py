@@ -1,17 +1,20 @@
-"""Maps of both identifications: against the library's functions, scene by scene, and against each other."""
+"""Maps of the identifications: against the library's functions, scene by scene, and against each other."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
+from itertools import product
 from pathlib import Path
 
 import pytest
 import torch
-from avsl.config import IDENTIFICATIONS, Config
+import torch.nn.functional as F
+from avsl.config import ONE_MAP, TWO_WAYS, Config
 from avsl.data.music import MusicFolder
 from avsl.evaluation.held_out import HeldOutScenes, load_held_out
 from avsl.evaluation.predict import Prediction, predict, predictions
+from avsl.model.encoders import Encoding
 from avsl.model.localizer import Localizer
 from torch import Tensor
 
@@ -25,10 +28,14 @@ MASKS = {"alpha_background": 0.2, "omega": 0.1}
 CONFIG = Config(**TINY, workers=0, **THRESHOLDS, **MASKS)
 
 
+def build(**changes: object) -> Localizer:
+    torch.manual_seed(0)
+    return Localizer(dataclasses.replace(CONFIG, **changes).as_dict(), 10).train()
+
+
 @pytest.fixture
 def model() -> Localizer:
-    torch.manual_seed(0)
-    return Localizer(CONFIG.as_dict(), 10).train()
+    return build()
 
 
 @pytest.fixture
@@ -50,10 +57,14 @@ def scene_by_scene(model: Localizer, test: HeldOutScenes, identification: str, n
     results = []
     for scene in test.test.scenes:
         frame, waveform, _ = test.scenes[scene]
-        visual, audio = model.encode(frame[None], waveform[None])
+        visual, audio, *_ = model.encode(frame[None], waveform[None])
+        visual = F.normalize(visual, dim=1)
         sound = similarity_map(visual, audio)
         if identification == "clustering":
             maps, valid, *_ = cluster_objects(visual, audio, num_sources=number)
+        elif identification in ("repeat", "single"):
+            maps = sound.expand(number or 1, -1, -1)[None]
+            valid = torch.tensor([[identification == "repeat" or slot == 0 for slot in range(number or 1)]])
         elif test.task == "single":
             maps, valid = sound[:, None], torch.ones(1, 1, dtype=torch.bool)
         else:
@@ -71,13 +82,15 @@ def agree(prediction: Prediction, expected: list[tuple[Tensor, Tensor]]) -> None
 
 
 @pytest.mark.parametrize("known", [True, False])
-@pytest.mark.parametrize("identification", IDENTIFICATIONS)
+@pytest.mark.parametrize(
+    ("method", "identification"), [*product(["object-aware"], TWO_WAYS), *product(["lvs"], ONE_MAP)]
+)
 @pytest.mark.parametrize("subset", ["solo", "duet"])
 def test_maps_are_those_of_each_scene(
-    model: Localizer, tests: dict[str, HeldOutScenes], subset: str, identification: str, known: bool
+    tests: dict[str, HeldOutScenes], subset: str, method: str, identification: str, known: bool
 ) -> None:
     """A solo has one source, whether or not that is told."""
-    test = tests[subset]
+    model, test = build(method=method), tests[subset]
     number = {"solo": 1, "duet": 2 if known else None}[subset]
     prediction = predictions(model, test, [identification], batch_size=2, known=known)[identification]
     assert model.training
@@ -92,8 +105,9 @@ def test_a_solo_has_one_source_also_where_its_pixels_differ(
     """The left half of a frame has another feature than the right half: without the number, two would be found."""
     halves = torch.zeros(6, 8, 8)
     halves[0, :, :4], halves[1, :, 4:] = 1, 1
-    model.visual.forward = lambda frames: halves.expand(len(frames), -1, -1, -1)
-    model.audio.forward = lambda sounds: torch.tensor([1.0, 1, 0, 0, 0, 0]).expand(len(sounds), -1)
+    sound = torch.tensor([1.0, 1, 0, 0, 0, 0])
+    model.visual.encode = lambda frames: Encoding(frames, halves.expand(len(frames), -1, -1, -1))
+    model.audio.encode = lambda sounds: Encoding(sounds, sound.expand(len(sounds), -1))
     solo, duet = (predictions(model, test, ["clustering"], known=known)["clustering"] for test in tests.values())
     assert duet.valid.sum(1).tolist() == [2, 2, 2]
     assert solo.valid.tolist() == [[True]] * 3
@@ -102,11 +116,11 @@ def test_a_solo_has_one_source_also_where_its_pixels_differ(
 def test_both_at_once_are_each_alone(model: Localizer, tests: dict[str, HeldOutScenes]) -> None:
     for test in tests.values():
         calls: list[int] = []
-        hook = model.audio.register_forward_hook(lambda _, inputs, __, calls=calls: calls.append(len(inputs[0])))
-        both = predictions(model, test, IDENTIFICATIONS, batch_size=2)
+        hook = model.audio.trunk.register_forward_hook(lambda _, inputs, __, calls=calls: calls.append(len(inputs[0])))
+        both = predictions(model, test, TWO_WAYS, batch_size=2)
         hook.remove()
         assert calls == [2, 1]  # scenes are encoded once
-        assert tuple(both) == IDENTIFICATIONS
+        assert tuple(both) == TWO_WAYS
         for name, prediction in both.items():
             (alone,) = predictions(model, test, [name], batch_size=2).values()
             for ours, expected in zip(prediction, alone, strict=True):
@@ -114,24 +128,24 @@ def test_both_at_once_are_each_alone(model: Localizer, tests: dict[str, HeldOutS
         assert not torch.allclose(both["iterative"].maps, both["clustering"].maps)
 
 
-@pytest.mark.parametrize("identification", IDENTIFICATIONS)
+@pytest.mark.parametrize("identification", TWO_WAYS)
 def test_the_configuration_chooses(model: Localizer, tests: dict[str, HeldOutScenes], identification: str) -> None:
     model.config = dataclasses.replace(model.config, identification=identification)
     for test in tests.values():
         for ours, expected in zip(
-            predict(model, test), predictions(model, test, IDENTIFICATIONS)[identification], strict=True
+            predict(model, test), predictions(model, test, TWO_WAYS)[identification], strict=True
         ):
             assert torch.equal(ours, expected)
 
 
 def test_thresholds_are_those_of_the_configuration(model: Localizer, tests: dict[str, HeldOutScenes]) -> None:
-    before = predictions(model, tests["duet"], IDENTIFICATIONS)
+    before = predictions(model, tests["duet"], TWO_WAYS)
     model.config = dataclasses.replace(model.config, merge_threshold=-1.0)  # everything is one source
-    after = predictions(model, tests["duet"], IDENTIFICATIONS, known=False)
+    after = predictions(model, tests["duet"], TWO_WAYS, known=False)
     assert (after["iterative"].valid.sum(1) == 1).all()
     assert before["iterative"].valid.sum() > 3
     model.config = dataclasses.replace(model.config, alpha_background=0.1)
-    again = predictions(model, tests["duet"], IDENTIFICATIONS)
+    again = predictions(model, tests["duet"], TWO_WAYS)
     assert torch.equal(again["clustering"].maps, before["clustering"].maps)
 
 

@@ -13,6 +13,7 @@ from avsl.model.encoders import ClapAudioEncoder, ClipVisualEncoder, VisualEncod
 from avsl.model.encoders.clap import ClapLogMel, Upsample
 from avsl.model.localizer import Localizer
 from scipy.signal import firwin, resample_poly
+from torch import nn
 from transformers import ClapAudioModel, ClapFeatureExtractor, ClapModel, CLIPVisionModel
 from transformers.image_utils import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
 
@@ -194,7 +195,7 @@ def config(clip: str, clap: str) -> Config:
 
 
 def loss(model: Localizer) -> torch.Tensor:
-    visual, audio = model.encode(frames(32, 32), waveforms(2))
+    visual, audio = model.method.features(model.encode(frames(32, 32), waveforms(2)))
     return torch.einsum("bchw,bc->b", visual, audio).sum()
 
 
@@ -229,7 +230,7 @@ def test_resnets_keep_their_two_rates() -> None:
     config = Config(visual_weights=None, audio_weights=None, rate=1e-3, visual_rate=1e-2)
     visual, audio = build_encoders(config)
     assert isinstance(visual, VisualEncoder)
-    groups = parameter_groups(visual, audio, config)
+    groups = parameter_groups(visual, audio, nn.Identity(), config)
     assert [(g["lr"], len(g["params"])) for g in groups] == [
         (1e-3, len(list(audio.parameters()))),
         (1e-2, len(list(visual.parameters()))),

@@ -14,7 +14,7 @@ from avsl.data.music import MusicFolder
 from avsl.data.scenes import Scenes
 from avsl.evaluation.held_out import load_held_out
 from avsl.evaluation.predict import predict
-from avsl.model.encoders import Features
+from avsl.model.encoders import Encoded, Features
 from avsl.model.encoders.efficientnet import LITE0
 from avsl.model.localizer import Localizer
 from avsl.training import model_setup
@@ -63,7 +63,7 @@ def test_sounds_of_mixtures_are_not_kept(clip_clap: Config, music: Path, tmp_pat
     kinds = sorted(path.name.rpartition("-")[0] for path in location.cache.glob("*.sqlite"))
     assert kinds == ["features-frames", "features-sounds"]
 
-    def encoded(scenes: Scenes, clips: tuple[int, ...]) -> tuple[Tensor, Tensor]:
+    def encoded(scenes: Scenes, clips: tuple[int, ...]) -> Encoded:
         frame, waveform, _ = scenes[clips]
         batched = (Features(v.values[None]) if isinstance(v, Features) else v[None] for v in (frame, waveform))
         with torch.no_grad():
@@ -115,7 +115,7 @@ def test_the_first_loss_is_the_same(clip_clap: Config, music: Path, tmp_path: Pa
         model, batch = first_batch(chosen, music, tmp_path / str(kept))
         assert isinstance(batch.frames, Features) is kept
         assert isinstance(batch.waveforms, Features) is (kept and pair == "clip-clap")
-        losses.append(model.loss(batch).total)
+        losses.append(model.method.loss(batch, model.encoders)["total"])
         losses[-1].backward()
         assert all(p.grad.abs().max() > 0 for p in model.visual.head.parameters())
     torch.testing.assert_close(*losses, rtol=2e-3, atol=1e-4)

@@ -32,7 +32,7 @@ def build() -> Localizer:
     """Without a GPU, batch statistics are those of each process alone, so they are fixed here."""
     torch.manual_seed(0)
     model = Localizer(CONFIG.as_dict(), 10)
-    model.text.fit(torch.randn(30, 10), 1.0)
+    model.method.text.fit(torch.randn(30, 10), 1.0)
     model.double().train()
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d):
@@ -50,6 +50,8 @@ def batch() -> SceneBatch:
         torch.randn(SAMPLES, 10, generator=generator).double(),
         torch.tensor([[True, True], [True, False]]).repeat(SAMPLES // 2, 1),
         torch.arange(SAMPLES) % 3 > 0,
+        torch.tensor([[0, 1], [1, -1]]).repeat(SAMPLES // 2, 1),
+        torch.arange(SAMPLES)[:, None],
     )
 
 

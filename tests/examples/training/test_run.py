@@ -15,7 +15,7 @@ import pytest
 import torch
 import yaml
 from avsl.commands.train import main
-from avsl.config import IDENTIFICATIONS, Config
+from avsl.config import TWO_WAYS, Config
 from avsl.data.music import MusicFolder
 from avsl.evaluation.held_out import load_held_out
 from avsl.evaluation.predict import predictions
@@ -108,7 +108,7 @@ def test_the_checkpoint_gives_the_printed_metrics(whole: Path) -> None:
         test = load_held_out(MusicFolder(data / DATA), subset, model.config.image_size)
         test.scenes.use_features("frames", model.visual, data / "cache")  # those of the run, in half precision
         assert sorted(path.name for path in (data / "cache").iterdir()) == cached
-        for identification, prediction in predictions(model, test, IDENTIFICATIONS).items():
+        for identification, prediction in predictions(model, test, TWO_WAYS).items():
             row = rows[f"trained{ROW_SUFFIX[identification]}"]
             for name, value in run_metrics(test, prediction).items():
                 assert row[name] == pytest.approx(value, abs=1e-3)
@@ -161,7 +161,7 @@ def test_untrained_metrics_of_an_earlier_version(music: Path, tmp_path: Path, mo
     path.write_text('{"solo AP": 50.0}')
     model, tests = Localizer(config.as_dict(), 10), [load_held_out(MusicFolder(music), "solo", 64)]
     metrics = training._untrained_metrics(path, model, tests, config)
-    assert set(metrics) == set(IDENTIFICATIONS)
+    assert set(metrics) == set(TWO_WAYS)
     monkeypatch.setattr(training, "predictions", None)
     assert training._untrained_metrics(path, model, tests, config) == metrics == json.loads(path.read_text())
 
