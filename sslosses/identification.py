@@ -9,9 +9,10 @@ from torch import Tensor
 
 from sslosses._checks import check_count, check_number
 from sslosses._objects import check_scene, rows, select
-from sslosses._torch import at_least_float32, autocast_off, has_values
+from sslosses._prototypes import find_prototypes, group_prototypes, shares
+from sslosses._torch import at_least_float32, autocast_off
 from sslosses.masks import ALPHA_BACKGROUND, OMEGA, background_mask
-from sslosses.similarity import similarity_map, unit
+from sslosses.similarity import similarity_map
 
 
 class IdentifiedObjects(NamedTuple):
@@ -117,64 +118,13 @@ def identify_objects(
         scale = largest.masked_fill(largest == 0, 1)
         features = (visual * similarity[:, None]).flatten(2).transpose(1, 2) / scale
         background = (features * silent.flatten(1)[..., None]).mean(1)
-        candidates = _find(features, similarity.flatten(1), background, peak_threshold, max_iterations)
-        maps, valid, prototypes, peaks = _group(candidates, background, background_threshold, merge_threshold)
-        maps, *others = select((maps * scale, valid, prototypes * scale, peaks), valid, num_sources)
+        found = find_prototypes(features, similarity.flatten(1), background, peak_threshold, max_iterations)
+        prototypes, peaks = rows(features, found.pixels), similarity.flatten(1).gather(1, found.pixels)
+        member = group_prototypes(
+            prototypes, found.valid, background, background_threshold, merge_threshold, link_through_background=True
+        )
+        valid = member.any(-1)
+        share = shares(member, features.dtype)
+        fields = (share @ found.maps * scale, valid, share @ prototypes * scale, peaks.where(valid, 0))
+        maps, *others = select(fields, valid, num_sources)
     return IdentifiedObjects(maps.view(*maps.shape[:2], *similarity.shape[1:]), *others)
-
-
-def _find(
-    features: Tensor, similarity: Tensor, background: Tensor, peak_threshold: float, max_iterations: int | None
-) -> IdentifiedObjects:
-    """Find the T prototypes of all samples in parallel, from features (B, N, C) and similarity (B, N).
-
-    The maps of the result are (B, T, N).
-    """
-    batch, pixels, _ = features.shape
-    to_background = torch.linalg.vector_norm(features - background[:, None], dim=-1)
-    unclaimed = torch.ones_like(similarity, dtype=torch.bool)
-    active = features.isfinite().flatten(1).all(1)
-    maps, valid, prototypes, peaks = [], [], [], []
-    for iteration in range(pixels if max_iterations is None else min(pixels, max_iterations)):
-        peak, index = similarity.masked_fill(~unclaimed, -torch.inf).max(1)
-        if iteration > 0:
-            active = active & (peak >= peak_threshold)
-        if has_values(active) and not active.any():
-            break
-        prototype = rows(features, index[:, None])
-        distance = torch.linalg.vector_norm(features - prototype, dim=-1)
-        maps.append(-distance)
-        valid.append(active)
-        prototypes.append(prototype[:, 0])
-        peaks.append(peak)
-        claimed = (distance < to_background) & unclaimed
-        unclaimed = unclaimed & ~claimed
-        active = active & claimed.any(1)
-    if not maps:
-        none = similarity[:, :0]
-        return IdentifiedObjects(similarity.new_zeros(batch, 0, pixels), none > 0, features[:, :0], none)
-    return IdentifiedObjects(*(torch.stack(values, 1) for values in (maps, valid, prototypes, peaks)))
-
-
-def _group(
-    candidates: IdentifiedObjects, background: Tensor, background_threshold: float, merge_threshold: float
-) -> IdentifiedObjects:
-    """Drop background prototypes, and merge linked ones into the slot of the first, which has the largest peak."""
-    directions = unit(candidates.prototypes, -1)
-    # Rounding can make the cosine of equal directions larger than 1, but it must not exceed a threshold of 1.
-    to_background = (directions @ unit(background, -1)[..., None])[..., 0].clamp(max=1)
-    kept = candidates.valid & ~(to_background > background_threshold)
-    count = kept.shape[1]
-    alike = (directions @ directions.mT).clamp(max=1) > merge_threshold
-    # Like the public code: a background prototype links to none, but later ones link to it.
-    link = (alike & kept[..., None]).tril(-1)
-    linked = link | link.mT | torch.eye(count, dtype=torch.bool, device=kept.device)
-    for _ in range(max(count - 1, 0).bit_length()):  # each squaring doubles the length of the chains
-        linked = (linked.to(directions.dtype) @ linked.to(directions.dtype)) > 0
-    linked = linked & kept[:, None] & kept[..., None]
-    first = linked & (linked.cumsum(1) == 1)  # (B, object, member): the first linked row per column
-    member = first.to(directions.dtype)
-    valid = first.any(-1)
-    share = member / member.sum(-1, keepdim=True).clamp(min=1)
-    peaks = candidates.peaks.where(valid, 0)
-    return IdentifiedObjects(share @ candidates.maps, valid, share @ candidates.prototypes, peaks)

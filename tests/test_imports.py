@@ -12,7 +12,8 @@ import sslosses
 
 ROOT = Path(sslosses.__file__).parent
 PRIVATE = {
-    f"sslosses.{name}" for name in ("_caches", "_checks", "_numba", "_objects", "_optional", "_threads", "_torch")
+    f"sslosses.{name}"
+    for name in ("_caches", "_checks", "_numba", "_objects", "_optional", "_prototypes", "_threads", "_torch")
 }
 OPTIONAL = {
     "PIL",
@@ -191,7 +192,7 @@ def test_the_command_joins_metrics_and_annotations_and_nothing_needs_it() -> Non
 
 
 def test_similarity_masks_and_distributed_know_no_loss() -> None:
-    for name in ("similarity", "masks", "distributed", "identification"):
+    for name in ("similarity", "masks", "distributed", "identification", "object_prior"):
         assert ours(ROOT / f"{name}.py") <= {"sslosses.similarity", "sslosses.masks"}
     assert ours(ROOT / "clustering.py") <= {"sslosses.similarity", "sslosses.identification"}
 

@@ -18,6 +18,9 @@ from sslosses.losses._reduction import REDUCTIONS, reduce_samples
 from sslosses.masks import ALPHA_BACKGROUND, ALPHA_FOREGROUND, OMEGA, mask_weights
 from sslosses.similarity import cross_similarity_map
 
+OWN_NEGATIVES = ("exclude", "public-code")
+OWN_FACTOR = -99.0  # 1 - 100: the public code subtracts 100 times the identity from a matrix of ones
+
 
 class TriMapTerms(NamedTuple):
     """Terms of the tri-map loss: scalars, or (B,) with ``reduction="none"``.
@@ -38,6 +41,7 @@ def _check_options(
     alpha_foreground: float,
     alpha_background: float,
     omega: float,
+    own_negative: str,
     gather_distributed: bool | None,
     reduction: str,
 ) -> float:
@@ -46,6 +50,7 @@ def _check_options(
     check_number("alpha_foreground", alpha_foreground)
     check_number("alpha_background", alpha_background)
     check_number("omega", omega, above=0)
+    check_option("own_negative", own_negative, OWN_NEGATIVES)
     check_gathering(gather_distributed)
     check_option("reduction", reduction, REDUCTIONS)
     return temperature
@@ -59,6 +64,7 @@ def trimap_contrastive_loss(
     alpha_foreground: float = ALPHA_FOREGROUND,
     alpha_background: float = ALPHA_BACKGROUND,
     omega: float = OMEGA,
+    own_negative: str = "exclude",
     gather_distributed: bool | None = None,
     reduction: str = "mean",
 ) -> TriMapTerms:
@@ -71,9 +77,7 @@ def trimap_contrastive_loss(
         h_i = \frac{\sum_x M^n_{ii}(x) S_{ii}(x)}{\sum_x M^n_{ii}(x)}
 
     S_ij is the similarity map of clip i for the sound of clip j, M^p_ij and M^n_ij are its foreground and background
-    masks (:func:`~sslosses.masks.trimap_masks`), and t is the temperature. The means are computed in log space. The
-    public code of the method also keeps the pair of a clip's image and its own sound among the negatives, times -99,
-    which turns a negative similarity into a large positive logit. Here this pair is not a negative.
+    masks (:func:`~sslosses.masks.trimap_masks`), and t is the temperature. The means are computed in log space.
 
     Args:
         visual: (B, C, H, W), floating, visual features.
@@ -82,6 +86,9 @@ def trimap_contrastive_loss(
         alpha_foreground: similarity at which M^p is one half.
         alpha_background: similarity at which M^n is one half.
         omega: width of the step of both masks, above 0.
+        own_negative: whether the pair of a clip's image and its own sound is a negative, too. ``"exclude"``: no.
+            ``"public-code"``: yes, with the logit :math:`-99\, s_{ii}/t`, as in the public code of the method. This is
+            very small for features that are at least 0, but very large where s_ii is negative.
         gather_distributed: whether the sounds of all processes are negatives. The loss and (with
             DistributedDataParallel) its gradient are then those of one process that holds the whole batch; see
             :mod:`sslosses.distributed`. None: not chosen.
@@ -105,7 +112,9 @@ def trimap_contrastive_loss(
         >>> terms.positive, terms.hard_negative, terms.loss  # log(1 + 1/e)
         (tensor(1.), tensor(2.0612e-09), tensor(0.3133))
     """
-    temperature = _check_options(temperature, alpha_foreground, alpha_background, omega, gather_distributed, reduction)
+    temperature = _check_options(
+        temperature, alpha_foreground, alpha_background, omega, own_negative, gather_distributed, reduction
+    )
     gather = gathers(gather_distributed, "trimap_contrastive_loss")
     check_floating("visual", visual)
     check_floating("audio", audio)
@@ -125,7 +134,10 @@ def trimap_contrastive_loss(
         hard = _weighted_mean(pairs[rows, own_sounds], alpha_background, omega, foreground=False)
         positive = similarities[rows, own_sounds]
         # The column of a clip's own sound is the positive, which the denominator contains once.
-        logits = torch.cat([similarities.masked_fill(~audible, -torch.inf), hard[:, None]], dim=1) / divisor
+        columns = [similarities.masked_fill(~audible, -torch.inf), hard[:, None]]
+        if own_negative == "public-code":
+            columns.append(OWN_FACTOR * positive[:, None])
+        logits = torch.cat(columns, dim=1) / divisor
         loss = logits.logsumexp(1) - positive / divisor
         loss, positive, hard = (x.masked_fill(~finite, torch.nan) for x in (loss, positive, hard))
         valid = torch.ones_like(loss, dtype=torch.bool)
@@ -159,6 +171,7 @@ class TriMapContrastiveLoss(LossModule):
     alpha_foreground: float = ALPHA_FOREGROUND
     alpha_background: float = ALPHA_BACKGROUND
     omega: float = OMEGA
+    own_negative: str = "exclude"
     gather_distributed: bool | None = None
     reduction: str = "mean"
 

@@ -65,6 +65,25 @@ def test_a_negative_own_pair_is_not_a_large_logit() -> None:
     torch.testing.assert_close(loss, torch.full((2,), expected))
 
 
+@pytest.mark.parametrize(
+    ("temperature", "expected", "literal"), [(0.07, 5.033633, 145.499088), (1.0, 1.209432, 10.185064)]
+)
+def test_the_own_negative_of_the_public_code(temperature: float, expected: float, literal: float) -> None:
+    """Negative similarities: S_00 = [-.2, -.1], S_01 = [.3, .1], S_10 = [.2, 0], S_11 = [-.1, -.3]."""
+    values = torch.tensor([[[-0.2, -0.1], [0.3, 0.1]], [[0.2, 0.0], [-0.1, -0.3]]], dtype=torch.float64)
+    rest = (1 - values.square().sum(1, keepdim=True)).sqrt()
+    visual, audio = torch.cat([values, rest], 1)[:, :, None], torch.eye(3, dtype=torch.float64)[:2]
+    for options, wanted in (({}, expected), ({"own_negative": "public-code"}, literal)):
+        loss = trimap_contrastive_loss(visual, audio, temperature=temperature, **options).loss
+        assert float(loss) == pytest.approx(wanted, abs=1e-6)
+
+
+def test_the_own_negative_does_not_count_where_similarities_are_positive() -> None:
+    visual, audio = (x.abs() for x in make())
+    literal = trimap_contrastive_loss(visual, audio, own_negative="public-code").loss
+    torch.testing.assert_close(literal, trimap_contrastive_loss(visual, audio).loss, atol=1e-12, rtol=0)
+
+
 def test_scale_permutation_and_layout() -> None:
     visual, audio = make()
     expected = trimap_contrastive_loss(visual, audio, reduction="none").loss
@@ -132,6 +151,7 @@ def test_module_is_the_function() -> None:
         "alpha_foreground": 0.5,
         "alpha_background": 0.3,
         "omega": 0.1,
+        "own_negative": "public-code",
         "gather_distributed": True,
         "reduction": "sum",
     }
@@ -144,7 +164,12 @@ def test_module_is_the_function() -> None:
 
 @pytest.mark.parametrize(
     ("options", "error"),
-    [({"temprature": 1.0}, TypeError), ({"temperature": 0.0}, ValueError), ({"reduction": "avg"}, ValueError)],
+    [
+        ({"temprature": 1.0}, TypeError),
+        ({"temperature": 0.0}, ValueError),
+        ({"reduction": "avg"}, ValueError),
+        ({"own_negative": "drop"}, ValueError),
+    ],
 )
 def test_wrong_options_fail_at_construction(options: dict[str, Any], error: type[Exception]) -> None:
     with pytest.raises(error, match=next(iter(options))):

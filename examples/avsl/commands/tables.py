@@ -17,6 +17,7 @@ from ..tables.cost import measure_cost, write_cost
 from ..tables.pictures import caption_sheet, compare_maps
 from ..tables.runs import Plan, Run, complete_runs
 from ..tables.specification import SETS, Row, Table, TestSet, numbers, read_table
+from ..tables.ways import write_ways
 from ..tables.writing import markdown, write_all
 from ..training.data_location import open_data
 from ..training.model_setup import set_up_training
@@ -123,13 +124,15 @@ def _write_table(table: Table, plan: Plan, by_row: RunsByRow, options: argparse.
     told = [plan.title] if plan.title else []
     told += [note for run in runs for note in run_notes(run.metrics)]
     note = " ".join([*dict.fromkeys(told), _note(table, plan, options)])
-    paths = []
+    paths, results = [], []
     for identification, explanation in EXPLANATIONS.items():
         result = collect(table, sets, by_row, identification)
-        if not result.has_values:  # runs of earlier versions have one identification only
+        if not result.has_values:
             continue
+        results.append(result)
         paths += write_all(result, options.out, f"{note} {explanation}", plan.title)
         print_plain(console, markdown(result, f"{note} {explanation}"))
+    paths += write_ways(results, options.out, note)
     paths += _draw_pictures(table, plan, by_row, options.out)
     print_plain(console, "written: " + ", ".join(map(str, paths)))
 

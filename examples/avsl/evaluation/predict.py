@@ -107,8 +107,8 @@ def _source_classes(model: Localizer, held_out: HeldOutScenes) -> Tensor:
         names = [name for clip in scene for name in held_out.test.clips[clip].classes]
         if unknown := [name for name in names if name not in numbers]:
             raise ValueError(
-                f"Expected the sources of {held_out.subset} to have classes of training clips for the identification given, but "
-                f"one has {unknown[0]!r}"
+                f"Expected the sources of {held_out.subset} to have classes of training clips for the identification "
+                f"given, but one has {unknown[0]!r}"
             )
         rows.append([numbers[name] for name in names])
     return torch.tensor(rows)

@@ -29,7 +29,7 @@ class Options:
 
 
 class Avgn(Method):
-    """Needs the classes of the training scenes. As published, it is also given the classes of the sources at test time."""
+    """Needs the classes of the training scenes. As published, it is given those of the test scenes, too."""
 
     Options: ClassVar[type] = Options
     needs_classes: ClassVar[bool] = True

@@ -74,8 +74,8 @@ class Method(nn.Module, ABC):
         needs_captions: whether the loss reads captions.
         needs_classes: whether the loss reads the class names of the sources.
         needs_waveforms: whether the loss reads waveforms, so that their features can't be cached.
-        identifications: how it can tell the sources of a mixture apart. "own" and "given" need :meth:`own_maps`, "given"
-            one map per class.
+        identifications: how it can tell the sources of a mixture apart. "own" and "given" need :meth:`own_maps`, and
+            "given" needs one map per class.
     """
 
     Options: ClassVar[type] = NoOptions

@@ -7,6 +7,11 @@ from sslosses.losses.baselines.attention import (
     attend,
     attention_pair_loss,
 )
+from sslosses.losses.baselines.best_place import (
+    BestPlaceContrastiveLoss,
+    BestPlaceTerms,
+    best_place_contrastive_loss,
+)
 from sslosses.losses.baselines.categories import (
     ActivationPool,
     AlignmentTerms,
@@ -31,6 +36,12 @@ from sslosses.losses.baselines.correspondence import (
     MultipleInstanceCorrespondenceLoss,
     multiple_instance_correspondence_loss,
 )
+from sslosses.losses.baselines.cycle_walk import (
+    CycleWalkLoss,
+    CycleWalkTerms,
+    SharedNodesWarning,
+    cycle_walk_loss,
+)
 from sslosses.losses.baselines.dictionary import (
     Dictionary,
     DictionaryConsistencyLoss,
@@ -44,6 +55,11 @@ from sslosses.losses.baselines.grouping import (
     GroupingTerms,
     grouping_loss,
 )
+from sslosses.losses.baselines.object_clustering import (
+    ClusteringTerms,
+    ObjectClusteringLoss,
+    object_clustering_loss,
+)
 
 __all__ = [
     "ActivationPool",
@@ -51,29 +67,39 @@ __all__ = [
     "Attended",
     "AttentionPairLoss",
     "AttentionPairTerms",
+    "BestPlaceContrastiveLoss",
+    "BestPlaceTerms",
     "CategoryAlignmentLoss",
     "ClassGrouping",
     "ClassGroups",
     "ClusterCorrespondenceLoss",
     "ClusterTerms",
+    "ClusteringTerms",
     "CorrespondenceTerms",
+    "CycleWalkLoss",
+    "CycleWalkTerms",
     "Dictionary",
     "DictionaryConsistencyLoss",
     "DictionaryTerms",
     "GroupingLoss",
     "GroupingTerms",
     "MultipleInstanceCorrespondenceLoss",
+    "ObjectClusteringLoss",
     "PairCorrespondenceLoss",
     "PairTerms",
+    "SharedNodesWarning",
     "attend",
     "attention_pair_loss",
+    "best_place_contrastive_loss",
     "build_dictionary",
     "category_alignment_loss",
     "class_activation_pool",
     "cluster_correspondence_loss",
+    "cycle_walk_loss",
     "dictionary_consistency_loss",
     "grouping_loss",
     "multiple_instance_correspondence_loss",
+    "object_clustering_loss",
     "object_features",
     "pair_correspondence_loss",
 ]
