@@ -81,7 +81,7 @@ def variants(model: Localizer, sources: int) -> Iterator[tuple[str, Maps]]:
         return objects.maps, objects.valid
 
     def identified(encoded: Encoded) -> tuple[Tensor, Tensor]:
-        return model.source_maps(encoded, sources, "iterative")
+        return model.source_maps(encoded, sources, "iterative")[:2]
 
     yield "the map of the sound for every source", sound
     yield "`identify_objects`", identified

@@ -73,8 +73,7 @@ def _localize_in_picture(options: argparse.Namespace, console: Console) -> None:
     if found := flaw(waveform.numpy()):
         log.warning("%s %s. Its maps mean nothing.", options.media[1], found)
     sound, sources = find_sources(model, as_frame(picture, model.config.image_size), waveform, options.sources)
-    maps, valid = sources.maps[0].cpu(), sources.valid[0].cpu()
-    peaks = sound.flatten()[maps.flatten(1).argmax(1)].where(valid, 0)
+    maps, valid, peaks = (values[0].cpu() for values in sources)
     with atomic_buffer(out / f"{stem}-maps.npz") as buffer:
         arrays = {"maps": maps, "valid": valid, "peaks": peaks, "sound": sound}
         np.savez_compressed(

@@ -91,7 +91,7 @@ def _localize(
         maps, valid = sound[:, None], torch.ones(len(sound), 1, dtype=torch.bool)
     else:
         num_sources = held_out.num_sources if known or single else None
-        maps, valid = model.source_maps(encoded, num_sources, identification, classes)
+        maps, valid, _ = model.source_maps(encoded, num_sources, identification, classes)
     return Prediction((maps[:, 0] if single else sound).cpu(), maps.cpu(), valid.cpu())
 
 

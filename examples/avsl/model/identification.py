@@ -37,25 +37,20 @@ def source_maps(
     Raises:
         ValueError: if the method does not have this identification, or its classes are not given.
     """
-    if identification not in method.identifications:
-        raise ValueError(
-            f"Expected `identification` of the method {config.method} to be one of "
-            f"{', '.join(method.identifications)}, but got {identification!r}"
-        )
+    check_identification(method, config.method, identification)
     if identification == "given" and classes is None:
         raise ValueError(
             "Expected another `identification`, since the classes of the sources are not known, but got 'given'"
         )
     if identification in ("own", "given"):
-        scored = method.own_maps(encoded, num_sources)
-        return select_maps(scored, num_sources, classes if identification == "given" else None)
+        scored, sound = method.own_maps(encoded, num_sources), method.sound_map(encoded)
+        return _with_peaks(*select_maps(scored, num_sources, classes if identification == "given" else None), sound)
     if identification in ("repeat", "single"):
-        sound = method.sound_map(encoded)[:, None]
-        count = num_sources or 1
+        sound, count = method.sound_map(encoded), num_sources or 1
         valid = torch.ones(len(sound), count, dtype=torch.bool, device=sound.device)
         if identification == "single":
             valid[:, 1:] = False
-        return SourceMaps(sound.expand(-1, count, -1, -1) * valid[:, :, None, None], valid)
+        return _with_peaks(sound[:, None] * valid[:, :, None, None], valid, sound)
     visual, audio = method.features(encoded)
     if identification == "clustering":
         objects = cluster_objects(visual, audio, num_sources=num_sources)
@@ -70,4 +65,22 @@ def source_maps(
             alpha_background=config.alpha_background,
             omega=config.omega,
         )
-    return SourceMaps(objects.maps, objects.valid)
+    return SourceMaps(objects.maps, objects.valid, objects.peaks)
+
+
+def check_identification(method: Method | type[Method], name: str, identification: str) -> None:
+    """Checks that ``method``, of this name, has this identification.
+
+    Raises:
+        ValueError: if not.
+    """
+    if identification not in method.identifications:
+        raise ValueError(
+            f"Expected `identification` of the method {name} to be one of {', '.join(method.identifications)}, but got "
+            f"{identification!r}"
+        )
+
+
+def _with_peaks(maps: Tensor, valid: Tensor, sound: Tensor) -> SourceMaps:
+    peaks = sound.flatten(1).gather(1, maps.flatten(2).argmax(2))
+    return SourceMaps(maps, valid, peaks.where(valid, 0))

@@ -41,10 +41,14 @@ class Setting(NamedTuple):
 
 
 class SourceMaps(NamedTuple):
-    """One map per source: maps (B, M, h, w), valid (B, M) bool, True where there is a source."""
+    """One map per source: maps (B, M, h, w), valid (B, M) bool, True where there is a source.
+
+    peaks: (B, M), the similarity of the sound at the pixel that stands out most in the source; 0 where there is none.
+    """
 
     maps: Tensor
     valid: Tensor
+    peaks: Tensor
 
 
 class ScoredMaps(NamedTuple):
@@ -146,10 +150,10 @@ def _converted(hint: type, method: str, name: str, text: str) -> Any:
     raise ValueError(f"Expected `method_options` of {method} to hold a {hint.__name__} as {name}, but got {text!r}")
 
 
-def select_maps(scored: ScoredMaps, num_sources: int | None, classes: Tensor | None) -> SourceMaps:
+def select_maps(scored: ScoredMaps, num_sources: int | None, classes: Tensor | None) -> tuple[Tensor, Tensor]:
     """Selects the maps of the given ``classes`` (B, K), or else those with the largest scores.
 
-    If neither the classes nor their number are known, they are those with scores above the threshold, and at least one.
+    The result is the maps (B, K, h, w) and which of them are of a source (B, K). If neither the classes nor their number are known, they are those with scores above the threshold, and at least one.
     """
     maps, scores, threshold = scored
     if classes is not None:
@@ -163,4 +167,4 @@ def select_maps(scored: ScoredMaps, num_sources: int | None, classes: Tensor | N
             most = int(valid.sum(1).max()) if len(valid) else 1
             index, valid = index[:, :most], valid[:, :most]
     chosen = maps.gather(1, index[:, :, None, None].expand(-1, -1, *maps.shape[2:]))
-    return SourceMaps(chosen * valid[:, :, None, None], valid)
+    return chosen * valid[:, :, None, None], valid

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from avsl.commands import evaluate, localize
+from avsl.commands.arguments import THRESHOLDS
 from avsl.config import TWO_WAYS
 from avsl.data.music import MusicFolder
 from avsl.evaluation import timing
@@ -18,7 +20,7 @@ from avsl.localization.user_files import as_frame, read_sound
 from avsl.model.checkpoints import open_model
 from PIL import Image
 
-from sslosses import cluster_objects
+from sslosses import cluster_objects, identify_objects
 
 from .conftest import write_checkpoint
 
@@ -68,10 +70,11 @@ def test_localize(trained: tuple[Path, str], duets: Path, tmp_path: Path, named:
     with Image.open(media[0]) as picture, torch.no_grad():
         frame = as_frame(picture.convert("RGB"), 64)
         features = model.method.features(model.encode(frame[None], read_sound(media[1])[None]))
-    clustered = cluster_objects(*features, num_sources=2)
-    assert np.allclose(maps, clustered.maps[0], atol=1e-4) is (identification == "clustering")
-    if identification == "clustering":
-        assert peaks == pytest.approx(clustered.peaks[0].numpy(), abs=1e-5)
+    thresholds = {name: getattr(model.config, name) for name in THRESHOLDS}
+    find = cluster_objects if identification == "clustering" else partial(identify_objects, **thresholds)
+    expected = find(*features, num_sources=2)
+    assert maps == pytest.approx(expected.maps[0].numpy(), abs=1e-4)
+    assert peaks == pytest.approx(expected.peaks[0].numpy(), abs=1e-5)
 
 
 @pytest.mark.parametrize("command", [evaluate, localize])
@@ -98,6 +101,19 @@ def test_a_video_has_no_sources(option: list[str], capsys: pytest.CaptureFixture
 
 
 @pytest.mark.parametrize("command", [evaluate, localize])
+def test_an_identification_that_the_method_lacks(
+    run: Path, duets: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, command: object
+) -> None:
+    picture = [str(duets / "frames" / "e.jpg"), str(duets / "audio" / "e.wav")]
+    data = ["--data-root", str(duets), "--subsets", "duet", "--no-chance"]
+    line = [str(run), *(data if command is evaluate else picture), "--out", str(tmp_path / "out")]
+    assert command.main([*line, "--identification", "own"]) == 2
+    assert (
+        "`identification` of the method object-aware to be one of iterative, clustering, but got 'own'" in caplog.text
+    )
+
+
+@pytest.mark.parametrize("command", [evaluate, localize])
 def test_an_unknown_identification(command: object, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit, match="2"):
         command.main(["model.ckpt", "a.jpg", "a.wav", "--identification", "kmeans"])
@@ -114,7 +130,9 @@ def test_clustering_is_part_of_the_time(
         model = open_model(write_checkpoint(tmp_path / f"{chosen}.ckpt", identification=chosen), CPU)
         computed, asked = model.source_maps, []
         monkeypatch.setattr(
-            model, "source_maps", lambda encoded, n, computed=computed, asked=asked: asked.append(n) or computed(encoded, n)
+            model,
+            "source_maps",
+            lambda encoded, n, computed=computed, asked=asked: asked.append(n) or computed(encoded, n),
         )
         timing.measure(model, load_held_out(MusicFolder(duets), subset, 64), (1,), known=True)
         numbers.append(set(asked))

@@ -22,8 +22,8 @@ class Encoded(NamedTuple):
     """A batch of scenes after both encoders.
 
     visual: (B, C, h, w), features of the pixels. audio: (B, C), features of the sounds. trunk: (B, D, h, w), the
-    trunk's features of the pixels, which ``visual`` is computed from. sound: (B, E, t, f), the trunk's features of the
-    sounds before pooling, which ``audio`` is computed from; t = f = 1 where the trunk pools itself.
+    trunk's features of the pixels, which ``visual`` is computed from. sound: (B, E, f, t), the trunk's features of the
+    sounds before pooling, which ``audio`` is computed from; f = t = 1 where the trunk pools itself.
     """
 
     visual: Tensor
