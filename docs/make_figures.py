@@ -98,7 +98,9 @@ def features(model: Localizer, held_out: HeldOutScenes, indices: list[int], cach
     flat = [text for scene in texts for text in scene]
     references = model.method.text(encode_captions(flat, model.config.text_encoder, cache))
     references = references.view(len(texts), len(texts[0]), -1)
-    return Features(*model.method.features(encode(model, held_out, indices)), references[:, :-1], references[:, -1], texts)
+    return Features(
+        *model.method.features(encode(model, held_out, indices)), references[:, :-1], references[:, -1], texts
+    )
 
 
 def panel(axis: Axes, values: Tensor, title: str, low: float | None = None, high: float | None = None) -> None:

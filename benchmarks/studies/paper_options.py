@@ -135,9 +135,7 @@ def trained(run: Path) -> Iterator[TableRow]:
     by_sound = predict(model, solos)
     examples = [solos.scenes[scene] for scene in solos.test.scenes]
     with torch.no_grad():
-        encoded = model.encode(
-            torch.stack([e.frame for e in examples]), torch.stack([e.waveform for e in examples])
-        )
+        encoded = model.encode(torch.stack([e.frame for e in examples]), torch.stack([e.waveform for e in examples]))
     identified = model.source_maps(encoded, num_sources=1)
     for name, maps_of_sources, valid in (
         ("by $S_a$", by_sound.maps, by_sound.valid),

@@ -58,6 +58,7 @@ class Localizer(L.LightningModule):
         trunk, sound = self.visual.trunk_channels, self.audio.trunk_channels
         setting = Setting(c, trunk, sound, self.classes, sources, text_features, partial(copy.deepcopy, self.audio))
         self.method = method_class(c.method)(setting)
+        self.register_load_state_dict_pre_hook(_read_earlier_names)
 
     @property
     def encoders(self) -> Encoders:
@@ -137,3 +138,9 @@ class Localizer(L.LightningModule):
         """Computes one map per source of a mixture, by ``identification`` or else by that of the configuration."""
         chosen = identification or self.config.identification
         return source_maps(self.method, self.config, encoded, num_sources, chosen, classes)
+
+
+def _read_earlier_names(_: nn.Module, state: dict[str, Any], prefix: str, *__: Any) -> None:
+    """Renames the weights of earlier versions, in whose checkpoints the captions' projection is not the method's."""
+    for name in [name for name in state if name.startswith(f"{prefix}text.")]:
+        state[f"{prefix}method.{name.removeprefix(prefix)}"] = state.pop(name)

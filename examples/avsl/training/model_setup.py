@@ -21,6 +21,7 @@ from ..files import atomic_buffer
 from ..methods import method_class
 from ..model.caption_features import CaptionTable, encode_captions
 from ..model.encoders import EfficientNetVisualEncoder, Features, Tower
+from ..model.identification import check_identification
 from ..model.localizer import Localizer
 from ..model.method import Method
 from ..model.weight_files import read_values
@@ -36,9 +37,11 @@ def set_up_training(location: DataLocation, config: Config, folder: ClipFolder) 
     """Builds the model, with its caption features and its pretrained visual encoder, and the training scenes.
 
     Raises:
-        ValueError: if there is no clip to train on, or the method needs the classes of clips that have none.
+        ValueError: if there is no clip to train on, or the method lacks the identification of the configuration, or
+            needs the classes of clips that have none.
     """
     method = method_class(config.method)
+    check_identification(method, config.method, config.identification)
     pools = _pools(folder, config, method)
     clips = [clip for pool in pools for clip in pool.clips]
     if not method.needs_captions:
@@ -85,15 +88,16 @@ def _pools(folder: ClipFolder, config: Config, method: type[Method]) -> list[Poo
     if method.needs_captions:
         pools = [Pool(with_quality(pool.clips, config.caption_quality, config.seed), pool.size) for pool in pools]
     if config.training_scenes == "single":
-        pools = [Pool([clip for clip in pool.clips if len(clip.classes) == 1], 1) for pool in pools]
-        pools = [pool for pool in pools if pool.clips]
-        if not pools:
+        # Subsets can share a list, but each clip is one scene.
+        clips = {clip.name: clip for pool in pools for clip in pool.clips if len(clip.classes) == 1}
+        pools = [Pool(list(clips.values()), 1)]
+        if not clips:
             raise ValueError(
                 f"Expected clips of one source for `training_scenes` single, but {', '.join(config.subsets)} has none"
             )
     if method.needs_classes:
         for clip in (clip for pool in pools for clip in pool.clips):
-            if not all(clip.classes):
+            if not clip.classes:  # all lines of a list have one form
                 raise ValueError(
                     f"Expected the class of clip {clip.name!r} in the training list, since the method {config.method} "
                     "needs it, but it has none"
@@ -162,6 +166,7 @@ def _load_pretrained(model: Localizer, config: Config, media: str | None, cache:
 
 def _fingerprint(config: Config, media: str | None, targets: torch.Tensor) -> str:
     """A hash of everything that pretraining depends on."""
-    keys = ("seed", "crops", "pretraining_steps", "pretraining_rate", "image_size", "visual_widths", "visual_depths")
+    keys = ("seed", "crops", "pretraining_steps", "pretraining_rate", "image_size")
+    keys += ("visual_widths", "visual_depths", "visual_stride")
     settings = json.dumps([media, *(config.as_dict()[key] for key in keys)]).encode()
     return hashlib.sha256(settings + targets.numpy().tobytes()).hexdigest()[:16]

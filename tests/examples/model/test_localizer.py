@@ -152,6 +152,20 @@ def test_a_checkpoint_gives_the_same_maps(tmp_path: Path, monkeypatch: pytest.Mo
     assert torch.equal(*(m.method.text(torch.ones(10)) for m in (model, again)))
 
 
+def test_a_checkpoint_of_an_earlier_version_is_read() -> None:
+    """Its captions' projection is not the method's, and it has neither classes nor the number of sources."""
+    model = build()
+    values = dict(model.hparams)
+    del values["classes"], values["sources"]
+    names = {name: name.removeprefix("method.") for name in model.state_dict()}
+    assert [name for name in names.values() if name.startswith("text.")] == ["text.mean", "text.basis"]
+    earlier = {names[name]: value for name, value in model.state_dict().items()}
+    again = Localizer(**values)
+    again.load_state_dict(earlier)
+    assert list(earlier) == list(names.values())
+    assert all(torch.equal(value, again.state_dict()[name]) for name, value in model.state_dict().items())
+
+
 def test_inference_loads_no_text_encoder(music: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     saved = {"state_dict": build().state_dict(), "hyper_parameters": dict(build().hparams)}
 
