@@ -107,7 +107,7 @@ def test_a_float_may_be_written_as_a_number_or_a_text() -> None:
         ({"ori_margin": 0.0}, "Expected `ori_margin` to be above 0, but got 0.0"),
         (
             {"identification": "kmeans"},
-            "Expected `identification` to be one of iterative, clustering, repeat, single, own, given, but got 'kmeans'",
+            "Expected `identification` to be one of iterative, clustering, repeat, single, own, given, .* 'kmeans'",
         ),
         ({"cache_features": True}, "Expected `mirror` to be false with `cache_features`, .* but got true"),
         ({"backbone": "efficientnet-lite0", "image_size": 100}, "`image_size` of .* a multiple of 32, but got 100"),

@@ -147,13 +147,14 @@ def _converted(hint: type, method: str, name: str, text: str) -> Any:
             value = None
         if value is not None and (hint is not float or abs(value) < float("inf")):
             return value
-    raise ValueError(f"Expected `method_options` of {method} to hold a {hint.__name__} as {name}, but got {text!r}")
+    raise ValueError(f"Expected `method_options` of {method} to hold {name} as {hint.__name__}, but got {text!r}")
 
 
 def select_maps(scored: ScoredMaps, num_sources: int | None, classes: Tensor | None) -> tuple[Tensor, Tensor]:
     """Selects the maps of the given ``classes`` (B, K), or else those with the largest scores.
 
-    The result is the maps (B, K, h, w) and which of them are of a source (B, K). If neither the classes nor their number are known, they are those with scores above the threshold, and at least one.
+    If neither the classes nor their number are known, they are those with scores above the threshold, and at least one.
+    The result is the maps (B, K, h, w) and whether each is of a source (B, K).
     """
     maps, scores, threshold = scored
     if classes is not None:
