@@ -22,7 +22,7 @@ from ..own_maps import CONFIG, OwnMaps, setting
 
 # With these thresholds, random features have sources, of which some are merged.
 THRESHOLDS = {"peak_threshold": -1.0, "background_threshold": 1.0, "merge_threshold": 0.5}
-MASKS = {"alpha_background": 0.2, "omega": 0.1}
+MASKS = {"alpha_background": 0.2, "omega": 3.0}
 FOUND = dataclasses.replace(CONFIG, **THRESHOLDS, **MASKS)
 CLASSES = torch.tensor([[2, 0], [1, 1], [0, 2]])
 
