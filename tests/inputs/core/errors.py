@@ -9,7 +9,7 @@ from torch import Tensor
 
 from inputs.core.compare import refused
 from inputs.core.results import Cases, Class
-from inputs.core.subject import MASKS, SIZES, Subject
+from inputs.core.subject import MASKS, MAY_BE_NONE, SIZES, Subject
 
 
 def no_tensor(subject: Subject) -> Cases:
@@ -17,7 +17,8 @@ def no_tensor(subject: Subject) -> Cases:
     for name in subject.shapes:
         if name in ("a", "b"):
             continue  # None stands for equal masses
-        for change in (Tensor.tolist, Tensor.numpy, lambda x: float(x.sum()), lambda _: None):
+        changes = (Tensor.tolist, Tensor.numpy, lambda x: float(x.sum()), lambda _: None)
+        for change in changes[:-1] if name in MAY_BE_NONE else changes:
             arguments = subject.arguments()
             arguments[name] = change(arguments[name])
             yield refused(lambda arguments=arguments: subject(arguments), name)

@@ -153,7 +153,7 @@ def large_maps(subject: Subject) -> Cases:
         if "dense" in subject.variant:
             return  # several matrices of 630 MB
         options = {"epsilon": 10.0, "max_iter": 1, "tol": 1.0}
-    elif subject.name == "identify_objects":
+    elif "max_iterations" in subject.option_names():
         options = {"max_iterations": 10}
     yield succeeds(lambda: subject(subject.arguments(torch.float32, **sizes), **options), finite)
 

@@ -18,6 +18,8 @@ MODULES = (sslosses, losses, transport, masks, similarity, identification, clust
 SIZES = {"B": 3, "G": 5, "C": 6, "H": 3, "W": 4, "K": 2, "N": 5, "M": 4, "D": 2}
 #: Optional arguments of losses, (B, K) and (B,).
 MASKS = {"source_mask": "BK", "background_mask": "B"}
+#: Arguments for which None stands for something else.
+MAY_BE_NONE = ("start_nodes",)
 #: Options whose extremes make a hard problem, with the values to try.
 ENDS: dict[str, tuple[float, ...]] = {
     "tau": (-2.0, -1.0, 0.0, 1.0, 2.0),
@@ -30,6 +32,7 @@ ENDS: dict[str, tuple[float, ...]] = {
     "margin": (1e-6, 1e6),
     "threshold": (-1.0, 1.0),
     "area": (1e-9, 1.0),
+    "weight": (0.0, 1.0),
     "peak_threshold": (-1.0, 1.0),
     "merge_threshold": (-1.0, 1.0),
     "background_threshold": (-1.0, 1.0),
