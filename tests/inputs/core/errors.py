@@ -11,6 +11,13 @@ from inputs.core.compare import refused
 from inputs.core.results import Cases, Class
 from inputs.core.subject import MASKS, MAY_BE_NONE, SIZES, Subject
 
+#: Dtypes that are refused, for each kind of argument.
+WRONG_DTYPES = {
+    "": (torch.int64, torch.uint8, torch.bool, torch.complex64),
+    "mask": (torch.int64, torch.uint8, torch.float32, torch.complex64),
+    "class": (torch.bool, torch.float32, torch.complex64),
+}
+
 
 def no_tensor(subject: Subject) -> Cases:
     """A list, a NumPy array, a number, None."""
@@ -21,13 +28,15 @@ def no_tensor(subject: Subject) -> Cases:
         for change in changes[:-1] if name in MAY_BE_NONE else changes:
             arguments = subject.arguments()
             arguments[name] = change(arguments[name])
+            if arguments[name] is None and name in subject.optional_names():
+                continue
             yield refused(lambda arguments=arguments: subject(arguments), name)
 
 
 def dtypes(subject: Subject) -> Cases:
     """Integers, booleans, complex numbers, and masks that are not boolean."""
     for name in subject.shapes:
-        for dtype in (torch.int64, torch.uint8, torch.bool, torch.complex64):
+        for dtype in WRONG_DTYPES.get(subject.kinds.get(name, ""), WRONG_DTYPES[""]):
             arguments = subject.arguments()
             arguments[name] = arguments[name].to(dtype)
             yield refused(lambda arguments=arguments: subject(arguments), name)

@@ -49,6 +49,7 @@ ENDS: dict[str, tuple[float, ...]] = {
     "contrast_weight": (0.0, 1e3),
     "sound_weight": (0.0, 1e3),
     "iterations": (1, 100),
+    "restarts": (1, 20),
     "scaling": (1e-3, 0.999),
 }
 
@@ -71,6 +72,9 @@ class Subject:
         meta: whether it takes meta tensors.
         maps: whether H and W may have any size.
         light: whether another subject of the same function runs the classes that take time.
+        kinds: arguments that are not features: "mask" (bool), "class" (integers below the size of M), "probability".
+        constant: floating arguments that have no gradient, besides positions.
+        contrast: whether a sample is compared with the other samples of the batch.
     """
 
     name: str
@@ -86,6 +90,9 @@ class Subject:
     meta: bool = True
     maps: bool = False
     light: bool = False
+    kinds: dict[str, str] = field(default_factory=dict)
+    constant: tuple[str, ...] = ()
+    contrast: bool = False
 
     def __str__(self) -> str:
         return f"{self.name}-{self.variant}" if self.variant else self.name
@@ -115,10 +122,28 @@ class Subject:
                 value = value.tanh()
             elif name in ("a", "b"):
                 value = value.softmax(-1)
-            elif name.endswith("positions"):
+            elif name.endswith("positions") or self.kinds.get(name) == "probability":
                 value = value.sigmoid()
-            arguments[name] = value.to(dtype)
+            if self.kinds.get(name) == "mask":
+                arguments[name] = value > 0
+            elif self.kinds.get(name) == "class":
+                arguments[name] = torch.randint(sizes["M"], shape, generator=generator)
+            else:
+                arguments[name] = value.to(dtype)
         return arguments
+
+    def is_floating(self, name: str) -> bool:
+        """Whether an argument has a floating dtype."""
+        return self.kinds.get(name) not in ("mask", "class")
+
+    def has_gradient(self, name: str) -> bool:
+        """Whether the gradient of a smooth result with respect to an argument is tested."""
+        return self.is_floating(name) and name not in self.constant and "positions" not in name
+
+    def optional_names(self) -> set[str]:
+        """Arguments for which None stands for a default."""
+        parameters = inspect.signature(self.function).parameters.values()
+        return {p.name for p in parameters if p.default is None}
 
     def option_names(self) -> dict[str, Any]:
         """Options and their defaults."""
