@@ -10,6 +10,7 @@ PAGE = Path(__file__).parents[1] / "docs" / "reference" / "api.md"
 MODULES = (
     "",
     ".losses",
+    ".losses.baselines",
     ".transport",
     ".metrics",
     ".metrics.protocols",
@@ -19,6 +20,7 @@ MODULES = (
     ".masks",
     ".identification",
     ".clustering",
+    ".soft_kmeans",
     ".distributed",
 )
 

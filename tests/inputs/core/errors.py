@@ -100,9 +100,11 @@ def options(subject: Subject) -> Cases:
         elif isinstance(default, int):
             wrong = [0, -1, 1.5, "3", None, True, torch.tensor(3)]
         elif isinstance(default, float):
-            wrong = [torch.nan, torch.inf, -torch.inf, "0.1", None, True, 1j, torch.tensor(0.1)]
+            wrong = [torch.nan, torch.inf, -torch.inf, "0.1", None, True, 1j]
+            wrong += [torch.ones(1, 2), torch.tensor(True)] if subject.takes_tensor(name) else [torch.tensor(0.1)]
         elif isinstance(default, str):
             wrong = ["no such word", 3] + ([None] if name != "solver" else [])
+            wrong += [torch.full((1, 2), 0.1)] if subject.takes_tensor(name) else []
         elif name in ("scaling", "threshold", "area", "max_iterations", "num_sources"):
             wrong = [-1.0, torch.nan, "0.5", True] if name != "threshold" else [torch.nan, "0.5", True]
         for value in wrong:

@@ -15,7 +15,7 @@ import sslosses
 from sslosses import clustering, distributed, identification, losses, masks, similarity, transport
 
 MODULES = (sslosses, losses, transport, masks, similarity, identification, clustering, distributed)
-SIZES = {"B": 3, "G": 5, "C": 6, "H": 3, "W": 4, "K": 2, "N": 5, "M": 4, "D": 2}
+SIZES = {"B": 3, "G": 5, "C": 6, "H": 3, "W": 4, "K": 2, "N": 5, "M": 4, "D": 2, "T": 2, "F": 3}
 #: Optional arguments of losses, (B, K) and (B,).
 MASKS = {"source_mask": "BK", "background_mask": "B"}
 #: Options whose extremes make a hard problem, with the values to try.
@@ -47,6 +47,12 @@ ENDS: dict[str, tuple[float, ...]] = {
     "sound_weight": (0.0, 1e3),
     "iterations": (1, 100),
     "scaling": (1e-3, 0.999),
+    "scale": (1e-3, 1e3),
+    "bias": (-1e3, 1e3),
+    "negative_bins": (1, 5),
+    "visual_clusters": (1, 20),
+    "audio_clusters": (1, 20),
+    "sharpness": (1e-3, 1e6),
 }
 
 
@@ -116,6 +122,10 @@ class Subject:
                 value = value.sigmoid()
             arguments[name] = value.to(dtype)
         return arguments
+
+    def takes_tensor(self, name: str) -> bool:
+        """Whether an option may be a tensor instead of a number or a word."""
+        return "Tensor" in str(inspect.signature(self.function).parameters[name].annotation)
 
     def option_names(self) -> dict[str, Any]:
         """Options and their defaults."""

@@ -13,6 +13,7 @@ from typing import Any
 from torch import Tensor, nn
 
 import sslosses
+from inputs.core import pairs
 from inputs.core.subject import SIZES, Subject
 from sslosses import distributed, losses, transport
 
@@ -125,7 +126,7 @@ def _transport() -> Iterator[Subject]:
     yield Subject("sum_over_processes", {"value": "...B C"}, samples=("value",))
 
 
-SUBJECTS = (*_maps(), *_losses(), *_transport())
+SUBJECTS = (*_maps(), *_losses(), *_transport(), *pairs.subjects())
 
 #: Public names without tensor arguments, or with results as arguments: where they are tested.
 OTHERS = {
