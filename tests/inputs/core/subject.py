@@ -15,11 +15,9 @@ import sslosses
 from sslosses import clustering, distributed, identification, losses, masks, similarity, transport
 
 MODULES = (sslosses, losses, transport, masks, similarity, identification, clustering, distributed)
-SIZES = {"B": 3, "G": 5, "C": 6, "H": 3, "W": 4, "K": 2, "N": 5, "M": 4, "D": 2}
+SIZES = {"B": 3, "G": 5, "C": 6, "H": 3, "W": 4, "K": 2, "N": 5, "M": 4, "D": 2, "T": 2, "F": 3}
 #: Optional arguments of losses, (B, K) and (B,).
 MASKS = {"source_mask": "BK", "background_mask": "B"}
-#: Arguments for which None stands for something else.
-MAY_BE_NONE = ("start_nodes",)
 #: Options whose extremes make a hard problem, with the values to try.
 ENDS: dict[str, tuple[float, ...]] = {
     "tau": (-2.0, -1.0, 0.0, 1.0, 2.0),
@@ -51,6 +49,12 @@ ENDS: dict[str, tuple[float, ...]] = {
     "iterations": (1, 100),
     "restarts": (1, 20),
     "scaling": (1e-3, 0.999),
+    "scale": (1e-3, 1e3),
+    "bias": (-1e3, 1e3),
+    "negative_bins": (1, 5),
+    "visual_clusters": (1, 20),
+    "audio_clusters": (1, 20),
+    "sharpness": (1e-3, 1e6),
 }
 
 
@@ -144,6 +148,10 @@ class Subject:
         """Arguments for which None stands for a default."""
         parameters = inspect.signature(self.function).parameters.values()
         return {p.name for p in parameters if p.default is None}
+
+    def takes_tensor(self, name: str) -> bool:
+        """Whether an option may be a tensor instead of a number or a word."""
+        return "Tensor" in str(inspect.signature(self.function).parameters[name].annotation)
 
     def option_names(self) -> dict[str, Any]:
         """Options and their defaults."""

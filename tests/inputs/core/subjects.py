@@ -13,7 +13,7 @@ from typing import Any
 from torch import Tensor, nn
 
 import sslosses
-from inputs.core import classes, places
+from inputs.core import classes, pairs, places
 from inputs.core.subject import SIZES, Subject
 from sslosses import distributed, losses, transport
 
@@ -126,7 +126,14 @@ def _transport() -> Iterator[Subject]:
     yield Subject("sum_over_processes", {"value": "...B C"}, samples=("value",))
 
 
-SUBJECTS = (*_maps(), *_losses(), *classes.subjects(), *places.subjects(), *_transport())
+SUBJECTS = (
+    *_maps(),
+    *_losses(),
+    *classes.subjects(),
+    *pairs.subjects(),
+    *places.subjects(),
+    *_transport(),
+)
 
 #: Public names without tensor arguments, or with results as arguments: where they are tested.
 OTHERS = {
