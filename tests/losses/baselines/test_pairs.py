@@ -279,7 +279,7 @@ class Encoders(nn.Module):
         super().__init__()
         torch.manual_seed(0)
         self.first, self.second = nn.Linear(5, 5, dtype=torch.float64), nn.Linear(5, 5, dtype=torch.float64)
-        self.loss = LOSSES[name][1](gather_distributed=True, **options)
+        self.loss = LOSSES[name][1](**options)
 
     def forward(self, first: Tensor, second: Tensor, *negatives: Tensor) -> Tensor:
         # NaN goes around the layers, whose own gradient it would spoil.
@@ -298,7 +298,7 @@ def step(setting: tuple[str, str, str, str], rows: slice | None, split: int) -> 
     With the reduction "none", sample 2 has NaN and the loss is the sum of the others.
     """
     name, negatives, swap, reduction = setting
-    options = OTHERS[name] | {"swap": swap, "reduction": reduction}
+    options = OTHERS[name] | {"swap": swap, "reduction": reduction, "gather_distributed": rows is not None}
     drawn = DRAWN % torch.tensor([split] * split + [6 - split] * (6 - split))  # in the batch of each process
     if negatives != "drawn":
         options["negatives"] = negatives
