@@ -7,6 +7,7 @@ import datetime
 import functools
 import pickle
 import tempfile
+import warnings
 from collections.abc import Callable
 from itertools import product
 from pathlib import Path
@@ -28,6 +29,7 @@ from sslosses import (
     cluster_correspondence_loss,
     multiple_instance_correspondence_loss,
 )
+from sslosses.distributed import NotGatheredWarning
 
 LIMIT = datetime.timedelta(minutes=2)
 #: Name of a loss: its function, its module, and the shapes of its two arguments without B.
@@ -71,6 +73,14 @@ def test_an_index_is_shift_and_the_mean_of_all_indices_is_all(name: str, swap: s
     torch.testing.assert_close(call(name, *inputs, **options).loss, torch.stack(drawn).mean(0))
     small = call(name, *inputs, negatives=((base + 1) % 4).to(torch.uint8), **options).loss
     torch.testing.assert_close(small, drawn[0])
+
+
+@every_loss
+def test_reported_terms_have_no_gradient(name: str) -> None:
+    inputs = [x.requires_grad_() for x in make(name)]
+    for reduction in ("mean", "none"):
+        terms = call(name, *inputs, reduction=reduction)
+        assert [term.requires_grad for term in terms] == [True] + [False] * (len(terms) - 1)
 
 
 @every_loss
@@ -269,7 +279,7 @@ class Encoders(nn.Module):
         super().__init__()
         torch.manual_seed(0)
         self.first, self.second = nn.Linear(5, 5, dtype=torch.float64), nn.Linear(5, 5, dtype=torch.float64)
-        self.loss = LOSSES[name][1](gather_distributed=True, **options)
+        self.loss = LOSSES[name][1](**options)
 
     def forward(self, first: Tensor, second: Tensor, *negatives: Tensor) -> Tensor:
         # NaN goes around the layers, whose own gradient it would spoil.
@@ -288,7 +298,7 @@ def step(setting: tuple[str, str, str, str], rows: slice | None, split: int) -> 
     With the reduction "none", sample 2 has NaN and the loss is the sum of the others.
     """
     name, negatives, swap, reduction = setting
-    options = OTHERS[name] | {"swap": swap, "reduction": reduction}
+    options = OTHERS[name] | {"swap": swap, "reduction": reduction, "gather_distributed": rows is not None}
     drawn = DRAWN % torch.tensor([split] * split + [6 - split] * (6 - split))  # in the batch of each process
     if negatives != "drawn":
         options["negatives"] = negatives
@@ -309,13 +319,19 @@ def step(setting: tuple[str, str, str, str], rows: slice | None, split: int) -> 
 def work(rank: int, folder: str, split: int) -> None:
     dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2, timeout=LIMIT)
     rows = slice(0, split) if rank == 0 else slice(split, 6)
-    results = [step(setting, rows, split) for setting in SETTINGS]
+    results: Any = [step(setting, rows, split) for setting in SETTINGS]
+    for name, (function, module, *_) in LOSSES.items():
+        for loss in (module(), function, module(gather_distributed=False)):
+            with warnings.catch_warnings(record=True) as records:
+                warnings.simplefilter("always")
+                loss(*make(name))
+            results.append([str(r.message) for r in records if issubclass(r.category, NotGatheredWarning)])
     torch.save(results, Path(folder) / f"{rank}.pt")
     dist.destroy_process_group()
 
 
 @functools.cache
-def run(split: int) -> list[list[list[Tensor]]]:
+def run(split: int) -> list[list[Any]]:
     with tempfile.TemporaryDirectory() as folder:
         mp.spawn(work, args=(folder, split), nprocs=2)
         return [torch.load(Path(folder) / f"{rank}.pt", weights_only=True) for rank in range(2)]
@@ -334,3 +350,13 @@ def test_two_processes_equal_one(setting: tuple[str, str, str, str], split: int)
     for result in results:
         for value, wanted in zip(result, expected, strict=True):
             torch.testing.assert_close(value, wanted, atol=1e-6 if value.dtype == torch.float32 else 1e-10, rtol=0)
+
+
+def test_warns_unless_gathering_is_chosen() -> None:
+    for results in run(3):
+        for name, messages in zip(LOSSES, zip(*[iter(results[len(SETTINGS) :])] * 3, strict=True), strict=True):
+            from_module, from_function, chosen = messages
+            assert not chosen, name
+            assert len(from_module) == len(from_function) == 1, name
+            assert from_module[0].startswith(f"{LOSSES[name][1].__name__} is computed on the samples of this process")
+            assert from_function[0].startswith(f"{LOSSES[name][0].__name__} is computed")
