@@ -74,7 +74,7 @@ def step(model: nn.Module, rows: slice, case: str, reduction: str, spoil: bool =
     visual, audio = model(*(x[rows] for x in batch(case)))
     if spoil:
         bad = torch.arange(SAMPLES)[rows] == SPOILED
-        audio = audio.masked_fill(bad[:, None], torch.nan)
+        audio = audio.masked_fill(bad.view(-1, *[1] * (audio.ndim - 1)), torch.nan)
     module, options = CASES[case]
     loss = module(**options, gather_distributed=True, reduction=reduction)
     losses = loss(visual, audio, *([audio.flip(-1)] if case == "cycle walk" else []))
