@@ -64,8 +64,10 @@ for _module in (
     "sslosses.distributed",
     "sslosses.identification",
     "sslosses.losses",
+    "sslosses.losses.baselines",
     "sslosses.masks",
     "sslosses.metrics.functional",
+    "sslosses.soft_kmeans",
     "sslosses.transport",
 ):
     _silence_field_aliases(_module)

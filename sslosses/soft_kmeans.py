@@ -104,7 +104,8 @@ def soft_kmeans(
     # vectors weighted by the sound, and it has no gradient.
     with autocast_off(points):
         shares = points
-        for _ in range(iterations):
+        # A single center is the mean after the first iteration.
+        for _ in range(iterations if num_centers > 1 else 1):
             # Not the expanded square, which cancels for points near a center.
             square = (centers[:, :, None] - points[:, None]).square().sum(-1)
             shares = (-sharpness * square.clamp(min=_LEAST_SQUARE).sqrt()).log_softmax(1)

@@ -21,6 +21,7 @@ MODULES = (
     ".identification",
     ".clustering",
     ".object_prior",
+    ".soft_kmeans",
     ".distributed",
 )
 

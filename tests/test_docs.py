@@ -28,6 +28,7 @@ def blocks(page: str) -> list[tuple[int, str, str | None]]:
 def test_python_blocks_run_in_order(page, tmp_path, monkeypatch):
     mpl.use("Agg")
     monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(ROOT / "examples")  # for blocks that are a file of the example's package
     # A file that readers of the page bring along.
     box = {"file": "zpWuikVorYg_000032", "class": "violin", "bbox": [[0.1, 0.2, 0.6, 0.9]]}
     Path("vggss.json").write_text(json.dumps([box]), encoding="utf-8")

@@ -123,7 +123,8 @@ def test_an_exported_function_is_not_the_module_of_its_name() -> None:
 
 
 def test_losses() -> None:
-    allowed = {"sslosses.similarity", "sslosses.masks", "sslosses.distributed", "sslosses.transport"}
+    names = ("similarity", "masks", "distributed", "transport", "soft_kmeans")
+    allowed = {f"sslosses.{name}" for name in names}
     for path in files("losses"):
         strangers = {name for name in ours(path) if name not in allowed and not within(name, "sslosses.losses")}
         assert not strangers, f"{path.name} imports {strangers}"
@@ -192,7 +193,7 @@ def test_the_command_joins_metrics_and_annotations_and_nothing_needs_it() -> Non
 
 
 def test_similarity_masks_and_distributed_know_no_loss() -> None:
-    for name in ("similarity", "masks", "distributed", "identification", "object_prior"):
+    for name in ("similarity", "masks", "distributed", "identification", "object_prior", "soft_kmeans"):
         assert ours(ROOT / f"{name}.py") <= {"sslosses.similarity", "sslosses.masks"}
     assert ours(ROOT / "clustering.py") <= {"sslosses.similarity", "sslosses.identification"}
 
@@ -230,7 +231,7 @@ def test_import_takes_little_beyond_torch() -> None:
 
 
 def test_every_export_exists() -> None:
-    for module in (sslosses, sslosses.losses, sslosses.transport):
+    for module in (sslosses, sslosses.losses, sslosses.losses.baselines, sslosses.transport):
         for name in module.__all__:
             assert getattr(module, name).__doc__ or isinstance(getattr(module, name), tuple)
     assert sslosses.__version__

@@ -116,10 +116,18 @@ def collect(
     ]
     others = [ResultRow(row.name, {s.name: _cells(s, table.paper(row, s), {}) for s in sets}) for row in table.others]
     baselines = [
-        ResultRow(name, {s.name: _cells(s, (None,) * 3, _row(runs[table.rows[0], s], key)) for s in sets})
+        ResultRow(name, {s.name: _cells(s, (None,) * 3, _first(table, s, runs, key)) for s in sets})
         for name, key in zip(BASELINES, (f"untrained{suffix}", *BASELINES[1:]), strict=True)
     ]
     return Result(table, identification, tuple(sets), tuple(rows), tuple(others), tuple(baselines))
+
+
+def _first(
+    table: Table, test_set: TestSet, runs: dict[tuple[Row, TestSet], list[Run]], name: str
+) -> dict[int, Metrics]:
+    """The metrics of a baseline in the first row that has it: not every method has every identification."""
+    by_row = (_row(runs[row, test_set], name) for row in table.rows)
+    return next((metrics for metrics in by_row if any(metrics.values())), {})
 
 
 def _row(runs: Sequence[Run], name: str) -> dict[int, Metrics]:

@@ -168,13 +168,13 @@ def multiple_instance_correspondence_loss(
 
 
 def _scalar(name: str, value: Any, like: Tensor) -> Any:
-    """A finite number or a scalar floating tensor on the device of ``like``."""
+    """A finite number, or a scalar floating tensor on the device of ``like`` or on the CPU, which works with any."""
     if not isinstance(value, Tensor):
         return check_number(name, value)
     check_floating(name, value)
     if value.ndim:
         raise ValueError(f"Expected `{name}` to be a number or a scalar tensor, but got shape {tuple(value.shape)}")
-    if value.device != like.device:
+    if value.device not in (like.device, torch.device("cpu")):
         raise ValueError(f"Expected `{name}` to be on the device of `visual` ({like.device}), but got {value.device}")
     return value
 
@@ -186,7 +186,7 @@ def _products(visual: Tensor, sounds: Tensor) -> Tensor:
 
 
 def _cell_maxima(maps: Tensor, bins: int) -> Tensor:
-    """Maxima of bins × bins cells of maps (B, G, H, W): (B, G, bins²). On a GPU too, their gradient is deterministic."""
+    """Maxima of bins × bins cells of maps (B, G, H, W): (B, G, bins²), with a deterministic gradient on a GPU too."""
     bands = (maps[..., top:bottom, :] for top, bottom in _bins(maps.shape[-2], bins))
     cells = [band[..., left:right].amax((-2, -1)) for band in bands for left, right in _bins(maps.shape[-1], bins)]
     return torch.stack(cells, dim=-1)

@@ -229,7 +229,9 @@ def _localization(pixels: Tensor, audio: Tensor, present: Tensor, symmetric: boo
     # Frames of this process by sounds of all processes: (B, N, G).
     frames = [pixels[:, min(n, pixels.shape[1] - 1)] for n in range(audio.shape[1])]
     slots = [(sounds[:, n] @ frame).amax(-1) for n, frame in enumerate(frames)]
-    scores = torch.stack([*slots, audio.new_zeros(audio.shape[0], sounds.shape[0])], 1)[:, :-1]
+    # With N = 0, too, the result has a graph: that of a sum of nothing.
+    nothing = (pixels[..., :0].sum() + sounds[..., :0].sum()).expand(audio.shape[0], sounds.shape[0])
+    scores = torch.stack([*slots, nothing], 1)[:, :-1]
     rows, columns = scores, scores
     if gather:
         columns = gather_rows(scores).rows

@@ -11,22 +11,32 @@ from inputs.core.compare import refused
 from inputs.core.results import Cases, Class
 from inputs.core.subject import MASKS, SIZES, Subject
 
+#: Dtypes that are refused, for each kind of argument.
+WRONG_DTYPES = {
+    "": (torch.int64, torch.uint8, torch.bool, torch.complex64),
+    "mask": (torch.int64, torch.uint8, torch.float32, torch.complex64),
+    "class": (torch.bool, torch.float32, torch.complex64),
+}
+
 
 def no_tensor(subject: Subject) -> Cases:
     """A list, a NumPy array, a number, None."""
     for name in subject.shapes:
         if name in ("a", "b"):
             continue  # None stands for equal masses
-        for change in (Tensor.tolist, Tensor.numpy, lambda x: float(x.sum()), lambda _: None):
+        changes = (Tensor.tolist, Tensor.numpy, lambda x: float(x.sum()), lambda _: None)
+        for change in changes:
             arguments = subject.arguments()
             arguments[name] = change(arguments[name])
+            if arguments[name] is None and name in subject.optional_names():
+                continue
             yield refused(lambda arguments=arguments: subject(arguments), name)
 
 
 def dtypes(subject: Subject) -> Cases:
     """Integers, booleans, complex numbers, and masks that are not boolean."""
     for name in subject.shapes:
-        for dtype in (torch.int64, torch.uint8, torch.bool, torch.complex64):
+        for dtype in WRONG_DTYPES.get(subject.kinds.get(name, ""), WRONG_DTYPES[""]):
             arguments = subject.arguments()
             arguments[name] = arguments[name].to(dtype)
             yield refused(lambda arguments=arguments: subject(arguments), name)
@@ -100,9 +110,11 @@ def options(subject: Subject) -> Cases:
         elif isinstance(default, int):
             wrong = [0, -1, 1.5, "3", None, True, torch.tensor(3)]
         elif isinstance(default, float):
-            wrong = [torch.nan, torch.inf, -torch.inf, "0.1", None, True, 1j, torch.tensor(0.1)]
+            wrong = [torch.nan, torch.inf, -torch.inf, "0.1", None, True, 1j]
+            wrong += [torch.ones(1, 2), torch.tensor(True)] if subject.takes_tensor(name) else [torch.tensor(0.1)]
         elif isinstance(default, str):
             wrong = ["no such word", 3] + ([None] if name != "solver" else [])
+            wrong += [torch.full((1, 2), 0.1)] if subject.takes_tensor(name) else []
         elif name in ("scaling", "threshold", "area", "max_iterations", "num_sources"):
             wrong = [-1.0, torch.nan, "0.5", True] if name != "threshold" else [torch.nan, "0.5", True]
         for value in wrong:

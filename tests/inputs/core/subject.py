@@ -15,7 +15,7 @@ import sslosses
 from sslosses import clustering, distributed, identification, losses, masks, similarity, transport
 
 MODULES = (sslosses, losses, transport, masks, similarity, identification, clustering, distributed)
-SIZES = {"B": 3, "G": 5, "C": 6, "H": 3, "W": 4, "K": 2, "N": 5, "M": 4, "D": 2}
+SIZES = {"B": 3, "G": 5, "C": 6, "H": 3, "W": 4, "K": 2, "N": 5, "M": 4, "D": 2, "T": 2, "F": 3}
 #: Optional arguments of losses, (B, K) and (B,).
 MASKS = {"source_mask": "BK", "background_mask": "B"}
 #: Options whose extremes make a hard problem, with the values to try.
@@ -30,6 +30,7 @@ ENDS: dict[str, tuple[float, ...]] = {
     "margin": (1e-6, 1e6),
     "threshold": (-1.0, 1.0),
     "area": (1e-9, 1.0),
+    "weight": (0.0, 1.0),
     "peak_threshold": (-1.0, 1.0),
     "merge_threshold": (-1.0, 1.0),
     "background_threshold": (-1.0, 1.0),
@@ -46,7 +47,14 @@ ENDS: dict[str, tuple[float, ...]] = {
     "contrast_weight": (0.0, 1e3),
     "sound_weight": (0.0, 1e3),
     "iterations": (1, 100),
+    "restarts": (1, 20),
     "scaling": (1e-3, 0.999),
+    "scale": (1e-3, 1e3),
+    "bias": (-1e3, 1e3),
+    "negative_bins": (1, 5),
+    "visual_clusters": (1, 20),
+    "audio_clusters": (1, 20),
+    "sharpness": (1e-3, 1e6),
 }
 
 
@@ -68,6 +76,9 @@ class Subject:
         meta: whether it takes meta tensors.
         maps: whether H and W may have any size.
         light: whether another subject of the same function runs the classes that take time.
+        kinds: arguments that are not features: "mask" (bool), "class" (integers below the size of M), "probability".
+        constant: floating arguments that have no gradient, besides positions.
+        contrast: whether a sample is compared with the other samples of the batch.
     """
 
     name: str
@@ -83,6 +94,9 @@ class Subject:
     meta: bool = True
     maps: bool = False
     light: bool = False
+    kinds: dict[str, str] = field(default_factory=dict)
+    constant: tuple[str, ...] = ()
+    contrast: bool = False
 
     def __str__(self) -> str:
         return f"{self.name}-{self.variant}" if self.variant else self.name
@@ -112,10 +126,32 @@ class Subject:
                 value = value.tanh()
             elif name in ("a", "b"):
                 value = value.softmax(-1)
-            elif name.endswith("positions"):
+            elif name.endswith("positions") or self.kinds.get(name) == "probability":
                 value = value.sigmoid()
-            arguments[name] = value.to(dtype)
+            if self.kinds.get(name) == "mask":
+                arguments[name] = value > 0
+            elif self.kinds.get(name) == "class":
+                arguments[name] = torch.randint(sizes["M"], shape, generator=generator)
+            else:
+                arguments[name] = value.to(dtype)
         return arguments
+
+    def is_floating(self, name: str) -> bool:
+        """Whether an argument has a floating dtype."""
+        return self.kinds.get(name) not in ("mask", "class")
+
+    def has_gradient(self, name: str) -> bool:
+        """Whether the gradient of a smooth result with respect to an argument is tested."""
+        return self.is_floating(name) and name not in self.constant and "positions" not in name
+
+    def optional_names(self) -> set[str]:
+        """Arguments for which None stands for a default."""
+        parameters = inspect.signature(self.function).parameters.values()
+        return {p.name for p in parameters if p.default is None}
+
+    def takes_tensor(self, name: str) -> bool:
+        """Whether an option may be a tensor instead of a number or a word."""
+        return "Tensor" in str(inspect.signature(self.function).parameters[name].annotation)
 
     def option_names(self) -> dict[str, Any]:
         """Options and their defaults."""

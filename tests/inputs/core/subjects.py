@@ -13,6 +13,7 @@ from typing import Any
 from torch import Tensor, nn
 
 import sslosses
+from inputs.core import classes, pairs, places
 from inputs.core.subject import SIZES, Subject
 from sslosses import distributed, losses, transport
 
@@ -125,12 +126,20 @@ def _transport() -> Iterator[Subject]:
     yield Subject("sum_over_processes", {"value": "...B C"}, samples=("value",))
 
 
-SUBJECTS = (*_maps(), *_losses(), *_transport())
+SUBJECTS = (
+    *_maps(),
+    *_losses(),
+    *classes.subjects(),
+    *pairs.subjects(),
+    *places.subjects(),
+    *_transport(),
+)
 
 #: Public names without tensor arguments, or with results as arguments: where they are tested.
 OTHERS = {
     "OCALoss": "another name",
     "ORILoss": "another name",
+    "ClassGrouping": "tests/losses/baselines/test_class_grouping.py",
     "available": "tests/transport/test_solve.py",
     "check_solver": "errors of options",
     "grid_cost": "errors of options",
