@@ -21,6 +21,7 @@ from torch import Tensor
 from sslosses import cluster_objects, identify_objects, similarity_map
 
 from ..conftest import TINY
+from ..own_maps import OwnMaps
 
 # With these thresholds, a model with random weights finds sources.
 THRESHOLDS = {"peak_threshold": -1.0, "background_threshold": 1.0, "merge_threshold": 0.99}
@@ -147,6 +148,52 @@ def test_thresholds_are_those_of_the_configuration(model: Localizer, tests: dict
     model.config = dataclasses.replace(model.config, alpha_background=0.1)
     again = predictions(model, tests["duet"], TWO_WAYS)
     assert torch.equal(again["clustering"].maps, before["clustering"].maps)
+
+
+def own(classes: tuple[str, ...], monkeypatch: pytest.MonkeyPatch) -> Localizer:
+    monkeypatch.setattr("avsl.model.localizer.method_class", lambda _: OwnMaps)
+    torch.manual_seed(0)
+    return Localizer(dataclasses.replace(CONFIG, method="lvs").as_dict(), 0, classes=classes)
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_given_classes_are_those_of_each_source(
+    tests: dict[str, HeldOutScenes], monkeypatch: pytest.MonkeyPatch, known: bool
+) -> None:
+    """Of scenes in several batches; a class is known by its index among the classes of the training clips."""
+    model = own(("bass", "cello", "drum", "flute"), monkeypatch)
+    for subset, classes in (("solo", [1]), ("duet", [1, 3])):
+        test = tests[subset]
+        both = predictions(model, test, ("own", "given"), batch_size=2, known=known)
+        trunks = [model.eval().visual.encode(test.scenes[scene].frame[None]).trunk[0] for scene in test.test.scenes]
+        expected = torch.stack([trunk[classes] for trunk in trunks])
+        torch.testing.assert_close(both["given"].maps, expected, atol=1e-4, rtol=1e-4)
+        assert both["given"].valid.all()
+        if subset == "solo":
+            assert torch.equal(both["given"].sound, both["given"].maps[:, 0])
+        assert not torch.allclose(both["own"].maps[:, : len(classes)], expected)
+
+
+def test_given_classes_follow_their_scenes(
+    music: Path, tests: dict[str, HeldOutScenes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    classes = zip("dab", ("cello", "flute", "bass"), strict=True)
+    entries = [{"file": name, "class": kind, "bbox": [0.0, 0.0, 0.5, 1.0]} for name, kind in classes]
+    (music / "metadata" / "music_solo.json").write_text(json.dumps(entries))
+    test, model = load_held_out(MusicFolder(music), "solo", 64), own(("bass", "cello", "flute"), monkeypatch)
+    prediction = predictions(model, test, ("given",), batch_size=2)["given"]
+    for scene, index, maps in zip(test.test.scenes, (1, 2, 0), prediction.maps, strict=True):
+        trunk = model.eval().visual.encode(test.scenes[scene].frame[None]).trunk[0]
+        torch.testing.assert_close(maps[0], trunk[index], atol=1e-4, rtol=1e-4)
+
+
+def test_a_class_that_no_training_clip_has(tests: dict[str, HeldOutScenes], monkeypatch: pytest.MonkeyPatch) -> None:
+    model = own(("bass", "cello"), monkeypatch)
+    message = "the sources of duet to have classes of training clips for the identification given, but one has 'flute'"
+    predictions(model, tests["solo"], ("given",))
+    with pytest.raises(ValueError, match=message):
+        predictions(model, tests["duet"], ("own", "given"))
+    predictions(model, tests["duet"], ("own",))
 
 
 def test_slots_of_scenes_with_fewer_sources(model: Localizer, tests: dict[str, HeldOutScenes]) -> None:
