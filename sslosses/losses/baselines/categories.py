@@ -98,8 +98,8 @@ def pair_correspondence_loss(
         TypeError: if the input is not a floating tensor or an option has the wrong type.
         ValueError: if the shape does not fit or an option is unknown.
 
-    Source: the public code of Qian et al., "Multiple Sound Sources Localization from Coarse to Fine" (CoarseToFine),
-    its first stage. The paper was not read.
+    Source: Qian et al., "Multiple Sound Sources Localization from Coarse to Fine" (CoarseToFine), the first stage of
+    its public code; not compared with the paper's text.
 
     Example:
         >>> import torch
@@ -166,8 +166,8 @@ def class_activation_pool(features: Tensor, weight: Tensor, *, detach: bool = Tr
         TypeError: if an input is not a floating tensor or ``detach`` is not a bool.
         ValueError: if shapes or devices do not fit.
 
-    Source: the public code of Qian et al., "Multiple Sound Sources Localization from Coarse to Fine" (CoarseToFine),
-    its second stage. The paper was not read.
+    Source: Qian et al., "Multiple Sound Sources Localization from Coarse to Fine" (CoarseToFine), the second stage of
+    its public code; not compared with the paper's text.
 
     Example:
         >>> import torch
@@ -268,8 +268,8 @@ def category_alignment_loss(
         TypeError: if an input is not a floating tensor or an option has the wrong type.
         ValueError: if shapes or devices do not fit or an option is out of range or unknown.
 
-    Source: the public code of Qian et al., "Multiple Sound Sources Localization from Coarse to Fine" (CoarseToFine),
-    the simplified version of its second stage. The paper was not read.
+    Source: Qian et al., "Multiple Sound Sources Localization from Coarse to Fine" (CoarseToFine), the second stage of
+    its public code in the simplified version; not compared with the paper's text.
 
     Example:
         >>> import torch

@@ -54,8 +54,8 @@ class ClassGrouping(nn.Module):
         TypeError: if an argument has the wrong type.
         ValueError: if an argument is out of range or unknown.
 
-    Source: Mo and Tian, "Audio-Visual Grouping Network for Sound Localization from Mixtures" (AVGN), by its public
-    code. The paper was not read.
+    Source: Mo and Tian, "Audio-Visual Grouping Network for Sound Localization from Mixtures" (AVGN), its public code;
+    not compared with the paper's text.
 
     Example:
         >>> import torch

@@ -80,8 +80,8 @@ def object_features(visual: Tensor, localization: Tensor, *, threshold: float = 
         TypeError: if an input is not a floating tensor or an option has the wrong type.
         ValueError: if shapes or devices do not fit or an option is unknown.
 
-    Source: the public code of Hu et al., "Discriminative Sounding Objects Localization via Self-supervised Audiovisual
-    Matching" (DSOL), its first stage. The paper was not read.
+    Source: Hu et al., "Discriminative Sounding Objects Localization via Self-supervised Audiovisual Matching" (DSOL),
+    the first stage of its public code; not compared with the paper's text.
 
     Example:
         >>> import torch
@@ -145,8 +145,8 @@ def build_dictionary(
         TypeError: if ``features`` is not a floating tensor or an option has the wrong type.
         ValueError: if the shape does not fit, there are fewer than K finite features, or an option is out of range.
 
-    Source: the public code of Hu et al., "Discriminative Sounding Objects Localization via Self-supervised Audiovisual
-    Matching" (DSOL), which clusters with a k-means of another library. The restarts are ours.
+    Source: Hu et al., "Discriminative Sounding Objects Localization via Self-supervised Audiovisual Matching" (DSOL),
+    the first stage of its public code; not compared with the paper's text. How k-means starts and restarts is ours.
 
     Example:
         >>> import torch
@@ -216,8 +216,8 @@ def dictionary_consistency_loss(
         audio_logits: (B, K), floating, the logits of the teacher; without gradient.
         scale: s, a number or a tensor with one entry.
         bias: t, a number or a tensor with one entry.
-        direction: ``"audio||visual"``: KL(q || p), as in the public code; ``"visual||audio"``: KL(p || q), perhaps as
-            in the paper, which was not read.
+        direction: ``"audio||visual"``: KL(q || p), as in the public code; ``"visual||audio"``: KL(p || q), perhaps the
+            paper's (unverified).
         per_class_mean: whether the divergence is divided by K, as in the public code.
         gather_distributed: whether the mean or sum is over the samples of all processes; see
             :mod:`sslosses.distributed`. None: not chosen.
@@ -231,8 +231,8 @@ def dictionary_consistency_loss(
         TypeError: if an input is not a floating tensor or an option has the wrong type.
         ValueError: if shapes or devices do not fit or an option is unknown.
 
-    Source: the public code of Hu et al., "Discriminative Sounding Objects Localization via Self-supervised Audiovisual
-    Matching" (DSOL), its second stage. The paper was not read.
+    Source: Hu et al., "Discriminative Sounding Objects Localization via Self-supervised Audiovisual Matching" (DSOL),
+    the second stage of its public code; not compared with the paper's text.
 
     Example:
         >>> import torch

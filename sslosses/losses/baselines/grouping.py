@@ -89,7 +89,7 @@ def grouping_loss(
     tokens, p the logits of the presence of classes, and y says which are present. CE and BCE are the cross-entropy and
     the binary cross-entropy. A source n is compared with the sources n of other samples.
 
-    The public code and the paper, as others report it, differ. The default is the code's loss for N sources. For the
+    The public code differs from the paper as others describe it. The default is the code's loss for N sources. For the
     code itself, pass one source per sample, the class of its frame. For the paper's localization, pass
     ``visual_groups``, ``normalize_audio=True`` and ``symmetric=False``. The paper is said to sum CE and BCE over the
     classes, which is M times the mean here.
@@ -128,8 +128,8 @@ def grouping_loss(
         ValueError: if shapes or devices do not fit, a source is not one of the classes, or an option is out of range or
             unknown.
 
-    Source: Mo and Tian, "Audio-Visual Grouping Network for Sound Localization from Mixtures" (AVGN), by its public
-    code. The paper was not read: its form is unverified.
+    Source: Mo and Tian, "Audio-Visual Grouping Network for Sound Localization from Mixtures" (AVGN), its public code.
+    The paper's form is by descriptions of others and unverified.
 
     Example:
         >>> import torch
