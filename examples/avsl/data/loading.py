@@ -27,7 +27,8 @@ class SceneBatch(NamedTuple):
     foreground captions; D = 0 without captions. ``background``: (B, D), features of the background captions.
     ``source_mask``: (B, K), True for sources that exist, False for padding. ``background_mask``: (B,), True for scenes
     with a background caption. ``classes``: (B, K), the class of each source, -1 for padding. ``clips``: (B, n), the
-    indices of the clips. The features of a frozen encoder can take the place of frames or waveforms.
+    indices of the clips, in the order of their frames. The features of a frozen encoder can take the place of frames or
+    waveforms.
     """
 
     frames: Tensor | Features

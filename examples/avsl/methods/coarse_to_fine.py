@@ -17,6 +17,7 @@ from sslosses import (
     pair_correspondence_loss,
     similarity_map,
 )
+from sslosses.distributed import gather_rows
 
 from ..config import ONE_MAP
 from ..data.loading import Clips, SceneBatch
@@ -47,6 +48,7 @@ class CoarseToFine(Method):
     """Both stages of the simplified version. Clusters take the place of the labels of its pretrained taggers."""
 
     Options: ClassVar[type] = Options
+    leaves_parameters_unused: ClassVar[bool] = True
     identifications: ClassVar[tuple[str, ...]] = (*ONE_MAP, "own")
 
     def __init__(self, setting: Setting) -> None:
@@ -82,18 +84,20 @@ class CoarseToFine(Method):
     def loss(self, batch: SceneBatch, encoders: Encoders) -> dict[str, Tensor]:
         encoded = encoders.encode(batch.frames, batch.waveforms)
         frames, sounds = encoded.trunk.mean((2, 3)), encoded.sound.mean((2, 3))
-        # A linear layer of both vectors together, for all pairs of the batch.
-        pairs = self.pair((self.visual_pair(frames) + self.audio_pair(sounds)[:, None]).relu())[..., 0]
+        # A linear layer of both vectors together, for all pairs of a frame with a sound of any process.
+        others = gather_rows(self.audio_pair(sounds)).rows
+        pairs = self.pair((self.visual_pair(frames)[:, None] + others).relu())[..., 0]
         target = self._targets(batch).to(frames.dtype)
         logits = [self.visual_classes(frames), self.audio_classes(sounds)]
         terms = {
-            "pair": pair_correspondence_loss(pairs, gather_distributed=False).loss,
+            "pair": pair_correspondence_loss(pairs, gather_distributed=True).loss,
             "visual_classes": F.binary_cross_entropy_with_logits(logits[0], target),
             "audio_classes": F.binary_cross_entropy_with_logits(logits[1], target),
         }
         if self.aligned:
             visual, audio, _ = self._vectors(encoded)
             probabilities = [value.sigmoid() for value in logits]
+            # Not with the frames of other processes, since memory grows as the square of samples times classes.
             alignment = category_alignment_loss(
                 visual, audio, *probabilities, threshold=self.options.threshold, gather_distributed=False
             )
@@ -122,10 +126,17 @@ class CoarseToFine(Method):
 
     def features(self, encoded: Encoded) -> tuple[Tensor, Tensor]:
         _, audio, pixels = self._vectors(encoded)
+        return pixels, (self._shares(encoded)[..., None] * F.normalize(audio, dim=2)).sum(1)
+
+    def sound_map(self, encoded: Encoded) -> Tensor:
+        return (self._shares(encoded)[..., None, None] * self.own_maps(encoded, None).maps).sum(1)
+
+    def _shares(self, encoded: Encoded) -> Tensor:
+        """The weights (B, M) of the classes: as published, of those above the threshold, and of the most probable."""
         heard = self._heard(encoded)
-        # As published: the classes above the threshold, and at least the most probable one.
         present = (heard > self.options.threshold) | (heard == heard.amax(1, keepdim=True))
-        return pixels, ((heard * present)[..., None] * F.normalize(audio, dim=2)).sum(1)
+        weights = heard * present
+        return weights / weights.sum(1, keepdim=True).clamp(min=torch.finfo(weights.dtype).tiny)
 
     def own_maps(self, encoded: Encoded, _: int | None) -> ScoredMaps:
         _, audio, pixels = self._vectors(encoded)

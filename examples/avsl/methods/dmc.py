@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sslosses import cluster_correspondence_loss, soft_kmeans
@@ -26,11 +27,16 @@ class Options:
     margin: float = 5.0
     normalize: bool = False
 
+    def __post_init__(self) -> None:
+        if self.visual_clusters < 2:
+            raise ValueError(f"Expected `visual_clusters` to be at least 2, but got {self.visual_clusters}")
+
 
 class Dmc(Method):
     """Soft k-means of both maps. Its own maps are the shares of the pixels in the clusters nearest to the sound."""
 
     Options: ClassVar[type] = Options
+    leaves_parameters_unused: ClassVar[bool] = True
     identifications: ClassVar[tuple[str, ...]] = (*ONE_MAP, "own")
 
     def __init__(self, setting: Setting) -> None:
@@ -46,18 +52,28 @@ class Dmc(Method):
         terms = cluster_correspondence_loss(encoded.visual, sound, gather_distributed=True, **vars(self.options))
         return {"total": terms.loss, "positive": terms.positive, "negative": terms.negative}
 
+    def sound_map(self, encoded: Encoded) -> Tensor:
+        """Computes how near each pixel is to the center of the sound; the loss compares distances, not cosines."""
+        points, sound = self._points(encoded)
+        distances = torch.linalg.vector_norm(points - sound[:, None], dim=2)
+        return -distances.unflatten(1, encoded.visual.shape[2:])
+
     def own_maps(self, encoded: Encoded, num_sources: int | None) -> ScoredMaps:
-        visual, sound = self.features(encoded)
-        points, shape = visual.flatten(2).mT, visual.shape[2:]
-        if self.options.normalize:
-            points, sound = nn.functional.normalize(points, dim=2), nn.functional.normalize(sound, dim=1)
+        points, sound = self._points(encoded)
         count = num_sources or self.options.visual_clusters - 1
         clusters = soft_kmeans(points, count + 1, sharpness=self.options.sharpness)
         distances = torch.linalg.vector_norm(clusters.centers - sound[:, None], dim=2)
         # One cluster is the background: the farthest from the sound.
         near = (-distances).topk(count, dim=1).indices
         maps = clusters.assignment.gather(1, near[..., None].expand(-1, -1, points.shape[1]))
-        return ScoredMaps(maps.unflatten(2, shape), -distances.gather(1, near))
+        return ScoredMaps(maps.unflatten(2, encoded.visual.shape[2:]), -distances.gather(1, near))
+
+    def _points(self, encoded: Encoded) -> tuple[Tensor, Tensor]:
+        """The pixels (B, N, C) and the center of the sound (B, C), as the loss sees them."""
+        points, cells = (x.flatten(2).mT for x in (encoded.visual, self.sound(encoded.sound)))
+        if self.options.normalize:
+            points, cells = F.normalize(points, dim=2), F.normalize(cells, dim=2)
+        return points, cells.mean(1)
 
 
 METHOD = Dmc

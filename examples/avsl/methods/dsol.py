@@ -25,7 +25,7 @@ from ..model.method import Method, ScoredMaps, Setting
 
 @dataclass(frozen=True)
 class Options:
-    """``first_stage``: share of the epochs in the first stage. ``sharpness``: of the softmax over class maps."""
+    """``first_stage``: share of the epochs in the first stage, at least two. ``sharpness``: of the softmax of maps."""
 
     first_stage: float = 0.5
     sharpness: float = 1.0
@@ -40,11 +40,12 @@ class Dsol(Method):
     """Both stages; there are as many clusters as classes.
 
     The first epoch localizes. In every further one of the first stage, the objects of all clips are clustered first,
-    and both trunks also learn to classify the clusters. The second stage compares the classes of the dictionary that
-    are seen with those that the sound network of the first stage hears.
+    and both trunks also learn to classify the clusters. The second stage compares the classes of the last dictionary
+    that are seen with those that the sound network of the first stage, the teacher, hears.
     """
 
     Options: ClassVar[type] = Options
+    leaves_parameters_unused: ClassVar[bool] = True
     identifications: ClassVar[tuple[str, ...]] = (*ONE_MAP, "own")
 
     def __init__(self, setting: Setting) -> None:
@@ -71,16 +72,17 @@ class Dsol(Method):
     def start_epoch(self, epoch: int, encoders: Encoders, clips: Iterator[Clips]) -> None:
         if epoch == 0 or self.second_stage:
             return
+        if epoch >= max(2, self.options.first_stage * self.config.epochs):
+            # The dictionary stays that of the last epoch, since the teacher knows the numbers of its clusters.
+            self.second_stage = True
+            self.teacher.load_state_dict(encoders.audio.state_dict())
+            self.teacher_classes.load_state_dict(self.audio_classes.state_dict())
+            return
         features = torch.cat([self._objects(encoders.encode(part.frames, part.waveforms)) for part in clips])
         generator = torch.Generator().manual_seed(self.config.seed + epoch)
         dictionary = build_dictionary(features.cpu(), self.count, generator=generator)
         self.dictionary.copy_(dictionary.rows)
         self.labels = dictionary.labels
-        if epoch >= self.options.first_stage * self.config.epochs:
-            self.second_stage = True
-            self.teacher.load_state_dict(encoders.audio.state_dict())
-            self.teacher_classes.load_state_dict(self.audio_classes.state_dict())
-            return
         for head in (self.visual_classes, self.audio_classes):  # numbers of clusters mean nothing new
             bound = head.in_features**-0.5
             for parameter in head.parameters():
@@ -91,6 +93,14 @@ class Dsol(Method):
         super().train(mode)
         self.teacher.eval()
         return self
+
+    def encode(self, frames: Any, waveforms: Any, encoders: Encoders) -> Encoded:
+        """Encodes scenes. In the second stage, ``sound`` are the teacher's features."""
+        encoded = encoders.encode(frames, waveforms)
+        if not self.second_stage:
+            return encoded
+        with torch.no_grad():
+            return encoded._replace(sound=self.teacher.encode(waveforms).trunk)
 
     def features(self, encoded: Encoded) -> tuple[Tensor, Tensor]:
         return encoded.visual, encoded.audio
@@ -103,7 +113,7 @@ class Dsol(Method):
         return object_features(encoded.trunk, self.localization(encoded))
 
     def loss(self, batch: SceneBatch, encoders: Encoders) -> dict[str, Tensor]:
-        encoded = encoders.encode(batch.frames, batch.waveforms)
+        encoded = self.encode(batch.frames, batch.waveforms, encoders)
         bins = 2 if self.second_stage else 1
         localization = multiple_instance_correspondence_loss(
             *self.features(encoded),
@@ -111,37 +121,37 @@ class Dsol(Method):
             normalize=True,
             swap="frame",
             negative_bins=bins,
-            gather_distributed=False,
+            gather_distributed=True,
         ).loss
         if self.second_stage:
-            return self._second_loss(batch, encoded, localization)
+            return self._second_loss(encoded, localization)
         if not len(self.labels):
             return {"total": localization, "localization": localization}
         labels = self.labels.to(batch.clips.device)[batch.clips]
         # Each frame of a mixture has its own label, and its sound has all of them.
-        frames = torch.stack([frame.mean((2, 3)) for frame in encoded.trunk.chunk(labels.shape[1], dim=3)], dim=1)
+        parts = encoded.trunk.tensor_split(labels.shape[1], dim=3)
+        frames = torch.stack([part.mean((2, 3)) for part in parts], dim=1)
         seen = F.cross_entropy(self.visual_classes(frames).flatten(0, 1), labels.flatten())
         shares = F.one_hot(labels, self.count).to(frames.dtype).mean(1)
         heard = F.cross_entropy(self.audio_classes(encoded.sound.amax((2, 3))), shares)
         return {"total": localization + seen + heard, "localization": localization, "seen": seen, "heard": heard}
 
-    def _second_loss(self, batch: SceneBatch, encoded: Encoded, localization: Tensor) -> dict[str, Tensor]:
-        with torch.no_grad():
-            heard = self._heard(self.teacher.encode(batch.waveforms).trunk)
+    def _second_loss(self, encoded: Encoded, localization: Tensor) -> dict[str, Tensor]:
         consistency = dictionary_consistency_loss(
             encoded.trunk,
             self.localization(encoded),
             self.dictionary,
-            heard,
+            self._heard(encoded.sound),
             self.map_scale,
             self.map_bias,
-            gather_distributed=False,
+            gather_distributed=True,
         ).loss
         total = consistency + self.options.localization_weight * localization
         return {"total": total, "localization": localization, "consistency": consistency}
 
     def _heard(self, sound: Tensor) -> Tensor:
-        return self.teacher_classes(sound.amax((2, 3)))
+        classes = self.teacher_classes if self.second_stage else self.audio_classes
+        return classes(sound.amax((2, 3)))
 
     def own_maps(self, encoded: Encoded, _: int | None) -> ScoredMaps:
         products = torch.einsum("bdhw,kd->bkhw", encoded.trunk, self.dictionary)

@@ -32,6 +32,7 @@ class MixAndLocalize(Method):
     """
 
     Options: ClassVar[type] = Options
+    leaves_parameters_unused: ClassVar[bool] = True
     needs_waveforms: ClassVar[bool] = True
     identifications: ClassVar[tuple[str, ...]] = (*ONE_MAP, "own")
 
@@ -59,18 +60,23 @@ class MixAndLocalize(Method):
             groups = len(visual) // self.count
             frames = visual[: groups * self.count].unflatten(0, (groups, self.count))
             waveforms = waveforms[: groups * self.count].unflatten(0, (groups, self.count)).mean(1)
+        elif visual.shape[3] % clips:
+            raise ValueError(
+                f"Expected `image_size` to be a multiple of the stride of the visual encoder, so that the map of a "
+                f"mixture of {clips} frames can be cut, but got {self.config.image_size}, a map of {visual.shape[3]}"
+            )
         else:
             frames = torch.stack(visual.chunk(clips, dim=3), dim=1)
-        nodes, start_nodes = (self.nodes(self._trunk(half, encoders)) for half in waveforms.chunk(2, dim=1))
-        count = frames.shape[1]
-        terms = cycle_walk_loss(frames, nodes[:, :count], start_nodes[:, :count], temperature=self.options.temperature)
+        # Sounds are encoded even if there is nothing to mix: other processes may wait for their batch statistics.
+        heard = waveforms if len(waveforms) else batch.waveforms[:1]
+        groups, count = frames.shape[:2]
+        nodes, start_nodes = (
+            self.nodes(encoders.audio.encode(half).trunk)[:groups, :count] for half in heard.chunk(2, dim=1)
+        )
+        terms = cycle_walk_loss(
+            frames, nodes, start_nodes, temperature=self.options.temperature, gather_distributed=True
+        )
         return {"total": terms.loss, "accuracy": terms.accuracy}
-
-    def _trunk(self, waveforms: Tensor, encoders: Encoders) -> Tensor:
-        """The trunk's features of sounds, also where there are none."""
-        if len(waveforms):
-            return encoders.audio.encode(waveforms).trunk
-        return waveforms.new_zeros(0, self.setting.sound, 1, 1)
 
     def own_maps(self, encoded: Encoded, _: int | None) -> ScoredMaps:
         maps = similarity_map(encoded.visual, self.nodes(encoded.sound))

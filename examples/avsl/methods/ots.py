@@ -5,12 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
+import torch
 from torch import Tensor
 
 from sslosses import MultipleInstanceCorrespondenceLoss
 
 from ..data.loading import SceneBatch
-from ..model.encoders import Encoders
+from ..model.encoders import Encoded, Encoders
 from ..model.method import Method, Setting
 
 
@@ -37,6 +38,14 @@ class Ots(Method):
     def loss(self, batch: SceneBatch, encoders: Encoders) -> dict[str, Tensor]:
         encoded = encoders.encode(batch.frames, batch.waveforms)
         return {"total": self.correspondence(encoded.visual, encoded.audio)}
+
+    def sound_map(self, encoded: Encoded) -> Tensor:
+        """Computes the logits of a match. Unlike cosines, scalar products can be small for the whole background."""
+        if self.options.normalize:
+            products = super().sound_map(encoded)
+        else:
+            products = torch.einsum("bchw,bc->bhw", encoded.visual, encoded.audio)
+        return self.correspondence.scale * products + self.correspondence.bias
 
 
 METHOD = Ots

@@ -67,11 +67,12 @@ class Localizer(L.LightningModule):
 
     def encode(self, frames: Tensor | Features, waveforms: Tensor | Features) -> Encoded:
         """Encodes scenes; features of a frozen encoder can take the place of frames or waveforms."""
-        return self.encoders.encode(frames, waveforms)
+        return self.method.encode(frames, waveforms, self.encoders)
 
     def training_step(self, batch: SceneBatch, index: int) -> Tensor:
         if isinstance(batch.frames, Tensor) and self._is_mirrored(index):
-            batch = batch._replace(frames=batch.frames.flip(3))
+            # The first frame of a mixture is then the last.
+            batch = batch._replace(frames=batch.frames.flip(3), clips=batch.clips.flip(1))
         terms = self.method.loss(batch, self.encoders)
         size = len(batch.source_mask)
         self.log_dict({name: term.detach() for name, term in terms.items()}, prog_bar=True, batch_size=size)
@@ -84,6 +85,10 @@ class Localizer(L.LightningModule):
         self.eval()  # no batch statistics change
         self.method.start_epoch(self.current_epoch, self.encoders, self.trainer.datamodule.clips(self.device))
         self.train()
+        if self.trainer.world_size > 1:
+            # Batch statistics, and so what is computed from features, can differ between processes.
+            state = {k: v.cpu() if isinstance(v, Tensor) else v for k, v in self.method.state_dict().items()}
+            self.method.load_state_dict(self.trainer.strategy.broadcast(state))
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["started_epoch"] = self._started

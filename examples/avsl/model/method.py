@@ -78,6 +78,8 @@ class Method(nn.Module, ABC):
         needs_captions: whether the loss reads captions.
         needs_classes: whether the loss reads the class names of the sources.
         needs_waveforms: whether the loss reads waveforms, so that their features can't be cached.
+        leaves_parameters_unused: whether a loss may use only some of the parameters that are trained, which
+            DistributedDataParallel has to know.
         identifications: how it can tell the sources of a mixture apart. "own" and "given" need :meth:`own_maps`, and
             "given" needs one map per class.
     """
@@ -86,6 +88,7 @@ class Method(nn.Module, ABC):
     needs_captions: ClassVar[bool] = False
     needs_classes: ClassVar[bool] = False
     needs_waveforms: ClassVar[bool] = False
+    leaves_parameters_unused: ClassVar[bool] = False
     identifications: ClassVar[tuple[str, ...]] = ONE_MAP
 
     def __init__(self, setting: Setting) -> None:
@@ -97,6 +100,10 @@ class Method(nn.Module, ABC):
     @abstractmethod
     def loss(self, batch: SceneBatch, encoders: Encoders) -> dict[str, Tensor]:
         """Computes the loss of a batch under the name "total", and terms to report under other names."""
+
+    def encode(self, frames: Any, waveforms: Any, encoders: Encoders) -> Encoded:
+        """Encodes scenes for this method."""
+        return encoders.encode(frames, waveforms)
 
     def features(self, encoded: Encoded) -> tuple[Tensor, Tensor]:
         """Computes features of pixels (B, C, h, w) and of sounds (B, C), whose cosine is the sound's map."""

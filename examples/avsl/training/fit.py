@@ -39,7 +39,7 @@ def fit(model: Localizer, data: TrainingScenes, directory: Path, config: Config)
     if last.is_file():
         _check_resumable(last, model)
     model.train()
-    trainer = _trainer(directory, last, config)
+    trainer = _trainer(directory, last, config, unused=model.method.leaves_parameters_unused)
     with _expected_warnings_ignored():
         try:
             trainer.fit(model, data, ckpt_path=last if last.is_file() else None, weights_only=True)
@@ -70,14 +70,14 @@ def _check_resumable(last: Path, model: Localizer) -> None:
         raise ValueError(f"{error}. Delete it to train from the start.") from error
 
 
-def _trainer(directory: Path, last: Path, config: Config) -> L.Trainer:
+def _trainer(directory: Path, last: Path, config: Config, *, unused: bool) -> L.Trainer:
     distributed = config.devices * config.nodes != 1
     return L.Trainer(
         max_epochs=config.epochs,
         accelerator=config.accelerator,
         devices=config.devices,
         num_nodes=config.nodes,
-        strategy="ddp" if distributed else "auto",
+        strategy=("ddp_find_unused_parameters_true" if unused else "ddp") if distributed else "auto",
         # gloo can't average batch statistics; on GPUs every process uses the statistics of the whole batch
         sync_batchnorm=distributed and torch.cuda.is_available() and config.accelerator != "cpu",
         precision=config.precision,
