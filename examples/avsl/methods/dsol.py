@@ -78,16 +78,16 @@ class Dsol(Method):
             self.teacher.load_state_dict(encoders.audio.state_dict())
             self.teacher_classes.load_state_dict(self.audio_classes.state_dict())
             return
-        features = torch.cat([self._objects(encoders.encode(part.frames, part.waveforms)) for part in clips])
+        encoded = (encoders.encode(part.frames, part.waveforms) for part in clips)
+        features = torch.cat([object_features(part.trunk, self.localization(part)) for part in encoded])
         generator = torch.Generator().manual_seed(self.config.seed + epoch)
         dictionary = build_dictionary(features.cpu(), self.count, generator=generator)
         self.dictionary.copy_(dictionary.rows)
         self.labels = dictionary.labels
-        for head in (self.visual_classes, self.audio_classes):  # numbers of clusters mean nothing new
-            bound = head.in_features**-0.5
-            for parameter in head.parameters():
-                values = torch.rand(parameter.shape, generator=generator)
-                parameter.copy_((2 * values - 1) * bound)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(self.config.seed + epoch)
+            for head in (self.visual_classes, self.audio_classes):  # numbers of clusters mean nothing new
+                head.reset_parameters()
 
     def train(self, mode: bool = True) -> Dsol:
         super().train(mode)
@@ -102,25 +102,18 @@ class Dsol(Method):
         with torch.no_grad():
             return encoded._replace(sound=self.teacher.encode(waveforms).trunk)
 
-    def features(self, encoded: Encoded) -> tuple[Tensor, Tensor]:
-        return encoded.visual, encoded.audio
-
     def localization(self, encoded: Encoded) -> Tensor:
         """Computes how likely each pixel sounds, (B, h, w)."""
         return (self.scale * self.sound_map(encoded)).sigmoid()
 
-    def _objects(self, encoded: Encoded) -> Tensor:
-        return object_features(encoded.trunk, self.localization(encoded))
-
     def loss(self, batch: SceneBatch, encoders: Encoders) -> dict[str, Tensor]:
         encoded = self.encode(batch.frames, batch.waveforms, encoders)
-        bins = 2 if self.second_stage else 1
         localization = multiple_instance_correspondence_loss(
             *self.features(encoded),
             self.scale,
             normalize=True,
             swap="frame",
-            negative_bins=bins,
+            negative_bins=2 if self.second_stage else 1,
             gather_distributed=True,
         ).loss
         if self.second_stage:
@@ -141,7 +134,7 @@ class Dsol(Method):
             encoded.trunk,
             self.localization(encoded),
             self.dictionary,
-            self._heard(encoded.sound),
+            self._heard(encoded),
             self.map_scale,
             self.map_bias,
             gather_distributed=True,
@@ -149,14 +142,14 @@ class Dsol(Method):
         total = consistency + self.options.localization_weight * localization
         return {"total": total, "localization": localization, "consistency": consistency}
 
-    def _heard(self, sound: Tensor) -> Tensor:
+    def _heard(self, encoded: Encoded) -> Tensor:
         classes = self.teacher_classes if self.second_stage else self.audio_classes
-        return classes(sound.amax((2, 3)))
+        return classes(encoded.sound.amax((2, 3)))
 
     def own_maps(self, encoded: Encoded, _: int | None) -> ScoredMaps:
         products = torch.einsum("bdhw,kd->bkhw", encoded.trunk, self.dictionary)
         maps = (self.map_scale * products + self.map_bias) * self.localization(encoded)[:, None]
-        heard = self._heard(encoded.sound)
+        heard = self._heard(encoded)
         return ScoredMaps((self.options.sharpness * maps).softmax(1), heard.softmax(1), 1 / self.count)
 
 
