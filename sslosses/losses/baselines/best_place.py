@@ -110,9 +110,7 @@ def best_place_contrastive_loss(
         best = cross_similarity_map(visual, sounds.where(usable[:, None], 0)).amax((-2, -1))
         columns = (gather_rows(best).rows if gather else best)[:, own].mT
         positive = best.gather(1, own[:, None])[:, 0]
-        # A sample stays among its own choices, so that each row has a finite entry.
-        excluded = ~usable & (own[:, None] != torch.arange(sounds.shape[0], device=own.device))
-        directions = [(x.masked_fill(excluded, -torch.inf) / divisor).logsumexp(1) for x in (best, columns)]
+        directions = [(x.masked_fill(~usable, -torch.inf) / divisor).logsumexp(1) for x in (best, columns)]
         forward, backward = (x - positive / divisor for x in directions)
         loss = forward + backward if symmetric else forward
         valid = torch.ones_like(finite)

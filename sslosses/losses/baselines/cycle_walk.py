@@ -165,8 +165,7 @@ def _log_steps(logits: Tensor, present: Tensor) -> Tensor:
 
 def _log_return(there: Tensor, back: Tensor, present: Tensor) -> Tensor:
     """Log probability (B, K) that two steps end where they started; any finite value where nothing is present."""
-    both = (there + back.mT).masked_fill(~present[:, None], -torch.inf)
-    return both.masked_fill(~present[..., None], 0).logsumexp(-1)
+    return (there + back.mT).masked_fill(~present[..., None], 0).logsumexp(-1)
 
 
 def _reported(log_probability: Tensor, there: Tensor, back: Tensor, present: Tensor) -> tuple[Tensor, Tensor]:

@@ -167,18 +167,19 @@ def object_clustering_loss(
         background = (features * silent.flatten(1)[..., None]).mean(1)
         with torch.no_grad():
             found = find_prototypes(features, similarity.flatten(1), background, peak_threshold, max_iterations)
-            valid = found.valid & finite[:, None]
             member = group_prototypes(
                 rows(features, found.pixels),
-                valid,
+                found.valid,
                 background,
                 background_threshold,
                 merge_threshold,
                 link_through_background=link_through_background,
             )
-            count = _largest_count(valid, gather) if padding == "batch" else valid.sum(1)[:, None]
+            count = _largest_count(found.valid, gather) if padding == "batch" else found.valid.sum(1)[:, None]
         prototypes = rows(features, found.pixels)
-        attraction, repulsion = _attraction_and_repulsion(prototypes, valid, member, background, count, anchor, padding)
+        attraction, repulsion = _attraction_and_repulsion(
+            prototypes, found.valid, member, background, count, anchor, padding
+        )
         objects = member.any(-1).sum(1).to(features.dtype)
         everything = torch.ones_like(finite)
         loss, *reported = (

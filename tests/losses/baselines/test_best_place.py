@@ -156,16 +156,17 @@ def test_a_non_finite_sample_is_no_negative(at: int, value: float) -> None:
     inputs = make()
     inputs[at][1].view(-1)[0] = value
     leaves = [x.requires_grad_() for x in inputs]
-    loss = best_place_contrastive_loss(*leaves, reduction="none").loss
+    options: dict[str, Any] = {"temperature": 1.0, "reduction": "none"}
+    loss = best_place_contrastive_loss(*leaves, **options).loss
     others = [0, 2, 3]
-    wanted = best_place_contrastive_loss(*(x[others] for x in leaves), reduction="none").loss
+    wanted = best_place_contrastive_loss(*(x[others] for x in leaves), **options).loss
     assert loss[1].isnan()
     torch.testing.assert_close(loss[others], wanted)
     for got, expected in zip(
         torch.autograd.grad(loss[others].sum(), leaves), torch.autograd.grad(wanted.sum(), leaves), strict=True
     ):
         torch.testing.assert_close(got, expected)
-    alone = best_place_contrastive_loss(*(x[1:2] for x in leaves), reduction="none").loss
+    alone = best_place_contrastive_loss(*(x[1:2] for x in leaves), **options).loss
     assert alone.isnan().all()
     assert all(not g.any() for g in torch.autograd.grad(alone.sum(), leaves))
 
@@ -224,3 +225,18 @@ def test_compiles_to_one_graph_for_every_batch_size() -> None:
         (wanted,), (got,) = torch.autograd.grad(expected, visual), torch.autograd.grad(actual, visual)
         torch.testing.assert_close(got, wanted, atol=1e-12, rtol=0)
     assert counter.frame_count == 1
+
+
+def test_memory_of_a_full_batch() -> None:
+    """No tensor has both pairs of clips and channels."""
+    visual, audio = torch.randn(64, 32, 7, 7, requires_grad=True), torch.randn(64, 32)
+    saved = 0
+
+    def count(tensor: Tensor) -> Tensor:
+        nonlocal saved
+        saved += tensor.numel() * tensor.element_size()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(count, lambda t: t):
+        best_place_contrastive_loss(visual, audio).loss.backward()
+    assert saved < 10 * 4 * 64 * 64 * 7 * 7

@@ -222,6 +222,13 @@ def test_the_number_of_prototypes_is_limited() -> None:
     assert one.loss.tolist() == pytest.approx(expected, abs=1e-10)
 
 
+def test_a_prototype_that_claims_nothing_is_the_last() -> None:
+    """Two equal pixels are equal to the background prototype, too: the first is not nearer to itself."""
+    visual, audio = one_row([(1, 0), (1, 0)], (0.2, 1))
+    options: dict[str, Any] = {"omega": 1e-3, "background_threshold": 1.0, "merge_threshold": 1.0}
+    assert object_clustering_loss(visual, audio, **options).objects == 1
+
+
 def test_groups_are_those_of_identification() -> None:
     for seed in range(10):
         visual, audio = scene(noise=0.6, seed=seed)
