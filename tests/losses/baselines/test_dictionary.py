@@ -143,12 +143,20 @@ def test_restarts_keep_the_best_run() -> None:
 
 
 def test_centers_start_far_from_each_other() -> None:
-    """k-means++ finds 3 far clusters of very different sizes without restarts; uniform starts would miss the small."""
-    directions = torch.eye(3)[torch.tensor([0] * 500 + [1, 2])]
+    """3 far clusters of very different sizes: uniform starts would miss the small ones."""
+    directions, finite = torch.eye(3)[torch.tensor([0] * 500 + [1, 2])], torch.ones(502, dtype=torch.bool)
     for seed in range(10):
-        labels = build_dictionary(directions, 3, generator=generator(seed), restarts=1, iterations=1).labels
-        assert labels[-2:].unique().numel() == 2
-        assert labels[0] not in labels[-2:]
+        centers = _kmeans._first_centers(directions, finite, 3, generator(seed))
+        assert sorted(centers.argmax(1).tolist()) == [0, 1, 2]
+
+
+def test_starts_are_drawn_in_proportion_to_the_squared_distance() -> None:
+    directions = torch.tensor([[1.0, 0.0], [0.9, 0.19**0.5], [-1.0, 0.0]])
+    finite, source, near = torch.ones(3, dtype=torch.bool), generator(), 0
+    for _ in range(500):
+        near += int((_kmeans._first_centers(directions, finite, 2, source) > 0).all(0)[0])
+    # The squared distances are 0.2, 4 and 3.8: the two near ones are drawn after each other.
+    assert near / 500 == pytest.approx((0.2 / 4.2 + 0.2 / 4.0) / 3, abs=0.025)
 
 
 @pytest.mark.parametrize("copies", [3, 7])
