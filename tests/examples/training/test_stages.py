@@ -109,12 +109,12 @@ def _worker(rank: int, port: int, root: Path, run: Path) -> None:
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "LOCAL_RANK": str(rank), "NODE_RANK": "0"}
     torch.set_num_threads(1)
 
-    def renumbered(*arguments: object, **options: object) -> Dictionary:
-        """What differences between processes can do: the same clusters with other numbers."""
+    def differing(*arguments: object, **options: object) -> Dictionary:
+        """Clusters that differ between the processes, as those of different batch statistics can."""
         rows, labels = build_dictionary(*arguments, **options)
-        return Dictionary(rows.flip(0), 1 - labels) if rank else Dictionary(rows, labels)
+        return Dictionary(rows.roll(rank, 0), (torch.arange(len(labels)) + rank) % 2)
 
-    dsol.build_dictionary = renumbered
+    dsol.build_dictionary = differing
     config = configuration("dsol", devices=2, batch_size=1)
     model, scenes = set_up_training(DataLocation(run), config, MusicFolder(root))
     fit(model, scenes, run, config)
