@@ -48,6 +48,7 @@ class CoarseToFine(Method):
     """Both stages of the simplified version. Clusters take the place of the labels of its pretrained taggers."""
 
     Options: ClassVar[type] = Options
+    needs_classes: ClassVar[bool] = True  # their number
     leaves_parameters_unused: ClassVar[bool] = True
     identifications: ClassVar[tuple[str, ...]] = (*ONE_MAP, "own")
 

@@ -45,6 +45,7 @@ class Dsol(Method):
     """
 
     Options: ClassVar[type] = Options
+    needs_classes: ClassVar[bool] = True  # their number
     leaves_parameters_unused: ClassVar[bool] = True
     identifications: ClassVar[tuple[str, ...]] = (*ONE_MAP, "own")
 

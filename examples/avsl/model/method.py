@@ -76,7 +76,7 @@ class Method(nn.Module, ABC):
     Attributes:
         Options: a frozen dataclass; its fields are the names and defaults of ``method_options``.
         needs_captions: whether the loss reads captions.
-        needs_classes: whether the loss reads the class names of the sources.
+        needs_classes: whether the method needs the class names of the training clips, or their number.
         needs_waveforms: whether the loss reads waveforms, so that their features can't be cached.
         leaves_parameters_unused: whether a loss may use only some of the parameters that are trained, which
             DistributedDataParallel has to know.
