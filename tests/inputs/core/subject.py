@@ -146,8 +146,8 @@ class Subject:
 
     def optional_names(self) -> set[str]:
         """Arguments for which None stands for a default."""
-        parameters = inspect.signature(self.function).parameters.values()
-        return {p.name for p in parameters if p.default is None}
+        function = self.function.forward if isinstance(self.function, type) else self.function
+        return {p.name for p in inspect.signature(function).parameters.values() if p.default is None}
 
     def takes_tensor(self, name: str) -> bool:
         """Whether an option may be a tensor instead of a number or a word."""
