@@ -43,7 +43,6 @@ class Localizer(L.LightningModule):
         self.config = c
         self.classes = tuple(classes)
         self._mirrored: tuple[int, list[bool]] = (-1, [])
-        self._started = -1  # the last epoch that the method was prepared for
         self.visual, self.audio = build_encoders(c, architectures)
         architectures = {"visual": self.visual.architecture, "audio": self.audio.architecture}
         self.save_hyperparameters(
@@ -79,9 +78,7 @@ class Localizer(L.LightningModule):
         return terms["total"]
 
     def on_train_epoch_start(self) -> None:
-        if self._started == self.current_epoch:  # resumed within the epoch
-            return
-        self._started = self.current_epoch
+        # Lightning does not call this hook where a run is resumed within an epoch.
         self.eval()  # no batch statistics change
         self.method.start_epoch(self.current_epoch, self.encoders, self.trainer.datamodule.clips(self.device))
         self.train()
@@ -89,12 +86,6 @@ class Localizer(L.LightningModule):
             # Batch statistics, and so what is computed from features, can differ between processes.
             state = {k: v.cpu() if isinstance(v, Tensor) else v for k, v in self.method.state_dict().items()}
             self.method.load_state_dict(self.trainer.strategy.broadcast(state))
-
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        checkpoint["started_epoch"] = self._started
-
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        self._started = checkpoint.get("started_epoch", -1)
 
     def on_train_batch_start(self, _: SceneBatch, index: int) -> None:
         # Random numbers (dropout) depend on the step alone, so that a resumed run equals an uninterrupted one.

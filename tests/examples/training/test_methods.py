@@ -20,7 +20,7 @@ from avsl.data.vggsound import VggsoundFolder
 from avsl.evaluation.report import ROW_SUFFIX
 from avsl.model.encoders import Encoders, Features
 from avsl.model.localizer import Localizer
-from avsl.training import model_setup
+from avsl.training import model_setup, run
 from avsl.training.data_location import DataLocation
 from avsl.training.model_setup import set_up_training, use_cached_features
 from torch import Tensor
@@ -182,6 +182,26 @@ def test_features_of_frames_are_kept_beside_waveforms_that_a_method_needs(
 # Runs
 
 
+@pytest.mark.parametrize(
+    ("identification", "shown"),
+    [
+        ("iterative", ["", ", clustering"]),
+        ("clustering", ["", ", clustering"]),
+        ("single", ["", ", one map"]),
+        ("own", ["", ", own maps"]),
+    ],
+)
+def test_the_printed_rows_fit_a_terminal(identification: str, shown: list[str]) -> None:
+    """They are of the configuration's identification and of the first of the others, beside all baselines."""
+    rows = {f"{kind}{suffix}": {} for kind in ("trained", "untrained") for suffix in ROW_SUFFIX.values()}
+    printed = run._printed(rows | {"whole frame": {}}, identification)
+    assert list(printed) == [f"{kind}{suffix}" for kind in ("trained", "untrained") for suffix in shown] + [
+        "whole frame"
+    ]
+    only = {"trained, own maps": {}, "untrained, own maps": {}, "whole frame": {}}
+    assert run._printed(only, identification) == only
+
+
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*samples have :UserWarning")
 def test_a_run_without_captions(bare: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -189,26 +209,23 @@ def test_a_run_without_captions(bare: Path, tmp_path: Path, capsys: pytest.Captu
     line = ["--data-root", str(bare), *LINE, "--identification", "repeat", "--epochs", "2", "--name", "run"]
     line += ["--runs", str(tmp_path / "runs"), "--data", str(tmp_path / "data")]
     assert main(line) == 0
-    run = tmp_path / "runs" / "run"
-    rows = json.loads((run / "metrics.json").read_text())["percent"]
+    folder = tmp_path / "runs" / "run"
+    rows = json.loads((folder / "metrics.json").read_text())["percent"]
     models = [f"{kind}{ROW_SUFFIX[name]}" for kind in ("trained", "untrained") for name in ONE_MAP]
     assert list(rows) == [*models, "centered Gaussian", "whole frame", "random maps"]
     assert not any("deviation" in name for row in rows.values() for name in row)  # there are no references
     assert rows["trained, one map"]["duet without map"] == 0
-    shown = " ".join(capsys.readouterr().out.split())
-    assert "same" in shown  # that of the configuration
-    assert "one map" not in shown  # the table fits a terminal
     assert not (tmp_path / "data").exists()
     for name in ("table.md", "sheet.png", "checkpoints/last.ckpt"):
-        assert (run / name).stat().st_size
-    hyper_parameters = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)["hyper_parameters"]
+        assert (folder / name).stat().st_size
+    hyper_parameters = torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)["hyper_parameters"]
     assert (hyper_parameters["classes"], hyper_parameters["sources"]) == (["cello", "flute"], 2)
 
     assert main(line) == 0  # it is complete
     assert "complete; delete it or choose another --name" in " ".join(capsys.readouterr().out.split())
     out = tmp_path / "out"
     more = ["--data-root", str(bare), "--no-chance", "--out", str(out), "--identification", "single"]
-    assert evaluate.main([str(run), *more]) == 0
+    assert evaluate.main([str(folder), *more]) == 0
     assert json.loads((out / "metrics.json").read_text())["identification"] == "single"
 
 
