@@ -51,7 +51,7 @@ def predictions(
 ) -> dict[str, Prediction]:
     """Computes the maps of all test scenes once per identification.
 
-    A single source is localized by S_a itself or, with clustering, by the map of its one object. If the number of
+    The iterative identification localizes a single source by S_a itself, the others by its one map. If the number of
     sources of a mixture is not ``known``, ``maps`` has as many slots as the largest number found, but at least as many
     as a scene has sources.
     """

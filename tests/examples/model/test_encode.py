@@ -22,6 +22,7 @@ from avsl.model.encoders import (
 )
 from avsl.model.encoders.resnet import use_stride_16
 from avsl.model.localizer import Localizer
+from avsl.training.model_setup import _fingerprint
 from torch import Tensor, nn
 from transformers import ResNetConfig, ResNetModel
 
@@ -201,6 +202,11 @@ def test_the_usual_stride_changes_nothing() -> None:
     assert differing == [((2, 2), (1, 1))] * 2  # the first convolution and the shortcut of the last stage
     encoder, _ = build_encoders(dataclasses.replace(CONFIG, visual_widths=(4, 4, 4, 8), visual_depths=(1, 1, 1, 1)))
     assert strides(encoder.trunk) == strides(plain)
+
+
+def test_weights_that_were_pretrained_with_another_stride_are_not_taken() -> None:
+    names = {_fingerprint(Config(**TINY, visual_stride=stride), None, torch.eye(2)) for stride in (16, 32)}
+    assert len(names) == 2
 
 
 @pytest.mark.parametrize("stride", [8, 0, 64])
