@@ -85,10 +85,9 @@ class Dsol(Method):
         dictionary = build_dictionary(features.cpu(), self.count, generator=generator)
         self.dictionary.copy_(dictionary.rows)
         self.labels = dictionary.labels
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(self.config.seed + epoch)
-            for head in (self.visual_classes, self.audio_classes):  # numbers of clusters mean nothing new
-                head.reset_parameters()
+        for head in (self.visual_classes, self.audio_classes):  # the new clusters have other numbers
+            for parameter in head.parameters():
+                parameter.copy_((2 * torch.rand(parameter.shape, generator=generator) - 1) / head.in_features**0.5)
 
     def train(self, mode: bool = True) -> Dsol:
         super().train(mode)
