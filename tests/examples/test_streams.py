@@ -102,7 +102,8 @@ class Model:
     def encode(self, frames, waveforms):
         return frames, waveforms
 
-    def sound_map(self, frames, waveforms):
+    def sound_map(self, encoded):
+        frames, waveforms = encoded
         return frames.float().mean((1, 2, 3))[:, None, None] * waveforms.abs().amax(1).gt(0.01)[:, None, None]
 
 
