@@ -2,17 +2,32 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from sslosses._checks import check_floating, check_mask, check_shapes
+from sslosses._checks import check_floating, check_mask, check_number, check_shapes
 
 
 def finite_samples(values: Tensor) -> Tensor:
     """Whether each sample is free of NaN and inf: (B, ...) → (B,) bool."""
     return values.detach().isfinite().flatten(1).all(1)
+
+
+def check_scalar(name: str, value: Any, like: Tensor) -> Any:
+    """Return a number, or a tensor of one entry as a scalar of the dtype of ``like``.
+
+    The tensor may be on the device of ``like``, or on the CPU, from where a scalar works with any device.
+    """
+    if not isinstance(value, Tensor):
+        return check_number(name, value)
+    check_floating(name, value)
+    if value.numel() != 1:
+        raise ValueError(f"Expected `{name}` to be a number or a tensor with one entry, but got {tuple(value.shape)}")
+    if value.device not in (like.device, torch.device("cpu")):
+        raise ValueError(f"Expected `{name}` to be on the device of `visual` ({like.device}), but got {value.device}")
+    return value.reshape(()).to(like.dtype)
 
 
 class Present(NamedTuple):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -17,6 +18,8 @@ from ..files import atomic_buffer
 from ..model.encoders import Encoded, Features
 from ..model.localizer import Localizer
 from .held_out import HeldOutScenes
+
+log = logging.getLogger(__name__)
 
 
 class Prediction(NamedTuple):
@@ -93,6 +96,20 @@ def _localize(
         num_sources = held_out.num_sources if known or single else None
         maps, valid, _ = model.source_maps(encoded, num_sources, identification, classes)
     return Prediction((maps[:, 0] if single else sound).cpu(), maps.cpu(), valid.cpu())
+
+
+def usable_identifications(model: Localizer, tests: Sequence[HeldOutScenes]) -> tuple[str, ...]:
+    """Returns the method's identifications; without "given" where a source has a class that no training clip has."""
+    names = model.method.identifications
+    if "given" not in names or model.config.identification == "given":
+        return names
+    try:
+        for test in tests:
+            _source_classes(model, test)
+    except ValueError as error:
+        log.warning("%s. Scores with given classes are left out.", error)
+        return tuple(name for name in names if name != "given")
+    return names
 
 
 def _source_classes(model: Localizer, held_out: HeldOutScenes) -> Tensor:

@@ -14,7 +14,7 @@ from rich.console import Console
 
 from ..config import Config
 from ..evaluation.held_out import HeldOutScenes, load_held_out
-from ..evaluation.predict import Prediction, frame_resolution, predictions
+from ..evaluation.predict import Prediction, frame_resolution, predictions, usable_identifications
 from ..evaluation.report import ROW_SUFFIX, SMOKE_TEST, draw_sheet, metric_notes, rich_table, write_report
 from ..evaluation.score import Metrics, chance_metrics, mean_reference_deviation, run_metrics
 from ..files import read_json, write_json
@@ -51,11 +51,11 @@ def run(config: Config, location: DataLocation, directory: Path, console: Consol
         use_cached_features(model, location, config, clips)
         standardize_features(model, training.scenes)
         clock.lap("features")
-        names = model.method.identifications
+        names = usable_identifications(model, tests)
         notes = metric_notes(config, training.names, tests)
         if rank_zero_only.rank == 0:
             _warn(notes)
-            untrained = _untrained_metrics(directory / "untrained.json", model, tests, config)
+            untrained = _untrained_metrics(directory / "untrained.json", model, tests, names, config)
         fit(model, training, directory, config)
         clock.lap("training")
         if rank_zero_only.rank != 0:
@@ -134,11 +134,10 @@ def _metrics(tests: Sequence[HeldOutScenes], maps: Sequence[dict[str, Prediction
 
 
 def _untrained_metrics(
-    path: Path, model: Localizer, tests: Sequence[HeldOutScenes], config: Config
+    path: Path, model: Localizer, tests: Sequence[HeldOutScenes], names: Sequence[str], config: Config
 ) -> dict[str, Metrics]:
     """Metrics before training, written to a file so that a resumed run does not compute them again."""
     metrics: dict[str, Metrics] = read_json(path) if path.is_file() else {}
-    names = model.method.identifications
     if not set(names) <= metrics.keys():  # the file of an earlier version has no identifications
         maps = [predictions(model, test, names, workers=config.workers) for test in tests]
         metrics = _metrics(tests, maps)

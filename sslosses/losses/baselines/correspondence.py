@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -13,7 +13,7 @@ from sslosses._checks import check_count, check_flag, check_floating, check_numb
 from sslosses._torch import at_least_float32, autocast_off
 from sslosses.distributed import gather_rows
 from sslosses.losses._gathering import check_gathering, gathers
-from sslosses.losses._inputs import finite_samples
+from sslosses.losses._inputs import check_scalar, finite_samples
 from sslosses.losses._module import LossModule, without_class_defaults
 from sslosses.losses._reduction import REDUCTIONS, reduce_samples
 from sslosses.losses.baselines._negatives import NEGATIVES, SWAPS, check_negatives, choose_negatives
@@ -90,9 +90,9 @@ def multiple_instance_correspondence_loss(
     Args:
         visual: (B, C, H, W), floating, visual features.
         audio: (B, C), floating, audio features.
-        scale: w, a finite number or a scalar tensor with or without gradient. Training has to start with w > 0: the
+        scale: w, a finite number or a tensor with one entry, with or without gradient. Training has to start with w > 0: the
             sign decides whether large or small products stand for a match.
-        bias: b, a finite number or a scalar tensor with or without gradient.
+        bias: b, a finite number or a tensor with one entry, with or without gradient.
         normalize: whether s_ij is the cosine of F_i(x) and a_j, instead of their scalar product.
         negatives: N_i. ``"all"``: all other samples. ``"shift"``: the next sample, for the last one the first. Or (B,)
             integers, one index of this process's batch per sample. A sample with its own index has no negative.
@@ -134,8 +134,8 @@ def multiple_instance_correspondence_loss(
     check_floating("audio", audio)
     check_shapes(visual=(visual, "B C H W"), audio=(audio, "B C"))
     check_negatives(negatives, visual=(visual, "B C H W"))
-    scale, bias = _scalar("scale", scale, visual), _scalar("bias", bias, visual)
     visual, audio = at_least_float32(visual, audio)
+    scale, bias = check_scalar("scale", scale, visual), check_scalar("bias", bias, visual)
     with autocast_off(visual):
         # A non-finite sample makes only its own loss NaN. It is zeroed, so that it does not enter other gradients.
         finite = finite_samples(visual) & finite_samples(audio)
@@ -165,18 +165,6 @@ def multiple_instance_correspondence_loss(
                 for term in terms
             )
         )
-
-
-def _scalar(name: str, value: Any, like: Tensor) -> Any:
-    """A finite number, or a scalar floating tensor on the device of ``like`` or on the CPU, which works with any."""
-    if not isinstance(value, Tensor):
-        return check_number(name, value)
-    check_floating(name, value)
-    if value.ndim:
-        raise ValueError(f"Expected `{name}` to be a number or a scalar tensor, but got shape {tuple(value.shape)}")
-    if value.device not in (like.device, torch.device("cpu")):
-        raise ValueError(f"Expected `{name}` to be on the device of `visual` ({like.device}), but got {value.device}")
-    return value
 
 
 def _products(visual: Tensor, sounds: Tensor) -> Tensor:

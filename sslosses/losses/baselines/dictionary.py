@@ -11,7 +11,6 @@ from torch import Tensor
 
 from sslosses._checks import (
     check_count,
-    check_dense,
     check_flag,
     check_floating,
     check_number,
@@ -20,7 +19,7 @@ from sslosses._checks import (
 )
 from sslosses._torch import at_least_float32, autocast_off, has_values
 from sslosses.losses._gathering import check_gathering, gathers
-from sslosses.losses._inputs import finite_samples
+from sslosses.losses._inputs import check_scalar, finite_samples
 from sslosses.losses._module import LossModule
 from sslosses.losses._reduction import REDUCTIONS, reduce_samples
 from sslosses.losses.baselines._kmeans import cluster, cluster_means
@@ -255,7 +254,7 @@ def dictionary_consistency_loss(
         check_floating(name, value)
     check_shapes(**arguments)
     visual, localization, dictionary, audio_logits = at_least_float32(*(value for value, _ in arguments.values()))
-    scale, bias = _scalar("scale", scale, visual), _scalar("bias", bias, visual)
+    scale, bias = check_scalar("scale", scale, visual), check_scalar("bias", bias, visual)
     with autocast_off(visual):
         finite = finite_samples(visual) & finite_samples(localization) & finite_samples(audio_logits)
         # Zeroed, so that a non-finite sample does not enter the gradients of what all samples share.
@@ -279,17 +278,6 @@ def dictionary_consistency_loss(
         visual_logits.masked_fill(bad, torch.nan),
         maps.detach().masked_fill(bad[..., None, None], torch.nan),
     )
-
-
-def _scalar(name: str, value: float | Tensor, like: Tensor) -> float | Tensor:
-    """A number, or a tensor of one entry as a scalar of the dtype of ``like``."""
-    if not isinstance(value, Tensor):
-        return check_number(name, value)
-    check_dense(name, value)
-    check_floating(name, value)
-    if value.numel() != 1:
-        raise ValueError(f"Expected `{name}` to be a number or a tensor with one entry, but got {tuple(value.shape)}")
-    return value.reshape(()).to(like.dtype)
 
 
 @dataclass(kw_only=True, eq=False, repr=False)

@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
-from avsl.config import ONE_MAP, TWO_WAYS, Config
+from avsl.config import IDENTIFICATIONS, ONE_MAP, TWO_WAYS, Config
 from avsl.data.music import MusicFolder
 from avsl.evaluation.held_out import HeldOutScenes, load_held_out
-from avsl.evaluation.predict import Prediction, predict, predictions
+from avsl.evaluation.predict import Prediction, predict, predictions, usable_identifications
 from avsl.model.encoders import Encoding
 from avsl.model.localizer import Localizer
 from torch import Tensor
@@ -203,3 +203,15 @@ def test_slots_of_scenes_with_fewer_sources(model: Localizer, tests: dict[str, H
     assert prediction.valid.shape[1] >= 2
     for maps, valid in zip(prediction.maps, prediction.valid, strict=True):
         assert (maps[~valid] == 0).all()
+
+
+def test_given_classes_are_left_out_where_one_is_unknown(
+    tests: dict[str, HeldOutScenes], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A test set with another class does not end a run, unless its configuration asks for given classes."""
+    model = own(("cello",), monkeypatch)
+    assert usable_identifications(model, [tests["solo"]]) == IDENTIFICATIONS
+    assert usable_identifications(model, list(tests.values())) == IDENTIFICATIONS[:-1]
+    assert "but one has 'flute'. Scores with given classes are left out." in caplog.text
+    model.config = dataclasses.replace(model.config, identification="given")
+    assert usable_identifications(model, list(tests.values())) == IDENTIFICATIONS

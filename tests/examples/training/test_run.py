@@ -160,10 +160,10 @@ def test_untrained_metrics_of_an_earlier_version(music: Path, tmp_path: Path, mo
     config, path = Config(**TINY, workers=0), tmp_path / "untrained.json"
     path.write_text('{"solo AP": 50.0}')
     model, tests = Localizer(config.as_dict(), 10), [load_held_out(MusicFolder(music), "solo", 64)]
-    metrics = training._untrained_metrics(path, model, tests, config)
+    metrics = training._untrained_metrics(path, model, tests, TWO_WAYS, config)
     assert set(metrics) == set(TWO_WAYS)
     monkeypatch.setattr(training, "predictions", None)
-    assert training._untrained_metrics(path, model, tests, config) == metrics == json.loads(path.read_text())
+    assert training._untrained_metrics(path, model, tests, TWO_WAYS, config) == metrics == json.loads(path.read_text())
 
 
 @pytest.mark.usefixtures("interruptible")

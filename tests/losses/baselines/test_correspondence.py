@@ -220,7 +220,7 @@ def test_the_module_learns_scale_and_bias() -> None:
 @pytest.mark.parametrize(
     ("arguments", "error", "text"),
     [
-        ((torch.ones(1),), ValueError, r"`scale` to be a number or a scalar tensor, but got shape \(1,\)"),
+        ((torch.ones(2),), ValueError, r"`scale` to be a number or a tensor with one entry, but got \(2,\)"),
         ((1.0, torch.ones(2)), ValueError, "`bias`"),
         ((torch.tensor(1),), TypeError, "`scale` to have a floating dtype"),
         ((torch.tensor(1.0, device="meta"),), ValueError, "`scale` to be on the device of `visual`"),
