@@ -90,8 +90,8 @@ def multiple_instance_correspondence_loss(
     Args:
         visual: (B, C, H, W), floating, visual features.
         audio: (B, C), floating, audio features.
-        scale: w, a finite number or a tensor with one entry, with or without gradient. Training has to start with w > 0:
-            the sign decides whether large or small products stand for a match.
+        scale: w, a finite number or a tensor with one entry, with or without gradient. Training has to start with
+            w > 0: the sign decides whether large or small products stand for a match.
         bias: b, a finite number or a tensor with one entry, with or without gradient.
         normalize: whether s_ij is the cosine of F_i(x) and a_j, instead of their scalar product.
         negatives: N_i. ``"all"``: all other samples. ``"shift"``: the next sample, for the last one the first. Or (B,)
