@@ -73,8 +73,9 @@ def predictions(
         encoded = model.encode(frames.to(model.device), waveforms.to(model.device))
         first = len(parts[identifications[0]]) * batch_size
         batch_classes = None if classes is None else classes[first : first + len(encoded.audio)].to(model.device)
+        sound = model.sound_map(encoded)
         for name in identifications:
-            parts[name].append(_localize(model, encoded, held_out, name, batch_classes, known=known))
+            parts[name].append(_localize(model, encoded, sound, held_out, name, batch_classes, known=known))
     model.train(training)
     return {name: _joined(part, held_out.num_sources) for name, part in parts.items()}
 
@@ -82,6 +83,7 @@ def predictions(
 def _localize(
     model: Localizer,
     encoded: Encoded,
+    sound: Tensor,
     held_out: HeldOutScenes,
     identification: str,
     classes: Tensor | None,
@@ -89,7 +91,6 @@ def _localize(
     known: bool,
 ) -> Prediction:
     single = held_out.task == "single"
-    sound = model.sound_map(encoded)
     if single and identification == "iterative":
         maps, valid = sound[:, None], torch.ones(len(sound), 1, dtype=torch.bool)
     else:
