@@ -182,7 +182,7 @@ def _runs(table: Table, plan: Plan, options: argparse.Namespace) -> RunsByRow:
     kind = "composed" if plan.base else "real"
     return {
         (row, test_set): [
-            Run(plan, test_set.dataset, test_set.subsets, row.config, seed)
+            Run(plan, test_set.dataset, test_set.subsets, (plan.base and row.composed) or row.config, seed)
             for seed in options.seeds
             if row.data in ("any", kind)
         ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -21,6 +22,8 @@ from ..config import ONE_MAP
 from ..data.loading import Clips, SceneBatch
 from ..model.encoders import Encoded, Encoders
 from ..model.method import Method, ScoredMaps, Setting
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -71,6 +74,8 @@ class Dsol(Method):
 
     @torch.no_grad()
     def start_epoch(self, epoch: int, encoders: Encoders, clips: Iterator[Clips]) -> None:
+        if epoch == 0 and self.config.epochs < 3:
+            log.warning("DSOL needs at least 3 epochs for its second stage; this run has %d.", self.config.epochs)
         if epoch == 0 or self.second_stage:
             return
         if epoch >= max(2, self.options.first_stage * self.config.epochs):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -58,6 +59,12 @@ class MixAndLocalize(Method):
             alone = batch.source_mask.sum(1) == 1
             visual, waveforms = visual[alone], waveforms[alone]
             groups = len(visual) // self.count
+            if not groups:
+                warnings.warn(
+                    f"A batch has {len(visual)} scenes of one source. Mix-and-Localize mixes {self.count} of them, so "
+                    "it learns nothing from such batches",
+                    stacklevel=2,
+                )
             frames = visual[: groups * self.count].unflatten(0, (groups, self.count))
             waveforms = waveforms[: groups * self.count].unflatten(0, (groups, self.count)).mean(1)
         elif visual.shape[3] % clips:
