@@ -9,7 +9,7 @@ import os
 from pathlib import Path
 
 import pytest
-from avsl.commands.tables import main
+from avsl.commands.tables import _runs, main, parse_arguments
 from avsl.config import CONFIGS, Config
 from avsl.evaluation.report import SMOKE_TEST
 from avsl.tables import runs as runs_module
@@ -28,8 +28,8 @@ def test_every_row_is_a_configuration(number: int) -> None:
     for row in (*table.rows, *table.others):
         assert all(len(metrics) == 3 for metrics in row.paper)
         assert len(row.paper) in (0, len(table.sets))
-        if row.config:
-            Config.load(["composed", row.config], {})
+        configs = [Config.load(["composed", name], {}) for name in (row.config, row.composed) if name]
+        assert len({config.method for config in configs}) <= 1
     assert {name for c in table.contrasts for pair in c.pairs for name in pair} <= {row.name for row in table.rows}
 
 
@@ -49,6 +49,14 @@ def test_metrics_as_printed() -> None:
 
 def plan(tmp_path: Path, **roots: Path) -> Plan:
     return Plan(None if roots else "composed", roots, tmp_path / "runs", tmp_path / "data")
+
+
+def test_composed_scenes_have_their_own_options(tmp_path: Path) -> None:
+    arguments = ["--table", "1", "--only", "VGGSound-Duet"]
+    for place, expected in ((plan(tmp_path), ("omega=0.3",)), (plan(tmp_path, vggsound=tmp_path), ())):
+        runs = _runs(read_table(1), place, parse_arguments(arguments))
+        options = {row.name: run.configuration.method_options for (row, _), by_seed in runs.items() for run in by_seed}
+        assert options["LVS"] == expected
 
 
 def test_rows_with_the_same_values_are_one_run(tmp_path: Path) -> None:

@@ -242,10 +242,10 @@ def test_a_method_is_complete(name: str) -> None:
     assert bool(own) is (method.own_maps is not Method.own_maps)
 
 
-@pytest.mark.parametrize("path", sorted((CONFIGS / "methods").glob("*.yaml")), ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", sorted((CONFIGS / "methods").rglob("*.yaml")), ids=lambda path: path.stem)
 def test_a_configuration_of_a_method(path: Path) -> None:
     """Its options are those of the method, which has its identification."""
-    config = Config.load([f"methods/{path.stem}"], {})
+    config = Config.load([str(path)], {})
     method = method_class(config.method)
     assert read_options(method.Options, config.method, config.method_options)
     assert config.identification in method.identifications
