@@ -73,10 +73,14 @@ class Result:
         """Whether any of our rows has a value."""
         return any(cell.values for row in self.rows for cells in row.cells.values() for cell in cells)
 
+    def rows_with_values(self, test_set: TestSet) -> list[ResultRow]:
+        """Our rows that have a value on the test set."""
+        return [row for row in self.rows if any(cell.values for cell in row.cells[test_set.name])]
+
     def differences(self, test_set: TestSet) -> Differences:
-        """Estimates how much each row differs from the first, seed by seed."""
+        """Estimates how much each row with values differs from the first of them, seed by seed."""
         name = test_set.name
-        first, *rest = (row for row in self.rows if any(cell.values for cell in row.cells[name]))
+        first, *rest = self.rows_with_values(test_set)
         return [
             (
                 row.name,

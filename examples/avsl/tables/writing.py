@@ -42,8 +42,9 @@ def markdown(result: Result, note: str) -> str:
         seeds = max(len(c.values) for row in result.rows for c in row.cells[s.name])
         differences = result.differences(s) if seeds > 1 else []
         if differences:
-            names = [c.metric for c in result.rows[0].cells[s.name] if c.values]
-            title = f"Difference from “{result.rows[0].name}”, seed by seed (bold: the interval does not contain 0):"
+            first = result.rows_with_values(s)[0]
+            names = [c.metric for c in first.cells[s.name] if c.values]
+            title = f"Difference from “{first.name}”, seed by seed (bold: the interval does not contain 0):"
             parts.append(_differences(title, names, differences))
             if result.table.contrasts:
                 title = "Mean difference over the pairs of rows that differ in one component alone, seed by seed:"

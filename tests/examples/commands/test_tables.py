@@ -208,6 +208,16 @@ def test_differences_are_between_the_same_seeds(tmp_path: Path) -> None:
     assert "| ORI (and tri-map) | **+1.0 ± 0.0** |" in text
 
 
+def test_differences_are_from_the_first_row_with_values(tmp_path: Path) -> None:
+    line = finished(tmp_path, 2)
+    for seed in range(2):
+        (Run(plan(tmp_path), "music", ("solo", "duet"), "table3/trimap", seed).folder / "metrics.json").unlink()
+    assert main([*line, "--write-only"]) == 0
+    text = (tmp_path / "out" / "table3.md").read_text()
+    assert "Difference from “ORI (and tri-map)”" in text
+    assert "| tri-map + OCA | **+3.0 ± 0.0** |" in text
+
+
 def test_a_single_row_has_no_differences(tmp_path: Path) -> None:
     line = finished(tmp_path, 2)
     line[1] = "1"
