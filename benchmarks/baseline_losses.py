@@ -159,18 +159,22 @@ def _mib(peak: Row | None) -> str:
     return f"{peak['mib']:.0f}" if "mib" in peak else f"failed: {peak['failed']}"
 
 
+def parser() -> argparse.ArgumentParser:
+    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    options.add_argument("--batch", type=int, default=128, help="samples; default: 128")
+    options.add_argument("--channels", type=int, default=512, help="default: 512")
+    options.add_argument("--losses", nargs="+", default=[""], metavar="NAME", help="beginnings of names; default: all")
+    options.add_argument("--rounds", type=int, default=7, help="default: 7")
+    options.add_argument("--budget", type=float, default=30, help="seconds for the rounds of one form; default: 30")
+    options.add_argument("--no-memory", action="store_true", help="do not measure memory")
+    add_run_options(options)
+    options.add_argument("--memory-of", nargs=2, metavar=("NAME", "FORM"), help=argparse.SUPPRESS)
+    return options
+
+
 def main(arguments: list[str] | None = None) -> None:
     every = cases()
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--batch", type=int, default=128, help="samples; default: 128")
-    parser.add_argument("--channels", type=int, default=512, help="default: 512")
-    parser.add_argument("--losses", nargs="+", default=[""], metavar="NAME", help="beginnings of names; default: all")
-    parser.add_argument("--rounds", type=int, default=7, help="default: 7")
-    parser.add_argument("--budget", type=float, default=30, help="seconds for the rounds of one form; default: 30")
-    parser.add_argument("--no-memory", action="store_true", help="do not measure memory")
-    add_run_options(parser)
-    parser.add_argument("--memory-of", nargs=2, metavar=("NAME", "FORM"), help=argparse.SUPPRESS)
-    options = parser.parse_args(arguments)
+    options = parser().parse_args(arguments)
     torch.set_num_threads(options.threads)
     if options.memory_of:
         name, form = options.memory_of
@@ -183,7 +187,7 @@ def main(arguments: list[str] | None = None) -> None:
         return
     chosen = {name: case for name, case in every.items() if name.startswith(tuple(options.losses))}
     if not chosen:
-        parser.error(f"no loss begins with {' or '.join(options.losses)}; there are {', '.join(every)}")
+        parser().error(f"no loss begins with {' or '.join(options.losses)}; there are {', '.join(every)}")
     results = open_results(options, "baseline-losses")
     if not options.table:
         for name, case in chosen.items():

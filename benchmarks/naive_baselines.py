@@ -91,7 +91,7 @@ def naive_pair_logits(logits: Tensor) -> Tensor:
 
 def naive_pool(features: Tensor, weight: Tensor) -> Tensor:
     maps = torch.einsum("bcp,kc->bkp", features.flatten(2), weight).relu().detach()
-    return torch.einsum("bkp,bcp->bkc", maps, features.flatten(2)) / maps.sum(2, keepdim=True)
+    return torch.einsum("bkp,bcp->bkc", maps, features.flatten(2)) / maps.sum(2, keepdim=True).clamp(min=1e-8)
 
 
 def naive_alignment(
