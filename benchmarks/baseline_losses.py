@@ -128,7 +128,8 @@ def measure(results: Results, name: str, case: Case, options: argparse.Namespace
 
 
 def table(results: Results) -> str:
-    columns = ("loss", "time (quartiles)", "× floor", "naive", "naive ÷ library", "peak MiB", "naive", "gradients")
+    columns = ("loss", "time (quartiles)", "× floor", "naive, time", "naive ÷ library")
+    columns += ("peak, MiB", "naive, MiB", "gradients, MiB")
     cells = (_cells(row) for row in results.rows.values())
     return f"{machine_and_command(results.runs)}\n{markdown(columns, cells)}"
 
