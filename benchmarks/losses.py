@@ -289,7 +289,7 @@ def tables(results: Results) -> str:
             parts.append(
                 markdown(
                     ("", "time (quartiles)"),
-                    ((name.replace("|both", " alone"), _time(spreads)) for name, spreads in times.items()),
+                    ((name.replace("|both", " alone"), time_cell(spreads)) for name, spreads in times.items()),
                 )
             )
             if "ori_share" in row:
@@ -309,7 +309,7 @@ def tables(results: Results) -> str:
                 number(spreads["median"] / row[f"floor_{part}"], 3) if "median" in spreads else "–"
                 for part, spreads in parts_of.items()
             ]
-            lines.append((name, *map(_time, parts_of.values()), *over_floor))
+            lines.append((name, *map(time_cell, parts_of.values()), *over_floor))
         columns = ("", "forward", "forward + backward", "× floor, forward", "× floor, both")
         parts.append(markdown(columns, lines))
         differences = ", ".join(f"{name} {value:.1e}" for name, value in row["differences"].items())
@@ -320,7 +320,7 @@ def tables(results: Results) -> str:
     return "\n".join(parts)
 
 
-def _time(row: Row) -> str:
+def time_cell(row: Row) -> str:
     if "failed" in row:
         return f"failed: {row['failed']}"
     low, high = row["quartiles"]

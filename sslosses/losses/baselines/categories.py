@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from sslosses._checks import check_dimensions, check_flag, check_floating, check_number, check_option, check_shapes
-from sslosses._torch import at_least_float32, autocast_off
+from sslosses._torch import at_least_float32, autocast_off, has_values
 from sslosses.distributed import gather_rows
 from sslosses.losses._gathering import check_gathering, gathers
 from sslosses.losses._inputs import finite_samples
@@ -261,8 +261,9 @@ def category_alignment_loss(
 
     Returns:
         :class:`AlignmentTerms`; float64 if an input is, else float32. Each term is a zero that keeps its graph if no
-        pair is active. A sample with NaN or inf has terms of NaN and no pairs with other samples. Memory grows as
-        B² · K², with ``gather_distributed`` times the number of processes.
+        pair is active. A sample with NaN or inf has terms of NaN and no pairs with other samples. Memory grows as the
+        number of active pairs, which is B² · K² if all categories are active, and in a compiled graph. With
+        ``gather_distributed`` it is that times the number of processes.
 
     Raises:
         TypeError: if an input is not a floating tensor or an option has the wrong type.
@@ -300,19 +301,24 @@ def category_alignment_loss(
         if gather:
             every, offset = gather_rows(every)
         batch, classes = heard.shape
-        # Axes: sample and category of the sound, sample and category of the frame.
-        active = heard[:, :, None, None] & (every[..., -1] > 0)
-        samples = torch.arange(every.shape[0], device=visual.device)
-        same_sample = (samples[:batch, None] + offset == samples)[:, None, :, None]
-        same_class = torch.eye(classes, dtype=torch.bool, device=visual.device)[:, None]
-        unlike = ~(same_sample & same_class) if same_class_negatives else ~same_class
-        pairs = active & unlike
-        cosines = (audio.flatten(0, 1) @ every[..., :-1].flatten(0, 1).mT).view(pairs.shape)
+        sounds, frames = audio.flatten(0, 1), every.flatten(0, 1)
+        # Eagerly, only active categories are compared. Sizes in a compiled graph can't depend on values: it has all.
+        row, column = (_indices(x, only=has_values(x)) for x in (heard.flatten(), frames[:, -1] > 0))
+        frames = frames[column]
+        active = heard.flatten()[row, None] & (frames[:, -1] > 0)
+        divisor = max(classes, 1)
+        same_class = row[:, None] % divisor == column % divisor
+        same_sample = row[:, None] // divisor + offset == column // divisor
+        pairs = active & ~(same_class & same_sample if same_class_negatives else same_class)
+        cosines = sounds[row] @ frames[:, :-1].mT
         hinge = (margin - _length(2 - 2 * cosines)).clamp(min=0).square()
-        negative = hinge.where(pairs, 0).sum((1, 2, 3))
+        negative, count = (
+            x.new_zeros(heard.numel()).index_put((row,), x.sum(1)).view(batch, classes).sum(1)
+            for x in (hinge.where(pairs, 0), pairs.to(hinge.dtype))
+        )
         matched = heard & shown
         positive = (2 - 2 * (audio * own_visual).sum(-1)).clamp(min=0).where(matched, 0).sum(1)
-        counts = matched.sum(1).to(positive.dtype), pairs.sum((1, 2, 3)).to(positive.dtype)
+        counts = matched.sum(1).to(positive.dtype), count
         total = "none" if reduction == "none" else "sum"
         positive, negative = (_reduced(term, finite, total, gather) for term in (positive, negative))
         positive_pairs, negative_pairs = (
@@ -321,6 +327,11 @@ def category_alignment_loss(
         if reduction == "mean":
             positive, negative = positive / positive_pairs.clamp(min=1), negative / negative_pairs.clamp(min=1)
     return AlignmentTerms(positive + negative, positive.detach(), negative.detach(), positive_pairs, negative_pairs)
+
+
+def _indices(values: Tensor, *, only: bool) -> Tensor:
+    """The indices of all values (N,), or only of those that are True."""
+    return values.nonzero()[:, 0] if only else torch.arange(values.shape[0], device=values.device)
 
 
 def _length(square: Tensor) -> Tensor:

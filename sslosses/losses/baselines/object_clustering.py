@@ -163,7 +163,7 @@ def object_clustering_loss(
         visual, audio = visual.where(finite[:, None, None, None], 0), audio.where(finite[:, None], 0)
         similarity = similarity_map(visual, audio)
         silent = background_mask(similarity, alpha=alpha_background, omega=omega)
-        features = (unit(visual, 1) * similarity[:, None]).flatten(2).mT
+        features = (unit(visual, 1) * similarity[:, None]).flatten(2).mT.contiguous()
         background = (features * silent.flatten(1)[..., None]).mean(1)
         with torch.no_grad():
             found = find_prototypes(features, similarity.flatten(1), background, peak_threshold, max_iterations)
