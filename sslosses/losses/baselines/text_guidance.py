@@ -14,6 +14,8 @@ from sslosses._torch import at_least_float32, autocast_off
 from sslosses.similarity import unit
 
 LARGEST_SCALE = 100.0
+#: Its logarithm in float32. A rounded start above the clamp's bound would have no gradient, and stay there for good.
+_LARGEST_LOG = float(torch.tensor(math.log(LARGEST_SCALE), dtype=torch.float32))
 
 
 class TextGuidedHeads(nn.Module):
@@ -63,13 +65,12 @@ class TextGuidedHeads(nn.Module):
         self.image_pick, self.audio_pick = _Gate(self.dim, hidden), _Gate(self.dim, hidden)
         self.query, self.key = _Gate(self.dim, hidden), _Gate(self.dim, hidden)
         self.fusion = _Mlp(2 * self.dim, 2 * self.dim)
-        self.log_presence_scale = nn.Parameter(torch.tensor(math.log(LARGEST_SCALE)))
+        self.log_presence_scale = nn.Parameter(torch.tensor(_LARGEST_LOG))
 
     @property
     def presence_scale(self) -> Tensor:
         """The scale of the presence's logits, from 1 to 100."""
-        # The logarithm is clamped, not the scale: rounding could put the start above 100, where it has no gradient.
-        return self.log_presence_scale.clamp(0, math.log(LARGEST_SCALE)).exp()
+        return self.log_presence_scale.clamp(0, _LARGEST_LOG).exp()
 
     def extra_repr(self) -> str:
         """Returns the size, for printing."""
@@ -169,25 +170,25 @@ def gated(gate: str, heads: TextGuidedHeads | None, value: Tensor) -> Tensor:
 
 def presence_logits(fused: Tensor, text: Tensor, heads: TextGuidedHeads | None, presence_scale: float | None) -> Tensor:
     """Logits (B, K) of the presence of names (B, K, C) or (K, C)."""
-    scale: Any = LARGEST_SCALE if presence_scale is None else presence_scale
-    if presence_scale is None and heads is not None:
-        scale = heads.presence_scale.to(fused.dtype)
     first, second = fused.chunk(2, -1)
-    return scale * (text @ (first + second)[..., None])[..., 0] / math.sqrt(2)
+    cosines: Tensor = (text @ (first + second)[..., None])[..., 0] / math.sqrt(2)
+    if presence_scale is None and heads is not None:
+        return heads.presence_scale.to(cosines.dtype) * cosines
+    return (LARGEST_SCALE if presence_scale is None else presence_scale) * cosines
 
 
 class TextGuidedQueries(NamedTuple):
     """What :func:`text_guided_queries` returns.
 
     Attributes:
+        presence: (B, K), logits of the presence of each class in frame and sound.
         queries: (B, K, C), what each name picks out of the sound, to be compared with pixels; length 1.
-        pixels: (B, C, H, W), the pixels that they are compared with; length 1.
-        presence: (B, K), logits that a class is there.
+        pixels: (B, C, H, W), the pixels to compare them with; length 1.
     """
 
+    presence: Tensor
     queries: Tensor
     pixels: Tensor
-    presence: Tensor
 
 
 def text_guided_queries(
@@ -206,8 +207,9 @@ def text_guided_queries(
         m_{kz} = \frac{\langle y_z, t_k \rangle}{\|\langle y_\cdot, t_k \rangle\|}, \quad
         l_k = \frac{s}{\sqrt 2} \langle f, [t_k; t_k] \rangle
 
-    The symbols are those of :func:`text_guided_loss`. Which class is there with probability 1/2 or more: :math:`l_k >
-    0`. The published system is told the names of the classes that sound in a test scene.
+    y_z is the cell z of the sound, after the gate of the audio tokens, and scaled to length 1. :math:`q_k` is what name
+    :math:`t_k` picks out of it. :math:`l_k` is the logit of the presence of class k. The other symbols are those of
+    :func:`text_guided_loss`. The published system does not predict classes at test time: it is given their names.
 
     Args:
         visual: (B, C, H, W), floating, visual features; any length.
@@ -243,7 +245,8 @@ def text_guided_queries(
         tokens, text = make_tokens(visual, audio, heads, normalize_audio), unit(text, -1)
         pixels = gated("key", heads, tokens.pixels).mT.reshape(visual.shape)
         queries = gated("query", heads, pick(tokens.cells, text))
-        return TextGuidedQueries(queries, pixels, presence_logits(tokens.fused, text, heads, presence_scale))
+        presence = presence_logits(tokens.fused, text, heads, presence_scale)
+    return TextGuidedQueries(presence, queries, pixels)
 
 
 def text_guided_maps(
