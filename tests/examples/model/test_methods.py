@@ -35,6 +35,7 @@ UNUSED = {
     ("dsol", 1): ("method.map_",),
     ("dsol", 2): ("method.visual_classes", "method.audio_classes"),
     ("mix-and-localize", 0): HEADS[1:],
+    ("t-vsl", 0): HEADS[1:],
 }
 STEPS = [(name, epoch) for name in METHODS for epoch in ((0, 1, 2) if name in STAGED else (0,))]
 
@@ -48,6 +49,8 @@ def build(name: str, epoch: int = -1, **changes: object) -> Localizer:
     model = Localizer(config.as_dict(), text, classes=CLASSES, sources=2)
     if text:
         model.method.text.fit(torch.randn(30, text), 1.0)
+    if model.method.needs_class_text:
+        model.method.set_class_text(torch.randn(len(CLASSES), 10))
     model.log_dict = lambda *_, **__: None
     start(model, *range(epoch + 1))
     return model.train()
@@ -163,6 +166,7 @@ def test_random_numbers_are_seeded(name: str, epoch: int) -> None:
 
 
 CHANCE = {"attention10k": 0.25, "ez-vsl": 2 * math.log(4), "mix-and-localize": math.log(2), "dsol": math.log(2)}
+CHANCE["t-vsl"] = 2 * math.log(3) + math.log(4) + math.log(2)  # both classes, the contrast, the presence
 
 
 @pytest.mark.parametrize("name", METHODS)
