@@ -107,9 +107,9 @@ def text_guided_loss(
         m_{bkx} = \frac{\langle F_b(x), t_{bk} \rangle}{\|\langle F_b(\cdot), t_{bk} \rangle\|}, \quad
         \hat u_{bk} = \mathrm{unit}(\mathrm{gate}_i(u_{bk}))
 
-        \mathcal{L}^{con}_{bk} = -\frac{1}{2} \Big( \log \frac{e^{s\langle q_{bk}, v_{bk} \rangle}}{\sum_{c,l}
-        e^{s\langle q_{bk}, v_{cl} \rangle}} + \log \frac{e^{s\langle q_{bk}, v_{bk} \rangle}}{\sum_{c,l}
-        e^{s\langle q_{cl}, v_{bk} \rangle}} \Big), \quad
+        \mathcal{L}^{con}_{bk} = -\frac{1}{2} \Big( \log \frac{e^{s\langle q_{bk}, v_{bk} \rangle}}{\sum_{d,l}
+        e^{s\langle q_{bk}, v_{dl} \rangle}} + \log \frac{e^{s\langle q_{bk}, v_{bk} \rangle}}{\sum_{d,l}
+        e^{s\langle q_{dl}, v_{bk} \rangle}} \Big), \quad
         q_{bk} = \mathrm{unit}(\mathrm{gate}_q(a_{bk})), \quad v_{bk} = \mathrm{unit}(\mathrm{gate}_v(u_{bk}))
 
     T are the text features of the names of all M classes, with length 1. Sample b has K sources: source k has the class
