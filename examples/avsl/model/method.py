@@ -77,6 +77,7 @@ class Method(nn.Module, ABC):
         Options: a frozen dataclass; its fields are the names and defaults of ``method_options``.
         needs_captions: whether the loss reads captions.
         needs_classes: whether the method needs the class names of the training clips, or their number.
+        needs_class_text: whether the method needs text features of the class names, and has :meth:`set_class_text`.
         needs_waveforms: whether the loss reads waveforms, so that their features can't be cached.
         leaves_parameters_unused: whether a loss may use only some of the parameters that are trained, which
             DistributedDataParallel has to know.
@@ -87,6 +88,7 @@ class Method(nn.Module, ABC):
     Options: ClassVar[type] = NoOptions
     needs_captions: ClassVar[bool] = False
     needs_classes: ClassVar[bool] = False
+    needs_class_text: ClassVar[bool] = False
     needs_waveforms: ClassVar[bool] = False
     leaves_parameters_unused: ClassVar[bool] = False
     identifications: ClassVar[tuple[str, ...]] = ONE_MAP
@@ -116,6 +118,13 @@ class Method(nn.Module, ABC):
     def own_maps(self, encoded: Encoded, num_sources: int | None) -> ScoredMaps:
         """Computes the method's own maps, for methods that have any."""
         raise NotImplementedError(f"{type(self).__name__} has no maps of its own")
+
+    def set_class_text(self, features: Tensor) -> None:
+        """Takes the text encoder's features (M, D) of the class names. It is called once, before training.
+
+        What it makes of them belongs into a buffer, since no text encoder is loaded at test time.
+        """
+        raise NotImplementedError(f"{type(self).__name__} reads no class names")
 
     def start_epoch(self, epoch: int, encoders: Encoders, clips: Iterator[Clips]) -> None:
         """Prepares what the next epoch needs, for methods with stages.

@@ -45,7 +45,7 @@ def set_up_training(location: DataLocation, config: Config, folder: ClipFolder) 
     pools = _pools(folder, config, method)
     clips = [clip for pool in pools for clip in pool.clips]
     if not method.needs_captions:
-        return _set_up_without_captions(config, folder, pools)
+        return _set_up_without_captions(location, config, folder, pools)
     if missing := sum(clip.background is None for clip in clips):
         log.warning(
             "%d of %d training clips have no background caption: they have no background term in OCA, and no pair with "
@@ -66,7 +66,7 @@ def set_up_training(location: DataLocation, config: Config, folder: ClipFolder) 
 
 
 def _set_up_without_captions(
-    config: Config, folder: ClipFolder, pools: Sequence[Pool]
+    location: DataLocation, config: Config, folder: ClipFolder, pools: Sequence[Pool]
 ) -> tuple[Localizer, TrainingScenes]:
     if config.crops:
         raise ValueError(
@@ -74,7 +74,15 @@ def _set_up_without_captions(
             f"{config.crops}"
         )
     scenes = TrainingScenes(folder.root, pools, None, config)
-    return _seeded_model(config, scenes, 0), scenes
+    if not method_class(config.method).needs_class_text:
+        return _seeded_model(config, scenes, 0), scenes
+    location.cache.mkdir(parents=True, exist_ok=True)
+    with FileLock(location.cache / ".lock"):
+        names = [name.replace("_", " ") for name in scenes.classes]
+        features = encode_captions(names, config.text_encoder, location.cache)
+    model = _seeded_model(config, scenes, 0)
+    model.method.set_class_text(features)
+    return model, scenes
 
 
 def _seeded_model(config: Config, scenes: TrainingScenes, text_features: int) -> Localizer:

@@ -60,6 +60,17 @@ from sslosses.losses.baselines.object_clustering import (
     ObjectClusteringLoss,
     object_clustering_loss,
 )
+from sslosses.losses.baselines.text_guidance import (
+    TextGuidedHeads,
+    TextGuidedQueries,
+    text_guided_maps,
+    text_guided_queries,
+)
+from sslosses.losses.baselines.text_guided import (
+    TextGuidedLoss,
+    TextGuidedTerms,
+    text_guided_loss,
+)
 
 __all__ = [
     "ActivationPool",
@@ -88,6 +99,10 @@ __all__ = [
     "PairCorrespondenceLoss",
     "PairTerms",
     "SharedNodesWarning",
+    "TextGuidedHeads",
+    "TextGuidedLoss",
+    "TextGuidedQueries",
+    "TextGuidedTerms",
     "attend",
     "attention_pair_loss",
     "best_place_contrastive_loss",
@@ -102,4 +117,7 @@ __all__ = [
     "object_clustering_loss",
     "object_features",
     "pair_correspondence_loss",
+    "text_guided_loss",
+    "text_guided_maps",
+    "text_guided_queries",
 ]

@@ -9,21 +9,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from sslosses._checks import (
-    check_dense,
-    check_flag,
-    check_floating,
-    check_mask,
-    check_number,
-    check_option,
-    check_shapes,
-)
-from sslosses._torch import at_least_float32, autocast_off, has_values, safe_divisor
+from sslosses._checks import check_flag, check_floating, check_mask, check_number, check_option
+from sslosses._torch import at_least_float32, autocast_off, safe_divisor
 from sslosses.distributed import gather_rows
 from sslosses.losses._gathering import check_gathering, gathers
 from sslosses.losses._inputs import finite_samples
 from sslosses.losses._module import LossModule
 from sslosses.losses._reduction import REDUCTIONS, reduce_samples
+from sslosses.losses.baselines._sources import check_sources
 from sslosses.similarity import unit
 
 
@@ -159,7 +152,7 @@ def grouping_loss(
     present = {"visual_present": (visual_present, "B M"), "audio_present": (audio_present, "B M")}
     for name, (value, _) in present.items():
         check_mask(name, value)
-    sources, exists = _check_sources(sources, source_mask, floating, present)
+    sources, exists = check_sources(sources, source_mask, floating | present, "token_logits")
     names = tuple(floating)
     values = dict(zip(names, at_least_float32(*(value for value, _ in floating.values())), strict=True))
     with autocast_off(values["visual"]):
@@ -187,28 +180,6 @@ def grouping_loss(
         ]
     loss = torch.stack(terms).sum(0)
     return GroupingTerms(loss, *(term.detach() for term in terms))
-
-
-def _check_sources(
-    sources: Tensor, source_mask: Tensor | None, *others: dict[str, tuple[Tensor, str]]
-) -> tuple[Tensor, Tensor]:
-    """Check all shapes and the classes, and return the classes (0 for padding) and which sources exist."""
-    check_dense("sources", sources)
-    if sources.is_floating_point() or sources.is_complex() or sources.dtype == torch.bool:
-        raise TypeError(f"Expected `sources` to have an integer dtype, but got {sources.dtype}")
-    if source_mask is None:
-        source_mask = torch.ones(sources.shape, dtype=torch.bool, device=sources.device)
-    check_mask("source_mask", source_mask)
-    shapes = {name: shape for part in others for name, shape in part.items()}
-    sizes = check_shapes(**shapes, sources=(sources, "B N"), source_mask=(source_mask, "B N"))
-    if sizes["M"] == 0:
-        raise ValueError("Expected `token_logits` to have shape (M, M) with M >= 1, but got (0, 0)")
-    sources = sources.long().where(source_mask, 0)
-    if has_values(sources):
-        unknown = sources[(sources < 0) | (sources >= sizes["M"])]
-        if unknown.numel():
-            raise ValueError(f"Expected `sources` to be classes in [0, {sizes['M']}), but got {int(unknown[0])}")
-    return sources, source_mask
 
 
 def _of_sources(groups: Tensor, sources: Tensor) -> Tensor:

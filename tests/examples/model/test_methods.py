@@ -12,9 +12,12 @@ import torch
 import torch.nn.functional as F
 from avsl.config import METHODS, TWO_WAYS, Config
 from avsl.data.loading import Clips, SceneBatch
+from avsl.methods import method_class
 from avsl.model.encoders import Encoded, Features, Tower
 from avsl.model.localizer import Localizer
 from torch import Tensor
+
+from sslosses import text_guided_maps, text_guided_queries
 
 from ..conftest import TINY
 
@@ -35,6 +38,7 @@ UNUSED = {
     ("dsol", 1): ("method.map_",),
     ("dsol", 2): ("method.visual_classes", "method.audio_classes"),
     ("mix-and-localize", 0): HEADS[1:],
+    ("t-vsl", 0): HEADS[1:],
 }
 STEPS = [(name, epoch) for name in METHODS for epoch in ((0, 1, 2) if name in STAGED else (0,))]
 
@@ -48,6 +52,8 @@ def build(name: str, epoch: int = -1, **changes: object) -> Localizer:
     model = Localizer(config.as_dict(), text, classes=CLASSES, sources=2)
     if text:
         model.method.text.fit(torch.randn(30, text), 1.0)
+    if model.method.needs_class_text:
+        model.method.set_class_text(torch.randn(len(CLASSES), 10))
     model.log_dict = lambda *_, **__: None
     start(model, *range(epoch + 1))
     return model.train()
@@ -165,6 +171,7 @@ def test_random_numbers_are_seeded(name: str, epoch: int) -> None:
 
 
 CHANCE = {"attention10k": 0.25, "ez-vsl": 2 * math.log(4), "mix-and-localize": math.log(2), "dsol": math.log(2)}
+CHANCE["t-vsl"] = 2 * math.log(3) + math.log(4) + math.log(2)  # both classes, the contrast, the presence
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -370,3 +377,63 @@ def test_the_frames_of_a_mixture_have_to_be_whole_in_its_map() -> None:
     scenes = scenes._replace(frames=scenes.frames.repeat(1, 1, 1, 2)[..., :72])
     with pytest.raises(ValueError, match=r"Expected `image_size` to be a multiple of the stride .* but got 36"):
         model.training_step(scenes, 0)
+
+
+def test_the_maps_of_t_vsl_are_those_of_the_names_of_all_classes() -> None:
+    model = build("t-vsl", method_options=("normalize_audio=true",))
+    method, encoded = model.method, encode(model, batch())
+    for parameter in method.heads.parameters():
+        torch.nn.init.normal_(parameter, mean=0.1, std=0.3)
+    names = method.names.expand(4, -1, -1)
+    inputs = encoded.visual, method.sound(encoded.sound), names
+    options = {"heads": method.heads, "normalize_audio": True}
+    presence, queries, pixels = text_guided_queries(*inputs, **options)
+    maps, scores, threshold = method.own_maps(encoded, 2)
+    torch.testing.assert_close(maps, text_guided_maps(*inputs, **options))
+    torch.testing.assert_close(scores, presence)
+    assert threshold == 0
+    sound = torch.einsum("bk,bkc->bc", presence.sigmoid(), queries)
+    torch.testing.assert_close(model.sound_map(encoded), F.cosine_similarity(pixels, sound[..., None, None], dim=1))
+
+
+class Opposite(torch.nn.Module):
+    """Says that nothing is there which resembles a vector of ones."""
+
+    def forward(self, both: Tensor) -> Tensor:
+        return -torch.ones_like(both)
+
+
+def test_the_sound_of_t_vsl_has_a_direction_even_if_no_class_is_probable() -> None:
+    model = build("t-vsl", method_options=("whiten=false",), embedding_dim=10)
+    model.method.set_class_text(1 + 0.1 * torch.randn(3, 10))
+    model.method.heads.fusion = Opposite()
+    encoded = encode(model, batch())
+    assert not model.method.own_maps(encoded, 2).scores.sigmoid().any()  # in float32
+    assert model.method.features(encoded)[1].norm(dim=1).min() > 0.1
+
+
+def test_the_text_of_t_vsl() -> None:
+    """Whitened, or as it is, if it has the size of the space that frames and sounds share."""
+    generator = torch.Generator().manual_seed(7)
+    features = 3 + torch.randn(3, 8, generator=generator)
+    model = build("t-vsl", method_options=("whiten=false",), embedding_dim=10)
+    with pytest.raises(ValueError, match=r"Expected `embedding_dim` to be 8, the size of the text .* but got 10"):
+        model.method.set_class_text(features)
+    model = build("t-vsl")
+    model.method.set_class_text(features)
+    assert F.cosine_similarity(features[0], features[1], dim=0) > 0.8
+    assert F.cosine_similarity(*model.method.names[:2], dim=0) < 0.1
+    with pytest.raises(ValueError, match=r"at least two classes .* but got 1"):
+        model.method.set_class_text(features[:1])
+    model = build("t-vsl", method_options=("whiten=false",), embedding_dim=10)
+    same = torch.randn(3, 10, generator=generator)
+    model.method.set_class_text(same)
+    assert torch.equal(model.method.names, same)
+    with pytest.raises(ValueError, match=r"Expected `scale` to be above 0, but got -1.0"):
+        build("t-vsl", method_options=("scale=-1",))
+
+
+def test_only_t_vsl_reads_class_names() -> None:
+    assert [name for name in METHODS if method_class(name).needs_class_text] == ["t-vsl"]
+    with pytest.raises(NotImplementedError, match="Lvs reads no class names"):
+        build("lvs").method.set_class_text(torch.zeros(3, 10))

@@ -18,7 +18,9 @@ from avsl.data.loading import Clips, TrainingScenes
 from avsl.data.music import MusicFolder
 from avsl.data.vggsound import VggsoundFolder
 from avsl.evaluation.report import ROW_SUFFIX
+from avsl.model.caption_features import TextProjection
 from avsl.model.encoders import Encoders, Features
+from avsl.model.encoders.text import WordCounts
 from avsl.model.localizer import Localizer
 from avsl.training import model_setup, run
 from avsl.training.data_location import DataLocation
@@ -135,6 +137,27 @@ def test_a_method_that_needs_classes(bare: Path, monkeypatch: pytest.MonkeyPatch
         set_up(bare)
     use(OwnMaps, monkeypatch)
     assert set_up(bare)[1].names == ["a", "b", "c"]
+
+
+def test_a_method_that_reads_class_names(bare: Path) -> None:
+    """Their text features are made before training, and read from disk by the next run."""
+    lists = bare / "metadata" / "music_solo_train.txt"
+    lists.write_text("a,cello\nb,acoustic_guitar\n")
+    model, _ = set_up(bare, method="t-vsl", text_encoder="words", embedding_dim=7)
+    assert model.classes == ("acoustic_guitar", "cello", "flute")
+    features, _ = WordCounts()(["acoustic guitar", "cello", "flute"])
+    projection = TextProjection(WordCounts.SIZE, 7)
+    projection.fit(features, CONFIG.text_shrinkage)
+    torch.testing.assert_close(model.method.names, projection(features))
+    assert model.hparams["text_features"] == 0
+    (cached,) = (bare.parent / "data").rglob("captions-*.sqlite")
+    other, _ = set_up(bare, method="lvs", embedding_dim=7)
+    for encoder in ("visual", "audio"):  # the seed's weights do not depend on it
+        pair = (getattr(each, encoder).state_dict().values() for each in (model, other))
+        assert all(map(torch.equal, *pair))
+    written = cached.stat().st_mtime_ns
+    set_up(bare, method="t-vsl", text_encoder="words", embedding_dim=7)
+    assert cached.stat().st_mtime_ns == written
 
 
 def test_an_identification_that_the_method_lacks_ends_the_run_at_its_start(bare: Path) -> None:

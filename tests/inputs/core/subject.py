@@ -55,6 +55,10 @@ ENDS: dict[str, tuple[float, ...]] = {
     "visual_clusters": (1, 20),
     "audio_clusters": (1, 20),
     "sharpness": (1e-3, 1e6),
+    "image_scale": (1e-3, 1e3),
+    "audio_scale": (1e-3, 1e3),
+    "pair_scale": (1e-3, 1e3),
+    "presence_scale": (1e-3, 1e3),
 }
 
 

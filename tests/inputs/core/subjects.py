@@ -13,7 +13,7 @@ from typing import Any
 from torch import Tensor, nn
 
 import sslosses
-from inputs.core import classes, pairs, places
+from inputs.core import classes, pairs, places, text
 from inputs.core.subject import SIZES, Subject
 from sslosses import distributed, losses, transport
 
@@ -132,6 +132,7 @@ SUBJECTS = (
     *classes.subjects(),
     *pairs.subjects(),
     *places.subjects(),
+    *text.subjects(),
     *_transport(),
 )
 
@@ -140,6 +141,7 @@ OTHERS = {
     "OCALoss": "another name",
     "ORILoss": "another name",
     "ClassGrouping": "tests/losses/baselines/test_class_grouping.py",
+    "TextGuidedHeads": "tests/losses/baselines/test_text_guided.py",
     "available": "tests/transport/test_solve.py",
     "check_solver": "errors of options",
     "grid_cost": "errors of options",

@@ -22,6 +22,7 @@ from sslosses import (
     DictionaryConsistencyLoss,
     GroupingLoss,
     PairCorrespondenceLoss,
+    TextGuidedLoss,
     pair_correspondence_loss,
 )
 from sslosses.distributed import NotGatheredWarning, gather_rows
@@ -90,6 +91,13 @@ def grouping(features: Features, rows: dict[str, Tensor], gated: bool = False, *
     return GroupingLoss(temperature=0.5, **options)(*arguments, gates)
 
 
+def text_guided(features: Features, rows: dict[str, Tensor], **options: Any) -> Tensor:
+    visual, audio, tokens = features
+    cells = torch.stack([audio, audio.flip(1)], 2)[..., None]
+    scales = dict.fromkeys(("image_scale", "audio_scale", "pair_scale", "presence_scale"), 2.0)
+    return TextGuidedLoss(**scales, **options)(visual, cells, tokens, rows["sources"], rows["source_mask"])
+
+
 LOSSES: dict[str, Callable[..., Tensor]] = {
     "pairs": pairs,
     "alignment": alignment,
@@ -97,6 +105,7 @@ LOSSES: dict[str, Callable[..., Tensor]] = {
     "dictionary": dictionary,
     "grouping": grouping,
     "gated": functools.partial(grouping, gated=True, normalize_audio=True, symmetric=False),
+    "text-guided": text_guided,
 }
 REDUCTIONS = ("mean", "sum", "none")
 
