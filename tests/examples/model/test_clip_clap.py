@@ -241,8 +241,8 @@ def test_resnets_keep_their_two_rates() -> None:
     ("changes", "message"),
     [
         (
-            {"backbone": "audioclip"},
-            "`backbone` to be one of resnet, efficientnet-lite0, clip-clap, but got 'audioclip'",
+            {"backbone": "clipclap"},
+            "`backbone` to be one of resnet, efficientnet-lite0, clip-clap, audioclip, but got 'clipclap'",
         ),
         (
             {"backbone": "clip-clap", "visual_weights": "microsoft/resnet-18"},
