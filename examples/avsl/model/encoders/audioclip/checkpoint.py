@@ -89,7 +89,9 @@ def _check_weights(values: dict[str, Tensor], expected: dict[str, Tensor]) -> No
     """Checks names, shapes and types; raises one error that counts all kinds of faults and names a few of each."""
     faults = []
     if missing := expected.keys() - values.keys():
-        faults.append(f"{len(missing)} of {len(expected)} weights are missing {_named(missing)}")
+        faults.append(
+            f"{_counted(len(missing), 'weight is', 'weights are')} missing of {len(expected)} {_named(missing)}"
+        )
     if unknown := values.keys() - expected.keys():
         faults.append(f"{_counted(len(unknown), 'weight is', 'weights are')} unknown {_named(unknown)}")
     common = expected.keys() & values.keys()
