@@ -48,13 +48,15 @@ class Row:
     """A method with the paper's values on each of the table's test sets.
 
     ``config`` is its configuration, for methods that we can run. ``data`` says which data it is run on: "real" (it
-    needs pretrained weights, which do not suit composed data), "composed" or "any".
+    needs pretrained weights, which do not suit composed data), "composed" or "any". ``needs`` is a file without which
+    the row is left out.
     """
 
     name: str
     config: str | None
     paper: tuple[PaperValues, ...]
     data: str = "any"
+    needs: str | None = None
 
 
 @dataclass(frozen=True)
@@ -124,4 +126,4 @@ def read_table(number: int) -> Table:
 
 def _row(values: dict[str, Any]) -> Row:
     paper = tuple(tuple(row) for row in values.get("paper", ()))
-    return Row(values["name"], values.get("config"), paper, values.get("data", "any"))
+    return Row(values["name"], values.get("config"), paper, values.get("data", "any"), values.get("needs"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import csv
 import json
 import math
@@ -9,6 +10,7 @@ import os
 from pathlib import Path
 
 import pytest
+from avsl.commands import tables
 from avsl.commands.tables import main
 from avsl.config import CONFIGS, Config
 from avsl.evaluation.report import SMOKE_TEST
@@ -31,6 +33,30 @@ def test_every_row_is_a_configuration(number: int) -> None:
         if row.config:
             Config.load(["composed", row.config], {})
     assert {name for c in table.contrasts for pair in c.pairs for name in pair} <= {row.name for row in table.rows}
+
+
+@pytest.mark.parametrize("number", [1, 2])
+def test_a_row_without_its_file_is_left_out(
+    number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    options = argparse.Namespace(seeds=[0], only=None)
+
+    def backbones(plan: Plan) -> set[str]:
+        runs = tables._runs(read_table(number), plan, options).values()
+        return {run.configuration.backbone for (run, *_) in filter(None, runs)}
+
+    real = Plan(None, {"music": tmp_path}, tmp_path, tmp_path)
+    assert backbones(real) == {"resnet", "clip-clap"}
+    message = (
+        f"Table {number}: “AudioCLIP as backbone” is left out, since there is no file AudioCLIP-Full-Training.pt here"
+    )
+    assert message in caplog.text
+    caplog.clear()
+    assert backbones(Plan("composed", {}, tmp_path, tmp_path)) == {"efficientnet-lite0"}
+    (tmp_path / "AudioCLIP-Full-Training.pt").touch()
+    assert backbones(real) == {"resnet", "clip-clap", "audioclip"}
+    assert caplog.text == ""
 
 
 def test_metrics_as_printed() -> None:

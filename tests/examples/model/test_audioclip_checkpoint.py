@@ -164,7 +164,7 @@ def test_a_stand_in_has_to_be_asked_for(audioclip: str) -> None:
     "marker", [torch.tensor([64]), torch.ones(8), torch.tensor([0] * 8), torch.tensor([2**40] * 8), torch.tensor([])]
 )
 def test_a_mark_of_another_form(values: dict[str, Tensor], tmp_path: Path, marker: Tensor) -> None:
-    with pytest.raises(ValueError, match="it is a stand-in of another form. Make it again"):
+    with pytest.raises(ValueError, match=r"it is a stand-in of another form\. Make it again"):
         read(saved(values | {MARKER: marker}, tmp_path / "odd.pt"))
 
 
@@ -221,13 +221,12 @@ def test_one_wrong_weight(values: dict[str, Tensor], tmp_path: Path, change: tup
 
 def test_another_model(tmp_path: Path) -> None:
     source = saved(nn.Linear(2, 3).state_dict(), tmp_path / "linear.pt")
-    with pytest.raises(ValueError) as error:
-        read(source)
-    assert str(error.value) == (
-        f"Expected `visual_weights` to be AudioCLIP's checkpoint, but '{source}' is not: 861 weights are missing of 861 "
-        "(audio.att1.bn.bias, audio.att1.bn.num_batches_tracked, audio.att1.bn.running_mean, …); 2 weights are unknown "
-        "(bias, weight)"
+    message = (
+        "861 weights are missing of 861 (audio.att1.bn.bias, audio.att1.bn.num_batches_tracked, "
+        "audio.att1.bn.running_mean, …); 2 weights are unknown (bias, weight)"
     )
+    with pytest.raises(ValueError, match=f"`visual_weights` .* but '{source}' is not: {re.escape(message)}$"):
+        read(source)
 
 
 def test_values_that_are_no_weights(values: dict[str, Tensor], tmp_path: Path) -> None:
