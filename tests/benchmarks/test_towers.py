@@ -35,7 +35,7 @@ def test_a_run_resumes(tmp_path, monkeypatch, capsys):
         started.append(command[command.index("--case") + 1])
         if len(started) == 3:
             raise KeyboardInterrupt
-        output = json.dumps({"elapsed": [1.0, 3.0], "processor": [2.0, 2.0], "memory": 1.5e3})
+        output = json.dumps({"elapsed": [1.0, 3.0, 3.0], "processor": [2.0, 2.0], "memory": 1.5e3})
         return towers.subprocess.CompletedProcess(command, 0, output)
 
     monkeypatch.setattr(towers.subprocess, "run", run)
@@ -44,6 +44,6 @@ def test_a_run_resumes(tmp_path, monkeypatch, capsys):
     towers.main(["--output", str(tmp_path)])
     assert started == [*list(towers.CASES)[:3], *list(towers.CASES)[2:]]
     text = (tmp_path / "towers.md").read_text()
-    assert text.count("| 2 s (1 s) | 2 s | 1.50 GB |") == 4
+    assert text.count("| 2 s | 3 s (1 s) | 1.50 GB |") == 4
     towers.main(["--table", "--output", str(tmp_path)])
     assert (tmp_path / "towers.md").read_text() == text

@@ -72,8 +72,8 @@ def test_wavelets_equal_complex_powers() -> None:
             assert value == pytest.approx(math.sqrt(fb / 12) * power, abs=1e-9)
 
 
-def test_a_zero_of_the_sinc_is_no_problem() -> None:
-    """log(0) · 0 is not a number; 0^0 is 1."""
+def test_powers_of_small_and_negative_numbers() -> None:
+    """A fractional power of a negative number is not real, and log(0) · 0 is not a number."""
     assert wavelets((0.0, 1.0, 2.0), (0.5, 2.0, 1.0), (1.0, 1.0, 0.0), size=5).isfinite().all()
 
 
