@@ -26,11 +26,13 @@ METHODS = tuple(
     sorted(p.stem.replace("_", "-") for p in (Path(__file__).parent / "methods").glob("*.py") if p.stem[0] != "_")
 )
 QUALITIES = ("true", "noisy", "class", "shuffled")
+AUDIOCLIP, AUDIOCLIP_FILE = "audioclip", "AudioCLIP-Full-Training.pt"
 #: Visual and audio weights of each backbone; None: an encoder from scratch.
 DEFAULT_WEIGHTS: dict[str, tuple[str, str | None]] = {
     "resnet": ("microsoft/resnet-18", None),
     "efficientnet-lite0": ("efficientnet-lite0", None),
     "clip-clap": ("openai/clip-vit-base-patch16", "laion/clap-htsat-unfused"),
+    AUDIOCLIP: (AUDIOCLIP_FILE, AUDIOCLIP_FILE),
 }
 DEFAULT = "default"
 CHOICES: dict[str, Sequence[str]] = {
@@ -39,6 +41,7 @@ CHOICES: dict[str, Sequence[str]] = {
     "method": METHODS,
     "training_scenes": ("all", "single"),
     "backbone": tuple(DEFAULT_WEIGHTS),
+    "audioclip_map": ("values", "tokens"),
     "audio_pooling": ("mean+max", "mean", "max"),
     "false_negatives": ("visual-reference", "reference-reference"),
     "ori_target": ("complement", "separate"),
@@ -102,9 +105,17 @@ class Config:
     audio_widths: tuple[int, ...] = _option((64, 128, 256, 512), "channels per stage of an audio ResNet from scratch")
     audio_depths: tuple[int, ...] = _option((2, 2, 2, 2), "blocks per stage of an audio ResNet from scratch")
     audio_pooling: str = _option("mean+max", "how an audio ResNet pools its map")
+    audioclip_map: str = _option(
+        "values", "features of AudioCLIP's frames: values of the places, or the attention's tokens as in T-VSL"
+    )
     embedding_dim: int = _option(512, "dimension of the space that sounds, pixels and captions share")
     text_encoder: str = _option(
-        "bert-base-uncased", "Hugging Face name or folder of the text encoder; minilm; or words for word counts"
+        "bert-base-uncased",
+        "Hugging Face name or folder of the text encoder; minilm; words for word counts; an AudioCLIP checkpoint; or "
+        "audioclip for that of the backbone",
+    )
+    tokenizer: str = _option(
+        "openai/clip-vit-base-patch16", "Hugging Face name or folder of CLIP's tokenizer, for AudioCLIP's text encoder"
     )
     text_shrinkage: float = _option(1.0, "shrinkage when caption features are whitened")
     # image-only pretraining on crops, for composed data
@@ -181,12 +192,22 @@ class Config:
             )
         for name, weights in zip(("visual_weights", "audio_weights"), DEFAULT_WEIGHTS[self.backbone], strict=True):
             if getattr(self, name) == DEFAULT:
-                object.__setattr__(self, name, weights)
-            elif self.backbone == "clip-clap" and getattr(self, name) in (None, "microsoft/resnet-18"):
+                one_file = self.backbone == AUDIOCLIP and name == "audio_weights"
+                object.__setattr__(self, name, self.visual_weights if one_file else weights)
+            elif self.backbone in ("clip-clap", AUDIOCLIP) and getattr(self, name) in (None, "microsoft/resnet-18"):
                 raise ValueError(
-                    f"Expected `{name}` of the backbone clip-clap to name such a model, as {weights}, but got "
+                    f"Expected `{name}` of the backbone {self.backbone} to name such a model, as {weights}, but got "
                     f"{getattr(self, name)!r}"
                 )
+        if self.text_encoder == AUDIOCLIP:
+            if self.backbone != AUDIOCLIP:
+                raise ValueError(
+                    f"Expected `text_encoder` of the backbone {self.backbone} to be another, or the path of "
+                    f"AudioCLIP's checkpoint, but got {AUDIOCLIP!r}"
+                )
+            object.__setattr__(self, "text_encoder", self.visual_weights)
+        if self.backbone == AUDIOCLIP and self.image_size < 32:
+            raise ValueError(f"Expected `image_size` of audioclip to be at least 32, but got {self.image_size}")
         if self.backbone == "efficientnet-lite0" and self.image_size % 32:
             raise ValueError(
                 f"Expected `image_size` of efficientnet-lite0 to be a multiple of 32, but got {self.image_size}"

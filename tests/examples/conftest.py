@@ -132,6 +132,37 @@ def clip(tmp_path_factory: pytest.TempPathFactory) -> str:
     return str(path)
 
 
+@pytest.fixture(scope="session")
+def audioclip(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Path of a small stand-in for AudioCLIP's checkpoint."""
+    from avsl.model.encoders.audioclip.sizes import SMALL
+    from avsl.model.encoders.audioclip.stand_in import write_stand_in
+
+    path = tmp_path_factory.mktemp("audioclip") / "small.pt"
+    write_stand_in(path, 0, SMALL)
+    return str(path)
+
+
+@pytest.fixture(scope="session")
+def clip_tokenizer(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Path of a tokenizer with as many words as CLIP's, most of which are numbers."""
+    from tokenizers import Tokenizer, models, pre_tokenizers, processors
+    from transformers import PreTrainedTokenizerFast
+
+    path = tmp_path_factory.mktemp("tokenizer")
+    words = ["<unk>", *WORDS]
+    words += [str(number) for number in range(49_406 - len(words))]
+    vocabulary = {word: i for i, word in enumerate((*words, "<start>", "<end>"))}
+    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="<start> $A <end>", special_tokens=[("<start>", 49_406), ("<end>", 49_407)]
+    )
+    special = {"pad_token": "<end>", "unk_token": "<unk>", "bos_token": "<start>", "eos_token": "<end>"}
+    PreTrainedTokenizerFast(tokenizer_object=tokenizer, model_max_length=77, **special).save_pretrained(path)
+    return str(path)
+
+
 def save_clap(path: Path, *, fused: bool) -> str:
     """Write a whole CLAP model with random weights, and its feature extractor with fewer bands and frames."""
     import torch

@@ -37,6 +37,7 @@ def test_the_files_load(name: str) -> None:
         ("efficientnet-lite0", "efficientnet-lite0", ("efficientnet-lite0", None), True),
         ("crops", "resnet", (None, None), False),
         ("clip-clap", "clip-clap", ("openai/clip-vit-base-patch16", "laion/clap-htsat-unfused"), True),
+        ("audioclip", "audioclip", ("AudioCLIP-Full-Training.pt", "AudioCLIP-Full-Training.pt"), True),
     ],
 )
 def test_encoders_of_the_files(name: str, backbone: str, weights: tuple[str | None, str | None], cached: bool) -> None:
@@ -223,5 +224,5 @@ def test_of_several_files_the_wrong_one_is_named(tmp_path: Path) -> None:
 
 
 def test_files_that_describe_tables_are_not_offered() -> None:
-    with pytest.raises(FileNotFoundError, match=r"one of clip-clap, .*table3/oca, (?!.*tables/)"):
+    with pytest.raises(FileNotFoundError, match=r"one of audioclip, clip-clap, .*table3/oca, (?!.*tables/)"):
         Config.load(["nowhere"], {})

@@ -180,11 +180,15 @@ def _write_cost(plan: Plan, options: argparse.Namespace, console: Console) -> No
 def _runs(table: Table, plan: Plan, options: argparse.Namespace) -> RunsByRow:
     """The runs per row and test set, one per seed; none for rows that the data do not suit."""
     kind = "composed" if plan.base else "real"
+    suited = [row for row in table.rows if row.data in ("any", kind)]
+    lacking = [row for row in suited if row.needs and not Path(row.needs).is_file()]
+    for row in lacking:
+        log.warning("Table %d: “%s” is left out, since there is no file %s here.", table.number, row.name, row.needs)
     return {
         (row, test_set): [
             Run(plan, test_set.dataset, test_set.subsets, (plan.base and row.composed) or row.config, seed)
             for seed in options.seeds
-            if row.data in ("any", kind)
+            if row in suited and row not in lacking
         ]
         for row in table.rows
         for test_set in _test_sets(table, plan, options.only)

@@ -14,19 +14,27 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from .encoders.text import WORDS, TextEncoder, WordCounts, encoder_path
+from .encoders.text import CLIP_TOKENIZER, WORDS, TextEncoder, WordCounts, encoder_path, is_checkpoint
 from .feature_table import open_table
 
 log = logging.getLogger(__name__)
 CHUNK = 1024  # captions per transaction; a killed run loses at most this many
 
 
-def encode_captions(captions: Sequence[str], encoder: str, cache: Path, batch_size: int = 64) -> Tensor:
+def encode_captions(
+    captions: Sequence[str],
+    encoder: str,
+    cache: Path,
+    batch_size: int = 64,
+    *,
+    tokenizer: str = CLIP_TOKENIZER,
+    allow_stand_in: bool = False,
+) -> Tensor:
     """Encodes captions, (N, D) float32, with :class:`TextEncoder`, or with :class:`WordCounts` for "words".
 
     Captions that were encoded before are read from ``cache``, a SQLite file per encoder with one row per caption and
     the caption's hash as key. So only new and changed captions are encoded, and a killed run resumes. The encoder is
-    loaded only if a caption is missing.
+    loaded only if a caption is missing. ``tokenizer`` and ``allow_stand_in`` are for AudioCLIP's.
 
     Raises:
         ValueError: if there are no captions.
@@ -37,13 +45,16 @@ def encode_captions(captions: Sequence[str], encoder: str, cache: Path, batch_si
     rows = defaultdict(list)
     for row, caption in enumerate(captions):
         rows[_key(caption)].append(row)
-    path = cache / f"captions-{_fingerprint(encoder)}.sqlite"
+    path = cache / f"captions-{_fingerprint(encoder, tokenizer)}.sqlite"
     with open_table(path, "caption features", "encoded") as table:
         known = {key for (key,) in table.execute("SELECT key FROM features")}
         # Longest first: batches need little padding, and a lack of memory shows at once.
         missing = sorted((captions[r[0]] for key, r in rows.items() if key not in known), key=lambda c: (-len(c), c))
         if missing:
-            _encode(missing, encoder, table, batch_size)
+            model: WordCounts | TextEncoder = WordCounts()
+            if encoder != WORDS:
+                model = TextEncoder(encoder, tokenizer, allow_stand_in=allow_stand_in)
+            _encode(missing, model, table, batch_size)
         ((size,),) = table.execute("SELECT length(feature) FROM features LIMIT 1")
         features = torch.empty(len(captions), size // 4)
         for key, feature in table.execute("SELECT key, feature FROM features"):  # one pass, in the order on disk
@@ -52,8 +63,10 @@ def encode_captions(captions: Sequence[str], encoder: str, cache: Path, batch_si
     return features
 
 
-def _encode(missing: Sequence[str], encoder: str, table: sqlite3.Connection, batch_size: int) -> None:
-    model, truncated = WordCounts() if encoder == WORDS else TextEncoder(encoder), 0
+def _encode(
+    missing: Sequence[str], model: WordCounts | TextEncoder, table: sqlite3.Connection, batch_size: int
+) -> None:
+    truncated = 0
     with tqdm(total=len(missing), desc="encoding captions", unit="caption") as bar:
         for first in range(0, len(missing), CHUNK):
             rows: list[tuple[bytes, bytes]] = []
@@ -78,13 +91,16 @@ def _key(caption: str) -> bytes:
     return hashlib.sha256(caption.encode()).digest()[:16]
 
 
-def _fingerprint(encoder: str) -> str:
-    """A hash of the encoder's name and, for a local folder, of its files' sizes and times, since weights may change."""
-    facts: list[Any] = [encoder]
-    folder = Path(encoder_path(encoder))
-    if folder.is_dir():
-        stats = ((p.name, p.stat()) for p in sorted(folder.iterdir()) if p.is_file())
-        facts += [(name, s.st_size, s.st_mtime_ns) for name, s in stats]
+def _fingerprint(encoder: str, tokenizer: str) -> str:
+    """A hash of the encoder's name and of the sizes and times of its files, since weights may change.
+
+    For AudioCLIP's, it includes those of the tokenizer.
+    """
+    facts: list[Any] = []
+    for name in (encoder, tokenizer) if is_checkpoint(encoder) else (encoder,):
+        path = Path(encoder_path(name))
+        files = sorted(path.iterdir()) if path.is_dir() else [path]
+        facts += [name, *((p.name, p.stat().st_size, p.stat().st_mtime_ns) for p in files if p.is_file())]
     return hashlib.sha256(repr(facts).encode()).hexdigest()[:16]
 
 
@@ -95,10 +111,10 @@ class CaptionTable(NamedTuple):
     rows: dict[str, int]
 
     @classmethod
-    def build(cls, captions: Sequence[str], encoder: str, cache: Path) -> CaptionTable:
-        """Encodes the distinct ``captions``."""
+    def build(cls, captions: Sequence[str], encoder: str, cache: Path, **options: Any) -> CaptionTable:
+        """Encodes the distinct ``captions`` with :func:`encode_captions` and its ``options``."""
         distinct = sorted(set(captions))
-        return cls(encode_captions(distinct, encoder, cache), {c: i for i, c in enumerate(distinct)})
+        return cls(encode_captions(distinct, encoder, cache, **options), {c: i for i, c in enumerate(distinct)})
 
 
 class TextProjection(nn.Module):

@@ -49,7 +49,7 @@ class Row:
 
     ``config`` is its configuration, for methods that we can run, and ``composed`` the one on composed scenes, if it has
     another there. ``data`` says which data it is run on: "real" (it needs pretrained weights, which do not suit
-    composed data), "composed" or "any".
+    composed data), "composed" or "any". ``needs`` is a file without which the row is left out.
     """
 
     name: str
@@ -57,6 +57,7 @@ class Row:
     paper: tuple[PaperValues, ...]
     data: str = "any"
     composed: str | None = None
+    needs: str | None = None
 
 
 @dataclass(frozen=True)
@@ -126,4 +127,5 @@ def read_table(number: int) -> Table:
 
 def _row(values: dict[str, Any]) -> Row:
     paper = tuple(tuple(row) for row in values.get("paper", ()))
-    return Row(values["name"], values.get("config"), paper, values.get("data", "any"), values.get("composed"))
+    data, composed, needs = values.get("data", "any"), values.get("composed"), values.get("needs")
+    return Row(values["name"], values.get("config"), paper, data, composed, needs)

@@ -7,6 +7,7 @@ import json
 import logging
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import lightning as L
 import torch
@@ -56,7 +57,7 @@ def set_up_training(location: DataLocation, config: Config, folder: ClipFolder) 
     texts = [text for pool in pools for text in all_captions(pool.clips)]
     location.cache.mkdir(parents=True, exist_ok=True)
     with FileLock(location.cache / ".lock"):  # one process computes, the others read its files
-        captions = CaptionTable.build(texts, config.text_encoder, location.cache)
+        captions = CaptionTable.build(texts, config.text_encoder, location.cache, **_text_options(config))
         scenes = TrainingScenes(folder.root, pools, captions, config)
         model = _seeded_model(config, scenes, captions.features.shape[1])
         model.method.text.fit(captions.features, config.text_shrinkage)
@@ -88,6 +89,11 @@ def _set_up_without_captions(
 def _seeded_model(config: Config, scenes: TrainingScenes, text_features: int) -> Localizer:
     L.seed_everything(config.seed, verbose=False)
     return Localizer(config.as_dict(), text_features, classes=scenes.classes, sources=scenes.collate.slots)
+
+
+def _text_options(config: Config) -> dict[str, Any]:
+    """Options of AudioCLIP's text encoder; the results of a smoke test mean nothing, so its weights can be made up."""
+    return {"tokenizer": config.tokenizer, "allow_stand_in": config.smoke_test}
 
 
 def _pools(folder: ClipFolder, config: Config, method: type[Method]) -> list[Pool]:
@@ -154,7 +160,9 @@ def standardize_features(model: Localizer, scenes: Scenes) -> None:
 
 def _load_pretrained(model: Localizer, config: Config, media: str | None, cache: Path) -> None:
     """Loads the pretrained visual encoder of this configuration; pretrains it if no earlier run has done so."""
-    targets = model.method.text(encode_captions(crop_captions(media), config.text_encoder, cache))
+    targets = model.method.text(
+        encode_captions(crop_captions(media), config.text_encoder, cache, **_text_options(config))
+    )
     path = cache / f"pretrained-{_fingerprint(config, media, targets)}.pt"
     if path.is_file():
         try:

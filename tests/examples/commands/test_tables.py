@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import csv
 import json
 import math
@@ -9,7 +10,8 @@ import os
 from pathlib import Path
 
 import pytest
-from avsl.commands.tables import _runs, main, parse_arguments
+from avsl.commands import tables
+from avsl.commands.tables import main, parse_arguments
 from avsl.config import CONFIGS, Config
 from avsl.evaluation.report import SMOKE_TEST
 from avsl.tables import runs as runs_module
@@ -33,6 +35,30 @@ def test_every_row_is_a_configuration(number: int) -> None:
     assert {name for c in table.contrasts for pair in c.pairs for name in pair} <= {row.name for row in table.rows}
 
 
+@pytest.mark.parametrize("number", [1, 2])
+def test_a_row_without_its_file_is_left_out(
+    number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    options = argparse.Namespace(seeds=[0], only=None)
+
+    def backbones(plan: Plan) -> set[str]:
+        runs = tables._runs(read_table(number), plan, options).values()
+        return {run.configuration.backbone for (run, *_) in filter(None, runs)}
+
+    real = Plan(None, {"music": tmp_path}, tmp_path, tmp_path)
+    assert backbones(real) == {"resnet", "clip-clap"}
+    message = (
+        f"Table {number}: “AudioCLIP as backbone” is left out, since there is no file AudioCLIP-Full-Training.pt here"
+    )
+    assert message in caplog.text
+    caplog.clear()
+    assert backbones(Plan("composed", {}, tmp_path, tmp_path)) == {"efficientnet-lite0"}
+    (tmp_path / "AudioCLIP-Full-Training.pt").touch()
+    assert backbones(real) == {"resnet", "clip-clap", "audioclip"}
+    assert caplog.text == ""
+
+
 def test_metrics_as_printed() -> None:
     losses = read_table(3)
     assert [losses.paper(row, SETS["VGGSound-Duet"]) for row in losses.rows[:4]] == [
@@ -54,7 +80,7 @@ def plan(tmp_path: Path, **roots: Path) -> Plan:
 def test_composed_scenes_have_their_own_options(tmp_path: Path) -> None:
     arguments = ["--table", "1", "--only", "VGGSound-Duet"]
     for place, expected in ((plan(tmp_path), ("omega=0.3",)), (plan(tmp_path, vggsound=tmp_path), ())):
-        runs = _runs(read_table(1), place, parse_arguments(arguments))
+        runs = tables._runs(read_table(1), place, parse_arguments(arguments))
         options = {row.name: run.configuration.method_options for (row, _), by_seed in runs.items() for run in by_seed}
         assert options["LVS"] == expected
 

@@ -10,7 +10,8 @@ import pytest
 import torch
 from avsl.config import Config
 from avsl.model.encoders import ClapAudioEncoder, ClipVisualEncoder, VisualEncoder, build_encoders, parameter_groups
-from avsl.model.encoders.clap import ClapLogMel, Upsample
+from avsl.model.encoders.clap import ClapLogMel
+from avsl.model.encoders.resampling import Upsample
 from avsl.model.localizer import Localizer
 from scipy.signal import firwin, resample_poly
 from torch import nn
@@ -99,12 +100,13 @@ def test_half_precision_weights_are_widened(clip: str, tmp_path: Path) -> None:
 # CLAP
 
 
-@pytest.mark.parametrize("factor", [2, 3])
-def test_upsampling_equals_scipy(factor: int) -> None:
-    samples = waveforms().double()
-    taps = firwin(64 * factor + 1, 1 / factor, window=("kaiser", 9.0))
-    expected = resample_poly(samples.numpy(), factor, 1, axis=1, window=taps)
-    ours = Upsample(factor)(samples.float())
+@pytest.mark.parametrize("length", [48_000, 12_345, 161, 1])
+@pytest.mark.parametrize(("up", "down"), [(2, 1), (3, 1), (3, 2), (441, 160)])
+def test_upsampling_equals_scipy(up: int, down: int, length: int) -> None:
+    samples = waveforms()[:, :length].double()
+    taps = firwin(64 * up + 1, 1 / up, window=("kaiser", 9.0))
+    expected = resample_poly(samples.numpy(), up, down, axis=1, window=taps)
+    ours = Upsample(up, down)(samples.float())
     assert ours.dtype == torch.float64
     np.testing.assert_allclose(ours, expected, atol=1e-7)
 
@@ -241,8 +243,8 @@ def test_resnets_keep_their_two_rates() -> None:
     ("changes", "message"),
     [
         (
-            {"backbone": "audioclip"},
-            "`backbone` to be one of resnet, efficientnet-lite0, clip-clap, but got 'audioclip'",
+            {"backbone": "clipclap"},
+            "`backbone` to be one of resnet, efficientnet-lite0, clip-clap, audioclip, but got 'clipclap'",
         ),
         (
             {"backbone": "clip-clap", "visual_weights": "microsoft/resnet-18"},

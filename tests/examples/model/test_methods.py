@@ -247,7 +247,23 @@ def test_frozen_towers(name: str, cached: bool, clip: str, clap: str) -> None:
     if cached and model.method.needs_waveforms:
         return
 
+    check_frozen(model, cached=cached)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_frozen_towers_with_a_map_of_the_sound(name: str, audioclip: str) -> None:
+    """AudioCLIP, whose sounds have a map of features; from its features, unless the method mixes sounds."""
+    towers = {"backbone": "audioclip", "visual_weights": audioclip, "audio_weights": audioclip, "smoke_test": True}
+    model = build(name, mirror=False, **towers)
+    check_frozen(model, cached=not model.method.needs_waveforms, enlarged=3)
+
+
+def check_frozen(model: Localizer, *, cached: bool, enlarged: int = 1) -> None:
+    """Trains for three epochs, with frames of ``enlarged`` times the size."""
+
     def read(tower: Tower, values: Tensor) -> Tensor | Features:
+        if values.ndim == 4:
+            values = values.repeat_interleave(enlarged, 2).repeat_interleave(enlarged, 3)
         with torch.no_grad():
             return Features(tower.features(values)) if cached else values
 

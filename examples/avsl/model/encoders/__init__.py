@@ -7,6 +7,7 @@ from typing import Any
 from torch import nn
 
 from ...config import Config
+from .audioclip import AudioClipAudioEncoder, AudioClipVisualEncoder
 from .clap import ClapAudioEncoder
 from .clip import ClipVisualEncoder
 from .efficientnet import EfficientNetVisualEncoder
@@ -15,6 +16,8 @@ from .resnet import AudioEncoder, VisualEncoder, build_trunk, use_stride_16
 from .tower import Features, Tower
 
 __all__ = [
+    "AudioClipAudioEncoder",
+    "AudioClipVisualEncoder",
     "AudioEncoder",
     "ClapAudioEncoder",
     "ClipVisualEncoder",
@@ -44,6 +47,12 @@ def build_encoders(config: Config, architectures: dict[str, Any] | None = None) 
         return (
             ClipVisualEncoder(weights["visual"], c.embedding_dim, frozen=frozen),
             ClapAudioEncoder(weights["audio"], c.embedding_dim, frozen=frozen),
+        )
+    if c.backbone == "audioclip":
+        options: Any = {"frozen": frozen, "allow_stand_in": c.smoke_test}
+        return (
+            AudioClipVisualEncoder(weights["visual"], c.embedding_dim, kind=c.audioclip_map, **options),
+            AudioClipAudioEncoder(weights["audio"], c.embedding_dim, **options),
         )
     if c.backbone == "resnet":  # before the audio encoder, since the order decides the random weights of a seed
         trunk = build_trunk(weights["visual"], 3, c.visual_widths, c.visual_depths)

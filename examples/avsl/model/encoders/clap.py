@@ -6,38 +6,14 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from scipy.signal import firwin
 from torch import Tensor, nn
 from transformers import ClapAudioConfig, ClapAudioModel, ClapAudioModelWithProjection, ClapFeatureExtractor
 
 from ...constants import SAMPLE_RATE
+from .resampling import Upsample
 from .tower import Tower, json_values, load_pretrained, read_config
 
 CHUNK = 16  # clips whose float64 spectra are in memory at the same time, 16 MB each
-
-
-class Upsample(nn.Module):
-    """Upsamples waveforms, (B, T) → (B, factor · T) float64, by band-limited interpolation with a polyphase filter.
-
-    Equal to ``scipy.signal.resample_poly(x, factor, 1, window=taps)`` with ``taps = firwin(64 * factor + 1, 1 / factor,
-    window=("kaiser", 9))``: a sinc of 32 samples on either side, half amplitude at the old Nyquist frequency, zeros
-    beyond the ends.
-    """
-
-    taps: Tensor
-    REACH = 32
-
-    def __init__(self, factor: int) -> None:
-        super().__init__()
-        self.factor, reach = factor, self.REACH * factor
-        taps = factor * torch.from_numpy(firwin(2 * reach + 1, 1 / factor, window=("kaiser", 9.0)))
-        # Phase p of the output at sample n is Σ_k taps[p + factor·k] · x[n + REACH − k].
-        phases = F.pad(taps, (0, factor - 1)).view(-1, factor).T.flip(1)
-        self.register_buffer("taps", phases.unsqueeze(1).contiguous(), persistent=False)
-
-    def forward(self, waveforms: Tensor) -> Tensor:
-        padded = F.pad(waveforms.double(), (self.REACH, self.REACH)).unsqueeze(1)
-        return F.conv1d(padded, self.taps).transpose(1, 2).flatten(1)
 
 
 class ClapLogMel(nn.Module):

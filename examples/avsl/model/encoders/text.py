@@ -1,4 +1,4 @@
-"""Text encoders for captions: BERT and its relatives, or CLIP's text tower. Only training needs them."""
+"""Text encoders for captions: BERT and its relatives, CLIP's text tower or AudioCLIP's. Only training needs them."""
 
 from __future__ import annotations
 
@@ -7,15 +7,20 @@ import re
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from transformers import AutoModel, AutoTokenizer, CLIPTextModelWithProjection
+from transformers import AutoModel, AutoTokenizer, CLIPTextModelWithProjection, PreTrainedModel
 
+from .audioclip.checkpoint import read_checkpoint
+from .audioclip.sizes import VOCABULARY
+from .audioclip.text import END, build_text_tower
 from .tower import errors_name_option, load_with_missing, read_config, refuse_missing
 
 MINILM, WORDS = "minilm", "words"
+CLIP_TOKENIZER = "openai/clip-vit-base-patch16"
 TOKENIZER_FILES = ("tokenizer.json", "vocab.txt", "vocab.json", "tokenizer.model", "spiece.model")
 
 
@@ -53,34 +58,48 @@ class WordCounts:
 
 
 class TextEncoder:
-    """Encodes captions as vectors: [CLS] of the last layer or, for CLIP, the projected end-of-text token.
+    """Encodes captions as vectors: [CLS] of the last layer or, for CLIP and AudioCLIP, the projected end-of-text token.
 
     If a CLIP text tower was saved without its projection, the end-of-text token is not projected.
 
+    Args:
+        name: Hugging Face name or folder, "minilm", or the path of AudioCLIP's checkpoint.
+        tokenizer: Hugging Face name or folder of CLIP's tokenizer, which AudioCLIP's checkpoint lacks.
+        allow_stand_in: whether an AudioCLIP checkpoint with made-up weights is accepted.
+
     Raises:
         OSError: if ``name`` holds no model or no tokenizer; FileNotFoundError if it is a path.
-        ValueError: if weights are missing.
+        ValueError: if weights are missing, or ``tokenizer`` is not CLIP's.
     """
 
-    def __init__(self, name: str) -> None:
-        source = encoder_path(name)
-        self.clip = read_config("text_encoder", source).get("model_type") in ("clip", "clip_text_model")
+    def __init__(self, name: str, tokenizer: str = CLIP_TOKENIZER, *, allow_stand_in: bool = False) -> None:
+        self.projected = True
+        if is_checkpoint(name):
+            self.clip = True
+            checkpoint = read_checkpoint("text_encoder", name, allow_stand_in=allow_stand_in)
+            model: PreTrainedModel = build_text_tower(checkpoint.sizes, checkpoint.text)
+            self.tokenizer = _load_tokenizer("tokenizer", tokenizer)
+            if (len(self.tokenizer), self.tokenizer.eos_token_id) != (VOCABULARY, END):
+                raise ValueError(
+                    f"Expected `tokenizer` to be CLIP's, with {VOCABULARY} words, the last one for the end of a text, "
+                    f"but {tokenizer!r} has {len(self.tokenizer)}, and number {self.tokenizer.eos_token_id} for the end"
+                )
+        else:
+            source = encoder_path(name)
+            self.clip = read_config("text_encoder", source).get("model_type") in ("clip", "clip_text_model")
+            model = self._load(source)
+            self.tokenizer = _load_tokenizer("text_encoder", source)
+        self.model = model.eval().to("cuda" if torch.cuda.is_available() else "cpu")
+        positions = getattr(self.model.config, "max_position_embeddings", self.tokenizer.model_max_length)
+        self.limit = min(self.tokenizer.model_max_length, positions)
+
+    def _load(self, source: str) -> PreTrainedModel:
         kind = CLIPTextModelWithProjection if self.clip else AutoModel
         model, missing = load_with_missing(kind, (), "text_encoder", source)
         self.projected = "text_projection.weight" not in missing
         unused = {"text_projection.weight"} | {name for name in missing if name.startswith("pooler.")}
         refuse_missing(missing - unused, "text_encoder", source)
-        # Without these files, transformers silently makes a tokenizer with an empty vocabulary.
-        if Path(source).is_dir() and not any((Path(source) / name).is_file() for name in TOKENIZER_FILES):
-            raise FileNotFoundError(
-                f"Expected `text_encoder` to hold a tokenizer, but {source!r} has none of "
-                f"{', '.join(TOKENIZER_FILES)}. Write it there with tokenizer.save_pretrained."
-            )
-        with errors_name_option("text_encoder", source):
-            self.tokenizer = AutoTokenizer.from_pretrained(source)
-        self.model = model.eval().to("cuda" if torch.cuda.is_available() else "cpu")
-        positions = getattr(self.model.config, "max_position_embeddings", self.tokenizer.model_max_length)
-        self.limit = min(self.tokenizer.model_max_length, positions)
+        return model
 
     @torch.no_grad()
     def __call__(self, captions: Sequence[str]) -> tuple[Tensor, int]:
@@ -94,3 +113,19 @@ class TextEncoder:
         inputs = {name: tokens[name] for name in ("input_ids", "attention_mask")}
         pooled = self.model.text_model(**inputs).pooler_output
         return (self.model.text_projection(pooled) if self.projected else pooled).cpu(), full
+
+
+def is_checkpoint(name: str) -> bool:
+    """Whether ``name`` is a file of weights, as AudioCLIP's checkpoint is, and neither a folder nor on a hub."""
+    return Path(name).suffix in (".pt", ".pth")
+
+
+def _load_tokenizer(argument: str, source: str) -> Any:
+    # Without these files, transformers silently makes a tokenizer with an empty vocabulary.
+    if Path(source).is_dir() and not any((Path(source) / name).is_file() for name in TOKENIZER_FILES):
+        raise FileNotFoundError(
+            f"Expected `{argument}` to hold a tokenizer, but {source!r} has none of {', '.join(TOKENIZER_FILES)}. "
+            "Write it there with tokenizer.save_pretrained."
+        )
+    with errors_name_option(argument, source):
+        return AutoTokenizer.from_pretrained(source)

@@ -1,0 +1,35 @@
+"""The command ``make_audioclip_stand_in.py``."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+
+from ..model.encoders.audioclip.sizes import FULL, SMALL
+from ..model.encoders.audioclip.stand_in import write_stand_in
+from .arguments import print_plain
+from .exit_status import exit_status
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Writes a stand-in; returns 0 on success, 2 on an error, 130 if interrupted."""
+    parser = argparse.ArgumentParser(
+        description="Write a file of the form of AudioCLIP's checkpoint with random weights. Training accepts it with "
+        "--smoke-test true only, which marks all results."
+    )
+    parser.add_argument("file", type=Path, help="path of the new file, with the suffix .pt")
+    parser.add_argument("--small", action="store_true", help="small networks in place of those as published")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the weights (default: %(default)s)")
+    options = parser.parse_args(arguments)
+    if options.file.suffix != ".pt":
+        parser.error(f"Expected `file` to end in .pt, but got {str(options.file)!r}")
+    return exit_status(lambda: _write(options), resumes=False)
+
+
+def _write(options: argparse.Namespace) -> None:
+    write_stand_in(options.file, options.seed, SMALL if options.small else FULL)
+    size = options.file.stat().st_size
+    print_plain(Console(), f"{options.file} holds random weights ({size / 1e6:.0f} MB)")
