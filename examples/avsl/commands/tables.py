@@ -144,7 +144,11 @@ def _draw_pictures(table: Table, plan: Plan, by_row: RunsByRow, out: Path) -> li
     """
     paths = []
     for test_set in dict.fromkeys(test_set for _, test_set in by_row):
-        first_runs = [(row.name, runs[0]) for (row, row_set), runs in by_row.items() if row_set == test_set and runs]
+        first_runs = [
+            (row.name, runs[0])
+            for (row, row_set), runs in by_row.items()
+            if row_set == test_set and runs and not row.untrained  # a run's model is the trained one
+        ]
         drawable = [(name, run) for name, run in first_runs if run.complete and run.checkpoint.is_file()]
         if not drawable:
             continue
@@ -182,8 +186,9 @@ def _runs(table: Table, plan: Plan, options: argparse.Namespace) -> RunsByRow:
     kind = "composed" if plan.base else "real"
     suited = [row for row in table.rows if row.data in ("any", kind)]
     lacking = [row for row in suited if row.needs and not Path(row.needs).is_file()]
-    for row in lacking:
-        log.warning("Table %d: “%s” is left out, since there is no file %s here.", table.number, row.name, row.needs)
+    for file in dict.fromkeys(row.needs for row in lacking):
+        names = ", ".join(f"“{row.name}”" for row in lacking if row.needs == file)
+        log.warning("Table %d: rows that are not run, since there is no file %s here: %s.", table.number, file, names)
     return {
         (row, test_set): [
             Run(plan, test_set.dataset, test_set.subsets, (plan.base and row.composed) or row.config, seed)

@@ -114,7 +114,8 @@ def collect(
     suffix = ROW_SUFFIX[identification]
     rows = [
         ResultRow(
-            row.name, {s.name: _cells(s, table.paper(row, s), _row(runs[row, s], f"trained{suffix}")) for s in sets}
+            row.name,
+            {s.name: _cells(s, table.paper(row, s), _row(runs[row, s], f"{_model(row)}{suffix}")) for s in sets},
         )
         for row in table.rows
     ]
@@ -124,6 +125,10 @@ def collect(
         for name, key in zip(BASELINES, (f"untrained{suffix}", *BASELINES[1:]), strict=True)
     ]
     return Result(table, identification, tuple(sets), tuple(rows), tuple(others), tuple(baselines))
+
+
+def _model(row: Row) -> str:
+    return "untrained" if row.untrained else "trained"
 
 
 def _first(

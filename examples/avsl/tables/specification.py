@@ -49,7 +49,8 @@ class Row:
 
     ``config`` is its configuration, for methods that we can run, and ``composed`` the one on composed scenes, if it has
     another there. ``data`` says which data it is run on: "real" (it needs pretrained weights, which do not suit
-    composed data), "composed" or "any". ``needs`` is a file without which the row is left out.
+    composed data), "composed" or "any". ``needs`` is a file without which the row is not run. An ``untrained`` row has
+    the scores of the model before training.
     """
 
     name: str
@@ -58,6 +59,7 @@ class Row:
     data: str = "any"
     composed: str | None = None
     needs: str | None = None
+    untrained: bool = False
 
 
 @dataclass(frozen=True)
@@ -127,5 +129,5 @@ def read_table(number: int) -> Table:
 
 def _row(values: dict[str, Any]) -> Row:
     paper = tuple(tuple(row) for row in values.get("paper", ()))
-    data, composed, needs = values.get("data", "any"), values.get("composed"), values.get("needs")
-    return Row(values["name"], values.get("config"), paper, data, composed, needs)
+    others = ("data", "composed", "needs", "untrained")
+    return Row(values["name"], values.get("config"), paper, **{key: values[key] for key in others if key in values})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import csv
+import dataclasses
 import json
 import math
 import os
@@ -15,9 +16,9 @@ from avsl.commands.tables import main, parse_arguments
 from avsl.config import CONFIGS, Config
 from avsl.evaluation.report import SMOKE_TEST
 from avsl.tables import runs as runs_module
-from avsl.tables.collect import BASELINES
+from avsl.tables.collect import BASELINES, collect
 from avsl.tables.runs import Plan, Run, complete_runs
-from avsl.tables.specification import SETS, numbers, read_table
+from avsl.tables.specification import SETS, Row, numbers, read_table
 from avsl.tables.statistics import Estimate
 from PIL import Image
 
@@ -49,7 +50,8 @@ def test_a_row_without_its_file_is_left_out(
     real = Plan(None, {"music": tmp_path}, tmp_path, tmp_path)
     assert backbones(real) == {"resnet", "clip-clap"}
     message = (
-        f"Table {number}: “AudioCLIP as backbone” is left out, since there is no file AudioCLIP-Full-Training.pt here"
+        f"Table {number}: rows that are not run, since there is no file AudioCLIP-Full-Training.pt here: "
+        "“AudioCLIP as backbone”, “AudioCLIP”, “AVGN on AudioCLIP”, “T-VSL on AudioCLIP”."
     )
     assert message in caplog.text
     caplog.clear()
@@ -57,6 +59,16 @@ def test_a_row_without_its_file_is_left_out(
     (tmp_path / "AudioCLIP-Full-Training.pt").touch()
     assert backbones(real) == {"resnet", "clip-clap", "audioclip"}
     assert caplog.text == ""
+
+
+def test_an_untrained_row_has_the_scores_before_training(tmp_path: Path) -> None:
+    row = Row("before", None, (), untrained=True)
+    after = dataclasses.replace(row, name="after", untrained=False)
+    table, test_set = dataclasses.replace(read_table(1), rows=(row, after)), SETS["MUSIC-Duet"]
+    run = Run(plan(tmp_path), "music", ("solo", "duet"), None, 0)
+    finish(run, 50.0)
+    result = collect(table, [test_set], {key: [run] for key in ((row, test_set), (after, test_set))}, "iterative")
+    assert [row.cells["MUSIC-Duet"][0].values for row in result.rows] == [{0: 20.0}, {0: 50.0}]
 
 
 def test_metrics_as_printed() -> None:
@@ -79,7 +91,8 @@ def plan(tmp_path: Path, **roots: Path) -> Plan:
 
 def test_composed_scenes_have_their_own_options(tmp_path: Path) -> None:
     arguments = ["--table", "1", "--only", "VGGSound-Duet"]
-    for place, expected in ((plan(tmp_path), ("omega=0.3",)), (plan(tmp_path, vggsound=tmp_path), ())):
+    chosen = ("omega=0.3", "temperature=0.015")
+    for place, expected in ((plan(tmp_path), chosen), (plan(tmp_path, vggsound=tmp_path), ())):
         runs = tables._runs(read_table(1), place, parse_arguments(arguments))
         options = {row.name: run.configuration.method_options for (row, _), by_seed in runs.items() for run in by_seed}
         assert options["LVS"] == expected
