@@ -52,7 +52,7 @@ class Case(NamedTuple):
 
     Attributes:
         naive_samples: samples that the naive form is measured with; None for the whole batch.
-        atol: largest difference between values, and relative difference between gradients, in float64.
+        atol: largest accepted difference of values, and relative difference of gradients, in float64.
     """
 
     library: Loss
@@ -112,7 +112,7 @@ def pair_logits(sizes: Sizes) -> Inputs:
 
 
 def probabilities(sizes: Sizes) -> Inputs:
-    """Of every sample's classes, as many as there are sources are active in the frame and in the sound."""
+    """Probabilities in frame and sound: each sample has as many active classes as a mixture has sources."""
     active = torch.rand(sizes.batch, sizes.classes, generator=_generator()).argsort(1) < sizes.sources
     return 0.8 * active.float() + 0.1, 0.7 * active.float() + 0.1
 
@@ -130,7 +130,7 @@ def class_features(sizes: Sizes) -> Inputs:
 
 
 def groups_of_frames(sizes: Sizes) -> Inputs:
-    """As many frames as a batch has, in groups of as many as a mixture has sources, with two nodes for each."""
+    """The frames of the batch in groups, each of as many frames as a mixture has sources, with two nodes per frame."""
     visual, audio, foreground, _ = shared(sizes)
     nodes = (audio, foreground[:, 0])
     return tuple(x.detach().unflatten(0, (-1, sizes.sources)).requires_grad_() for x in (visual, *nodes))
@@ -147,7 +147,7 @@ def class_groups(sizes: Sizes) -> Inputs:
 
 
 def scenes(sizes: Sizes) -> Inputs:
-    """Frames with a few regions, as many of which sound as a mixture has sources, and one that is background."""
+    """Frames with one sounding region per source of a mixture, and one region of background."""
     generator, parts = _generator(), sizes.sources + 1
     directions = torch.randn(sizes.batch, parts, sizes.channels, generator=generator)
     field = torch.randn(sizes.batch, parts, 4, 3, generator=generator)

@@ -5,8 +5,8 @@ the value and all gradients of both are compared in float64. Then each runs once
 peak memory above that of the inputs. Then both are timed in turns.
 
 The floor is the time to read every input once and to write every gradient once, at the copy bandwidth measured in the
-same run. The least memory is that of the gradients. A naive form that would take gigabytes gets fewer samples. The
-library is then timed with as few, too, for the ratio.
+same run. The least memory is that of the gradients. A naive form that would take gigabytes gets fewer samples. For
+the ratio, the library is then timed with the same samples.
 
     python benchmarks/baseline_losses.py
     python benchmarks/baseline_losses.py --batch 16 --rounds 3 --losses EZ-VSL DMC

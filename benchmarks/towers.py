@@ -1,10 +1,10 @@
 """Time and memory of a training step with AudioCLIP's frozen towers, with features from the disk and without.
 
-A step is forward, OCA and ORI, backward and AdamW of both heads, on random frames and sounds of 3 s with random weights
-of the published sizes, which cost the same as trained ones. Features of a scene of several clips are kept for frames
-only, since the features of mixed sounds are not those of the sounds. Reading the features is not part of the time.
-Processor time adds up all threads, and other programs hardly change it. Elapsed time is of this machine as it was. Each
-case has a process of its own, whose peak memory includes the networks (231 MB).
+A step is forward, OCA and ORI, backward and AdamW of both heads, on random frames and sounds of 3 s. The weights are
+random and have the published sizes, so they cost the same as trained ones. In scenes of several clips, only the
+features of frames are kept, since the features of mixed sounds are not those of the sounds. Reading the features is not
+part of the time. Processor time adds up all threads, and other programs hardly change it. Elapsed time depends on what
+else ran on the machine. Each case has its own process, whose peak memory includes the networks (231 MB).
 
     python benchmarks/towers.py --batch 8
     python benchmarks/towers.py --table

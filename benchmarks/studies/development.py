@@ -1,4 +1,4 @@
-"""What was tried to choose the options of the methods: one line per run on development scenes.
+"""The options that were tried for the methods: one row per run on development scenes.
 
     OMP_NUM_THREADS=1 python examples/train_music.py --data-seed 0 --config composed methods/lvs --name lvs
     OMP_NUM_THREADS=1 python examples/train_music.py --data-seed 0 --config composed methods/lvs \
@@ -23,7 +23,7 @@ from avsl.files import read_json
 from avsl.yaml_files import read_yaml
 
 METRICS = ("solo AP", "duet CAP")
-#: Keys that say where a run reads and how it is scored, not how it is trained.
+#: Keys that say which data a run reads and how it is scored, not how it is trained.
 LEFT_OUT = ("data", "data_seed", "dataset", "identification", "method", "subsets")
 
 
@@ -36,7 +36,7 @@ def changes(values: dict[str, Any]) -> str:
 
 
 def line(run: Path) -> tuple[str, ...]:
-    """The method, its options, and its scores by clustering and by its best way to tell sources apart."""
+    """The row of a run: its method, options, and scores by clustering and by its best way to tell sources apart."""
     values, percent = read_yaml(run / "config.yaml"), read_json(run / "metrics.json", "percent")
     scores = {
         way: [percent[f"trained{s}"][m] for m in METRICS] for way, s in ROW_SUFFIX.items() if f"trained{s}" in percent

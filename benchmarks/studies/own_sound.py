@@ -1,9 +1,8 @@
 """What the runs of each method learned: the loss, and whether the maps depend on the sound.
 
 A frame's map by its own sound is compared with its maps by the sounds of other test scenes, which share no class with
-it. The share is that of the pairs in which the own sound's map is higher, on average, in the boxes of the sources.
-Chance is 50 %. Equal values count half, so a map that does not depend on the
-sound has 50 %.
+it. The result is the share of these pairs in which the own sound's map is higher, on average, in the boxes of the
+sources. Chance is 50 %. Equal values count half, so a map that does not depend on the sound has 50 %, too.
 
     python examples/reproduce_tables.py --table 1 --only MUSIC-Duet --seeds 0 1 2 --jobs 2
     OMP_NUM_THREADS=2 python benchmarks/studies/own_sound.py --runs runs/*
@@ -43,7 +42,7 @@ SHIFTS = 10  # other sounds per scene
 
 
 class Learned(NamedTuple):
-    """What one run learned: its loss in the first and in the last epoch, and the shares by subset, in percent."""
+    """A run's loss in the first ten steps and in the last epoch, and the share in percent per subset."""
 
     first: float
     last: float
@@ -67,7 +66,7 @@ def share_of_own(model: Localizer, scenes: TestScenes) -> float:
 
 
 def _in_boxes(held_out: HeldOutScenes, maps: Tensor) -> Tensor:
-    """The mean of each scene's map over the boxes of its sources, (N,); source j of several frames is in frame j."""
+    """The mean of each scene's map over the boxes of its sources, (N,). With several frames, source j is in frame j."""
     levels = []
     for scene, boxes, scene_map in zip(held_out.test.scenes, held_out.test.boxes, maps, strict=True):
         frames = F.interpolate(
@@ -87,7 +86,7 @@ def losses(run: Path) -> tuple[float, float]:
 
 
 def row(name: str, batch: int, runs: Sequence[Learned]) -> tuple[str, ...]:
-    """The line of a method, as means over its runs."""
+    """The row of a method: means over its runs."""
     chance = f"{CHANCE[name](batch):.2f}" if name in CHANCE else ""
     shares = (_spread([run.shares[subset] for run in runs]) for subset in runs[0].shares)
     first, last = (statistics.mean(getattr(run, key) for run in runs) for key in ("first", "last"))

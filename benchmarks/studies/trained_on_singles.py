@@ -5,7 +5,8 @@ The models are those of the tables:
     python examples/reproduce_tables.py --table 1 2 --only VGGSound-Duet VGGSound-Single --seeds 0 1 2 --jobs 2
     OMP_NUM_THREADS=2 python benchmarks/studies/trained_on_singles.py --seeds 0 1 2
 
-Scores the models of single sources on the duets, about ten seconds per model. Writes benchmarks/results/NAME.md.
+Scores the models that were trained on single sources on the duets, which takes about ten seconds per model. Writes
+benchmarks/results/NAME.md.
 """
 
 from __future__ import annotations
@@ -53,7 +54,7 @@ def scores_of_duets(trained_on_duets: Run) -> Scores:
 
 @torch.no_grad()
 def scores_of_singles(trained_on_singles: Run, duets: Path) -> Scores:
-    """The metrics of a model of single sources on the duets in the folder ``duets``."""
+    """The metrics of a model that was trained on single sources, on the duets in the folder ``duets``."""
     model = open_model(trained_on_singles.folder, torch.device("cpu"))
     held_out = load_held_out(FOLDERS["vggsound"](duets), "duet", model.config.image_size)
     ways = [way for way in usable_identifications(model, [held_out]) if way in WAYS]
@@ -61,7 +62,7 @@ def scores_of_singles(trained_on_singles: Run, duets: Path) -> Scores:
 
 
 def line(name: str, pairs: Sequence[tuple[Scores, Scores]], way: str) -> tuple[str, ...]:
-    """Both means and the mean difference, seed by seed."""
+    """The row of a method: both means, and the mean of the differences seed by seed."""
     on_duets, on_singles = ([scores[way][METRIC] for scores in side] for side in zip(*pairs, strict=True))
     differences = [single - duet for duet, single in zip(on_duets, on_singles, strict=True)]
     return (name, way, *(str(Estimate.of(values)) for values in (on_duets, on_singles, differences)))

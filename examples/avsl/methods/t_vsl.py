@@ -20,11 +20,11 @@ from ..model.method import Method, ScoredMaps, Setting
 
 @dataclass(frozen=True)
 class Options:
-    """``scale``: of the cosines in all terms but the presence, whose scale is trained.
+    """``scale``: scale of the cosines in all terms but the presence, whose scale is trained.
 
-    ``whiten``: whether text features are centered and whitened, as those of captions are; if not, they are taken as
-    they are, and have to be of the size of the space that frames and sounds share. ``normalize_audio``: whether the
-    cells of the sound have length 1 before their gate.
+    ``whiten``: whether text features are centered and whitened, as those of captions are. If not, they are taken as
+    they are, and their size has to be that of the space that frames and sounds share. ``normalize_audio``: whether the
+    cells of the sound are scaled to length 1 before their gate.
     """
 
     scale: float = 100.0
@@ -37,7 +37,7 @@ class Options:
 
 
 class TVsl(Method):
-    """Needs the classes of the training scenes. As published, it is given those of the test scenes, too."""
+    """Needs the classes of the training scenes. The published evaluation gives it those of the test scenes, too."""
 
     Options: ClassVar[type] = Options
     needs_classes: ClassVar[bool] = True
@@ -89,7 +89,7 @@ class TVsl(Method):
 
     def features(self, encoded: Encoded) -> tuple[Tensor, Tensor]:
         presence, queries, pixels = text_guided_queries(*self._inputs(encoded), **self._shared())
-        # Weighted by the probabilities of the classes, over the largest of them, so that they are not all 0.
+        # The weights are the probabilities of the classes, divided by the largest one, so that not all of them are 0.
         weights = F.logsigmoid(presence)
         weights = (weights - weights.amax(1, keepdim=True)).exp()
         return pixels, (weights[..., None] * queries).sum(1)

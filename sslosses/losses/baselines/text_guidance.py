@@ -33,12 +33,12 @@ class TextGuidedHeads(nn.Module):
     Attributes:
         visual_tokens: gate of the frame's features.
         audio_tokens: gate of the sound's features.
-        image_pick: gate before what a name picks out of a frame is compared with all names.
+        image_pick: gate of what a name picks out of a frame, before it is compared with all names.
         audio_pick: the same for a sound.
-        query: gate before what a name picks out of a sound is compared with frames.
-        key: gate before what a name picks out of a frame is compared with sounds.
-        fusion: MLP 2C → 2C → 2C of both means, for the presence of classes.
-        log_presence_scale: logarithm of the scale of the presence's logits, which starts at 100.
+        query: gate of what a name picks out of a sound, before it is compared with frames.
+        key: gate of what a name picks out of a frame, before it is compared with sounds.
+        fusion: MLP 2C → 2C → 2C of the means of both feature maps, for the presence of classes.
+        log_presence_scale: logarithm of the scale of the presence's logits. The scale starts at 100.
 
     Raises:
         TypeError: if an argument has the wrong type.
@@ -132,7 +132,7 @@ def check_features(visual: Tensor, audio: Tensor, **others: tuple[Tensor, str]) 
 class Tokens(NamedTuple):
     """Features after their gates, as vectors of length 1.
 
-    pixels: (B, P, C). cells: (B, Q, C), of the sound. fused: (B, 2C), of both means.
+    pixels: (B, P, C). cells: (B, Q, C), of the sound. fused: (B, 2C), made from the means of both.
     """
 
     pixels: Tensor
@@ -154,7 +154,7 @@ def make_tokens(visual: Tensor, audio: Tensor, heads: TextGuidedHeads | None, no
 
 
 def text_masks(tokens: Tensor, text: Tensor) -> Tensor:
-    """The masks m (B, K, P) of names (B, K, C) in tokens (B, P, C), of length 1; 0 for names orthogonal to all."""
+    """The masks m (B, K, P) of names (B, K, C) over tokens (B, P, C): length 1, or 0 for names orthogonal to all."""
     return unit(text @ tokens.mT, -1)
 
 
@@ -200,7 +200,7 @@ def text_guided_queries(
     normalize_audio: bool = False,
     presence_scale: float | None = None,
 ) -> TextGuidedQueries:
-    r"""Computes what names pick out of a sound, and whether their classes are there, in the way of T-VSL.
+    r"""Computes what names pick out of a sound, and whether their classes are present, as T-VSL does.
 
     .. math::
         q_k = \mathrm{unit}\big(\mathrm{gate}_q(\operatorname{mean}_z m_{kz} y_z)\big), \quad
@@ -269,7 +269,7 @@ def text_guided_maps(
     have no such pixels.
 
     The public evaluation takes the negative of these maps, because it reads attention tokens of CLIP, whose
-    similarities are inverted. Features from the values of CLIP's attention are not.
+    similarities are inverted. Similarities of the values of CLIP's attention are not inverted.
 
     Args:
         visual: (B, C, H, W), floating, visual features; any length.

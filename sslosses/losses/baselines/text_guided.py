@@ -36,7 +36,7 @@ class TextGuidedTerms(NamedTuple):
 
     Attributes:
         loss: image_class + audio_class + contrast + presence.
-        image_class: cross-entropy of the class of what a name picks out of its frame, over the samples with a source.
+        image_class: cross-entropy of the class of a name's pick out of its frame, over the samples with a source.
         audio_class: the same for the sound.
         contrast: cross-entropy between the picks of frames and of sounds, over the samples with a source.
         presence: binary cross-entropy of the classes in frame and sound.
@@ -116,25 +116,25 @@ def text_guided_loss(
     :math:`c_{bk}` and the name :math:`t_{bk} = T_{c_{bk}}`. F_b(x) is the visual feature of pixel x, after the gate of
     the visual tokens, and scaled to length 1. The name weights the pixels with the mask m, which can be negative, and
     picks the vector u. In the same way it picks a out of the cells of the sound, and :math:`\hat a` uses the gate of
-    the audio picks. f has length 1; it comes from both means of the gated features by the MLP ``heads.fusion``. y says
-    which classes are present, those of the sources. CE and BCE are the cross-entropy and the binary cross-entropy.
-    unit scales to length 1, and s are scales.
+    the audio picks. The MLP ``heads.fusion`` makes f from the means of the gated features of frame and sound; f has
+    length 1. y is 1 for the classes of the sources, which are present, else 0. CE and BCE are the cross-entropy and the
+    binary cross-entropy. unit scales to length 1, and s are scales.
 
     Args:
         visual: (B, C, H, W), floating, visual features in the space of the text; any length.
-        audio: (B, C, T, F), floating, features of the sound before pooling, in the same space. Their length counts for
-            the gate and for f.
+        audio: (B, C, T, F), floating, features of the sound before pooling, in the same space. Their length matters
+            for the gate and for f.
         class_text: (M, C), floating, text features of the names of all classes; any length.
         sources: (B, K), integer, the class in [0, M) of each source.
         source_mask: (B, K) bool, True for sources that exist, False for padding; None if all exist. The loss of a
             sample is the mean over its sources. A sample without any source has the presence term only.
-        heads: the gates and the fusion. None: no gates, and f is made of both means themselves.
+        heads: the gates and the fusion. None: no gates, and f is made from the means themselves.
         image_scale: :math:`s_i`, above 0.
         audio_scale: :math:`s_a`, above 0.
         pair_scale: s, above 0.
         presence_scale: :math:`s_p`, above 0. None: the trained one of ``heads``, or 100 without heads.
-        normalize_audio: whether the cells of the sound are scaled to length 1 before their gate, as the pixels are. The
-            published code does not, the default.
+        normalize_audio: whether the cells of the sound are scaled to length 1 before their gate, as the pixels are. By
+            default they are not, as in the public code.
         gather_distributed: whether the sources of all processes are negatives of the contrast. The loss and (with
             DistributedDataParallel) its gradient are then those of one process that holds the whole batch; see
             :mod:`sslosses.distributed`. None: not chosen.

@@ -1,4 +1,4 @@
-"""AudioCLIP's audio tower: a ResNeXt-50 with gates on the wavelet spectrogram (ESResNeXt-fbsp)."""
+"""AudioCLIP's audio tower: a ResNeXt-50 with gates, which reads a wavelet spectrogram (ESResNeXt-fbsp)."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Scale = Literal["int16", "unit"]
 
 
 class Gate(nn.Module):
-    """Computes factors in (0, 1) for a map of another size from the map before it."""
+    """Computes factors in (0, 1) for a map from the map before it, which can have another size."""
 
     def __init__(self, channels: int, out: int, kernel: tuple[int, int]) -> None:
         super().__init__()
@@ -38,8 +38,8 @@ class Gate(nn.Module):
 class AudioTower(nn.Module):
     """Encodes sounds of 44.1 kHz and any length, (B, samples) or (B, channels, samples) → (B, E).
 
-    Sounds are in the range of 16-bit integers, −32768 to 32767, as AudioCLIP was trained. With ``scale="unit"`` they
-    are in −1 to 1. Channels go through the network one by one, and their pooled features are added.
+    Sounds are in the range of 16-bit integers, −32768 to 32767, in which AudioCLIP was trained. With ``scale="unit"``
+    they are in −1 to 1. Channels go through the network one by one, and their pooled features are added.
 
     Args:
         sizes: the sizes of the networks.
@@ -108,7 +108,7 @@ class AudioTower(nn.Module):
         return torch.cat([self._chunk(part.double()) for part in waveforms.split(CHUNK)])
 
     def _chunk(self, waveforms: Tensor) -> Tensor:
-        # The least and the largest integer become -1 and 1.
+        # The smallest and the largest 16-bit integer become -1 and 1.
         unit = (2 * waveforms + 1) / (2 * INT16 - 1)
         return bands_in_decibels(split_frames(unit), self.filters.double()).to(self.conv1.weight.dtype)
 

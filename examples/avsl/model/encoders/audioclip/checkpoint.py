@@ -34,7 +34,7 @@ class Checkpoint(NamedTuple):
 
 
 def layout(sizes: Sizes = FULL) -> dict[str, Tensor]:
-    """Returns a tensor without memory for each weight in a checkpoint; its shape and type are those of the weight."""
+    """Returns one tensor without memory per weight in a checkpoint, with the shape and type of the weight."""
     with torch.device("meta"):
         values = {IMAGE + name: value for name, value in ImageTower(sizes).state_dict().items()}
         values |= {AUDIO + name: value for name, value in AudioTower(sizes).state_dict().items()}
@@ -43,12 +43,12 @@ def layout(sizes: Sizes = FULL) -> dict[str, Tensor]:
 
 
 def read_checkpoint(argument: str, source: str, *, allow_stand_in: bool) -> Checkpoint:
-    """Reads a checkpoint, all of whose weights have to be there with their shapes, and nothing else.
+    """Reads a checkpoint, which has to hold all weights with their shapes, and nothing else.
 
     Args:
         argument: name of the option, for messages.
         source: path of the file.
-        allow_stand_in: whether made-up weights are accepted.
+        allow_stand_in: whether a stand-in, which has random weights, is accepted.
 
     Raises:
         FileNotFoundError: if there is no such file.
@@ -86,7 +86,7 @@ def _check_dictionary(values: Any) -> None:
 
 
 def _check_weights(values: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
-    """Checks names, shapes and types; raises one error that counts all kinds of faults and names a few of each."""
+    """Checks names, shapes and types; raises one error that counts the faults of each kind and names a few."""
     faults = []
     if missing := expected.keys() - values.keys():
         faults.append(

@@ -28,7 +28,7 @@ class AudioClipVisualEncoder(Tower):
         out: C.
         kind: which map of the tower, see :class:`~avsl.model.encoders.audioclip.image.ImageMap`.
         frozen: whether only the head is trained.
-        allow_stand_in: whether a checkpoint with made-up weights is accepted.
+        allow_stand_in: whether a stand-in, which has random weights, is accepted.
     """
 
     mean: Tensor
@@ -68,13 +68,13 @@ class AudioClipAudioEncoder(Tower):
     """Encodes 16 kHz waveforms in −1 to 1, (B, T) → (B, C), with AudioCLIP's audio tower and a linear head.
 
     The trunk's features are the map before pooling, (B, 2048, 11, 8) for 3 s. The head reads AudioCLIP's embedding of
-    the sound. If C is its dimension, the head starts as the identity.
+    the sound. If C is the dimension of this embedding, the head starts as the identity.
 
     Args:
         weights: AudioCLIP's checkpoint; or the ``architecture`` of an encoder, for random weights.
         out: C.
         frozen: whether only the head is trained.
-        allow_stand_in: whether a checkpoint with made-up weights is accepted.
+        allow_stand_in: whether a stand-in, which has random weights, is accepted.
     """
 
     tower: AudioTower

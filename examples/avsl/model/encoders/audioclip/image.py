@@ -19,7 +19,7 @@ MAPS: tuple[Map, ...] = get_args(Map)
 class AttentionPool(nn.Module):
     """Self-attention over the mean of a map and its places, (B, D, h, w) → (B, 1 + h·w, E).
 
-    Its first token is CLIP's embedding of an image. Positions are interpolated if the map is not 7 × 7.
+    Its first token is CLIP's embedding of an image. Position embeddings are interpolated if the map is not 7 × 7.
     """
 
     def __init__(self, channels: int, out: int) -> None:
@@ -84,7 +84,7 @@ class ImageMap(nn.Module):
     """Computes features of places in AudioCLIP's joint space, (B, 3, H, W) → (B, E, H/32, W/32).
 
     - ``"values"``: the value of each place, passed through the output projection of the attention. As in MaskCLIP, no
-      place attends to others, and no positions are added.
+      place attends to others, and no position embeddings are added.
     - ``"tokens"``: the outputs of the attention at the places, as in T-VSL. Each place attends to all others.
 
     Args:

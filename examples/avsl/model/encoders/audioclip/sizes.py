@@ -11,10 +11,10 @@ GRID = 7  # places of the image tower's last map along each side, for frames of 
 
 
 class Sizes(NamedTuple):
-    """What a stand-in can have smaller than the published checkpoint, whose sizes are the defaults.
+    """Sizes that can be smaller in a stand-in. The defaults are those of the published checkpoint.
 
     width: channels of both ResNets' first stage. depths: blocks of their stages. embedding: dimension of the space that
-    frames, sounds and texts share. text_width, text_layers: of the text tower.
+    frames, sounds and texts share. text_width, text_layers: width and layers of the text tower.
     """
 
     width: int = 64

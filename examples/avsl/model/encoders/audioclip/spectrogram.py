@@ -1,4 +1,4 @@
-"""The spectrogram of AudioCLIP's audio tower: frames of a sound times frequency B-spline wavelets (fbsp)."""
+"""The spectrogram of AudioCLIP's audio tower: products of a sound's frames and frequency B-spline wavelets (fbsp)."""
 
 from __future__ import annotations
 
@@ -60,9 +60,10 @@ class Wavelets(nn.Module):
 
 
 def analysis_filters(wavelets: Wavelets, window: Tensor) -> Tensor:
-    """Computes what frames are multiplied with, (WINDOW, 2 · 3 · BAND): real parts, then imaginary parts.
+    """Computes the matrix that frames are multiplied with, (WINDOW, 2 · 3 · BAND): real parts, then imaginary parts.
 
-    A frame times the window, padded to the size of the wavelets, times a wavelet, is the frame times this product.
+    The product with it replaces three steps: a frame is multiplied by the window, padded to the size of the wavelets,
+    and multiplied by each wavelet.
     """
     start = (SIZE - WINDOW) // 2
     middle = fbsp(wavelets.m, wavelets.fb, wavelets.fc, SIZE)[: 3 * BAND, start : start + WINDOW]

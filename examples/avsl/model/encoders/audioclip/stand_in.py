@@ -18,7 +18,7 @@ SCALE = 0.02  # standard deviation of the text tower's weights
 
 
 def stand_in_weights(seed: int = 0, sizes: Sizes = FULL) -> dict[str, Tensor]:
-    """Returns random weights with the names of the checkpoint, and the mark of a stand-in."""
+    """Returns random weights with the names of the checkpoint, and the marker of a stand-in."""
     with torch.random.fork_rng(devices=()):
         torch.manual_seed(seed)
         values = {IMAGE + name: value for name, value in ImageTower(sizes).state_dict().items()}

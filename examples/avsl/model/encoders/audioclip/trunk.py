@@ -1,4 +1,4 @@
-"""Residual stages that both ResNets of AudioCLIP are made of."""
+"""The residual stages of both ResNets of AudioCLIP."""
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ class Bottleneck(nn.Module):
         out: channels of the output.
         stride: stride of the block.
         groups: groups of the 3×3 convolution.
-        pooled: whether the mean over stride × stride places reduces the map, as in CLIP, or the 3×3 convolution.
+        pooled: True if the mean over stride × stride places reduces the map, as in CLIP; False if the 3×3 convolution
+            does.
     """
 
     def __init__(self, channels: int, width: int, out: int, stride: int, groups: int, *, pooled: bool) -> None:
