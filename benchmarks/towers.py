@@ -4,7 +4,7 @@ A step is forward, OCA and ORI, backward and AdamW of both heads, on random fram
 random and have the published sizes, so they cost the same as trained ones. In scenes of several clips, only the
 features of frames are kept, since the features of mixed sounds are not those of the sounds. Reading the features is not
 part of the time. Processor time adds up all threads, and other programs hardly change it. Elapsed time depends on what
-else ran on the machine. Each case has its own process, whose peak memory includes the networks (231 MB).
+else ran on the machine. Each case has its own process, whose peak memory includes the networks (0.26 GB).
 
     python benchmarks/towers.py --batch 8
     python benchmarks/towers.py --table

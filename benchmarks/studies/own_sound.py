@@ -79,7 +79,7 @@ def _in_boxes(held_out: HeldOutScenes, maps: Tensor) -> Tensor:
 
 
 def losses(run: Path) -> tuple[float, float]:
-    """The mean loss of the first ten steps, and that of the last epoch."""
+    """The loss at the tenth step, and the mean over every tenth step of the last epoch."""
     with (run / "csv" / "version_0" / "metrics.csv").open() as lines:
         rows = [(int(row["epoch"]), float(row["total"])) for row in csv.DictReader(lines) if row["total"]]
     return rows[0][1], statistics.mean(value for epoch, value in rows if epoch == rows[-1][0])
@@ -118,7 +118,7 @@ def main() -> None:
         "method",
         "runs",
         "loss at chance",
-        "first ten steps",
+        "tenth step",
         "last epoch",
         *(f"{s}: own sound higher, %" for s in subsets),
     )
