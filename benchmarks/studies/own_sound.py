@@ -42,7 +42,7 @@ SHIFTS = 10  # other sounds per scene
 
 
 class Learned(NamedTuple):
-    """A run's loss in the first ten steps and in the last epoch, and the share in percent per subset."""
+    """A run's loss at the tenth step and in the last epoch, and the share in percent per subset."""
 
     first: float
     last: float
