@@ -48,6 +48,12 @@ def test_encoders_of_the_files(name: str, backbone: str, weights: tuple[str | No
     assert config.tower_rate == 0
 
 
+def test_no_system_reads_tokens_whose_similarities_are_inverted() -> None:
+    """T-VSL's published evaluation reads AudioCLIP's tokens and inverts its maps; maps are not inverted here."""
+    files = [path.stem for path in (CONFIGS / "methods" / "audioclip").glob("*.yaml")]
+    assert {Config.load([f"methods/audioclip/{name}"], {}).audioclip_map for name in files} == {"values"}
+
+
 def test_identification_of_the_files() -> None:
     """The paper's recipes use the paper's identification."""
     chosen = {name: Config.load([name], {}).identification for name in ("music", "vggsound", "composed", "quick")}

@@ -26,6 +26,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     if options.file.suffix != ".pt":
         parser.error(f"Expected `file` to end in .pt, but got {str(options.file)!r}")
+    if options.file.exists():  # it may be the real checkpoint
+        parser.error(f"Expected `file` to be a new file, but there is {str(options.file)!r} already. Delete it first")
     return exit_status(lambda: _write(options), resumes=False)
 
 

@@ -182,22 +182,26 @@ def _write_cost(plan: Plan, options: argparse.Namespace, console: Console) -> No
 
 
 def _runs(table: Table, plan: Plan, options: argparse.Namespace) -> RunsByRow:
-    """The runs per row and test set, one per seed; none for rows that the data do not suit."""
+    """The runs per row and test set, one per seed; none for rows that the data do not suit.
+
+    Of rows that lack a file, only complete runs, which do not need it any more.
+    """
     kind = "composed" if plan.base else "real"
     suited = [row for row in table.rows if row.data in ("any", kind)]
     lacking = [row for row in suited if row.needs and not Path(row.needs).is_file()]
     for file in dict.fromkeys(row.needs for row in lacking):
         names = ", ".join(f"“{row.name}”" for row in lacking if row.needs == file)
         log.warning("Table %d: rows that are not run, since there is no file %s here: %s.", table.number, file, names)
-    return {
+    by_row = {
         (row, test_set): [
             Run(plan, test_set.dataset, test_set.subsets, (plan.base and row.composed) or row.config, seed)
             for seed in options.seeds
-            if row in suited and row not in lacking
+            if row in suited
         ]
         for row in table.rows
         for test_set in _test_sets(table, plan, options.only)
     }
+    return {key: [run for run in runs if key[0] not in lacking or run.complete] for key, runs in by_row.items()}
 
 
 def _test_sets(table: Table, plan: Plan, only: Sequence[str] | None) -> list[TestSet]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import hashlib
 import logging
 import os
 import subprocess
@@ -24,6 +25,8 @@ from ..training.run_folder import differing_keys
 
 log = logging.getLogger(__name__)
 _GRACE = 10.0  # s for a run to stop after Ctrl-C
+_LONGEST = 255 - len(".log")  # bytes of a name, on common file systems
+_HASH = 12  # digits
 SCRIPTS = Path(__file__).resolve().parents[2]
 
 
@@ -80,11 +83,19 @@ class Run:
 
     @property
     def name(self) -> str:
-        """The data set, the subsets, every value that differs from the base configuration, and the seed."""
-        changed = self.changes()
-        values = [f"{key}={value}" for key, value in sorted(changed.items())] or ["default"]
+        """The data set, the subsets, every value that differs from the base configuration, and the seed.
+
+        A slash, as in names on the Hugging Face hub, becomes "--". Values that are too long for the name of a file end
+        in their hash; the run's ``config.yaml`` has all of them.
+        """
+        changed = [f"{key}={value}" for key, value in sorted(self.changes().items())] or ["default"]
         prefix = "" if self.plan.base is None else f"{self.plan.base}-"
-        return "-".join([f"{prefix}{self.dataset}", "+".join(self.subsets), *values, f"seed{self.seed}"])
+        data, seed = f"{prefix}{self.dataset}-{'+'.join(self.subsets)}-", f"-seed{self.seed}"
+        values = "-".join(changed).replace("/", "--").encode()
+        room = _LONGEST - len(data) - len(seed)
+        if len(values) > room:
+            values = values[: room - _HASH - 1] + f"-{hashlib.sha256(values).hexdigest()[:_HASH]}".encode()
+        return f"{data}{values.decode(errors='ignore')}{seed}"
 
     def changes(self) -> dict[str, Any]:
         """The values that differ from the base configuration."""

@@ -80,7 +80,7 @@ def _set_up_without_captions(
     location.cache.mkdir(parents=True, exist_ok=True)
     with FileLock(location.cache / ".lock"):
         names = [name.replace("_", " ") for name in scenes.classes]
-        features = encode_captions(names, config.text_encoder, location.cache)
+        features = encode_captions(names, config.text_encoder, location.cache, **_text_options(config))
     model = _seeded_model(config, scenes, 0)
     model.method.set_class_text(features)
     return model, scenes

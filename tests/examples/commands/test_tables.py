@@ -61,6 +61,14 @@ def test_a_row_without_its_file_is_left_out(
     assert caplog.text == ""
 
 
+def test_complete_runs_of_a_row_need_its_file_no_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    done = Run(plan(tmp_path, music=tmp_path), "music", ("solo", "duet"), "methods/audioclip/avgn", 1)
+    finish(done, 50.0)
+    runs = tables._runs(read_table(1), done.plan, argparse.Namespace(seeds=[0, 1], only=None))
+    assert [run for (row, _), runs in runs.items() if row.needs for run in runs] == [done]
+
+
 def test_an_untrained_row_has_the_scores_before_training(tmp_path: Path) -> None:
     row = Row("before", None, (), untrained=True)
     after = dataclasses.replace(row, name="after", untrained=False)
@@ -111,6 +119,23 @@ def test_rows_with_the_same_values_are_one_run(tmp_path: Path) -> None:
     assert line[line.index("--config") : line.index("--seed")] == [
         "--config", "composed", "vggsound", "table4/tau-0.1", "--subsets", "duet",
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize("number", numbers())
+def test_every_run_has_a_folder_and_a_log(number: int, tmp_path: Path) -> None:
+    """Names on a hub have slashes, and those of three files are longer than the name of one can be."""
+    place, table, by_name = plan(tmp_path, music=tmp_path, vggsound=tmp_path), read_table(number), {}
+    place.runs.mkdir()
+    for row in table.rows:
+        for test_set in table.sets:
+            run = Run(place, test_set.dataset, test_set.subsets, row.config, 0)
+            run.check()
+            assert not run.complete
+            run.log.touch()
+            run.folder.mkdir(exist_ok=True)
+            assert by_name.setdefault(run.name, run.configuration) == run.configuration
+            assert run.name.startswith(f"{test_set.dataset}-")
+            assert run.name.endswith("-seed0")
 
 
 def test_options_of_every_run(tmp_path: Path) -> None:

@@ -123,6 +123,15 @@ def test_a_stand_in_by_command(tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert not torch.equal(one["audio.fc.weight"], other["audio.fc.weight"])
 
 
+def test_a_stand_in_does_not_replace_a_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "AudioCLIP-Full-Training.pt"
+    path.write_bytes(b"the real one")
+    with pytest.raises(SystemExit):
+        main([str(path), "--small"])
+    assert "`file` to be a new file, but there is" in " ".join(capsys.readouterr().err.split())
+    assert path.read_bytes() == b"the real one"
+
+
 def test_the_seed_of_others_is_left_alone() -> None:
     torch.manual_seed(3)
     expected = torch.rand(2)

@@ -50,6 +50,13 @@ def test_a_stand_in_has_to_be_asked_for(audioclip: str, clip_tokenizer: str) -> 
         TextEncoder(audioclip, clip_tokenizer)
 
 
+def test_a_checkpoint_can_have_any_suffix(audioclip: str, clip_tokenizer: str, tmp_path: Path) -> None:
+    other = tmp_path / "weights.bin"
+    other.write_bytes(Path(audioclip).read_bytes())
+    vectors, _ = encoder(str(other), clip_tokenizer)(CAPTIONS)
+    torch.testing.assert_close(vectors, encoder(audioclip, clip_tokenizer)(CAPTIONS)[0])
+
+
 def test_tokenizers_that_are_not_clips(audioclip: str, bert: str, clip: str, tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"`tokenizer` to hold a tokenizer, but .* has none of tokenizer\.json"):
         encoder(audioclip, str(tmp_path))

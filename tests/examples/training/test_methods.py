@@ -20,7 +20,7 @@ from avsl.data.vggsound import VggsoundFolder
 from avsl.evaluation.report import ROW_SUFFIX
 from avsl.model.caption_features import TextProjection
 from avsl.model.encoders import Encoders, Features
-from avsl.model.encoders.text import WordCounts
+from avsl.model.encoders.text import TextEncoder, WordCounts
 from avsl.model.localizer import Localizer
 from avsl.training import model_setup, run
 from avsl.training.data_location import DataLocation
@@ -158,6 +158,15 @@ def test_a_method_that_reads_class_names(bare: Path) -> None:
     written = cached.stat().st_mtime_ns
     set_up(bare, method="t-vsl", text_encoder="words", embedding_dim=7)
     assert cached.stat().st_mtime_ns == written
+
+
+def test_class_names_by_the_text_tower_of_audioclip(bare: Path, audioclip: str, clip_tokenizer: str) -> None:
+    """Its tokenizer, and that made-up weights are accepted, are options for captions and class names alike."""
+    towers = {"backbone": "audioclip", "visual_weights": audioclip, "audio_weights": audioclip, "embedding_dim": 16}
+    text = {"text_encoder": audioclip, "tokenizer": clip_tokenizer, "smoke_test": True}
+    model, _ = set_up(bare, method="t-vsl", method_options=("whiten=false",), **towers, **text)
+    expected, _ = TextEncoder(audioclip, clip_tokenizer, allow_stand_in=True)(model.classes)
+    torch.testing.assert_close(model.method.names, expected, atol=1e-5, rtol=1e-4)
 
 
 def test_an_identification_that_the_method_lacks_ends_the_run_at_its_start(bare: Path) -> None:

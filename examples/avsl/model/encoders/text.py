@@ -117,7 +117,7 @@ class TextEncoder:
 
 def is_checkpoint(name: str) -> bool:
     """Whether ``name`` is a file of weights, as AudioCLIP's checkpoint is, and neither a folder nor on a hub."""
-    return Path(name).suffix in (".pt", ".pth")
+    return Path(name).suffix in (".pt", ".pth") or (name not in (MINILM, WORDS) and Path(name).is_file())
 
 
 def _load_tokenizer(argument: str, source: str) -> Any:
