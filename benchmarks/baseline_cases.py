@@ -26,6 +26,7 @@ from sslosses import (
     OCALoss,
     ORILoss,
     PairCorrespondenceLoss,
+    TextGuidedLoss,
     TriMapContrastiveLoss,
     attend,
     class_activation_pool,
@@ -146,6 +147,12 @@ def class_groups(sizes: Sizes) -> Inputs:
     return visual, groups.requires_grad_(), sources, *(x.requires_grad_() for x in logits), present, present.clone()
 
 
+def named_sources(sizes: Sizes) -> Inputs:
+    generator = _generator()
+    names = torch.randn(sizes.classes, sizes.channels, generator=generator)
+    return *unit_features(sizes), names, torch.randint(sizes.classes, (sizes.batch, sizes.sources), generator=generator)
+
+
 def scenes(sizes: Sizes) -> Inputs:
     """Frames with one sounding region per source of a mixture, and one region of background."""
     generator, parts = _generator(), sizes.sources + 1
@@ -215,6 +222,7 @@ def cases() -> dict[str, Case]:
         "Mix-and-Localize: cycle walk": Case(CycleWalkLoss(), naive.naive_cycle_walk, groups_of_frames),
         "EZ-VSL: best place": Case(BestPlaceContrastiveLoss(), naive.naive_best_place, pair),
         "AVGN: grouping": Case(GroupingLoss(), naive.naive_grouping, class_groups),
+        "T-VSL: picks by names": Case(TextGuidedLoss(), naive.naive_text_guided, named_sources),
         "NoPrior: objects": Case(clustering, naive.naive_object_clustering, scenes),
         "NoPrior: objects, every pixel unlike": Case(clustering, naive.naive_object_clustering, pair),
     }

@@ -183,3 +183,24 @@ def _merge(prototypes: Tensor, background: Tensor) -> list[list[int]]:
         merged = sorted(k for group in linked for k in group)
         groups = [group for group in groups if group not in linked] + [[*merged, j]]
     return groups
+
+
+def naive_text_guided(
+    visual: Tensor, audio: Tensor, class_text: Tensor, sources: Tensor, scale: float = 100.0
+) -> Tensor:
+    """T-VSL without its gates: cross-entropies of what names pick, their contrast, and the presence of the classes."""
+    names = F.normalize(class_text, dim=1)
+    text, total = names[sources], torch.zeros(())
+    picks = []
+    for features in (visual, audio):
+        tokens = F.normalize(features.flatten(2), dim=1)
+        mask = F.normalize(torch.einsum("bcp,bkc->bkp", tokens, text), dim=2)
+        picks.append(F.normalize(torch.einsum("bkp,bcp->bkc", mask, tokens), dim=2).flatten(0, 1))
+        total = total + F.cross_entropy(scale * picks[-1] @ names.mT, sources.flatten())
+    logits = scale * picks[0] @ picks[1].mT
+    own = torch.arange(len(logits))
+    total = total + (F.cross_entropy(logits, own) + F.cross_entropy(logits.mT, own)) / 2
+    means = torch.cat([F.normalize(visual, dim=1).mean((2, 3)), audio.mean((2, 3))], dim=1)
+    presence = scale / 2**0.5 * F.normalize(means, dim=1) @ torch.cat([names, names], dim=1).mT
+    present = F.one_hot(sources, len(names)).amax(1).to(presence.dtype)
+    return total + F.binary_cross_entropy_with_logits(presence, present)
