@@ -87,7 +87,8 @@ def losses(run: Path) -> tuple[float, float]:
 
 def row(name: str, batch: int, runs: Sequence[Learned]) -> tuple[str, ...]:
     """The row of a method: means over its runs."""
-    chance = f"{CHANCE[name](batch):.2f}" if name in CHANCE else ""
+    method = name.split()[0]  # the options follow
+    chance = f"{CHANCE[method](batch):.2f}" if method in CHANCE else ""
     shares = (_spread([run.shares[subset] for run in runs]) for subset in runs[0].shares)
     first, last = (statistics.mean(getattr(run, key) for run in runs) for key in ("first", "last"))
     return (name, str(len(runs)), chance, f"{first:.2f}", f"{last:.2f}", *shares)

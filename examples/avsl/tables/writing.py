@@ -8,16 +8,12 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
-import matplotlib
-
-from ..evaluation.report import entitle, pipe_table
-from ..files import atomic_buffer, write_text
+from ..evaluation.report import pipe_table
+from ..files import write_text
 from .collect import Cell, Differences, Result, ResultRow
+from .plots import plot
 from .specification import TestSet
 from .statistics import Estimate
-
-matplotlib.use("Agg")
-import matplotlib.pyplot as plt
 
 
 def write_all(result: Result, folder: Path, note: str, title: str) -> list[Path]:
@@ -147,44 +143,3 @@ def latex(result: Result, note: str) -> str:
             "\\bottomrule\n\\end{tabular}\n"
         )
     return "".join(parts)
-
-
-def plot(result: Result, path: Path, title: str = "") -> None:
-    """Draws one panel per test set: our values with their intervals, the paper's (dashed), and chance (dotted)."""
-    figure, axes = plt.subplots(
-        1, len(result.sets), figsize=(5.2 * len(result.sets), 4), squeeze=False, layout="constrained"
-    )
-    for axis, s in zip(axes[0], result.sets, strict=True):
-        for i, name in enumerate(s.metrics):
-            _curve(axis, [row.cells[s.name][i] for row in result.rows], f"C{i}", name)
-            chance = _highest([row.cells[s.name][i] for row in result.baselines[1:]])
-            if chance is not None:
-                axis.axhline(chance, color=f"C{i}", linestyle=":", linewidth=1)
-        axis.set_xticks(range(len(result.rows)), [row.name for row in result.rows], rotation=25, ha="right")
-        axis.set_ylabel("%")
-        # Above the panel, where the legend hides no points.
-        legend = axis.legend(fontsize=8, loc="lower center", bbox_to_anchor=(0.5, 1), ncols=3, frameon=False)
-        axis.set_title(s.name, pad=12 + 14 * math.ceil(len(legend.get_texts()) / 3))
-    axes[0, 0].set_xlabel(result.table.axis or "")
-    if title:
-        entitle(figure, title)
-    with atomic_buffer(path) as buffer:
-        figure.savefig(buffer, format="png", dpi=90)
-    plt.close(figure)
-
-
-def _curve(axis: plt.Axes, cells: Sequence[Cell], color: str, name: str) -> None:
-    ours = [(i, c.ours) for i, c in enumerate(cells) if c.ours is not None]
-    if ours:
-        heights = [0.0 if math.isnan(e.half_width) else e.half_width for _, e in ours]
-        axis.errorbar(
-            [i for i, _ in ours], [e.mean for _, e in ours], heights, color=color, marker="o", capsize=3, label=name
-        )
-    paper = [(i, c.paper) for i, c in enumerate(cells) if c.paper is not None]
-    if paper:
-        axis.plot(*zip(*paper, strict=True), color=color, linestyle="--", marker="x", alpha=0.5, label=f"{name}, paper")
-
-
-def _highest(cells: Sequence[Cell]) -> float | None:
-    """The highest mean of the cells; None if they are all empty."""
-    return max((c.ours.mean for c in cells if c.ours), default=None)
