@@ -104,7 +104,7 @@ def table(scenes: Sequence[tuple[Localizer, TestScenes]]) -> str:
     subset = scenes[0][1].held_out.subset
     left_out = ("without map", "share") if sources == 1 else ("without map", "share", ">")  # > is of the sound's map
     shown = [name for name in next(iter(columns.values()))[0] if not any(text in name for text in left_out)]
-    rows = [(name, *(_spread([run[metric] for run in runs]) for metric in shown)) for name, runs in columns.items()]
+    rows = [(name, *(spread([run[metric] for run in runs]) for metric in shown)) for name, runs in columns.items()]
     return markdown((f"{subset}, %", *(name.removeprefix(f"{subset} ") for name in shown)), rows)
 
 
@@ -118,12 +118,13 @@ def counts(models: Sequence[Localizer], scenes: Sequence[Sequence[TestScenes]]) 
             for model, (held_out, encoded) in zip(models, subset, strict=True):
                 objects = cluster_objects(*model.method.features(encoded), separation_threshold=threshold)
                 right.append(100 * float((objects.valid.sum(1) == held_out.num_sources).double().mean()))
-            cells.append(_spread(right))
+            cells.append(spread(right))
         rows.append((f"{threshold:g}", *cells))
     return markdown(("`separation_threshold`", *(f"{s.held_out.subset}: right, %" for s in scenes[0])), rows)
 
 
-def _spread(values: Sequence[float]) -> str:
+def spread(values: Sequence[float]) -> str:
+    """The mean, with the standard deviation if there are several values."""
     mean = f"{statistics.mean(values):.1f}"
     return f"{mean} ± {statistics.stdev(values):.1f}" if len(values) > 1 else mean
 

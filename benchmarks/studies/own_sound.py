@@ -15,19 +15,22 @@ from __future__ import annotations
 import csv
 import math
 import statistics
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
+from study import ROOT, markdown, study_parser, write_text
+from torch import Tensor
+
+sys.path.insert(0, str(ROOT / "examples"))
 from avsl.constants import FRAME_SIZE
 from avsl.evaluation.held_out import HeldOutScenes
 from avsl.evaluation.score import box_masks
 from avsl.model.localizer import Localizer
-from clustering import TestScenes, encode
-from study import markdown, study_parser, write_text
-from torch import Tensor
+from clustering import TestScenes, encode, spread
 
 #: The loss if nothing is known, for a batch of B clips. The other losses have no such value.
 CHANCE: dict[str, Callable[[int], float]] = {
@@ -89,14 +92,9 @@ def row(name: str, batch: int, runs: Sequence[Learned]) -> tuple[str, ...]:
     """The row of a method: means over its runs."""
     method = name.split()[0]  # the options follow
     chance = f"{CHANCE[method](batch):.2f}" if method in CHANCE else ""
-    shares = (_spread([run.shares[subset] for run in runs]) for subset in runs[0].shares)
+    shares = (spread([run.shares[subset] for run in runs]) for subset in runs[0].shares)
     first, last = (statistics.mean(getattr(run, key) for run in runs) for key in ("first", "last"))
     return (name, str(len(runs)), chance, f"{first:.2f}", f"{last:.2f}", *shares)
-
-
-def _spread(values: Sequence[float]) -> str:
-    mean = f"{statistics.mean(values):.1f}"
-    return f"{mean} ± {statistics.stdev(values):.1f}" if len(values) > 1 else mean
 
 
 def main() -> None:

@@ -43,7 +43,7 @@ def rows() -> list[Row]:
 
 def run(plan: Plan, row: Row, subset: str, seed: int) -> Run:
     """The run of a method that was trained on one subset."""
-    return Run(plan, "vggsound", (subset,), row.composed or row.config, seed)
+    return Run(plan, "vggsound", (subset,), row.config_on(composed=True), seed)
 
 
 def scores_of_duets(trained_on_duets: Run) -> Scores:

@@ -194,7 +194,7 @@ def _runs(table: Table, plan: Plan, options: argparse.Namespace) -> RunsByRow:
         log.warning("Table %d: rows that are not run, since there is no file %s here: %s.", table.number, file, names)
     by_row = {
         (row, test_set): [
-            Run(plan, test_set.dataset, test_set.subsets, (plan.base and row.composed) or row.config, seed)
+            Run(plan, test_set.dataset, test_set.subsets, row.config_on(composed=plan.base is not None), seed)
             for seed in options.seeds
             if row in suited
         ]

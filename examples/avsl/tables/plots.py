@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import matplotlib
 
 from ..evaluation.report import entitle
 from ..files import atomic_buffer
-from .collect import Cell, Result
+from .collect import Result
 from .specification import TestSet
 
 matplotlib.use("Agg")
@@ -43,56 +44,64 @@ def plot(result: Result, path: Path, title: str = "") -> None:
     plt.close(figure)
 
 
-def _curves(axis: plt.Axes, result: Result, test_set: TestSet) -> None:
+class Series(NamedTuple):
+    """One metric of all rows: the numbers of the rows with their values, and half widths of 0 for a single seed."""
+
+    name: str
+    color: str
+    rows: list[int]
+    means: list[float]
+    half_widths: list[float]
+    paper: dict[int, float]
+    chance: float | None
+
+
+def _series(result: Result, test_set: TestSet) -> Iterator[Series]:
     for i, name in enumerate(test_set.metrics):
         cells = [row.cells[test_set.name][i] for row in result.rows]
-        at, means, half_widths = _estimates(cells)
-        if at:
-            axis.errorbar(at, means, half_widths, color=f"C{i}", marker="o", capsize=3, label=name)
-        paper = _paper(cells)
-        if paper:
+        ours = {row: cell.ours for row, cell in enumerate(cells) if cell.ours is not None}
+        yield Series(
+            name,
+            f"C{i}",
+            list(ours),
+            [e.mean for e in ours.values()],
+            [0.0 if math.isnan(e.half_width) else e.half_width for e in ours.values()],
+            {row: cell.paper for row, cell in enumerate(cells) if cell.paper is not None},
+            _chance(result, test_set, i),
+        )
+
+
+def _curves(axis: plt.Axes, result: Result, test_set: TestSet) -> None:
+    for s in _series(result, test_set):
+        if s.rows:
+            axis.errorbar(s.rows, s.means, s.half_widths, color=s.color, marker="o", capsize=3, label=s.name)
+        if s.paper:
             style = {"linestyle": "--", "marker": "x", "alpha": 0.5}
-            axis.plot(*zip(*paper, strict=True), color=f"C{i}", label=f"{name}, paper", **style)
-        chance = _chance(result, test_set, i)
-        if chance is not None:
-            axis.axhline(chance, color=f"C{i}", linestyle=":", linewidth=1)
+            axis.plot(list(s.paper), list(s.paper.values()), color=s.color, label=f"{s.name}, paper", **style)
+        if s.chance is not None:
+            axis.axhline(s.chance, color=s.color, linestyle=":", linewidth=1)
     axis.set_xticks(range(len(result.rows)), [row.name for row in result.rows], rotation=25, ha="right")
     axis.set_ylabel("%")
 
 
 def _points(axis: plt.Axes, result: Result, test_set: TestSet) -> None:
     """Rows have no order, so their points are not joined. The first row is at the top."""
-    for i, name in enumerate(test_set.metrics):
-        cells = [row.cells[test_set.name][i] for row in result.rows]
+    for i, s in enumerate(_series(result, test_set)):
         shift = 0.2 * (i - (len(test_set.metrics) - 1) / 2)  # metrics of one row below each other
-        at, means, half_widths = _estimates(cells)
-        if at:
-            heights = [row + shift for row in at]
-            axis.errorbar(means, heights, xerr=half_widths, color=f"C{i}", marker="o", capsize=2, ls="", label=name)
-        paper = _paper(cells)
-        if paper:
-            rows, values = zip(*paper, strict=True)
-            heights = [row + shift for row in rows]
-            axis.plot(values, heights, color=f"C{i}", marker="x", ls="", alpha=0.5, label=f"{name}, paper")
-        chance = _chance(result, test_set, i)
-        if chance is not None:
-            axis.axvline(chance, color=f"C{i}", linestyle=":", linewidth=1)
+        style = {"color": s.color, "linestyle": ""}
+        if s.rows:
+            at = [row + shift for row in s.rows]
+            axis.errorbar(s.means, at, xerr=s.half_widths, marker="o", capsize=2, label=s.name, **style)
+        if s.paper:
+            at = [row + shift for row in s.paper]
+            axis.plot(list(s.paper.values()), at, marker="x", alpha=0.5, label=f"{s.name}, paper", **style)
+        if s.chance is not None:
+            axis.axvline(s.chance, color=s.color, linestyle=":", linewidth=1)
     axis.set_yticks(range(len(result.rows)), [row.name for row in result.rows])
     axis.set_ylim(len(result.rows) - 0.5, -0.5)
     axis.set_xlim(0, 100)  # some intervals of few seeds leave the scale
     axis.set_xlabel("%")
     axis.grid(axis="y", alpha=0.2)
-
-
-def _estimates(cells: Sequence[Cell]) -> tuple[list[int], list[float], list[float]]:
-    """The rows that have our values, with their means and half widths; 0 for those of one seed."""
-    ours = [(i, c.ours) for i, c in enumerate(cells) if c.ours is not None]
-    half_widths = [0.0 if math.isnan(e.half_width) else e.half_width for _, e in ours]
-    return [i for i, _ in ours], [e.mean for _, e in ours], half_widths
-
-
-def _paper(cells: Sequence[Cell]) -> list[tuple[int, float]]:
-    return [(i, c.paper) for i, c in enumerate(cells) if c.paper is not None]
 
 
 def _chance(result: Result, test_set: TestSet, metric: int) -> float | None:

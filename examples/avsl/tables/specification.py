@@ -61,6 +61,10 @@ class Row:
     needs: str | None = None
     untrained: bool = False
 
+    def config_on(self, *, composed: bool) -> str | None:
+        """Returns the name of the row's configuration on composed scenes or on real data."""
+        return (self.composed if composed else None) or self.config
+
 
 @dataclass(frozen=True)
 class Contrast:

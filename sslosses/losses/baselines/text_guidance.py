@@ -235,12 +235,8 @@ def text_guided_queries(
         tensor([[[0.8000, 0.6000],
                  [0.3328, 0.9430]]])
     """
-    check_flag("normalize_audio", normalize_audio)
     presence_scale = check_presence_scale(presence_scale)
-    check_heads(heads)
-    check_features(visual, audio, text=(text, "B K C"))
-    check_heads(heads, visual.shape[1], visual.device)
-    visual, audio, text = at_least_float32(visual, audio, text)
+    visual, audio, text = _checked(visual, audio, text, heads, normalize_audio)
     with autocast_off(visual):
         tokens, text = make_tokens(visual, audio, heads, normalize_audio), unit(text, -1)
         pixels = gated("key", heads, tokens.pixels).mT.reshape(visual.shape)
@@ -295,11 +291,7 @@ def text_guided_maps(
         tensor([[0.6402],
                 [0.7682]])
     """
-    check_flag("normalize_audio", normalize_audio)
-    check_heads(heads)
-    check_features(visual, audio, text=(text, "B K C"))
-    check_heads(heads, visual.shape[1], visual.device)
-    visual, audio, text = at_least_float32(visual, audio, text)
+    visual, audio, text = _checked(visual, audio, text, heads, normalize_audio)
     with autocast_off(visual):
         tokens, text = make_tokens(visual, audio, heads, normalize_audio), unit(text, -1)
         queries = gated("query", heads, pick(tokens.cells, text))
@@ -307,6 +299,18 @@ def text_guided_maps(
         # One name after the other: the gate's hidden layers for all of them could take gigabytes.
         names = [_similarities(maps[:, k], tokens.pixels, queries[:, k], heads) for k in range(text.shape[1])]
         return unit(torch.stack(names, 1) if names else maps, -1).view(*maps.shape[:2], *visual.shape[2:])
+
+
+def _checked(
+    visual: Tensor, audio: Tensor, text: Tensor, heads: TextGuidedHeads | None, normalize_audio: bool
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Check the arguments of both functions above, and return the tensors in the dtype of the result."""
+    check_flag("normalize_audio", normalize_audio)
+    check_heads(heads)
+    check_features(visual, audio, text=(text, "B K C"))
+    check_heads(heads, visual.shape[1], visual.device)
+    visual, audio, text = at_least_float32(visual, audio, text)
+    return visual, audio, text
 
 
 def _similarities(mask: Tensor, pixels: Tensor, query: Tensor, heads: TextGuidedHeads | None) -> Tensor:
