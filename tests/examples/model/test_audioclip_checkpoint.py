@@ -141,17 +141,22 @@ def test_the_seed_of_others_is_left_alone() -> None:
 
 
 def test_a_stand_in_is_written_aside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = tmp_path / "own.pt"
-    path.write_bytes(b"before")
-
     def killed(_: object, file: object) -> None:
         file.write(b"half")
         raise KeyboardInterrupt
 
     monkeypatch.setattr(stand_in.torch, "save", killed)
-    assert main([str(path), "--small"]) == 130
+    assert main([str(tmp_path / "own.pt"), "--small"]) == 130
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_stand_in_never_replaces_a_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "own.pt"
+    path.write_bytes(b"before")
+    with pytest.raises(SystemExit):
+        main([str(path), "--small"])
+    assert "Expected `file` to be a new file" in capsys.readouterr().err
     assert path.read_bytes() == b"before"
-    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_a_stand_in_needs_the_suffix_by_which_text_encoders_are_known(capsys: pytest.CaptureFixture[str]) -> None:
