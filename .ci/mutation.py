@@ -6,10 +6,10 @@ the repository, where the tests of its file run until one fails, in a fork of a 
 
     python .ci/mutation.py --count 300 --jobs 2  # resumes an earlier run of the same seed
     python .ci/mutation.py --again               # tries the survivors again, after tests were added
+    python .ci/mutation.py --only sslosses/losses/baselines --count 150
 
 Writes mutation.json and mutation.md in benchmarks/results/. The `reason` of a survivor in the JSON file is written by
-hand: why no test can or should tell the mutant from the original. It is kept as long as the line and its mutant stay
-the same.
+hand: why no test can or should tell the mutant from the original. Rows are dropped once their line has changed.
 """
 
 from __future__ import annotations
@@ -46,6 +46,28 @@ TESTS = {
     "sslosses/losses/region_separation.py": ("tests/losses/test_region_separation.py",),
     "sslosses/losses/_pairs.py": ("tests/losses/test_region_separation.py", "tests/losses/test_region_isolation.py"),
     "sslosses/losses/trimap.py": ("tests/losses/test_trimap.py", "tests/test_distributed.py"),
+    **{
+        f"sslosses/losses/baselines/{name}.py": tuple(
+            f"tests/losses/baselines/test_{test}.py" for test in tests.split()
+        )
+        for name, tests in {
+            "_kmeans": "clusters object_clustering",
+            "_negatives": "pairs best_place",
+            "_sources": "text_guided",
+            "attention": "attention pairs",
+            "best_place": "best_place pairs",
+            "categories": "categories",
+            "class_grouping": "class_grouping",
+            "clusters": "clusters pairs",
+            "correspondence": "correspondence pairs",
+            "cycle_walk": "cycle_walk",
+            "dictionary": "dictionary",
+            "grouping": "grouping",
+            "object_clustering": "object_clustering",
+            "text_guidance": "text_guided",
+            "text_guided": "text_guided",
+        }.items()
+    },
     "sslosses/losses": ("tests/losses", "tests/test_distributed.py"),
     "sslosses/metrics": (
         "tests/metrics/test_arguments.py",
@@ -111,10 +133,15 @@ def operator_of(name: str) -> Any:
     return cosmic_ray.plugins.get_operator(f"core/{name}")()
 
 
-def sampled(seed: int) -> list[Mutant]:
-    """All candidates in random order, without three fourths of the numbers."""
+def sampled(seed: int, place: str) -> list[Mutant]:
+    """All candidates of the files whose path starts with ``place``, shuffled, without three fourths of the numbers."""
     generator = random.Random(seed)
-    mutants = [m for m in candidates() if m.operator != "NumberReplacer" or generator.random() < 0.25]
+    mutants = [
+        m
+        for m in candidates()
+        if m.file.startswith(place)
+        if m.operator != "NumberReplacer" or generator.random() < 0.25
+    ]
     generator.shuffle(mutants)
     return mutants
 
@@ -224,6 +251,12 @@ def key(row: Row) -> tuple[str, str, str]:
     return row["file"], row["old"], row["new"]
 
 
+def stands(row: Row) -> bool:
+    """Whether the line of an earlier run is still in its file."""
+    path = ROOT / row["file"]
+    return path.exists() and row["old"] in (line.strip() for line in path.read_text(encoding="utf-8").splitlines())
+
+
 def copy_of_repository(copy: Path) -> Path:
     for name in ("sslosses", "tests", "benchmarks"):
         shutil.copytree(ROOT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__", "examples", "results"))
@@ -234,14 +267,16 @@ def copy_of_repository(copy: Path) -> Path:
 
 def report(kept: Row) -> str:
     rows: list[Row] = kept["rows"]
-    counts = {name: Counter(row["outcome"] for row in rows if row["file"].startswith(name)) for name in PACKAGES}
+    counts: dict[str, Counter[str]] = {}
+    for row in sorted(rows, key=key):
+        counts.setdefault(row["file"].rpartition("/")[0], Counter())[row["outcome"]] += 1
     survivors = sorted((row for row in rows if row["outcome"] == "survived"), key=key)
     text = io.StringIO()
     print(
         "# Mutation run\n\n"
-        f"{len(rows)} mutants of {kept['candidates']:,}, drawn with seed {kept['seed']}. Made by "
-        "`python .ci/mutation.py`, which explains how; the rows are in `mutation.json`.\n\n"
-        "| package | mutants | killed | survived |\n| --- | ---: | ---: | ---: |",
+        f"{len(rows)} mutants, drawn with seed {kept['seed']}. Made by `python .ci/mutation.py`, which explains how; "
+        "the rows are in `mutation.json`.\n\n"
+        "| folder | mutants | killed | survived |\n| --- | ---: | ---: | ---: |",
         file=text,
     )
     for name, count in counts.items():
@@ -265,6 +300,7 @@ def write(kept: Row, folder: Path) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--count", type=int, default=300, help="number of mutants, including those of earlier runs")
+    parser.add_argument("--only", default="", metavar="PLACE", help="only files whose path starts with this")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--jobs", type=int, default=1, help="number of mutants tried at once")
     parser.add_argument("--again", action="store_true", help="only try the survivors without a reason again")
@@ -275,6 +311,7 @@ def main() -> None:
     kept: Row = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {"seed": options.seed, "rows": []}
     if kept["seed"] != options.seed:
         raise SystemExit(f"{path} was made with seed {kept['seed']}. Remove it, or choose another --output")
+    kept["rows"] = [row for row in kept["rows"] if stands(row)]
     if options.report:
         write(kept, options.output)
         return
@@ -293,11 +330,12 @@ def main() -> None:
     os.environ |= {"OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"}
     os.environ.pop("SSLOSSES_METADATA", None)
     sys.dont_write_bytecode = True
-    everything = sampled(options.seed)
-    kept["candidates"] = len(everything)
+    everything = sampled(options.seed, options.only)
     with tempfile.TemporaryDirectory() as folder:
         copies = [copy_of_repository(Path(folder, str(i))) for i in range(options.jobs)]
         for package in PACKAGES:
+            if not options.only.startswith(package) and not package.startswith(options.only):
+                continue
             outcome, test = first_failure(copies[0], TESTS[package])
             if outcome != "survived":
                 raise SystemExit(
@@ -308,7 +346,8 @@ def main() -> None:
         wanted = [m for m in everything if (m in again if options.again else m not in done)]
         changes = ((mutant, change) for mutant in wanted if (change := mutated(mutant)))
         if not options.again:
-            changes = islice(changes, max(0, options.count - len(kept["rows"])))
+            tried = sum(row["file"].startswith(options.only) for row in kept["rows"])
+            changes = islice(changes, max(0, options.count - tried))
         lock = threading.Lock()
 
         def work(copy: Path) -> None:

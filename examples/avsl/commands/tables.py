@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import argparse
 import logging
+import shlex
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from rich.console import Console
@@ -53,6 +55,7 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     add("--quick", action="store_true", help="smoke test at a tenth of the size: the numbers mean nothing")
     add("--seeds", type=int, nargs="+", default=[0], help="seeds of the runs (default: 0)")
     add("--only", nargs="+", metavar="SET", help="test sets to restrict the tables to (default: all of a table)")
+    add("--rows", nargs="+", metavar="ROW", help="names of the rows to restrict the tables to (default: all of a table)")
     add("--jobs", type=at_least_one, default=1, help="number of runs at the same time; they share the CPU (default: 1)")
     add("--runs", type=Path, default=Path("runs"), help="folder of all runs (default: runs)")
     add("--data", type=Path, default=Path("data"), help="folder of composed scenes and of features (default: data)")
@@ -78,7 +81,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def reproduce(options: argparse.Namespace, console: Console) -> list[Run]:
     """Completes the runs and writes the tables; returns the runs that failed."""
     plan = _plan(options)
-    tables = [read_table(number) for number in options.table if number != COST]
+    tables = [_with_rows(read_table(number), options.rows) for number in options.table if number != COST]
     runs_by_table = {table.number: _runs(table, plan, options) for table in tables}
     all_runs = [run for by_row in runs_by_table.values() for runs in by_row.values() for run in runs]
     _check_options(plan.options, all_runs)
@@ -100,6 +103,24 @@ def _plan(options: argparse.Namespace) -> Plan:
     roots = {name: root for name, root in (("music", options.music), ("vggsound", options.vggsound)) if root}
     base = None if roots else "quick" if options.quick else "composed"
     return Plan(base, roots, options.runs, options.data, tuple(options.options[1:]))
+
+
+def _with_rows(table: Table, names: Sequence[str] | None) -> Table:
+    """The table with the named rows only.
+
+    Raises:
+        ValueError: if it lacks one of them.
+    """
+    if names is None:
+        return table
+    known = [row.name for row in (*table.rows, *table.others)]
+    if unknown := [name for name in names if name not in known]:
+        raise ValueError(
+            f"Expected `rows` out of {', '.join(known)} for table {table.number}, but got {', '.join(unknown)}"
+        )
+    rows, others = (tuple(row for row in part if row.name in names) for part in (table.rows, table.others))
+    contrasts = tuple(c for c in table.contrasts if all(name in names for pair in c.pairs for name in pair))
+    return replace(table, rows=rows, others=others, contrasts=contrasts)
 
 
 def _check_options(options: Sequence[str], runs: Sequence[Run]) -> None:
@@ -230,6 +251,7 @@ def _note(table: Table, plan: Plan, options: argparse.Namespace) -> str:
     command += " --quick" if options.quick else ""
     command += f" --seeds {' '.join(map(str, options.seeds))}" if options.seeds != [0] else ""
     command += f" --only {' '.join(options.only)}" if options.only else ""
+    command += f" --rows {shlex.join(options.rows)}" if options.rows else ""
     for name, root in plan.roots.items():
         command += f" --{name} {root.name}"
     command += f" -- {' '.join(plan.options)}" if plan.options else ""

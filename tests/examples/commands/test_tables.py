@@ -106,6 +106,13 @@ def test_composed_scenes_have_their_own_options(tmp_path: Path) -> None:
         assert options["LVS"] == expected
 
 
+def test_only_some_rows() -> None:
+    table = tables._with_rows(read_table(3), ["OCA", "OCA + ORI"])
+    assert [row.name for row in table.rows] == ["OCA", "OCA + ORI"]
+    assert not table.contrasts  # each needs rows that are left out
+    assert tables._with_rows(read_table(3), [row.name for row in read_table(3).rows]).contrasts
+
+
 def test_rows_with_the_same_values_are_one_run(tmp_path: Path) -> None:
     place = plan(tmp_path)
     same = {
@@ -358,6 +365,7 @@ def test_runs_share_the_processor(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     ("line", "message"),
     [
         ("--table 3 --only Flickr", "Expected `only` out of VGGSound-Duet, MUSIC-Duet, MUSIC-Solo for table 3"),
+        ("--table 3 --rows OCA ORI", "Expected `rows` out of neither (tri-map)"),
         ("--table 5 --music x", "Table 5 needs VGGSound-Trio: give the folder"),
         ("--table 11", "Expected `table` to be one of"),
         ("--table 4 -- --tau 0.3", "Expected options for all runs after --, but the runs differ in tau"),
