@@ -55,7 +55,7 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     add("--quick", action="store_true", help="smoke test at a tenth of the size: the numbers mean nothing")
     add("--seeds", type=int, nargs="+", default=[0], help="seeds of the runs (default: 0)")
     add("--only", nargs="+", metavar="SET", help="test sets to restrict the tables to (default: all of a table)")
-    add("--rows", nargs="+", metavar="ROW", help="names of the rows to restrict the tables to (default: all of a table)")
+    add("--rows", nargs="+", metavar="ROW", help="rows to restrict the tables to (default: all of a table)")
     add("--jobs", type=at_least_one, default=1, help="number of runs at the same time; they share the CPU (default: 1)")
     add("--runs", type=Path, default=Path("runs"), help="folder of all runs (default: runs)")
     add("--data", type=Path, default=Path("data"), help="folder of composed scenes and of features (default: data)")
