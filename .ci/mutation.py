@@ -51,7 +51,7 @@ TESTS = {
             f"tests/losses/baselines/test_{test}.py" for test in tests.split()
         )
         for name, tests in {
-            "_kmeans": "clusters object_clustering",
+            "_kmeans": "dictionary",
             "_negatives": "pairs best_place",
             "_sources": "text_guided",
             "attention": "attention pairs",

@@ -175,6 +175,13 @@ def test_an_empty_cluster_gets_the_farthest_feature() -> None:
     assert float(clusters.inertia) == pytest.approx(0, abs=1e-6)
 
 
+def test_an_empty_cluster_never_empties_another_one() -> None:
+    # The farthest feature, the last one, is alone in its cluster.
+    directions = torch.tensor([[1.0, 0.0], [0.9, 0.44], [0.0, 1.0]])
+    centers = torch.tensor([[1.0, 0.0], [0.5, 1.0], [-9.0, -9.0]])
+    assert _kmeans._assign(directions, torch.ones(3, dtype=torch.bool), centers).labels.tolist() == [0, 2, 1]
+
+
 @pytest.mark.parametrize("filler", [torch.nan, torch.inf])
 def test_features_that_are_not_finite_are_left_out(filler: float) -> None:
     features = random(20, 3)
