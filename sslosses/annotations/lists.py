@@ -201,7 +201,7 @@ def read_ids(path: str | PathLike[str], part: str | None = None) -> tuple[str, .
                 f"{path}: line {number}: expected each clip once, but {clip!r} is in line {first[clip]} too"
             )
     if not first:
-        raise AnnotationError(f"{path}: expected one clip per line, but the file lists none")
+        raise AnnotationError(f"{path}: expected at least one clip, but the file lists none")
     return tuple(first)
 
 

@@ -124,7 +124,7 @@ def test_parts_of_vggsound(tmp_path):
     ("text", "message"),
     [
         ("a\nb\na.jpg\n", "line 3: expected each clip once, but 'a' is in line 1 too"),
-        ("\n", "one clip per line, but the file lists none"),
+        ("\n", "at least one clip, but the file lists none"),
         ("video,label\n", "the file lists none"),
         ("a\n..\n", "line 2: expected the id to be a clip id"),
         ("a\n,x\n", "line 2: expected the id to be a clip id"),
