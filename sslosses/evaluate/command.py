@@ -189,8 +189,8 @@ def _parser() -> argparse.ArgumentParser:
         "list": "score only the clips of a public test list, such as vggss-4911; see sslosses.annotations.lists",
         "train_list": "ids that the model was trained on: count the scored clips among them, and score without them",
         "boxes": "for vggsound-duet and the extended sets: boxes of the clips (default: vggss.json beside the list)",
-        "same_class": "for the extended sets: drop the pairs whose frame and sound are of one class or one clip, or keep and "
-        "count them (default: report)",
+        "same_class": "for the extended sets: keep or drop pairs whose frame and sound are of one class or one clip "
+        "(default: report, which keeps them)",
         "layout": "for vggsound-duet: layout of a mixture's frames in its maps (default: stacked)",
         "on_invalid": "boxes without area: keep them as empty, stop with an error, or drop them (default: report)",
         "pictures": "number of best, median and worst clips to draw (default: 4 each)",
