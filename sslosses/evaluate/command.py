@@ -56,7 +56,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         <BLANKLINE>
         1 entries, 1 samples, 0 samples without map, 0 empty truths
         <BLANKLINE>
-        Scored 1 of 1 annotated clips (100 %). Clips: a list of your own (1 clips, SHA-256 of the ids 85112422042a…)
+        Scored 1 of 1 annotated clips (100 %)
+        Clips: a list of your own (1 clips, SHA-256 of the ids 85112422042a…)
         0
     """
     options = _parser().parse_args(argv)
@@ -112,10 +113,10 @@ def _run(options: argparse.Namespace) -> str:
                 seed=options.seed,
                 tick=tick,
             )
-        share = f"{benchmark.share(len(missing))}. {benchmark.identity}"
+        share = f"{benchmark.share(len(missing))}\n{benchmark.identity}"
         comparison = None
         if leak is not None:
-            share += f". {leak}"
+            share += f"\n{leak}"
             comparison = compare_unseen(
                 leak,
                 benchmark,

@@ -20,7 +20,7 @@ def tables(scores: BenchmarkScores, share: str, breakdown: bool) -> str:
 
     Args:
         scores: one result per protocol.
-        share: a sentence on the share of the clips that were scored.
+        share: sentences on the clips that were scored, one per line.
         breakdown: whether to add tables by size and by class of the object.
     """
     parts = []
@@ -42,7 +42,7 @@ def latex(scores: BenchmarkScores, share: str) -> str:
 
 
 def _closing(scores: BenchmarkScores, share: str) -> list[str]:
-    return [share, *([_note(str(scores.surplus))] if scores.surplus.clips else [])]
+    return [*share.splitlines(), *([_note(str(scores.surplus))] if scores.surplus.clips else [])]
 
 
 def _note(text: str) -> str:

@@ -51,7 +51,9 @@ def test_a_named_list_selects_its_clips(tmp_path, capsys):
     digest = lists.get("flickr-178").digest
     assert f"Clips: the list flickr-178 (178 clips, SHA-256 of the ids {digest[:12]}…)" in printed
     assert (tmp_path / "out" / "table.md").read_text() == printed
-    assert "% Scored 178 of" in (tmp_path / "out" / "table.tex").read_text()
+    latex = (tmp_path / "out" / "table.tex").read_text().splitlines()
+    assert f"% Clips: the list flickr-178 (178 clips, SHA-256 of the ids {digest[:12]}…)" in latex
+    assert all(line.startswith("% ") for line in latex[: latex.index("\\begin{tabular}{lrrr}")])
     found = measured(tmp_path)
     assert (found["clip_list"]["name"], found["clip_list"]["clips"]) == ("flickr-178", 178)
     assert found["clip_list"]["sha256"] == digest
