@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 import torch
 
-from sslosses.annotations import Record, lists, rasterize, read_vggss
+from sslosses.annotations import NegativeRecord, Record, lists, rasterize, read_vggss
 from sslosses.evaluate import main
 from sslosses.evaluate.benchmark import read_benchmark
 from sslosses.evaluate.leaks import find_leak
+from sslosses.evaluate.scoring import Surplus
 from sslosses.metrics import SoundLocalization, chance_levels, protocols
 
 LISTED = lists.get("flickr-178").ids
@@ -254,6 +255,12 @@ def test_extended_sets(tmp_path):
     assert extended.truth(extended.records[-1], protocols.get("paper")).shape == (0, 224, 224)
     fewer = read_benchmark(tmp_path / "pairs.csv", "vggss-extended", boxes=None, same_class="drop", **arguments)
     assert len(fewer.records) == 6
+
+
+def test_the_map_of_a_clip_without_a_source_is_no_surplus():
+    negative = NegativeRecord("a+b", (), (), "a", "b")
+    assert Surplus().with_clip(negative, torch.zeros(1, 2, 2)).clips == 0
+    assert Surplus().with_clip(Record("a", (), ((),)), torch.zeros(2, 2, 2)).clips == 1
 
 
 def test_extended_flickr(tmp_path, capsys):
