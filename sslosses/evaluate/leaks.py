@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from sslosses.annotations import Record, lists
 from sslosses.evaluate.benchmark import Benchmark
 from sslosses.evaluate.clip_lists import OWN
-from sslosses.evaluate.output import grid
+from sslosses.evaluate.output import markdown
 from sslosses.evaluate.progress import progress
 from sslosses.evaluate.saved_maps import SavedMaps
 from sslosses.evaluate.scoring import BenchmarkScores, score, steps
@@ -145,7 +145,7 @@ class Comparison(NamedTuple):
                 other = after.metrics[name]
                 cells = [_percent(value), _percent(other), _percent(other - value, sign="+")]
                 rows.append([f"{before.protocol}, {name}", *cells])
-        return grid(rows)
+        return markdown(rows)
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the leak, and metrics, counts and chance levels without the clips by protocol."""

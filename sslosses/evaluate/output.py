@@ -41,6 +41,11 @@ def latex(scores: BenchmarkScores, share: str) -> str:
     return "\n".join(parts)
 
 
+def markdown(rows: Sequence[Sequence[str]]) -> str:
+    """Formats a Markdown table; the first row is the head, and all columns but the first are aligned on the right."""
+    return _grid(rows)
+
+
 def _closing(scores: BenchmarkScores, share: str) -> list[str]:
     return [*share.splitlines(), *([_note(str(scores.surplus))] if scores.surplus.clips else [])]
 
@@ -56,7 +61,7 @@ def _table(result: LocalizationResult) -> str:
         for name, value in result.metrics.items()
     ]
     notes = "".join(f"\n{_note(note)}\n" for note in result.notes)
-    return f"{grid(rows)}\n{_counts(result)}\n{notes}"
+    return f"{_grid(rows)}\n{_counts(result)}\n{notes}"
 
 
 def _groups(result: LocalizationResult) -> list[tuple[str, Mapping[str, MetricValues]]]:
@@ -71,15 +76,14 @@ def _breakdown(title: str, groups: Mapping[str, MetricValues]) -> str:
         [group.replace("|", "\\|"), *(_percent(part[n]) for n in names), f"{part['entries']:,.0f}"]
         for group, part in groups.items()
     ]
-    return grid(rows)
+    return _grid(rows)
 
 
 def _counts(result: LocalizationResult) -> str:
     return ", ".join(f"{value:,} {name.replace('_', ' ')}" for name, value in result.counts.items())
 
 
-def grid(rows: Sequence[Sequence[str]]) -> str:
-    """Formats a Markdown table; the first row is the head, and all columns but the first are aligned on the right."""
+def _grid(rows: Sequence[Sequence[str]]) -> str:
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     first, *others = ("-" * width for width in widths)
     rule = f"| {' | '.join([first, *(f'{dashes[1:]}:' for dashes in others)])} |"
