@@ -79,7 +79,8 @@ class Benchmark:
         if self.listed is not None:
             text += f", {clips:,} of the {self.listed:,} listed ones"
         if wanted > clips:
-            text += f"; {wanted - clips:,} without a usable box left out"
+            which = "doubtful pairs or clips without a usable box" if report.negatives else "without a usable box"
+            text += f"; {wanted - clips:,} {which} left out"
         if missing:
             text += f"; {missing:,} of them without a map file"
         return text

@@ -255,6 +255,8 @@ def test_extended_sets(tmp_path):
     assert extended.truth(extended.records[-1], protocols.get("paper")).shape == (0, 224, 224)
     fewer = read_benchmark(tmp_path / "pairs.csv", "vggss-extended", boxes=None, same_class="drop", **arguments)
     assert len(fewer.records) == 6
+    share = "Scored 6 of 7 annotated clips (85.7 %); 1 doubtful pairs or clips without a usable box left out"
+    assert fewer.share(0) == share
 
 
 def test_the_map_of_a_clip_without_a_source_is_no_surplus():
