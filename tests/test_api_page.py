@@ -16,6 +16,7 @@ MODULES = (
     ".metrics.protocols",
     ".metrics.functional",
     ".annotations",
+    ".annotations.lists",
     ".evaluate",
     ".masks",
     ".identification",

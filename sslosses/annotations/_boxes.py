@@ -30,6 +30,7 @@ class Collector:
     records: list[Record] = field(default_factory=list)
     invalid: list[InvalidBox] = field(default_factory=list)
     without_box: list[str] = field(default_factory=list)
+    left_out: list[str] = field(default_factory=list)
     _first: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -43,18 +44,26 @@ class Collector:
                     f"{self.file}: {where}: expected boxes within the frame, as fractions of it, but got the corners "
                     f"{shown(list(box))}, {IN_PIXELS}"
                 )
-        if record.clip in self._first:
-            raise AnnotationError(
-                f"{self.file}: {where}: expected each clip once, but {record.clip!r} is {self._first[record.clip]} too"
-            )
-        self._first[record.clip] = where
-        self.entries += 1
+        self._count(record.clip, where)
         self.boxes += sum(len(boxes) for boxes in record.boxes)
         self.invalid += invalid
         usable = tuple(tuple(box for box in boxes if has_area(box)) for boxes in record.boxes)
         if not all(usable):
             self.without_box.append(record.clip)
         self.records.append(record)
+
+    def leave_out(self, clip: str, *, where: str) -> None:
+        """Counts an entry that has no record; raises if the clip was added before."""
+        self._count(clip, where)
+        self.left_out.append(clip)
+
+    def _count(self, clip: str, where: str) -> None:
+        if clip in self._first:
+            raise AnnotationError(
+                f"{self.file}: {where}: expected each clip once, but {clip!r} is {self._first[clip]} too"
+            )
+        self._first[clip] = where
+        self.entries += 1
 
     def finish(self, unreadable_as_corners: int = 0) -> Annotations:
         """Returns the records with the report; raises if there are invalid boxes and ``on_invalid="error"``."""
@@ -65,7 +74,7 @@ class Collector:
             self.boxes,
             tuple(self.invalid),
             tuple(self.without_box),
-            tuple(self.without_box) if dropping else (),
+            (*self.left_out, *(self.without_box if dropping else ())),
             unreadable_as_corners,
         )
         if self.on_invalid == "error" and (self.invalid or self.without_box):

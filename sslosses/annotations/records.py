@@ -22,11 +22,19 @@ class Record:
         clip: id of the clip. It is never a path: readers refuse ids that could point outside a folder.
         classes: one class name per source; empty for a format without classes.
         boxes: one tuple of boxes per source, as fractional corners (xmin, ymin, xmax, ymax).
+        group: name of the group of records that belong together, such as the sounds of one picture; empty: it is a
+            group of its own.
     """
 
     clip: str
     classes: tuple[str, ...]
     boxes: tuple[tuple[Box, ...], ...]
+    group: str = field(default="", kw_only=True, repr=False)
+
+    @property
+    def clips(self) -> tuple[str, ...]:
+        """Ids of the clips that it is made of, that of the first frame first."""
+        return (self.clip,)
 
 
 @dataclass(frozen=True)
@@ -41,6 +49,32 @@ class MixtureRecord(Record):
     """
 
     frames: tuple[str, ...]
+
+    @property
+    def clips(self) -> tuple[str, ...]:
+        """Ids of the clips that it is made of, that of the first frame first."""
+        return self.frames
+
+
+@dataclass(frozen=True)
+class NegativeRecord(Record):
+    """A frame with a sound whose source is not in it: a record without sources, so without classes and boxes.
+
+    Args:
+        clip: the ids of frame and sound, joined by "+".
+        classes: empty.
+        boxes: empty.
+        frame: id of the clip of the frame.
+        sound: id of the clip of the sound.
+    """
+
+    frame: str
+    sound: str
+
+    @property
+    def clips(self) -> tuple[str, ...]:
+        """Ids of the clips that it is made of, that of the first frame first."""
+        return tuple(dict.fromkeys((self.frame, self.sound)))
 
 
 @dataclass(frozen=True)
@@ -66,9 +100,14 @@ class Report:
         boxes: number of boxes in the file.
         invalid: boxes without area in the frame.
         without_box: ids of clips with a source that has no usable box.
-        dropped: ids of the clips left out for that reason; empty unless read with ``on_invalid="drop"``.
+        dropped: ids of the clips left out: those without a usable box if read with ``on_invalid="drop"``, and those
+            that a format lists without any box, or that the reader was told to leave out.
         unreadable_as_corners: for a format of [x, y, width, height]: number of boxes that are empty or inverted when
             read as [xmin, ymin, xmax, ymax], as some public evaluation code does; 0 for a format of corners.
+        negatives: number of entries without a source.
+        own_sound: ids of the negatives whose sound is that of their frame.
+        same_class: ids of the other negatives whose frame and sound are of one class, so that the sound may well have
+            its source in the frame.
     """
 
     file: Path
@@ -78,6 +117,9 @@ class Report:
     without_box: tuple[str, ...] = ()
     dropped: tuple[str, ...] = ()
     unreadable_as_corners: int = 0
+    negatives: int = 0
+    own_sound: tuple[str, ...] = ()
+    same_class: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         """One line of counts, then one line per invalid box and per clip without a usable box."""
@@ -88,6 +130,10 @@ class Report:
             lines[0] += f", {len(self.without_box)} clips with a source without usable box"
         if self.dropped:
             lines[0] += f", {len(self.dropped)} clips dropped"
+        if self.negatives:
+            lines[0] += f", {self.negatives} entries without a source"
+        if self.same_class:
+            lines[0] += f", {len(self.same_class)} of them with frame and sound of one class"
         lines += [f"  {box}" for box in self.invalid]
         return "\n".join([*lines, *(f"  no usable box: {clip}" for clip in self.without_box)])
 

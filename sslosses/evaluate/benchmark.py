@@ -11,24 +11,15 @@ from typing import overload
 import torch
 from torch import Tensor
 
-from sslosses.annotations import (
-    Annotations,
-    Record,
-    rasterize,
-    rasterize_annotators,
-    rasterize_sum,
-    read_flickr,
-    read_music_duet,
-    read_music_solo,
-    read_vggsound_mixtures,
-    read_vggss,
-)
-from sslosses.annotations.text_files import lines_of
+from sslosses.annotations import Annotations, Record, rasterize, rasterize_annotators, rasterize_sum
+from sslosses.evaluate.clip_lists import Identity, identify, listed_ids, named_ids
 from sslosses.evaluate.errors import CommandError, some
+from sslosses.evaluate.formats import ANNOTATORS, FORMATS, MIXTURES, read_annotations
 from sslosses.metrics import Protocol
 from sslosses.metrics.layout import FrameLayout
 
-FORMATS = ("vggss", "music-solo", "music-duet", "flickr", "vggsound-duet")
+__all__ = ["FORMATS", "LAYOUTS", "Benchmark", "LazyTruths", "percent_of", "read_benchmark"]
+
 LAYOUTS = ("stacked", "side-by-side")  # of mixtures; other formats have one frame
 
 
@@ -43,6 +34,7 @@ class Benchmark:
         layout: layout of the maps.
         annotators: whether the boxes of a source come from several annotators of the same object.
         listed: number of clips in the list of clips to score; None: no list was given.
+        list_name: name of that list, if it is a public one that was asked for by name.
     """
 
     annotations: Annotations
@@ -51,6 +43,7 @@ class Benchmark:
     layout: FrameLayout
     annotators: bool = False
     listed: int | None = None
+    list_name: str | None = None
 
     @cached_property
     def class_names(self) -> tuple[str, ...]:
@@ -61,6 +54,11 @@ class Benchmark:
     def _ids(self) -> dict[str, int]:
         return {name: i for i, name in enumerate(self.class_names)}
 
+    @cached_property
+    def identity(self) -> Identity:
+        """What identifies the clips to score."""
+        return identify([record.clip for record in self.records], self.list_name)
+
     def class_ids(self, record: Record) -> list[int]:
         """Class id of each source; empty for a format without classes."""
         return [self._ids[name] for name in record.classes]
@@ -69,6 +67,8 @@ class Benchmark:
         """Rasterizes the ground truth of each source as the protocol does, (S, T, T)."""
         add = self.task == "mixtures" and protocol.add_boxes
         function = rasterize_annotators if self.annotators else rasterize_sum if add else rasterize
+        if not record.boxes:
+            return torch.zeros(0, protocol.size, protocol.size)
         return torch.stack([function(boxes, protocol.size) for boxes in record.boxes])
 
     def share(self, missing: int) -> str:
@@ -79,7 +79,8 @@ class Benchmark:
         if self.listed is not None:
             text += f", {clips:,} of the {self.listed:,} listed ones"
         if wanted > clips:
-            text += f"; {wanted - clips:,} without a usable box left out"
+            which = "doubtful pairs or clips without a usable box" if report.negatives else "without a usable box"
+            text += f"; {wanted - clips:,} {which} left out"
         if missing:
             text += f"; {missing:,} of them without a map file"
         return text
@@ -133,58 +134,58 @@ class LazyTruths(Sequence[Tensor]):
 
 
 def read_benchmark(
-    path: Path, form: str, *, boxes: Path | None, layout: str, on_invalid: str, clips: Path | None
+    path: Path,
+    form: str,
+    *,
+    boxes: Path | None,
+    layout: str,
+    on_invalid: str,
+    clips: Path | None,
+    list_name: str | None = None,
+    same_class: str = "report",
 ) -> Benchmark:
     """Reads annotations.
 
     Args:
         path: the annotation file or folder.
         form: one of :data:`FORMATS`.
-        boxes: boxes of the single clips of mixtures; None: ``vggss.json`` beside ``path``.
+        boxes: for a list of clips, their boxes; None: ``vggss.json`` beside ``path``.
         layout: layout of the maps of mixtures.
         on_invalid: what to do with boxes without area, see :func:`~sslosses.annotations.read_vggss`.
         clips: file that lists the clips to score; None: all.
+        list_name: name of the public list of the clips to score; None: all.
+        same_class: what to do with doubtful negatives, see :func:`~sslosses.annotations.read_extended`.
 
     Raises:
         AnnotationError: if the annotations cannot be read.
         CommandError: if the list names unknown clips, no clip is left, or there are no boxes of single clips.
     """
-    if form == "vggsound-duet":
-        boxes = boxes or path.with_name("vggss.json")
-        if not boxes.exists():
-            raise CommandError(f"Expected --boxes, the boxes of the single clips, as there is no {boxes}")
-        annotations = read_vggsound_mixtures(path, boxes, on_invalid)
-    else:
-        readers: dict[str, Callable[[Path, str], Annotations]] = {
-            "vggss": read_vggss,
-            "music-solo": read_music_solo,
-            "music-duet": read_music_duet,
-            "flickr": read_flickr,
-        }
-        annotations = readers[form](path, on_invalid)
+    annotations = read_annotations(path, form, boxes=boxes, on_invalid=on_invalid, same_class=same_class)
     records = tuple(annotations)
     listed = None
-    if clips is not None:
-        listed = _first_column(clips)
-        unknown = [clip for clip in listed if clip not in annotations and clip not in annotations.report.dropped]
+    known = {record.clip for record in records} | set(annotations.report.dropped)
+    if list_name is not None:
+        listed = list(named_ids(list_name))
+    elif clips is not None:
+        listed = listed_ids(clips, known)
+    if listed is not None:
+        unknown = [clip for clip in listed if clip not in known]
         if unknown:
-            raise CommandError(f"{clips}: expected clips of {path}, but it lacks {some(unknown)}")
+            raise CommandError(f"{clips or list_name}: expected clips of {path}, but it lacks {some(unknown)}")
         records = tuple(annotations[clip] for clip in listed if clip in annotations)
     if not records:
-        raise CommandError(f"Expected annotations of at least one clip to score, but {clips or path} leaves none")
+        raise CommandError(
+            f"Expected annotations of at least one clip to score, but {clips or list_name or path} leaves none"
+        )
     return Benchmark(
         annotations,
         records,
-        task="mixtures" if form.endswith("duet") else "single",
+        task="mixtures" if form in MIXTURES else "single",
         layout=FrameLayout(layout if form == "vggsound-duet" else "one"),
-        annotators=form == "flickr",
+        annotators=form in ANNOTATORS,
         listed=None if listed is None else len(listed),
+        list_name=list_name,
     )
-
-
-def _first_column(path: Path) -> list[str]:
-    """Distinct ids, one per line: the text before the first comma."""
-    return list(dict.fromkeys(line.partition(",")[0].strip() for line in lines_of(path) if line.strip()))
 
 
 def percent_of(part: int, whole: int) -> str:

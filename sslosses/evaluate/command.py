@@ -13,6 +13,7 @@ from sslosses.annotations import AnnotationError
 from sslosses.evaluate import sheet
 from sslosses.evaluate.benchmark import FORMATS, LAYOUTS, read_benchmark
 from sslosses.evaluate.errors import CommandError
+from sslosses.evaluate.leaks import compare_unseen, find_leak
 from sslosses.evaluate.output import as_json, latex, tables
 from sslosses.evaluate.progress import progress
 from sslosses.evaluate.results_folder import atomic_write
@@ -56,6 +57,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         1 entries, 1 samples, 0 samples without map, 0 empty truths
         <BLANKLINE>
         Scored 1 of 1 annotated clips (100 %)
+        Clips: a list of your own (1 clips, SHA-256 of the ids 85112422042a…)
         0
     """
     options = _parser().parse_args(argv)
@@ -95,7 +97,10 @@ def _run(options: argparse.Namespace) -> str:
         layout=options.layout,
         on_invalid=options.on_invalid,
         clips=options.clips,
+        list_name=options.list,
+        same_class=options.same_class,
     )
+    leak = None if options.train_list is None else find_leak(options.train_list, benchmark.records)
     with SavedMaps(options.maps) as saved:
         missing = check_clips(saved, benchmark, options.allow_missing)
         with progress(steps(benchmark, chosen, not options.no_chance)) as tick:
@@ -108,9 +113,24 @@ def _run(options: argparse.Namespace) -> str:
                 seed=options.seed,
                 tick=tick,
             )
-        share = benchmark.share(len(missing))
+        share = f"{benchmark.share(len(missing))}\n{benchmark.identity}"
+        comparison = None
+        if leak is not None:
+            share += f"\n{leak}"
+            comparison = compare_unseen(
+                leak,
+                benchmark,
+                scores,
+                saved=saved,
+                protocols=chosen,
+                missing=missing,
+                chance=not options.no_chance,
+                seed=options.seed,
+            )
         with atomic_write(options.out, _FILES) as temporary:
             table = tables(scores, share, options.breakdown)
+            if comparison and comparison.unseen:
+                table += f"\n{comparison}"
             (temporary / "table.md").write_text(table, encoding="utf-8")
             (temporary / "table.tex").write_text(latex(scores, share), encoding="utf-8")
             (temporary / "metrics.json").write_text(
@@ -124,6 +144,8 @@ def _run(options: argparse.Namespace) -> str:
                     on_invalid=options.on_invalid,
                     seed=options.seed,
                     resolution=scores.resolution,
+                    clip_list=benchmark.identity.to_dict(),
+                    training_list=comparison and comparison.to_dict(),
                 ),
                 encoding="utf-8",
                 errors="backslashreplace",  # paths that are not UTF-8 become JSON escapes
@@ -161,10 +183,15 @@ def _parser() -> argparse.ArgumentParser:
     )
     helps = {
         "maps": "folder of <clip>.npy or <clip>.npz, or one NPZ keyed by clip id; arrays of shape (h, w) or (M, h, w)",
-        "annotations": "annotation file; for flickr the folder of XML files, for vggsound-duet the list of mixtures",
+        "annotations": "annotation file; for flickr the folder of XML files, for vggsound-duet and the extended sets "
+        "the list of mixtures or pairs",
         "protocol": f"one or more protocols, separated by commas: {', '.join(protocols.available())}",
         "clips": "score only these clips: a text file with one id per line, or a CSV file with the id first",
-        "boxes": "for vggsound-duet: boxes of the single clips (default: vggss.json beside the annotations)",
+        "list": "score only the clips of a public test list, such as vggss-4911; see sslosses.annotations.lists",
+        "train_list": "ids that the model was trained on: count the scored clips among them, and score without them",
+        "boxes": "for vggsound-duet and the extended sets: boxes of the clips (default: vggss.json beside the list)",
+        "same_class": "for the extended sets: keep or drop pairs whose frame and sound are of one class or one clip "
+        "(default: report, which keeps them)",
         "layout": "for vggsound-duet: layout of a mixture's frames in its maps (default: stacked)",
         "on_invalid": "boxes without area: keep them as empty, stop with an error, or drop them (default: report)",
         "pictures": "number of best, median and worst clips to draw (default: 4 each)",
@@ -176,10 +203,14 @@ def _parser() -> argparse.ArgumentParser:
     add("--format", choices=FORMATS, required=True, help="format of the annotations")
     add("--protocol", required=True, metavar="NAMES", help=helps["protocol"])
     add("--out", type=Path, required=True, help="folder for metrics.json, table.md, table.tex and sheet.png")
-    add("--clips", type=Path, metavar="LIST", help=helps["clips"])
+    chosen = parser.add_mutually_exclusive_group()
+    chosen.add_argument("--clips", type=Path, metavar="FILE", help=helps["clips"])
+    chosen.add_argument("--list", metavar="NAME", help=helps["list"])
+    add("--train-list", type=Path, metavar="FILE", help=helps["train_list"])
     add("--boxes", type=Path, help=helps["boxes"])
     add("--layout", choices=LAYOUTS, default="stacked", help=helps["layout"])
     add("--on-invalid", choices=("report", "error", "drop"), default="report", help=helps["on_invalid"])
+    add("--same-class", choices=("report", "drop"), default="report", help=helps["same_class"])
     add("--allow-missing", action="store_true", help="score clips without a file as clips without a map")
     add("--breakdown", action="store_true", help="add tables by size and by class of the object")
     add("--no-chance", action="store_true", help="skip the chance levels, which take most of the time")

@@ -20,7 +20,7 @@ def tables(scores: BenchmarkScores, share: str, breakdown: bool) -> str:
 
     Args:
         scores: one result per protocol.
-        share: a sentence on the share of the clips that were scored.
+        share: sentences on the clips that were scored, one per line.
         breakdown: whether to add tables by size and by class of the object.
     """
     parts = []
@@ -41,8 +41,13 @@ def latex(scores: BenchmarkScores, share: str) -> str:
     return "\n".join(parts)
 
 
+def markdown(rows: Sequence[Sequence[str]]) -> str:
+    """Formats a Markdown table; the first row is the head, and all columns but the first are aligned on the right."""
+    return _grid(rows)
+
+
 def _closing(scores: BenchmarkScores, share: str) -> list[str]:
-    return [share, *([_note(str(scores.surplus))] if scores.surplus.clips else [])]
+    return [*share.splitlines(), *([_note(str(scores.surplus))] if scores.surplus.clips else [])]
 
 
 def _note(text: str) -> str:

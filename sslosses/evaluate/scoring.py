@@ -39,7 +39,7 @@ class Surplus(NamedTuple):
     def with_clip(self, record: Record, maps: Tensor) -> Surplus:
         """Returns the count with one more clip, if it has more maps than sources."""
         sources = len(record.boxes)
-        if len(maps) <= sources:
+        if len(maps) <= sources or not sources:  # without a source, each map is a false alarm
             return self
         if self.shape and len(maps) - sources <= self.shape[0] - self.sources:
             return self._replace(clips=self.clips + 1)

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from sslosses._optional import require
-from sslosses.annotations import MixtureRecord, Record
+from sslosses.annotations import Record
 from sslosses.evaluate.benchmark import Benchmark
 from sslosses.evaluate.saved_maps import SavedMaps
 from sslosses.metrics import Protocol
@@ -68,7 +68,7 @@ def draw(
             score = "no entry" if auc < 0 else f"AUC {100 * auc:.0f} %"
             for number, (picture, heat, truths) in enumerate(panels):
                 axis = row_axes[column]
-                _draw_panel(axis, picture, heat, truths)
+                _draw_panel(axis, picture, heat, truths, protocol.size)
                 title = f"{name}: {score}\n{clip}" if number == 0 else ""
                 axis.set_title(title, fontsize=7, loc="left", parse_math=False)
                 column += 1
@@ -100,8 +100,7 @@ def _panels(
     size = protocol.size
     truths = list(zip(_COLORS * len(record.boxes), benchmark.truth(record, protocol), strict=False))
     maps = torch.zeros(0, 1, 1) if record.clip in missing else saved.load(record.clip)
-    ids = record.frames if isinstance(record, MixtureRecord) else (record.clip,)
-    pictures = [_picture(frames, clip, size) for clip in ids]
+    pictures = [_picture(frames, clip, size) for clip in record.clips]
     if benchmark.layout.axis is None:
         heats: list[Tensor | None] = [_resized(heat, size, size) for heat in maps]
         return [(pictures[0], heat, truths) for heat in heats or [None]]
@@ -139,8 +138,9 @@ def _picture(folder: Path | None, clip: str, size: int) -> np.ndarray | None:
     return None
 
 
-def _draw_panel(axis: Any, picture: np.ndarray | None, heat: Tensor | None, truths: list[tuple[str, Tensor]]) -> None:
-    size = truths[0][1].shape[-1]
+def _draw_panel(
+    axis: Any, picture: np.ndarray | None, heat: Tensor | None, truths: list[tuple[str, Tensor]], size: int
+) -> None:
     background = np.full((size, size), 128, np.uint8) if picture is None else picture
     axis.imshow(background, cmap="gray", vmin=0, vmax=255)
     if heat is None:

@@ -13,13 +13,18 @@ import torch
 
 from inputs.cases import Case, FileRow, Format, InputClass, Row, changed_bytes, file_cases, input_classes
 from sslosses.annotations import (
+    lists,
     rasterize,
     rasterize_annotators,
     rasterize_sum,
+    read_dsol_audioset,
+    read_dsol_music,
+    read_extended,
     read_flickr,
     read_music_duet,
     read_music_solo,
     read_music_split,
+    read_sslalign,
     read_vggsound_mixtures,
     read_vggss,
 )
@@ -34,6 +39,11 @@ DUET = [
     {"file": "b", "class_src1": "cello", "bbox_src1": [0, 0, 1, 1], "class_src2": "flute", "bbox_src2": [0, 0, 1, 1]}
 ]
 LIST = "a_000030,elk_bugling,b_000030,female_speech_woman_speaking\n"
+PAIRS = b"video,audio,label\na_000030,c_000030,non-sounding\n"
+DSOL_BOX = {"normbox": [0.25, 0.5, 0.5, 0.25]}
+DSOL = {"a_0_1000/frame_013/00411.jpg": {"bbox": [DSOL_BOX | {"category_id": 1}]}}
+DSOL_AUDIOSET = {"a/3": {"bbox": [DSOL_BOX | {"category": 2}]}}
+SSLALIGN = [{"image": "/x/dog_cat_7_dog.jpg", "audio": "/x/dog_cat_7_dog.wav", "gt_box": [0, 0, 112, 224]}]
 XML = "<annotation><bbox><xmin>0</xmin><ymin>0</ymin><xmax>256</xmax><ymax>128</ymax></bbox></annotation>"
 #: Names that would lead out of a folder, or that a file can't have.
 BAD_IDS = (
@@ -57,12 +67,23 @@ def _mixtures(path: Path) -> Any:
     return read_vggsound_mixtures(path, boxes)
 
 
+def _extended(path: Path) -> Any:
+    boxes = path.with_name("vggss.json")
+    boxes.write_text(json.dumps(VGGSS))
+    return read_extended(path, read_vggss(boxes))
+
+
 FILES = {
     "read_vggss": Format(read_vggss, "boxes.json", json.dumps(VGGSS).encode()),
     "read_music_solo": Format(read_music_solo, "solo.json", json.dumps(SOLO).encode()),
     "read_music_duet": Format(read_music_duet, "duet.json", json.dumps(DUET).encode()),
     "read_vggsound_mixtures": Format(_mixtures, "duet.csv", LIST.encode()),
     "read_music_split": Format(read_music_split, "split.txt", b"a_000_00000,cello\nb_000_00000,flute\n"),
+    "read_extended": Format(_extended, "extended.csv", PAIRS),
+    "read_dsol_music": Format(read_dsol_music, "solotest.json", json.dumps(DSOL).encode()),
+    "read_dsol_audioset": Format(read_dsol_audioset, "audioset_box.json", json.dumps(DSOL_AUDIOSET).encode()),
+    "read_sslalign": Format(read_sslalign, "IS3.json", json.dumps(SSLALIGN).encode()),
+    "lists.read_ids": Format(lists.read_ids, "list.txt", b"a_000030.jpg,cello\nb_000030.jpg,flute\n"),
     "read_flickr": Format(lambda path: read_flickr(path.parent), "7.xml", XML.encode()),
 }
 
@@ -151,6 +172,14 @@ LIST_ROWS = {
         FileRow("lines of 100,000 fields", [b"," * 10**5, b"a,b,c,d,e"], ""),
         FileRow("a clip twice", [b"a,x\na,y\n"], "each clip once"),
     ),
+    "read_extended": (
+        FileRow(OUTSIDE, [b"video,audio,label\n" + name + b",b,non-sounding\n" for name in BAD_IDS_IN_LINES], ""),
+        FileRow("a pair twice", [PAIRS + PAIRS.splitlines()[1]], "each clip once"),
+    ),
+    "lists.read_ids": (
+        FileRow("ids that name no file", [b"..\n", b"a\\b\n", b"C:a\n", b"a" * 300, b",x\n"], "clip id"),
+        FileRow("a clip twice", [b"a\na.jpg\n", b"a,30,x,train\na_000030\n"], "each clip once"),
+    ),
     "read_vggsound_mixtures": (
         FileRow(OUTSIDE, [name + b",elk_bugling,b_000030,x\n" for name in BAD_IDS_IN_LINES], ""),
         FileRow("lines of up to a million characters", [b"a," + b"x" * 10**6, b"," * 10**5, b'"' * 10**5], ""),
@@ -168,6 +197,9 @@ def _files() -> Iterator[InputClass]:
         entries = [[entry | {"file": bad}] for bad in BAD_IDS]
         yield from files(name, json_row(OUTSIDE, "clip id|non-empty", *entries))
     yield InputClass("read_vggss", "boxes from -1e300", _huge_boxes)
+    for name, value in (("read_dsol_music", 7), ("read_dsol_audioset", 7), ("read_sslalign", {"a": 7})):
+        wrong = [[], {next(iter(DSOL)): value}, {"a/3": value}] if name != "read_sslalign" else [value, [value]]
+        yield from files(name, json_row("another value for the entries", "expected", *wrong))
     for name, rows in LIST_ROWS.items():
         yield from files(name, *rows)
     yield from files("read_flickr", *XML_ROWS)
