@@ -7,6 +7,7 @@ from sslosses.metrics.localization import SoundLocalization
 from sslosses.metrics.protocols import Protocol
 from sslosses.metrics.result import LocalizationResult
 from sslosses.metrics.single import AUC, CAP, PIAP, CIoU, CountingAccuracy, Coverage, LocalizationMetric
+from sslosses.metrics.spread import Spread
 
 __all__ = [
     "AUC",
@@ -20,6 +21,7 @@ __all__ = [
     "Protocol",
     "SilentObjectDiscrimination",
     "SoundLocalization",
+    "Spread",
     "chance_levels",
     "functional",
     "protocols",

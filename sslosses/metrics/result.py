@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
+
+from sslosses.metrics.spread import Spread
 
 #: Values of metrics by name.
 MetricValues = Mapping[str, float]
@@ -28,6 +30,11 @@ class LocalizationResult:
         per_size: metrics by size of the object, with the number of ``entries``: "small" below 32² of 224² pixels,
             "medium" below 96², "large" below 144², "huge" above, as in AVGN's code.
         notes: what a reader has to know, such as how many samples the metrics leave out; one text each.
+        videos: number of videos, means over them and intervals; None if no ids of videos are known.
+        classes: the same over classes; None unless asked for.
+        per_video: metrics by video with the number of ``entries``, largest video first, without metrics of all entries
+            together, such as DetAP. With several processes, a video that this process has not seen is named by its
+            digest.
 
     Example:
         >>> from sslosses.metrics import LocalizationResult
@@ -53,12 +60,21 @@ class LocalizationResult:
     per_class: Mapping[str, MetricValues] = field(default_factory=dict)
     per_size: Mapping[str, MetricValues] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    videos: Spread | None = None
+    classes: Spread | None = None
+    per_video: Mapping[str, MetricValues] = field(default_factory=dict)
 
     def __str__(self) -> str:
         """One line in percent, with the best chance level beside each metric."""
         cells = [f"{name} {_percent(value)}{self._best_chance(name)}" for name, value in self.metrics.items()]
-        counts = [f"{value:,} {name.replace('_', ' ')}" for name, value in self.counts.items()]
-        return f"{self.protocol} ({self.task}) | {' | '.join(cells)} | {', '.join(counts)}"
+        return f"{self.protocol} ({self.task}) | {' | '.join(cells)} | {self.shown_counts()}"
+
+    def shown_counts(self) -> str:
+        """Returns the counts in words, as in "2,040 entries of 6 videos (effectively 1.0), 1,020 samples, …"."""
+        counts = {name: f"{value:,} {name.replace('_', ' ')}" for name, value in self.counts.items()}
+        if self.videos is not None:
+            counts["entries"] += f" of {self.videos}"
+        return ", ".join(counts.values())
 
     def _best_chance(self, name: str) -> str:
         levels = [levels[name] for levels in self.chance.values() if name in levels]
@@ -77,7 +93,8 @@ class LocalizationResult:
     def to_markdown(self) -> str:
         """Returns a Markdown table in percent: one row for the result and one row per chance level.
 
-        Samples without a map and empty ground truth have a column where there are any.
+        If videos are known, rows follow for the interval, the mean over videos and its interval. Samples without a map
+        and empty ground truth have a column where there are any.
         """
         head, rows = self._table()
         first, *others = ("|" + "".join(f" {cell} |" if cell else " |" for cell in cells) for cells in (head, *rows))
@@ -90,6 +107,17 @@ class LocalizationResult:
         body = ["\\toprule", lines[0], "\\midrule", *lines[1:], "\\bottomrule"]
         return "\n".join([f"\\begin{{tabular}}{{l{'r' * (len(head) - 1)}}}", *body, "\\end{tabular}"])
 
+    def spread_rows(self) -> list[tuple[str, list[str]]]:
+        """Returns the title and one cell per metric for the interval, the mean over videos and its interval."""
+        if self.videos is None:
+            return []
+        spread, title = self.videos, f"{100 * self.videos.level:g} % interval"
+        rows = [("mean over videos", [_percent(spread.means.get(name, float("nan"))) for name in self.metrics])]
+        if spread.intervals:
+            rows.insert(0, (title, [shown_interval(spread.intervals.get(name)) for name in self.metrics]))
+            rows.append((f"its {title}", [shown_interval(spread.mean_intervals.get(name)) for name in self.metrics]))
+        return rows
+
     def _table(self) -> tuple[list[str], list[list[str]]]:
         names = list(self.metrics)
         counts = {"entries": f"{self.counts['entries']:,}"}
@@ -99,6 +127,7 @@ class LocalizationResult:
             counts["empty truths"] = f"{self.counts['empty_truths']:,}"
         head = [f"{self.protocol}, {self.task}", *names, *counts]
         rows = [["result", *(_percent(self.metrics[n]) for n in names), *counts.values()]]
+        rows += [[title, *cells, *("" for _ in counts)] for title, cells in self.spread_rows()]
         for prediction, levels in self.chance.items():
             rows.append([prediction, *(_percent(levels.get(n, float("nan"))) for n in names), *("" for _ in counts)])
         return head, rows
@@ -110,6 +139,13 @@ _LATEX |= {"^": "\\textasciicircum{}", "~": "\\textasciitilde{}"}
 
 def _percent(value: float) -> str:
     return "–" if value != value else f"{100 * value:.1f}"
+
+
+def shown_interval(ends: Sequence[float] | None) -> str:
+    """Returns an interval in percent, as in "30.1 to 42.5"; a dash if there is none."""
+    if ends is None or ends[0] != ends[0]:
+        return "–"
+    return f"{_percent(ends[0])} to {_percent(ends[1])}"
 
 
 def _latex(text: str) -> str:
