@@ -2,6 +2,7 @@
 
 from sslosses.metrics import functional, protocols
 from sslosses.metrics.chance import chance_levels
+from sslosses.metrics.comparison import Comparison, compare
 from sslosses.metrics.discrimination import SilentObjectDiscrimination
 from sslosses.metrics.localization import SoundLocalization
 from sslosses.metrics.protocols import Protocol
@@ -14,6 +15,7 @@ __all__ = [
     "CAP",
     "PIAP",
     "CIoU",
+    "Comparison",
     "CountingAccuracy",
     "Coverage",
     "LocalizationMetric",
@@ -23,6 +25,7 @@ __all__ = [
     "SoundLocalization",
     "Spread",
     "chance_levels",
+    "compare",
     "functional",
     "protocols",
 ]

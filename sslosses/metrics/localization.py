@@ -215,8 +215,8 @@ class LocalizationTables(Metric):
 
         return whole(self.entry_rows, ENTRY_COLUMNS), whole(self.sample_rows, SAMPLE_COLUMNS)
 
-    def _gathered(self) -> tuple[Tensor, Tensor]:
-        """The tables of all processes."""
+    def gathered_tables(self) -> tuple[Tensor, Tensor]:
+        """Returns the entries and samples of all processes, as :meth:`tables`."""
         with self.sync_context(dist_sync_fn=self.dist_sync_fn, should_sync=self._to_sync):
             return self.tables()
 
@@ -328,7 +328,7 @@ class SoundLocalization(LocalizationTables):
         Warns:
             UserWarning: as :meth:`compute`. The result holds these texts as ``notes``.
         """
-        tables = self._gathered()
+        tables = self.gathered_tables()
         self._warn(tables[1])
         return result_of(
             self.metrics,

@@ -66,7 +66,7 @@ class LocalizationResult:
 
     def __str__(self) -> str:
         """One line in percent, with the best chance level beside each metric."""
-        cells = [f"{name} {_percent(value)}{self._best_chance(name)}" for name, value in self.metrics.items()]
+        cells = [f"{name} {percent(value)}{self._best_chance(name)}" for name, value in self.metrics.items()]
         return f"{self.protocol} ({self.task}) | {' | '.join(cells)} | {self.shown_counts()}"
 
     def shown_counts(self) -> str:
@@ -79,11 +79,11 @@ class LocalizationResult:
     def _best_chance(self, name: str) -> str:
         levels = [levels[name] for levels in self.chance.values() if name in levels]
         known = [level for level in levels if level == level]
-        return f" (chance {_percent(max(known))})" if known else ""
+        return f" (chance {percent(max(known))})" if known else ""
 
     def to_dict(self) -> dict[str, Any]:
         """Returns everything as plain numbers, strings, lists and dicts; NaN becomes None."""
-        content: dict[str, Any] = _plain(asdict(self))
+        content: dict[str, Any] = plain(asdict(self))
         return content
 
     def to_json(self) -> str:
@@ -112,7 +112,7 @@ class LocalizationResult:
         if self.videos is None:
             return []
         spread, title = self.videos, f"{100 * self.videos.level:g} % interval"
-        rows = [("mean over videos", [_percent(spread.means.get(name, float("nan"))) for name in self.metrics])]
+        rows = [("mean over videos", [percent(spread.means.get(name, float("nan"))) for name in self.metrics])]
         if spread.intervals:
             rows.insert(0, (title, [shown_interval(spread.intervals.get(name)) for name in self.metrics]))
             rows.append((f"its {title}", [shown_interval(spread.mean_intervals.get(name)) for name in self.metrics]))
@@ -126,10 +126,10 @@ class LocalizationResult:
         if self.counts.get("empty_truths"):
             counts["empty truths"] = f"{self.counts['empty_truths']:,}"
         head = [f"{self.protocol}, {self.task}", *names, *counts]
-        rows = [["result", *(_percent(self.metrics[n]) for n in names), *counts.values()]]
+        rows = [["result", *(percent(self.metrics[n]) for n in names), *counts.values()]]
         rows += [[title, *cells, *("" for _ in counts)] for title, cells in self.spread_rows()]
         for prediction, levels in self.chance.items():
-            rows.append([prediction, *(_percent(levels.get(n, float("nan"))) for n in names), *("" for _ in counts)])
+            rows.append([prediction, *(percent(levels.get(n, float("nan"))) for n in names), *("" for _ in counts)])
         return head, rows
 
 
@@ -137,7 +137,8 @@ _LATEX = {sign: f"\\{sign}" for sign in "&%_#${}"} | {"–": "--", "\\": "\\text
 _LATEX |= {"^": "\\textasciicircum{}", "~": "\\textasciitilde{}"}
 
 
-def _percent(value: float) -> str:
+def percent(value: float) -> str:
+    """Returns a share in percent; a dash for NaN."""
     return "–" if value != value else f"{100 * value:.1f}"
 
 
@@ -145,16 +146,17 @@ def shown_interval(ends: Sequence[float] | None) -> str:
     """Returns an interval in percent, as in "30.1 to 42.5"; a dash if there is none."""
     if ends is None or ends[0] != ends[0]:
         return "–"
-    return f"{_percent(ends[0])} to {_percent(ends[1])}"
+    return f"{percent(ends[0])} to {percent(ends[1])}"
 
 
 def _latex(text: str) -> str:
     return "".join(_LATEX.get(letter, letter) for letter in text)
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
+    """Returns plain lists and dicts, with None for NaN."""
     if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
+        return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, tuple | list):
-        return [_plain(item) for item in value]
+        return [plain(item) for item in value]
     return None if isinstance(value, float) and value != value else value

@@ -108,7 +108,7 @@ def joined(tables: list[Tensor]) -> list[Tensor]:
 def metrics_of(names: tuple[str, ...], entries: Tensor, samples: Tensor, average_positions: bool) -> dict[str, Tensor]:
     """Computes the named metrics as 0-d float64 tensors, NaN where there is nothing to average."""
     if average_positions:
-        positions = [p for p in entries[:, SOURCE].unique().tolist() if p >= 0]
+        positions = [p for p in torch.unique(entries[:, SOURCE]).tolist() if p >= 0]
         parts = [entries[entries[:, SOURCE] == p] for p in positions] or [entries]
     else:
         parts = [entries]
