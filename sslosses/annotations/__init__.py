@@ -6,6 +6,7 @@ from sslosses.annotations.music import SplitEntry, read_music_duet, read_music_s
 from sslosses.annotations.rasterize import rasterize, rasterize_annotators, rasterize_sum
 from sslosses.annotations.records import AnnotationError, Annotations, InvalidBox, MixtureRecord, Record, Report
 from sslosses.annotations.vggss import read_vggss
+from sslosses.annotations.videos import video_of
 
 __all__ = [
     "AnnotationError",
@@ -24,4 +25,5 @@ __all__ = [
     "read_music_split",
     "read_vggsound_mixtures",
     "read_vggss",
+    "video_of",
 ]

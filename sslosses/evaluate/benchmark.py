@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -22,13 +22,22 @@ from sslosses.annotations import (
     read_music_solo,
     read_vggsound_mixtures,
     read_vggss,
+    video_of,
 )
 from sslosses.annotations.text_files import lines_of
 from sslosses.evaluate.errors import CommandError, some
+from sslosses.evaluate.video_file import read_videos
 from sslosses.metrics import Protocol
 from sslosses.metrics.layout import FrameLayout
 
 FORMATS = ("vggss", "music-solo", "music-duet", "flickr", "vggsound-duet")
+_DATA_SETS = {
+    "vggss": "vggsound",
+    "music-solo": "music",
+    "music-duet": "music",
+    "flickr": "flickr",
+    "vggsound-duet": "vggsound",
+}
 LAYOUTS = ("stacked", "side-by-side")  # of mixtures; other formats have one frame
 
 
@@ -43,6 +52,8 @@ class Benchmark:
         layout: layout of the maps.
         annotators: whether the boxes of a source come from several annotators of the same object.
         listed: number of clips in the list of clips to score; None: no list was given.
+        data_set: how ids of videos are part of those of clips, see :func:`~sslosses.annotations.video_of`.
+        videos: the video of each clip; None: by ``data_set``.
     """
 
     annotations: Annotations
@@ -51,6 +62,8 @@ class Benchmark:
     layout: FrameLayout
     annotators: bool = False
     listed: int | None = None
+    data_set: str = "flickr"
+    videos: Mapping[str, str] | None = None
 
     @cached_property
     def class_names(self) -> tuple[str, ...]:
@@ -64,6 +77,10 @@ class Benchmark:
     def class_ids(self, record: Record) -> list[int]:
         """Class id of each source; empty for a format without classes."""
         return [self._ids[name] for name in record.classes]
+
+    def video(self, record: Record) -> str:
+        """Id of the video that a clip is from."""
+        return video_of(record.clip, self.data_set) if self.videos is None else self.videos[record.clip]
 
     def truth(self, record: Record, protocol: Protocol) -> Tensor:
         """Rasterizes the ground truth of each source as the protocol does, (S, T, T)."""
@@ -133,7 +150,14 @@ class LazyTruths(Sequence[Tensor]):
 
 
 def read_benchmark(
-    path: Path, form: str, *, boxes: Path | None, layout: str, on_invalid: str, clips: Path | None
+    path: Path,
+    form: str,
+    *,
+    boxes: Path | None,
+    layout: str,
+    on_invalid: str,
+    clips: Path | None,
+    videos: Path | None = None,
 ) -> Benchmark:
     """Reads annotations.
 
@@ -144,10 +168,12 @@ def read_benchmark(
         layout: layout of the maps of mixtures.
         on_invalid: what to do with boxes without area, see :func:`~sslosses.annotations.read_vggss`.
         clips: file that lists the clips to score; None: all.
+        videos: file of lines ``clip,video``; None: ids of videos are part of those of clips.
 
     Raises:
         AnnotationError: if the annotations cannot be read.
-        CommandError: if the list names unknown clips, no clip is left, or there are no boxes of single clips.
+        CommandError: if the list names unknown clips, no clip is left, there are no boxes of single clips, or the file
+            of videos lacks one.
     """
     if form == "vggsound-duet":
         boxes = boxes or path.with_name("vggss.json")
@@ -179,6 +205,8 @@ def read_benchmark(
         layout=FrameLayout(layout if form == "vggsound-duet" else "one"),
         annotators=form == "flickr",
         listed=None if listed is None else len(listed),
+        data_set=_DATA_SETS[form],
+        videos=None if videos is None else read_videos(videos, [record.clip for record in records]),
     )
 
 

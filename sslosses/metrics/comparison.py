@@ -23,7 +23,7 @@ from sslosses.metrics._pipeline.tables import (
     metrics_of,
     samples_of,
 )
-from sslosses.metrics.localization import LocalizationTables
+from sslosses.metrics.localization import LocalizationTables, QuietLocalization
 from sslosses.metrics.result import MetricValues, percent, plain, shown_interval
 from sslosses.metrics.spread import RESAMPLES, Bootstrap, Interval, check_groups, shown_count
 
@@ -174,7 +174,7 @@ def compare(
         )
         intervals = {name: interval(drawn_a[:, k] - drawn_b[:, k], level) for k, name in enumerate(names)}
     notes = tuple(dict.fromkeys(note for _, samples in (tables_a, tables_b) for note in few_videos(samples)))
-    for note in notes:
+    for note in notes if not isinstance(a, QuietLocalization) else ():
         rank_zero_warn(note, UserWarning)
     return Comparison(
         protocol=a.protocol.name,

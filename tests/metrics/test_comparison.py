@@ -82,11 +82,11 @@ def test_one_video_and_no_resample():
     metrics = [SoundLocalization(protocol_of("lvs", ("AUC",))) for _ in range(2)]
     for metric in metrics:
         metric.update(MAPS, TRUTHS, videos=["v"] * 4)
-    with pytest.warns(UserWarning, match=r"One of 1 video\(s\) has 100.0 % of the entries"):
+    with pytest.warns(UserWarning, match="All entries are of one video, so there is no interval"):
         found = compare(*metrics)
     assert np.isnan(found.intervals["AUC"]).all()
     assert found.to_markdown().endswith("| +0.0 | – |")
-    assert found.notes[0].startswith("One of 1 video(s)")
+    assert found.notes[0].startswith("All entries are of one video")
     assert compare(*metrics, resamples=0).intervals == {}
 
 

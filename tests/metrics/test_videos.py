@@ -334,9 +334,9 @@ def test_wrong_options(options, error, message):
 @pytest.mark.parametrize(
     ("videos", "note"),
     [
-        (["a"] * 6 + ["b"] * 2, "One of 2 video(s) has 75.0 % of the entries, so an interval over videos means little"),
-        ([f"v{i // 2}" for i in range(8)], "The entries are of 4 video(s), effectively 4.0, so an interval over"),
-        ([f"v{i}" for i in range(8)], "The entries are of 8 video(s), effectively 8.0, so"),
+        (["a"] * 6 + ["b"] * 2, "One of 2 videos has 75.0 % of the entries, so an interval over videos means little"),
+        ([f"v{i // 2}" for i in range(8)], "The entries are of 4 videos, effectively 4.0, so an interval over"),
+        ([f"v{i}" for i in range(8)], "The entries are of 8 videos, effectively 8.0, so"),
         (None, None),
     ],
 )

@@ -82,10 +82,12 @@ def few_videos(samples: Tensor) -> list[str]:
         return []
     videos = videos_of(samples)
     count, effective, share = len(videos.keys), videos.effective_count(), videos.largest_share()
+    if count == 1:
+        return ["All entries are of one video, so there is no interval over videos"]
     if share > 0.5:
-        start = f"One of {count:,} video(s) has {100 * share:.1f} % of the entries"
+        start = f"One of {count:,} videos has {100 * share:.1f} % of the entries"
     elif effective < _FEW_VIDEOS:
-        start = f"The entries are of {count:,} video(s), effectively {effective:.1f}"
+        start = f"The entries are of {count:,} videos, effectively {effective:.1f}"
     else:
         return []
     return [f"{start}, so an interval over videos means little. Report the metrics of each video"]
