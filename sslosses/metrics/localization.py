@@ -329,8 +329,7 @@ class SoundLocalization(LocalizationTables):
             UserWarning: as :meth:`compute`. The result holds these texts as ``notes``.
         """
         tables = self.gathered_tables()
-        self._warn(tables[1])
-        return result_of(
+        result = result_of(
             self.metrics,
             tables,
             self.protocol,
@@ -343,6 +342,8 @@ class SoundLocalization(LocalizationTables):
             seed=seed,
             over_classes=over_classes,
         )
+        self._warn(tables[1])
+        return result
 
     def plot(self, val: Any = None, ax: Any = None) -> Any:
         """Plots the metrics, without the counts, with matplotlib.
