@@ -23,8 +23,9 @@ from sslosses.metrics._pipeline.tables import (
     metrics_of,
     samples_of,
 )
-from sslosses.metrics.localization import LocalizationTables, QuietLocalization
+from sslosses.metrics.localization import LocalizationTables, QuietLocalization, SoundLocalization
 from sslosses.metrics.result import MetricValues, percent, plain, shown_interval
+from sslosses.metrics.single import LocalizationMetric
 from sslosses.metrics.spread import RESAMPLES, Bootstrap, Interval, check_groups, shown_count
 
 _CLOSE = 1e-6  # between areas of one mask, whose pixels may be summed in another order
@@ -103,8 +104,8 @@ class Comparison:
 
 
 def compare(
-    a: LocalizationTables,
-    b: LocalizationTables,
+    a: SoundLocalization | LocalizationMetric,
+    b: SoundLocalization | LocalizationMetric,
     *,
     resamples: int = RESAMPLES,
     level: float = 0.95,
@@ -150,7 +151,7 @@ def compare(
         | AUC | 100.0 | 32.8 | +67.2 | 64.1 to 70.5 |
     """
     for name, metric in (("a", a), ("b", b)):
-        if not isinstance(metric, LocalizationTables):
+        if not isinstance(metric, SoundLocalization | LocalizationMetric):
             raise TypeError(f"Expected `{name}` to be a localization metric, but got {type(metric).__name__}")
     options = Bootstrap(resamples, level, seed)
     _check_rules(a, b)

@@ -6,10 +6,14 @@ Shares no code with the library. A sample is a dict: its ``video`` and ``group``
 """
 
 import hashlib
+import sys
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import torch
+
+sys.path.insert(0, str(Path(__file__).parent))
 from reference import THRESHOLDS, area_under, detection_ap, detection_f1, success
 
 OF_ALL = ("DetAP@0.3", "DetF1@0.3")
