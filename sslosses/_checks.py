@@ -135,6 +135,12 @@ def check_count(name: str, value: Any, *, least: int = 1) -> int:
     return number
 
 
+def check_seed(name: str, value: Any) -> None:
+    """Raise unless ``value`` is an integer that torch's generators take."""
+    if isinstance(value, bool) or not isinstance(value, int) or not -(2**63) <= value < 2**64:
+        raise ValueError(f"Expected `{name}` to be an integer from -2⁶³ to 2⁶⁴ - 1, but got {value!r}")
+
+
 def check_flag(name: str, value: Any) -> None:
     """Raise unless ``value`` is True or False."""
     if not isinstance(value, bool):

@@ -17,6 +17,7 @@ from sslosses.annotations.records import (
 )
 from sslosses.annotations.sslalign import read_sslalign
 from sslosses.annotations.vggss import read_vggss
+from sslosses.annotations.videos import video_of
 
 __all__ = [
     "AnnotationError",
@@ -40,4 +41,5 @@ __all__ = [
     "read_sslalign",
     "read_vggsound_mixtures",
     "read_vggss",
+    "video_of",
 ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -11,10 +11,11 @@ from typing import overload
 import torch
 from torch import Tensor
 
-from sslosses.annotations import Annotations, Record, rasterize, rasterize_annotators, rasterize_sum
+from sslosses.annotations import Annotations, Record, rasterize, rasterize_annotators, rasterize_sum, video_of
 from sslosses.evaluate.clip_lists import Identity, identify, listed_ids, named_ids
 from sslosses.evaluate.errors import CommandError, some
-from sslosses.evaluate.formats import ANNOTATORS, FORMATS, MIXTURES, read_annotations
+from sslosses.evaluate.formats import ANNOTATORS, DATA_SETS, FORMATS, MIXTURES, read_annotations
+from sslosses.evaluate.video_file import read_videos
 from sslosses.metrics import Protocol
 from sslosses.metrics.layout import FrameLayout
 
@@ -35,6 +36,8 @@ class Benchmark:
         annotators: whether the boxes of a source come from several annotators of the same object.
         listed: number of clips in the list of clips to score; None: no list was given.
         list_name: name of that list, if it is a public one that was asked for by name.
+        data_set: how ids of videos are part of those of clips, see :func:`~sslosses.annotations.video_of`.
+        videos: the video of each clip; None: by ``data_set``.
     """
 
     annotations: Annotations
@@ -44,6 +47,8 @@ class Benchmark:
     annotators: bool = False
     listed: int | None = None
     list_name: str | None = None
+    data_set: str = "flickr"
+    videos: Mapping[str, str] | None = None
 
     @cached_property
     def class_names(self) -> tuple[str, ...]:
@@ -62,6 +67,10 @@ class Benchmark:
     def class_ids(self, record: Record) -> list[int]:
         """Class id of each source; empty for a format without classes."""
         return [self._ids[name] for name in record.classes]
+
+    def video(self, record: Record) -> str:
+        """Id of the video that a clip is from."""
+        return video_of(record.clip, self.data_set) if self.videos is None else self.videos[record.clip]
 
     def truth(self, record: Record, protocol: Protocol) -> Tensor:
         """Rasterizes the ground truth of each source as the protocol does, (S, T, T)."""
@@ -143,6 +152,7 @@ def read_benchmark(
     clips: Path | None,
     list_name: str | None = None,
     same_class: str = "report",
+    videos: Path | None = None,
 ) -> Benchmark:
     """Reads annotations.
 
@@ -155,10 +165,12 @@ def read_benchmark(
         clips: file that lists the clips to score; None: all.
         list_name: name of the public list of the clips to score; None: all.
         same_class: what to do with doubtful negatives, see :func:`~sslosses.annotations.read_extended`.
+        videos: file of lines ``clip,video``; None: ids of videos are part of those of clips.
 
     Raises:
         AnnotationError: if the annotations cannot be read.
-        CommandError: if the list names unknown clips, no clip is left, or there are no boxes of single clips.
+        CommandError: if the list names unknown clips, no clip is left, there are no boxes of single clips, or the file
+            of videos lacks one.
     """
     annotations = read_annotations(path, form, boxes=boxes, on_invalid=on_invalid, same_class=same_class)
     records = tuple(annotations)
@@ -185,6 +197,8 @@ def read_benchmark(
         annotators=form in ANNOTATORS,
         listed=None if listed is None else len(listed),
         list_name=list_name,
+        data_set=DATA_SETS[form],
+        videos=None if videos is None else read_videos(videos, [record.clip for record in records]),
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import re
 import sys
 from collections.abc import Sequence
@@ -18,10 +19,11 @@ from sslosses.evaluate.output import as_json, latex, tables
 from sslosses.evaluate.progress import progress
 from sslosses.evaluate.results_folder import atomic_write
 from sslosses.evaluate.saved_maps import SavedMaps
-from sslosses.evaluate.scoring import check_clips, score, steps
+from sslosses.evaluate.scoring import OtherMaps, check_clips, score, steps
 from sslosses.evaluate.standard_output import write_out
 from sslosses.metrics import Protocol, protocols
 
+_MOST_RESAMPLES = 100_000
 _FILES = ("metrics.json", "table.md", "table.tex", "sheet.png")
 
 
@@ -48,13 +50,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         >>> np.savez(folder / "maps.npz", a_000030=np.array([[0.9, 0.1], [0.9, 0.1]]))
         >>> main(["--maps", str(folder / "maps.npz"), "--annotations", str(folder / "vggss.json"), "--format", "vggss",
         ...       "--protocol", "paper", "--out", str(folder / "scores"), "--no-chance", "--no-sheet"])
-        | paper, % |  maps |
-        | -------- | ----: |
-        | AP       | 100.0 |
-        | IoU@0.5  | 100.0 |
-        | AUC      |  97.5 |
+        | paper, % |  maps | 95 % interval | mean over videos | its 95 % interval |
+        | -------- | ----: | ------------: | ---------------: | ----------------: |
+        | AP       | 100.0 |             – |            100.0 |                 – |
+        | IoU@0.5  | 100.0 |             – |            100.0 |                 – |
+        | AUC      |  97.5 |             – |             97.5 |                 – |
         <BLANKLINE>
-        1 entries, 1 samples, 0 samples without map, 0 empty truths
+        1 entries of 1 video (effectively 1.0), 1 samples, 0 samples without map, 0 empty truths
+        <BLANKLINE>
+        Note: All entries are of one video, so there is no interval over videos.
         <BLANKLINE>
         Scored 1 of 1 annotated clips (100 %)
         Clips: a list of your own (1 clips, SHA-256 of the ids 85112422042a…)
@@ -99,11 +103,16 @@ def _run(options: argparse.Namespace) -> str:
         clips=options.clips,
         list_name=options.list,
         same_class=options.same_class,
+        videos=options.videos,
     )
     leak = None if options.train_list is None else find_leak(options.train_list, benchmark.records)
-    with SavedMaps(options.maps) as saved:
+    with SavedMaps(options.maps) as saved, contextlib.ExitStack() as opened:
         missing = check_clips(saved, benchmark, options.allow_missing)
-        with progress(steps(benchmark, chosen, not options.no_chance)) as tick:
+        against = None
+        if options.against is not None:
+            others = opened.enter_context(SavedMaps(options.against))
+            against = OtherMaps(others, check_clips(others, benchmark, options.allow_missing))
+        with progress(steps(benchmark, chosen, not options.no_chance, against is not None)) as tick:
             scores = score(
                 saved,
                 benchmark,
@@ -112,6 +121,8 @@ def _run(options: argparse.Namespace) -> str:
                 chance=not options.no_chance,
                 seed=options.seed,
                 tick=tick,
+                resamples=options.resamples,
+                against=against,
             )
         share = f"{benchmark.share(len(missing))}\n{benchmark.identity}"
         comparison = None
@@ -126,6 +137,7 @@ def _run(options: argparse.Namespace) -> str:
                 missing=missing,
                 chance=not options.no_chance,
                 seed=options.seed,
+                resamples=options.resamples,
             )
         with atomic_write(options.out, _FILES) as temporary:
             table = tables(scores, share, options.breakdown)
@@ -139,6 +151,8 @@ def _run(options: argparse.Namespace) -> str:
                     benchmark,
                     sorted(missing),
                     maps=str(options.maps),
+                    against=None if options.against is None else str(options.against),
+                    videos=None if options.videos is None else str(options.videos),
                     annotations=str(options.annotations),
                     format=options.format,
                     on_invalid=options.on_invalid,
@@ -195,7 +209,10 @@ def _parser() -> argparse.ArgumentParser:
         "layout": "for vggsound-duet: layout of a mixture's frames in its maps (default: stacked)",
         "on_invalid": "boxes without area: keep them as empty, stop with an error, or drop them (default: report)",
         "pictures": "number of best, median and worst clips to draw (default: 4 each)",
-        "seed": "seed of the random maps of the chance levels (default: 0)",
+        "seed": "seed of the random maps of the chance levels, and of the resamples (default: 0)",
+        "against": "other maps of the same clips: print the differences to them with intervals",
+        "videos": "CSV file of lines clip,video (default: the video is a part of a clip's id)",
+        "resamples": "number of bootstrap resamples for the intervals; 0 leaves them out (default: 1000)",
     }
     add = parser.add_argument
     add("--maps", type=Path, required=True, help=helps["maps"])
@@ -207,6 +224,9 @@ def _parser() -> argparse.ArgumentParser:
     chosen.add_argument("--clips", type=Path, metavar="FILE", help=helps["clips"])
     chosen.add_argument("--list", metavar="NAME", help=helps["list"])
     add("--train-list", type=Path, metavar="FILE", help=helps["train_list"])
+    add("--against", type=Path, metavar="MAPS", help=helps["against"])
+    add("--videos", type=Path, metavar="FILE", help=helps["videos"])
+    add("--resamples", type=_count, default=1000, metavar="N", help=helps["resamples"])
     add("--boxes", type=Path, help=helps["boxes"])
     add("--layout", choices=LAYOUTS, default="stacked", help=helps["layout"])
     add("--on-invalid", choices=("report", "error", "drop"), default="report", help=helps["on_invalid"])
@@ -231,5 +251,12 @@ def _seed(text: str) -> int:
 def _positive(text: str) -> int:
     value = int(text)
     if value < 1:
+        raise ValueError
+    return value
+
+
+def _count(text: str) -> int:
+    value = int(text)
+    if not 0 <= value <= _MOST_RESAMPLES:
         raise ValueError
     return value

@@ -33,6 +33,20 @@ _LISTS = ("vggsound-duet", "vggss-extended", "flickr-extended")  # of clips whos
 FORMATS = (*_READERS, *_LISTS)
 #: Formats with frames of several sources.
 MIXTURES = ("music-duet", "vggsound-duet", "dsol-duet", "dsol-audioset")
+#: How the ids of videos are part of those of clips, see :func:`~sslosses.annotations.video_of`.
+DATA_SETS = {
+    "vggss": "vggsound",
+    "music-solo": "music",
+    "music-duet": "music",
+    "flickr": "flickr",
+    "dsol-solo": "music",
+    "dsol-duet": "music",
+    "dsol-audioset": "vggsound",
+    "sslalign": "flickr",
+    "vggsound-duet": "vggsound",
+    "vggss-extended": "vggsound",
+    "flickr-extended": "flickr",
+}
 #: Formats whose boxes come from several annotators.
 ANNOTATORS = ("flickr", "flickr-extended")
 

@@ -107,6 +107,7 @@ def compare_unseen(
     missing: Collection[str],
     chance: bool,
     seed: int,
+    resamples: int,
 ) -> Comparison:
     """Scores the clips again that were not seen in training, if some were; see :func:`score` for the arguments."""
     unseen = tuple(record for record in benchmark.records if record.clip not in leak.seen)
@@ -122,6 +123,7 @@ def compare_unseen(
             chance=chance,
             seed=seed,
             tick=tick,
+            resamples=resamples,
         )
     return Comparison(leak, scores.results, rest.results)
 

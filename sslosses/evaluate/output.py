@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sslosses.evaluate.benchmark import Benchmark
 from sslosses.evaluate.scoring import BenchmarkScores
-from sslosses.metrics import LocalizationResult
-from sslosses.metrics.result import MetricValues
+from sslosses.metrics import Comparison, LocalizationResult
+from sslosses.metrics.result import MetricValues, percent
 
-PARTS = ("metrics", "counts", "chance", "per_class", "per_size", "notes")
+PARTS = ("metrics", "counts", "videos", "chance", "per_class", "per_size", "per_video", "notes")
 
 
 def tables(scores: BenchmarkScores, share: str, breakdown: bool) -> str:
@@ -24,8 +23,11 @@ def tables(scores: BenchmarkScores, share: str, breakdown: bool) -> str:
         breakdown: whether to add tables by size and by class of the object.
     """
     parts = []
-    for result in scores.results:
+    comparisons: Sequence[Comparison | None] = scores.comparisons or [None] * len(scores.results)
+    for result, comparison in zip(scores.results, comparisons, strict=True):
         parts.append(_table(result))
+        if comparison is not None:
+            parts.append(_comparison(comparison, result.notes))
         if breakdown:
             parts += [_breakdown(f"{result.protocol}, %, by {kind}", groups) for kind, groups in _groups(result)]
     parts.append("".join(f"{line}\n" for line in _closing(scores, share)))
@@ -55,13 +57,18 @@ def _note(text: str) -> str:
 
 
 def _table(result: LocalizationResult) -> str:
-    rows = [[f"{result.protocol}, %", "maps", *result.chance]]
-    rows += [
-        [name, _percent(value), *(_percent(level[name]) for level in result.chance.values())]
-        for name, value in result.metrics.items()
-    ]
+    spread = [[title, *cells] for title, cells in result.spread_rows()]  # one column each
+    columns = [["maps", *map(percent, result.metrics.values())], *spread]
+    columns += [[name, *(percent(level[metric]) for metric in result.metrics)] for name, level in result.chance.items()]
+    rows = [list(row) for row in zip([f"{result.protocol}, %", *result.metrics], *columns, strict=True)]
     notes = "".join(f"\n{_note(note)}\n" for note in result.notes)
     return f"{_grid(rows)}\n{_counts(result)}\n{notes}"
+
+
+def _comparison(comparison: Comparison, known: Sequence[str]) -> str:
+    head = [f"{comparison.protocol}, %", "maps", "against", "difference", f"{100 * comparison.level:g} % interval"]
+    notes = "".join(f"\n{_note(note)}\n" for note in comparison.notes if note not in known)
+    return f"{_grid([head, *comparison.rows()])}\nDifferences over {comparison.shown_counts()}\n{notes}"
 
 
 def _groups(result: LocalizationResult) -> list[tuple[str, Mapping[str, MetricValues]]]:
@@ -73,14 +80,14 @@ def _breakdown(title: str, groups: Mapping[str, MetricValues]) -> str:
     names = [name for name in next(iter(groups.values())) if name != "entries"]
     rows = [[title, *names, "entries"]]
     rows += [
-        [group.replace("|", "\\|"), *(_percent(part[n]) for n in names), f"{part['entries']:,.0f}"]
+        [group.replace("|", "\\|"), *(percent(part[n]) for n in names), f"{part['entries']:,.0f}"]
         for group, part in groups.items()
     ]
     return _grid(rows)
 
 
 def _counts(result: LocalizationResult) -> str:
-    return ", ".join(f"{value:,} {name.replace('_', ' ')}" for name, value in result.counts.items())
+    return result.shown_counts()
 
 
 def _grid(rows: Sequence[Sequence[str]]) -> str:
@@ -93,10 +100,6 @@ def _grid(rows: Sequence[Sequence[str]]) -> str:
 def _row(cells: Sequence[str], widths: Sequence[int]) -> str:
     first, *others = zip(cells, widths, strict=True)
     return f"| {' | '.join([first[0].ljust(first[1]), *(cell.rjust(width) for cell, width in others)])} |"
-
-
-def _percent(value: float) -> str:
-    return "–" if math.isnan(value) else f"{100 * value:.1f}"
 
 
 def as_json(scores: BenchmarkScores, benchmark: Benchmark, missing: Sequence[str], **settings: Any) -> str:
@@ -122,5 +125,6 @@ def as_json(scores: BenchmarkScores, benchmark: Benchmark, missing: Sequence[str
             result.protocol: {"definition": result.description, **{name: result.to_dict()[name] for name in PARTS}}
             for result in scores.results
         },
+        "comparisons": {comparison.protocol: comparison.to_dict() for comparison in scores.comparisons},
     }
     return json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n"

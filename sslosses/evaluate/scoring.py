@@ -13,7 +13,7 @@ from sslosses.annotations import Record
 from sslosses.evaluate.benchmark import Benchmark, LazyTruths
 from sslosses.evaluate.errors import CommandError, named, some
 from sslosses.evaluate.saved_maps import SavedMaps
-from sslosses.metrics import LocalizationResult, Protocol, SoundLocalization, chance_levels
+from sslosses.metrics import Comparison, LocalizationResult, Protocol, SoundLocalization, chance_levels, compare
 from sslosses.metrics.localization import QuietLocalization
 
 _CHUNK = 64
@@ -26,6 +26,7 @@ class BenchmarkScores(NamedTuple):
     ranking: list[tuple[str, float]]  #: clips from best to worst, with their AUC by the first protocol, −1 without one
     resolution: tuple[int, int] | None  #: height and width of a frame of the first maps; None without any map
     surplus: Surplus  #: clips with more maps than sources
+    comparisons: tuple[Comparison, ...] = ()  #: with other maps, one per protocol; empty without any
 
 
 class Surplus(NamedTuple):
@@ -55,9 +56,16 @@ class Surplus(NamedTuple):
         )
 
 
-def steps(benchmark: Benchmark, protocols: Sequence[Protocol], chance: bool) -> int:
+class OtherMaps(NamedTuple):
+    """Maps to compare with."""
+
+    saved: SavedMaps
+    missing: Collection[str]  #: clips without a file, scored as clips without a map
+
+
+def steps(benchmark: Benchmark, protocols: Sequence[Protocol], chance: bool, against: bool = False) -> int:
     """Returns the number of steps that :func:`score` reports."""
-    return len(benchmark.records) * (1 + len(protocols) * (4 if chance else 1))
+    return len(benchmark.records) * (1 + len(protocols) * ((4 if chance else 1) + against))
 
 
 def score(
@@ -69,6 +77,8 @@ def score(
     chance: bool,
     seed: int,
     tick: Callable[[int], None],
+    resamples: int = 1000,
+    against: OtherMaps | None = None,
 ) -> BenchmarkScores:
     """Scores all records.
 
@@ -78,8 +88,10 @@ def score(
         protocols: the protocols to score by; the first one ranks the clips.
         missing: clips without a file, scored as clips without a map.
         chance: whether to compute chance levels.
-        seed: seed of the random maps of the chance levels.
+        seed: seed of the random maps of the chance levels, and of the bootstrap.
         tick: called with the number of steps done.
+        resamples: number of bootstrap resamples for the intervals.
+        against: maps to compare with; None: no comparison.
 
     Raises:
         CommandError: if maps cannot be scored; the message names their clips.
@@ -109,10 +121,12 @@ def score(
             key = _ranking_key([float(values[name]) for name in single_clip.metrics], single_clip.metrics)
             ranking.append((key, record.clip))
         tick(len(records))
-    if problems:
-        shown = "\n  ".join(problems[:20])
-        more = f"\n  and {len(problems) - 20} more" if len(problems) > 20 else ""
-        raise CommandError(f"Expected maps that can be scored, but got {len(problems)} that cannot:\n  {shown}{more}")
+    _raise_if_any(problems)
+    comparisons: tuple[Comparison, ...] = ()
+    if against is not None:
+        others = _scored(against, benchmark, protocols, tick)
+        pairs_of_metrics = zip(metrics, others, strict=True)
+        comparisons = tuple(compare(a, b, resamples=resamples, seed=seed) for a, b in pairs_of_metrics)
     ranking.sort(key=lambda item: item[0], reverse=True)
     results = []
     for protocol, metric in zip(protocols, metrics, strict=True):
@@ -122,8 +136,32 @@ def score(
             levels = chance_levels(
                 truths, protocol, resolution=resolution or (7, 7), seed=seed, task=task, layout=layout
             )
-        results.append(metric.result(chance=levels, class_names=benchmark.class_names))
-    return BenchmarkScores(results, [(clip, key[0]) for key, clip in ranking], resolution, surplus)
+        results.append(metric.result(chance=levels, class_names=benchmark.class_names, resamples=resamples, seed=seed))
+    return BenchmarkScores(results, [(clip, key[0]) for key, clip in ranking], resolution, surplus, comparisons)
+
+
+def _scored(
+    maps: OtherMaps, benchmark: Benchmark, protocols: Sequence[Protocol], tick: Callable[[int], None]
+) -> list[SoundLocalization]:
+    """One metric per protocol with all records."""
+    metrics = [QuietLocalization(p, task=benchmark.task, layout=benchmark.layout.name) for p in protocols]
+    problems: list[str] = []
+    for records in _chunks(benchmark.records):
+        loaded = [_load(maps.saved, benchmark, record, maps.missing, problems) for record in records]
+        for metric in metrics if not problems else ():
+            _update(metric, benchmark, records, loaded)
+        tick(len(records) * len(protocols))
+    _raise_if_any(problems, f" of {maps.saved.path}")
+    return list(metrics)
+
+
+def _raise_if_any(problems: Sequence[str], where: str = "") -> None:
+    if problems:
+        shown = "\n  ".join(problems[:20])
+        more = f"\n  and {len(problems) - 20} more" if len(problems) > 20 else ""
+        raise CommandError(
+            f"Expected maps{where} that can be scored, but got {len(problems)} that cannot:\n  {shown}{more}"
+        )
 
 
 def check_clips(saved: SavedMaps, benchmark: Benchmark, allow_missing: bool) -> set[str]:
@@ -173,7 +211,7 @@ def _update(metric: SoundLocalization, benchmark: Benchmark, records: Sequence[R
     truths = [benchmark.truth(record, metric.protocol) for record in records]
     classes = [benchmark.class_ids(record) for record in records]
     try:
-        metric.update(maps, truths, source_classes=classes)
+        metric.update(maps, truths, source_classes=classes, videos=[benchmark.video(record) for record in records])
     except ValueError as error:
         if len(records) == 1:
             raise CommandError(f"{records[0].clip}: {metric.protocol.name}: {error}") from error

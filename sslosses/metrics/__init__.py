@@ -2,17 +2,20 @@
 
 from sslosses.metrics import functional, protocols
 from sslosses.metrics.chance import chance_levels
+from sslosses.metrics.comparison import Comparison, compare
 from sslosses.metrics.discrimination import SilentObjectDiscrimination
 from sslosses.metrics.localization import SoundLocalization
 from sslosses.metrics.protocols import Protocol
 from sslosses.metrics.result import LocalizationResult
 from sslosses.metrics.single import AUC, CAP, PIAP, CIoU, CountingAccuracy, Coverage, LocalizationMetric
+from sslosses.metrics.spread import Spread
 
 __all__ = [
     "AUC",
     "CAP",
     "PIAP",
     "CIoU",
+    "Comparison",
     "CountingAccuracy",
     "Coverage",
     "LocalizationMetric",
@@ -20,7 +23,9 @@ __all__ = [
     "Protocol",
     "SilentObjectDiscrimination",
     "SoundLocalization",
+    "Spread",
     "chance_levels",
+    "compare",
     "functional",
     "protocols",
 ]

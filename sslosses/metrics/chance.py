@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
-from sslosses._checks import check_count, check_number
+from sslosses._checks import check_count, check_number, check_seed
+from sslosses.metrics._pipeline.ids import Ids
 from sslosses.metrics._pipeline.samples import SampleTruths
 from sslosses.metrics._pipeline.scorer import Canvases, Scorer
 from sslosses.metrics.functional._inputs import check_size, check_values
@@ -36,6 +37,7 @@ def chance_levels(
     sigma: float = 0.25,
     task: str = "mixtures",
     layout: str = "one",
+    groups: Ids | None = None,
 ) -> dict[str, dict[str, Tensor]]:
     """Computes a protocol's metrics for three predictions that do not depend on the sample.
 
@@ -53,6 +55,7 @@ def chance_levels(
             is at the median, which depends only on the order of the pixels.
         task: as for :class:`SoundLocalization`.
         layout: as for :class:`SoundLocalization`.
+        groups: id of each sample's group, as for :meth:`SoundLocalization.update`.
 
     Returns:
         Results of :meth:`SoundLocalization.compute` for ``"centered Gaussian"`` (the same one in the middle of every
@@ -78,11 +81,14 @@ def chance_levels(
     if maps_per_sample is not None:
         maps_per_sample = check_count("maps_per_sample", maps_per_sample)
     sigma = check_number("sigma", sigma, least=1e-3, most=1e3)  # beyond, all values are equal
-    if isinstance(seed, bool) or not isinstance(seed, int) or not -(2**63) <= seed < 2**64:
-        raise ValueError(f"Expected `seed` to be an integer from -2⁶³ to 2⁶⁴ - 1, but got {seed!r}")
+    check_seed("seed", seed)
     if not isinstance(truths, Tensor | Sequence) or not len(truths):
         got = "an empty one" if isinstance(truths, Tensor | Sequence) else type(truths).__name__
         raise ValueError(f"Expected `truths` to be a tensor or a sequence of at least one sample, but got {got}")
+    if groups is not None and len(groups) != len(truths):
+        raise ValueError(
+            f"Expected as many ids in `groups` as samples in `truths` ({len(truths)}), but got {len(groups)}"
+        )
     height, width = check_size("resolution", resolution)
     frames = FrameLayout(layout)
     plain = QuietLocalization(protocol, task=task, layout=layout)
@@ -99,7 +105,8 @@ def chance_levels(
     levels: dict[str, dict[str, Tensor]] = {}
     for name, metric in (("centered Gaussian", plain), ("whole frame", whole), ("random maps", plain)):
         metric.reset()
-        for chunk in _chunks(truths):
+        for start in range(0, len(truths), _CHUNK):
+            chunk = truths[start : start + _CHUNK]
             maps = []
             for truth in chunk:
                 if isinstance(truth, Tensor):
@@ -113,11 +120,6 @@ def chance_levels(
                     maps.append(drawn.to(device))
                 else:
                     maps.append(gaussian.tile(count, down, across).to(device))
-            metric.to(device).update(maps, chunk)
+            metric.to(device).update(maps, chunk, groups=None if groups is None else groups[start : start + _CHUNK])
         levels[name] = metric.compute()
     return levels
-
-
-def _chunks(truths: Tensor | Sequence[SampleTruths]) -> Iterator[Tensor | Sequence[SampleTruths]]:
-    for start in range(0, len(truths), _CHUNK):
-        yield truths[start : start + _CHUNK]

@@ -13,22 +13,22 @@ from torchmetrics import Metric
 from torchmetrics.utilities import rank_zero_warn
 
 from sslosses.metrics import protocols
+from sslosses.metrics._pipeline.ids import Ids, columns_of
 from sslosses.metrics._pipeline.notes import notes_of
 from sslosses.metrics._pipeline.samples import SampleTruths, batches
 from sslosses.metrics._pipeline.scorer import Scorer
 from sslosses.metrics._pipeline.tables import (
-    CLASS,
     ENTRY_COLUMNS,
+    OF_GROUPS,
     SAMPLE_COLUMNS,
-    by_size,
     counts_of,
-    empty_truths_of,
     in_order,
     joined,
     metrics_of,
     rows_of,
 )
 from sslosses.metrics.layout import FrameLayout
+from sslosses.metrics.reporting import result_of
 from sslosses.metrics.result import LocalizationResult
 
 #: Kinds of metrics whose column of a table is computed only if one of them is wanted.
@@ -39,7 +39,7 @@ _PIXELS = 2**19  # scored at once: about 10 maps of 224², which fit into a proc
 class LocalizationTables(Metric):
     """Accumulates one row per entry and one row per sample; subclasses compute their metrics from these tables.
 
-    Memory grows by 56 bytes per entry and 48 bytes per sample. A fixed number of pixels is scored at once.
+    Memory grows by 56 bytes per entry and 64 bytes per sample. A fixed number of pixels is scored at once.
     """
 
     is_differentiable = False
@@ -70,9 +70,11 @@ class LocalizationTables(Metric):
         self.layout = layout
         kinds = {protocols.parse_metric(metric)[0] for metric in self.metrics}
         self.scorer = scorer(self.protocol, task, self._layout, kinds)
+        self._video_names: dict[int, str] = {}  # by digest, of the videos that this process has seen
         # A digest of the rules keeps tables of other rules from being mixed with these by merging, by loading, or by a
         # MetricCollection, which shares the states of metrics whose states are equal after their first update.
-        description = repr((self.protocol, task, layout, sorted(kinds & _ON_DEMAND), scorer.__qualname__))
+        columns = (ENTRY_COLUMNS, SAMPLE_COLUMNS)
+        description = repr((self.protocol, task, layout, sorted(kinds & _ON_DEMAND), scorer.__qualname__, columns))
         digest = torch.tensor(list(hashlib.sha256(description.encode()).digest()), dtype=torch.uint8)
         self.add_state("rules", digest, dist_reduce_fx="max")
         self.add_state("entry_rows", [], dist_reduce_fx="cat")
@@ -88,6 +90,8 @@ class LocalizationTables(Metric):
         source_classes: Tensor | Sequence[Any] | None = None,
         confidences: Tensor | Sequence[Any] | None = None,
         priors: Tensor | Sequence[Tensor] | None = None,
+        videos: Ids | None = None,
+        groups: Ids | None = None,
     ) -> None:
         """Adds samples. After an error nothing is added.
 
@@ -107,13 +111,21 @@ class LocalizationTables(Metric):
             confidences: confidence that the sound of each map is present, (B, M) or B rows of M_i; None: computed by
                 the protocol.
             priors: one map of objects per sample, (B, p, q), for protocols with a ``prior_weight``.
+            videos: id of each sample's video, a string or an integer, for :meth:`SoundLocalization.result`; None: each
+                group is its own video, and each sample without one.
+            groups: id of each sample's group, a string or an integer, for the metrics IIoU@t and IAUC.
 
         Raises:
-            TypeError: if dtypes are wrong.
+            TypeError: if dtypes are wrong, or an id is neither a string nor an integer.
             ValueError: if shapes or devices do not fit, maps have their channels last, maps hold NaN, infinite values
                 or values whose sums may be infinite, the ground truth is outside [0, 1], boxes are in pixels, class ids
-                are not integers, or the protocol takes no prior.
+                are not integers, the protocol takes no prior, or a metric needs ``groups``.
         """
+        wanting = [name for name in self.metrics if protocols.parse_metric(name)[0] in OF_GROUPS]
+        if wanting and groups is None:
+            raise ValueError(
+                f"Expected `groups` to hold one id per sample, as {', '.join(wanting)} is over groups, but got None"
+            )
         if priors is not None and self.protocol.prior_weight is None:
             raise ValueError(f"Expected `priors` to be None, as protocol {self.protocol.name!r} takes no object prior")
         extras = {
@@ -121,8 +133,10 @@ class LocalizationTables(Metric):
             "source_classes": source_classes,
             "confidences": confidences,
             "priors": priors,
+            "videos": videos,
+            "groups": groups,
         }
-        groups = batches(
+        same_shapes = batches(
             maps,
             truths,
             valid,
@@ -131,14 +145,16 @@ class LocalizationTables(Metric):
             layout=self._layout,
             most_sources=1 if self.task == "single" else None,
         )
+        ids, names = columns_of(len(maps), videos, groups)
         parts = []
-        for group in groups:
-            sources = group.truths.shape[1]
-            frames = max(1, group.maps.shape[1]) * math.prod(self._layout.grid(sources))
+        for batch in same_shapes:
+            sources = batch.truths.shape[1]
+            frames = max(1, batch.maps.shape[1]) * math.prod(self._layout.grid(sources))
             length = max(1, _PIXELS // (self.protocol.size**2 * max(frames, sources)))
-            parts += [rows_of(self.scorer.score(chunk), chunk, self.protocol) for chunk in group.chunks(length)]
+            parts += [rows_of(self.scorer.score(chunk), chunk, self.protocol) for chunk in batch.chunks(length)]
         if parts:
-            entries, samples = in_order(parts)
+            self._video_names.update(names)
+            entries, samples = in_order(parts, ids)
             self.entry_rows = joined([*self.entry_rows, entries.to(self.device)])
             self.sample_rows = joined([*self.sample_rows, samples.to(self.device)])
 
@@ -169,6 +185,8 @@ class LocalizationTables(Metric):
         if isinstance(state, dict) and not self._same_rules(state.get("rules")):
             raise ValueError(f"Expected `incoming_state` to be {self._description()}, but got one of other rules")
         super().merge_state(incoming_state)
+        if isinstance(incoming_state, LocalizationTables):
+            self._video_names.update(incoming_state._video_names)
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
         if not self._same_rules(state_dict.get(f"{prefix}rules", self.rules)):
@@ -188,7 +206,7 @@ class LocalizationTables(Metric):
         return self
 
     def tables(self) -> tuple[Tensor, Tensor]:
-        """Returns the entries (n, 7) and samples (m, 6) so far, float64."""
+        """Returns the entries (n, 7) and samples (m, 8) so far, float64."""
 
         def whole(rows: list[Tensor] | Tensor, width: int) -> Tensor:
             if isinstance(rows, Tensor):  # gathered from several processes
@@ -196,6 +214,11 @@ class LocalizationTables(Metric):
             return torch.cat(rows) if rows else torch.zeros(0, width, dtype=torch.float64, device=self.device)
 
         return whole(self.entry_rows, ENTRY_COLUMNS), whole(self.sample_rows, SAMPLE_COLUMNS)
+
+    def gathered_tables(self) -> tuple[Tensor, Tensor]:
+        """Returns the entries and samples of all processes, as :meth:`tables`."""
+        with self.sync_context(dist_sync_fn=self.dist_sync_fn, should_sync=self._to_sync):
+            return self.tables()
 
     def _warn(self, samples: Tensor) -> None:
         """Warns of samples that the metrics leave out, and of maps and ground truth that look wrong."""
@@ -210,7 +233,7 @@ class SoundLocalization(LocalizationTables):
     source (or frame) with the cIoU and the pixel average precision of its map. The metrics are means and success rates
     over entries, see :class:`~sslosses.metrics.protocols.Protocol`.
 
-    The metric keeps one row of numbers per entry and per sample, 104 bytes together, and scores a fixed number of
+    The metric keeps one row of numbers per entry and per sample, 120 bytes together, and scores a fixed number of
     pixels at once. DDP synchronizes by gathering the rows.
 
     Args:
@@ -269,61 +292,58 @@ class SoundLocalization(LocalizationTables):
         """
         entries, samples = self.tables()
         self._warn(samples)
-        return self._metrics(self.metrics, entries, samples) | counts_of(entries, samples)
+        metrics = metrics_of(self.metrics, entries, samples, self.protocol.average_positions)
+        return metrics | counts_of(entries, samples)
 
     def result(
-        self, *, chance: Mapping[str, Mapping[str, Tensor]] | None = None, class_names: Sequence[str] | None = None
+        self,
+        *,
+        chance: Mapping[str, Mapping[str, Tensor]] | None = None,
+        class_names: Sequence[str] | None = None,
+        resamples: int | None = None,
+        level: float = 0.95,
+        seed: int = 0,
+        over_classes: bool = False,
     ) -> LocalizationResult:
-        """Computes the metrics with breakdowns by class and size, as an object to print and export.
+        """Computes the metrics with breakdowns and intervals, as an object to print and export.
 
         Args:
             chance: result of :func:`~sslosses.metrics.chance_levels` for the same ground truth.
             class_names: names of the class ids; None: their numbers.
+            resamples: number of bootstrap resamples for the intervals; 0: no intervals; None: 1,000 if samples have
+                ids of ``videos`` or ``groups``, else 0.
+            level: share of the resamples that an interval holds, in (0, 1).
+            seed: seed of the resamples.
+            over_classes: whether to compute intervals over classes, too. They ask how the metrics would be for other
+                classes, and leave out entries without a class.
 
         Returns:
             See :class:`~sslosses.metrics.LocalizationResult`.
 
         Raises:
-            ValueError: if a metric lacks a chance level, a class id lacks a name, or two class ids have the same name.
+            TypeError: if an option has the wrong type.
+            ValueError: if a metric lacks a chance level, a class id lacks a name, two class ids have the same name, an
+                option is out of range, or a group has samples of several videos.
 
         Warns:
             UserWarning: as :meth:`compute`. The result holds these texts as ``notes``.
         """
-        with self.sync_context(dist_sync_fn=self.dist_sync_fn, should_sync=self._to_sync):
-            entries, samples = self.tables()
-        self._warn(samples)
-        known = [int(c) for c in sorted(set(entries[:, CLASS].tolist())) if c >= 0]
-        names = {c: str(c) for c in known} if class_names is None else _named(known, class_names)
-        for prediction, levels in (chance or {}).items():
-            missing = [name for name in self.metrics if name not in levels]
-            if missing:
-                raise ValueError(
-                    f"Expected `chance` to hold levels of {', '.join(self.metrics)}, but {prediction!r} lacks "
-                    f"{', '.join(missing)}"
-                )
-        return LocalizationResult(
-            protocol=self.protocol.name,
-            description=str(self.protocol),
-            task=self.task,
-            metrics=_numbers(self._metrics(self.metrics, entries, samples)),
-            counts={name: int(value) for name, value in counts_of(entries, samples).items()},
-            empty_truths=empty_truths_of(samples),
-            chance={
-                prediction: _numbers({name: levels[name] for name in self.metrics})
-                for prediction, levels in (chance or {}).items()
-            },
-            per_class={name: self._part(entries[entries[:, CLASS] == c]) for c, name in names.items()},
-            per_size={name: self._part(rows) for name, rows in by_size(entries).items() if len(rows)},
-            notes=notes_of(self.metrics, samples, self.protocol),
+        tables = self.gathered_tables()
+        result = result_of(
+            self.metrics,
+            tables,
+            self.protocol,
+            self.task,
+            chance=chance,
+            class_names=class_names,
+            video_names=self._video_names,
+            resamples=resamples,
+            level=level,
+            seed=seed,
+            over_classes=over_classes,
         )
-
-    def _metrics(self, names: tuple[str, ...], entries: Tensor, samples: Tensor) -> dict[str, Tensor]:
-        return metrics_of(names, entries, samples, self.protocol.average_positions)
-
-    def _part(self, entries: Tensor) -> dict[str, float]:
-        # These belong to a sample, not to one of its sources.
-        names = tuple(name for name in self.metrics if name not in ("PIAP", "CountAcc", "Coverage"))
-        return _numbers(self._metrics(names, entries, entries)) | {"entries": len(entries)}
+        self._warn(tables[1])
+        return result
 
     def plot(self, val: Any = None, ax: Any = None) -> Any:
         """Plots the metrics, without the counts, with matplotlib.
@@ -349,22 +369,3 @@ class QuietLocalization(SoundLocalization):
 
     def _warn(self, samples: Tensor) -> None:
         pass
-
-
-def _named(known: Sequence[int], class_names: Sequence[str]) -> dict[int, str]:
-    names: dict[int, str] = {}
-    for number in known:
-        try:
-            name = class_names[number]
-        except LookupError:
-            raise ValueError(
-                f"Expected `class_names` to name class {number}, but got {len(class_names)} names"
-            ) from None
-        if name in names.values():
-            raise ValueError(f"Expected `class_names` to be distinct, but got {name!r} twice")
-        names[number] = name
-    return names
-
-
-def _numbers(metrics: Mapping[str, Tensor]) -> dict[str, float]:
-    return {name: float(value) for name, value in metrics.items()}

@@ -34,7 +34,7 @@ EMPTY_TRUTHS = ("count", "leave out")
 TASKS = ("mixtures", "single")
 METRICS = (
     *("CAP", "AP", "CIoU@t", "IoU@t", "AP50", "Precision@t", "CIoU", "mCIoU", "IoU", "AUC", "PIAP", "CountAcc"),
-    *("Coverage", "DetAP@t", "DetF1@t"),
+    *("Coverage", "DetAP@t", "DetF1@t", "IIoU@t", "IAUC"),
 )
 _MOST_SIZE = 4096  # pixel counts of larger frames are not exact in float32
 _METRIC_KINDS = {"CAP": "AP", "AP": "AP", "CIoU": "CIoU", "mCIoU": "CIoU", "AP50": "success"}
@@ -89,7 +89,9 @@ class Protocol:
     - ``"Coverage"``: share of samples with a map. Samples without a map are missing from the means above where
       ``assignment`` is ``"greedy"``;
     - ``"DetAP@t"`` and ``"DetF1@t"``: detection over confidence at cIoU ≥ t, see
-      :func:`~sslosses.metrics.functional.detection_average_precision`.
+      :func:`~sslosses.metrics.functional.detection_average_precision`;
+    - ``"IIoU@t"``: share of groups whose entries all have cIoU ≥ t, of ``update(…, groups=…)``, such as the sources of
+      one image, each with its own sound; ``"IAUC"``: area under that share over t = 0, 0.05, …, 1.
 
     Raises:
         TypeError: if an argument has the wrong type.
@@ -215,15 +217,15 @@ def parse_metric(metric: str) -> tuple[str, float | None]:
 
     Returns:
         Its kind (``"AP"``, ``"success"``, ``"precision"``, ``"CIoU"``, ``"IoU"``, ``"AUC"``, ``"PIAP"``,
-        ``"CountAcc"``, ``"Coverage"``, ``"DetAP"`` or ``"DetF1"``), and its threshold or None.
+        ``"CountAcc"``, ``"Coverage"``, ``"DetAP"``, ``"DetF1"``, ``"IIoU"`` or ``"IAUC"``), and its threshold or None.
 
     Raises:
         ValueError: if there is no such metric; the message lists them.
     """
     if isinstance(metric, str):
-        if metric in ("AUC", "PIAP", "CountAcc", "Coverage", "IoU", *_METRIC_KINDS):
+        if metric in ("AUC", "PIAP", "CountAcc", "Coverage", "IoU", "IAUC", *_METRIC_KINDS):
             return _METRIC_KINDS.get(metric, metric), 0.5 if metric == "AP50" else None
-        match = re.fullmatch(r"(C?IoU|Precision|DetAP|DetF1)@(\d*\.?\d+)", metric, re.ASCII)
+        match = re.fullmatch(r"(C?IoU|Precision|DetAP|DetF1|IIoU)@(\d*\.?\d+)", metric, re.ASCII)
         if match is not None and 0 < float(match[2]) <= 1:
             kind = {"CIoU": "success", "IoU": "success", "Precision": "precision"}.get(match[1], match[1])
             return kind, float(match[2])

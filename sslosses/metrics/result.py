@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
+
+from sslosses.metrics.spread import Spread
 
 #: Values of metrics by name.
 MetricValues = Mapping[str, float]
@@ -28,6 +30,11 @@ class LocalizationResult:
         per_size: metrics by size of the object, with the number of ``entries``: "small" below 32² of 224² pixels,
             "medium" below 96², "large" below 144², "huge" above, as in AVGN's code.
         notes: what a reader has to know, such as how many samples the metrics leave out; one text each.
+        videos: number of videos, means over them and intervals; None if no ids of videos are known.
+        classes: the same over classes; None unless asked for.
+        per_video: metrics by video with the number of ``entries``, largest video first, without metrics of all entries
+            together, such as DetAP. With several processes, a video that this process has not seen is named by its
+            digest.
 
     Example:
         >>> from sslosses.metrics import LocalizationResult
@@ -53,21 +60,30 @@ class LocalizationResult:
     per_class: Mapping[str, MetricValues] = field(default_factory=dict)
     per_size: Mapping[str, MetricValues] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    videos: Spread | None = None
+    classes: Spread | None = None
+    per_video: Mapping[str, MetricValues] = field(default_factory=dict)
 
     def __str__(self) -> str:
         """One line in percent, with the best chance level beside each metric."""
-        cells = [f"{name} {_percent(value)}{self._best_chance(name)}" for name, value in self.metrics.items()]
-        counts = [f"{value:,} {name.replace('_', ' ')}" for name, value in self.counts.items()]
-        return f"{self.protocol} ({self.task}) | {' | '.join(cells)} | {', '.join(counts)}"
+        cells = [f"{name} {percent(value)}{self._best_chance(name)}" for name, value in self.metrics.items()]
+        return f"{self.protocol} ({self.task}) | {' | '.join(cells)} | {self.shown_counts()}"
+
+    def shown_counts(self) -> str:
+        """Returns the counts in words, as in "2,040 entries of 6 videos (effectively 1.0), 1,020 samples, …"."""
+        counts = {name: f"{value:,} {name.replace('_', ' ')}" for name, value in self.counts.items()}
+        if self.videos is not None:
+            counts["entries"] += f" of {self.videos}"
+        return ", ".join(counts.values())
 
     def _best_chance(self, name: str) -> str:
         levels = [levels[name] for levels in self.chance.values() if name in levels]
         known = [level for level in levels if level == level]
-        return f" (chance {_percent(max(known))})" if known else ""
+        return f" (chance {percent(max(known))})" if known else ""
 
     def to_dict(self) -> dict[str, Any]:
         """Returns everything as plain numbers, strings, lists and dicts; NaN becomes None."""
-        content: dict[str, Any] = _plain(asdict(self))
+        content: dict[str, Any] = plain(asdict(self))
         return content
 
     def to_json(self) -> str:
@@ -77,7 +93,8 @@ class LocalizationResult:
     def to_markdown(self) -> str:
         """Returns a Markdown table in percent: one row for the result and one row per chance level.
 
-        Samples without a map and empty ground truth have a column where there are any.
+        If videos are known, rows follow for the interval, the mean over videos and its interval. Samples without a map
+        and empty ground truth have a column where there are any.
         """
         head, rows = self._table()
         first, *others = ("|" + "".join(f" {cell} |" if cell else " |" for cell in cells) for cells in (head, *rows))
@@ -90,6 +107,17 @@ class LocalizationResult:
         body = ["\\toprule", lines[0], "\\midrule", *lines[1:], "\\bottomrule"]
         return "\n".join([f"\\begin{{tabular}}{{l{'r' * (len(head) - 1)}}}", *body, "\\end{tabular}"])
 
+    def spread_rows(self) -> list[tuple[str, list[str]]]:
+        """Returns the title and one cell per metric for the interval, the mean over videos and its interval."""
+        if self.videos is None:
+            return []
+        spread, title = self.videos, f"{100 * self.videos.level:g} % interval"
+        rows = [("mean over videos", [percent(spread.means.get(name, float("nan"))) for name in self.metrics])]
+        if spread.intervals:
+            rows.insert(0, (title, [shown_interval(spread.intervals.get(name)) for name in self.metrics]))
+            rows.append((f"its {title}", [shown_interval(spread.mean_intervals.get(name)) for name in self.metrics]))
+        return rows
+
     def _table(self) -> tuple[list[str], list[list[str]]]:
         names = list(self.metrics)
         counts = {"entries": f"{self.counts['entries']:,}"}
@@ -98,9 +126,10 @@ class LocalizationResult:
         if self.counts.get("empty_truths"):
             counts["empty truths"] = f"{self.counts['empty_truths']:,}"
         head = [f"{self.protocol}, {self.task}", *names, *counts]
-        rows = [["result", *(_percent(self.metrics[n]) for n in names), *counts.values()]]
+        rows = [["result", *(percent(self.metrics[n]) for n in names), *counts.values()]]
+        rows += [[title, *cells, *("" for _ in counts)] for title, cells in self.spread_rows()]
         for prediction, levels in self.chance.items():
-            rows.append([prediction, *(_percent(levels.get(n, float("nan"))) for n in names), *("" for _ in counts)])
+            rows.append([prediction, *(percent(levels.get(n, float("nan"))) for n in names), *("" for _ in counts)])
         return head, rows
 
 
@@ -108,17 +137,26 @@ _LATEX = {sign: f"\\{sign}" for sign in "&%_#${}"} | {"–": "--", "\\": "\\text
 _LATEX |= {"^": "\\textasciicircum{}", "~": "\\textasciitilde{}"}
 
 
-def _percent(value: float) -> str:
+def percent(value: float) -> str:
+    """Returns a share in percent; a dash for NaN."""
     return "–" if value != value else f"{100 * value:.1f}"
+
+
+def shown_interval(ends: Sequence[float] | None) -> str:
+    """Returns an interval in percent, as in "30.1 to 42.5"; a dash if there is none."""
+    if ends is None or ends[0] != ends[0]:
+        return "–"
+    return f"{percent(ends[0])} to {percent(ends[1])}"
 
 
 def _latex(text: str) -> str:
     return "".join(_LATEX.get(letter, letter) for letter in text)
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
+    """Returns plain lists and dicts, with None for NaN."""
     if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
+        return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, tuple | list):
-        return [_plain(item) for item in value]
+        return [plain(item) for item in value]
     return None if isinstance(value, float) and value != value else value

@@ -5,6 +5,7 @@ import metrics
 import numpy as np
 import pytest
 import torch
+import video_intervals
 
 from sslosses.metrics import chance_levels, protocols
 
@@ -62,3 +63,25 @@ def test_chance_levels_of_small_sets(tmp_path, monkeypatch):
     monkeypatch.setattr(chance, "chance_levels", never)
     chance.main(arguments)
     assert json.loads((out / "chance.json").read_text())["rows"] == rows
+
+
+def test_intervals_over_videos_of_small_sets(tmp_path, capsys):
+    boxes = [[0.1, 0.2, 0.5, 0.7], [0.4, 0.3, 0.5, 0.5], [0.0, 0.0, 0.2, 0.2]]
+    clips = ["v_000_00000", "v_000_00001", "w_000_00000"]
+    pair = {"class_src1": "a", "bbox_src1": boxes[0], "class_src2": "b", "bbox_src2": boxes[1]}
+    files = {
+        "vggss": [{"file": f"v{i}_000030", "class": "elk", "bbox": [b]} for i, b in enumerate(boxes)],
+        "music_solo": [{"file": c, "class": "cello", "bbox": b} for c, b in zip(clips, boxes, strict=True)],
+        "music_duet": [{"file": c, **pair} for c in clips],
+    }
+    for name, entries in files.items():
+        (tmp_path / f"{name}.json").write_text(json.dumps(entries))
+    video_intervals.main(["--metadata", str(tmp_path), "--output", str(tmp_path)])
+    text = (tmp_path / "video-intervals.md").read_text()
+    assert capsys.readouterr().out == f"{text}\n"
+    assert "| VGG-SS | 3 | 3 | 33.3 % | 3.0 |" in text
+    assert "| MUSIC-Solo | 3 | 2 | 66.7 % | 1.8 |" in text
+    assert "| MUSIC-Duet | 3 | 2 | 66.7 % | 1.8 |" in text
+    (row,) = [line for line in text.splitlines() if line.startswith("| VGG-SS | AP |")]
+    cells = [cell.strip() for cell in row.split("|")]
+    assert cells[3] == cells[6]  # one clip per video

@@ -91,7 +91,7 @@ def test_numbers_are_those_of_the_metric(tmp_path, vggss, capsys):
     assert capsys.readouterr().out == table
     assert f"| AP       | {100 * result['protocols']['paper']['metrics']['AP']:.1f} |" in table
     assert "centered Gaussian | whole frame | random maps |" in table
-    assert "5 entries, 5 samples, 0 samples without map" in table
+    assert "5 entries of 5 videos (effectively 5.0), 5 samples, 0 samples without map" in table
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
         *("metrics.json", "sheet.png", "table.md", "table.tex"),
     ]

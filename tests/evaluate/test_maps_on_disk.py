@@ -49,7 +49,7 @@ def test_hidden_files_and_suffixes_in_upper_case(tmp_path, vggss, capsys):
         (folder / f"._{clip}.npy").write_bytes(b"\0\5\x16\7 of macOS")
     (folder / ".DS_Store").write_bytes(b"\0")
     assert score(vggss, folder) == 0
-    assert "3 entries, 3 samples" in capsys.readouterr().out
+    assert "3 entries of 3 videos (effectively 3.0), 3 samples" in capsys.readouterr().out
     np.save(folder / f"{CLIPS[0]}.npy", MAPS[CLIPS[0]])
     assert score(vggss, folder) == 2
     refused(capsys, f"{CLIPS[0]} has {CLIPS[0]}.NPY and {CLIPS[0]}.npy")
@@ -63,7 +63,7 @@ def test_hidden_members_of_an_archive(tmp_path, vggss, capsys):
             archive.write(folder / f"{clip}.npy", f"{clip}.npy")
             archive.writestr(f"__MACOSX/._{clip}.npy", b"\0\5\x16\7 of macOS")
     assert score(vggss, path) == 0
-    assert "3 entries, 3 samples" in capsys.readouterr().out
+    assert "3 entries of 3 videos (effectively 3.0), 3 samples" in capsys.readouterr().out
 
 
 def test_other_files_are_named_where_maps_are_missing(tmp_path, vggss, capsys):

@@ -92,6 +92,7 @@ def outcome(inputs: InputClass) -> Outcome:
         warnings.simplefilter("ignore", ConvergenceWarning)
         # Of samples without a map, of surplus and constant maps, and of ground truth without a pixel.
         warnings.filterwarnings("ignore", ".* (samples|sources|maps) have ", UserWarning)
+        warnings.filterwarnings("ignore", ".*interval over videos", UserWarning)
         for case in inputs.cases(Path(folder)):
             error = _run(case, inputs.errors)
             if error is None:

@@ -245,6 +245,15 @@ def _listed_names(folder: Path) -> Iterator[Case]:
         yield Case(lambda: command(folder, "--no-sheet", "--clips", str(clips)), "clips.txt")
 
 
+def _videos(folder: Path) -> Iterator[Case]:
+    NPY.write(folder, VALID)
+    videos = folder / "videos.csv"
+    lines = (b"", b"\xff", b",", b"a_000030", b"a_000030,", b",v", b"b,v", b"a_000030,v\na_000030,w")
+    for content in lines:
+        videos.write_bytes(content)
+        yield Case(lambda: command(folder, "--no-sheet", "--videos", str(videos)), "videos.csv")
+
+
 def _huge_png() -> bytes:
     head = struct.pack(">IIBBBBB", 100_000, 100_000, 8, 0, 0, 0, 0)
     chunk = struct.pack(">I", len(head)) + b"IHDR" + head + struct.pack(">I", zlib.crc32(b"IHDR" + head))
@@ -265,6 +274,7 @@ def _pictures(folder: Path) -> Iterator[Case]:
 
 WRONG_ARGUMENTS = (
     *(("--seed", "9" * 30), ("--seed", "x"), ("--pictures", "0"), ("--layout", "x")),
+    *(("--resamples", "9" * 30), ("--resamples", "-1"), ("--against", "/nonexistent")),
     *(("--protocol", "paper,paper"), ("--protocol", "../paper")),
     *(("--maps", "/nonexistent"), ("--frames-dir", "/nonexistent")),
 )
@@ -281,6 +291,7 @@ COMMANDS: tuple[tuple[str, str, Callable[[Path], Iterable[Case]]], ...] = (
     ("--annotations", OUTSIDE, _annotated_names),
     ("--maps", "names in an NPZ that lead out of a folder", _archived_names),
     ("--clips", "ids that are not annotated, no text, no line", _listed_names),
+    ("--videos", "no text, no line, clips without a video or with two", _videos),
     ("--frames-dir", "broken pictures, one of 10¹⁰ pixels, ids with signs of formulas", _pictures),
     ("arguments", "huge, unknown, missing", _arguments),
 )

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from sslosses.metrics._pipeline.tables import CONSTANT, MAPS, SOURCES, empty_count
+from sslosses.metrics._pipeline.bootstrap import videos_of
+from sslosses.metrics._pipeline.tables import CONSTANT, MAPS, SOURCES, VIDEO, empty_count
 from sslosses.metrics.protocols import Protocol, parse_metric
 
 _MANY_EMPTY = 0.1  # a share of the sources; public data has a few
+_FEW_VIDEOS = 10  # effectively; percentiles of resamples of fewer are far too close
 
 
 def notes_of(metrics: tuple[str, ...], samples: Tensor, protocol: Protocol) -> tuple[str, ...]:
-    """Returns one sentence or two on each of: samples left out, surplus maps, constant maps, and empty ground truth.
+    """Returns one sentence or two on each of: samples left out, surplus maps, constant maps, empty truths, few videos.
 
     Args:
         metrics: names of the metrics that are computed.
@@ -23,6 +25,7 @@ def notes_of(metrics: tuple[str, ...], samples: Tensor, protocol: Protocol) -> t
         *_surplus(samples),
         *_constant(samples),
         *_empty(samples, protocol),
+        *few_videos(samples),
     )
 
 
@@ -71,3 +74,20 @@ def _empty(samples: Tensor, protocol: Protocol) -> list[str]:
     if empty > _MANY_EMPTY * sources:
         return [f"{start} and count as 0. Boxes are corners (xmin, ymin, xmax, ymax), not widths and heights"]
     return []
+
+
+def few_videos(samples: Tensor) -> list[str]:
+    """Returns a note if the entries are effectively of a few videos only, and ids of videos are known."""
+    if not bool((samples[:, VIDEO] >= 0).any()):
+        return []
+    videos = videos_of(samples)
+    count, effective, share = len(videos.keys), videos.effective_count(), videos.largest_share()
+    if count == 1:
+        return ["All entries are of one video, so there is no interval over videos"]
+    if share > 0.5:
+        start = f"One of {count:,} videos has {100 * share:.1f} % of the entries"
+    elif effective < _FEW_VIDEOS:
+        start = f"The entries are of {count:,} videos, effectively {effective:.1f}"
+    else:
+        return []
+    return [f"{start}, so an interval over videos means little. Report the metrics of each video"]

@@ -16,10 +16,16 @@ from sslosses.metrics.protocols import Protocol, parse_metric
 #: Columns of the entries' table. The source is −1 for a map beyond the number of sources, the class −1 if unknown.
 SOURCE, CIOU, PRECISION, IOU, CONFIDENCE, AREA, CLASS = range(7)
 ENTRY_COLUMNS = 7
-#: Columns of the samples' table. Bit j of EMPTY is set where source j has no pixel. CONSTANT counts the maps of
-#: one value.
-ENTRIES, MAPS, SOURCES, SUMMED, EMPTY, CONSTANT = range(6)
-SAMPLE_COLUMNS = 6
+#: Columns of the samples' table. The entries of a sample are the next ENTRIES rows of the entries' table. Bit j of
+#: EMPTY is set where source j has no pixel. CONSTANT counts the maps of one value. VIDEO and GROUP are digests of ids,
+#: −1 without one.
+ENTRIES, MAPS, SOURCES, SUMMED, EMPTY, CONSTANT, VIDEO, GROUP = range(8)
+SAMPLE_COLUMNS = 8
+#: Kinds of metrics over samples or groups. A part of the entries, such as those of one class, has none of them.
+OF_SAMPLES = ("PIAP", "CountAcc", "Coverage")
+OF_GROUPS = ("IIoU", "IAUC")
+#: Metrics of all entries together. The others are means over entries, samples or groups.
+OF_ALL = ("DetAP", "DetF1")
 #: AVGN's bounds of an object's area, 32², 96² and 144² pixels of a 224² frame, as shares of any frame.
 SIZES = {"small": 32**2 / 224**2, "medium": 96**2 / 224**2, "large": 144**2 / 224**2, "huge": float("inf")}
 
@@ -29,7 +35,7 @@ class TableRows(NamedTuple):
 
     entries: Tensor  # (n, 7)
     entry_places: Tensor  # (n,)
-    samples: Tensor  # (B, 6)
+    samples: Tensor  # (B, 6), without VIDEO and GROUP
     sample_places: Tensor  # (B,)
 
 
@@ -77,10 +83,11 @@ def _constant(batch: Samples) -> Tensor:
     return ((low == high) & batch.valid).sum(1)
 
 
-def in_order(parts: list[TableRows]) -> tuple[Tensor, Tensor]:
-    """Returns the entries and samples of all batches in the order of the update."""
+def in_order(parts: list[TableRows], ids: Tensor) -> tuple[Tensor, Tensor]:
+    """Returns the entries and samples of all batches in the order of the update; ``ids`` (B, 2) are VIDEO and GROUP."""
     entries, entry_places, samples, sample_places = (torch.cat(column) for column in zip(*parts, strict=True))
-    return entries[entry_places.argsort(stable=True)], samples[sample_places.argsort()]
+    ordered = torch.cat([samples[sample_places.argsort()], ids.to(samples.device)], 1)
+    return entries[entry_places.argsort(stable=True)], ordered
 
 
 def joined(tables: list[Tensor]) -> list[Tensor]:
@@ -101,33 +108,80 @@ def joined(tables: list[Tensor]) -> list[Tensor]:
 def metrics_of(names: tuple[str, ...], entries: Tensor, samples: Tensor, average_positions: bool) -> dict[str, Tensor]:
     """Computes the named metrics as 0-d float64 tensors, NaN where there is nothing to average."""
     if average_positions:
-        positions = sorted({p for p in entries[:, SOURCE].tolist() if p >= 0})
+        positions = [p for p in torch.unique(entries[:, SOURCE]).tolist() if p >= 0]
         parts = [entries[entries[:, SOURCE] == p] for p in positions] or [entries]
     else:
         parts = [entries]
-    return {name: torch.stack([_metric(name, part, samples) for part in parts]).mean() for name in names}
+    return {
+        name: _metric(name, entries, samples)
+        if parse_metric(name)[0] in OF_GROUPS  # a group holds sources of all positions
+        else torch.stack([_metric(name, part, samples) for part in parts]).mean()
+        for name in names
+    }
 
 
 def _metric(name: str, entries: Tensor, samples: Tensor) -> Tensor:
     kind, threshold = parse_metric(name)
-    ciou = entries[:, CIOU]
-    if kind in ("AP", "CIoU", "IoU"):
-        return entries[:, {"AP": PRECISION, "CIoU": CIOU, "IoU": IOU}[kind]].mean()
+    if kind in OF_ALL:
+        assert threshold is not None
+        detection = _detection_average_precision if kind == "DetAP" else _detection_f1
+        return detection(entries[:, CIOU], entries[:, CONFIDENCE], threshold)
     if kind == "AUC":
-        return _success_auc(ciou)
+        return _success_auc(entries[:, CIOU])
+    if kind == "IAUC":
+        return _success_auc(_least_ciou(entries, samples)[0])
+    return _values(kind, threshold, entries, samples).mean()
+
+
+def _values(kind: str, threshold: float | None, entries: Tensor, samples: Tensor) -> Tensor:
+    """The values whose mean is the metric: one per entry, sample or group."""
     if kind == "PIAP":
-        return samples[samples[:, MAPS] > 0, SUMMED].mean()
+        return samples[samples[:, MAPS] > 0, SUMMED]
     if kind == "Coverage":
-        return (samples[:, MAPS] > 0).double().mean()
+        return (samples[:, MAPS] > 0).double()
     if kind == "CountAcc":
-        return (samples[:, MAPS] == samples[:, SOURCES]).double().mean()
+        return (samples[:, MAPS] == samples[:, SOURCES]).double()
+    if kind in ("AP", "CIoU", "IoU"):
+        return entries[:, {"AP": PRECISION, "CIoU": CIOU, "IoU": IOU}[kind]]
+    ciou = _least_ciou(entries, samples)[0] if kind in OF_GROUPS else entries[:, CIOU]
+    if kind in ("AUC", "IAUC"):
+        return _success_auc(ciou[:, None])
     assert threshold is not None
-    if kind == "success":
-        return (ciou >= threshold).double().mean()
-    if kind == "precision":
-        return (ciou > threshold).double().mean()
-    detection = _detection_average_precision if kind == "DetAP" else _detection_f1
-    return detection(ciou, entries[:, CONFIDENCE], threshold)
+    return (ciou > threshold if kind == "precision" else ciou >= threshold).double()
+
+
+class Terms(NamedTuple):
+    """The terms of a metric that is a mean."""
+
+    values: Tensor  # (k,)
+    samples: Tensor  # (k,), the sample that each belongs to
+
+
+def terms_of(name: str, entries: Tensor, samples: Tensor) -> Terms:
+    """Returns the terms whose mean is the metric, which is none of :data:`OF_ALL`."""
+    kind, threshold = parse_metric(name)
+    if kind in OF_SAMPLES:
+        place = torch.arange(len(samples), device=samples.device)
+        place = place[samples[:, MAPS] > 0] if kind == "PIAP" else place
+    else:
+        place = _least_ciou(entries, samples)[1] if kind in OF_GROUPS else samples_of(samples)
+    return Terms(_values(kind, threshold, entries, samples), place)
+
+
+def samples_of(samples: Tensor) -> Tensor:
+    """Returns the sample that each entry belongs to, (n,)."""
+    place = torch.arange(len(samples), device=samples.device)
+    return place.repeat_interleave(samples[:, ENTRIES].long())
+
+
+def _least_ciou(entries: Tensor, samples: Tensor) -> tuple[Tensor, Tensor]:
+    """The smallest cIoU of each group that has an entry, and the first sample of that group."""
+    place = samples_of(samples)
+    _, group = torch.unique(samples[place, GROUP], return_inverse=True)
+    count = int(group.max()) + 1 if len(group) else 0
+    least = entries.new_full((count,), torch.inf).scatter_reduce(0, group, entries[:, CIOU], "amin")
+    first = torch.full((count,), len(samples), device=place.device).scatter_reduce(0, group, place, "amin")
+    return least, first
 
 
 def counts_of(entries: Tensor, samples: Tensor) -> dict[str, Tensor]:
