@@ -4,6 +4,7 @@ from sslosses.metrics import functional, protocols
 from sslosses.metrics.chance import chance_levels
 from sslosses.metrics.discrimination import SilentObjectDiscrimination
 from sslosses.metrics.localization import SoundLocalization
+from sslosses.metrics.negative_sounds import NegativeSounds, threshold_from
 from sslosses.metrics.protocols import Protocol
 from sslosses.metrics.result import LocalizationResult
 from sslosses.metrics.single import AUC, CAP, PIAP, CIoU, CountingAccuracy, Coverage, LocalizationMetric
@@ -17,10 +18,12 @@ __all__ = [
     "Coverage",
     "LocalizationMetric",
     "LocalizationResult",
+    "NegativeSounds",
     "Protocol",
     "SilentObjectDiscrimination",
     "SoundLocalization",
     "chance_levels",
     "functional",
     "protocols",
+    "threshold_from",
 ]
