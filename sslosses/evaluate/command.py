@@ -13,6 +13,7 @@ from sslosses.annotations import AnnotationError
 from sslosses.evaluate import sheet
 from sslosses.evaluate.benchmark import FORMATS, LAYOUTS, read_benchmark
 from sslosses.evaluate.errors import CommandError
+from sslosses.evaluate.frame_only import frame_only_maps
 from sslosses.evaluate.output import as_json, latex, tables
 from sslosses.evaluate.progress import progress
 from sslosses.evaluate.results_folder import atomic_write
@@ -86,6 +87,8 @@ def _run(options: argparse.Namespace) -> str:
         raise CommandError(f"Expected --out to be a folder, but {options.out} is a file")
     if options.frames_dir is not None and not options.frames_dir.is_dir():
         raise CommandError(f"Expected --frames-dir to be a folder, but there is no folder {options.frames_dir}")
+    if options.saliency and options.frames_dir is None:
+        raise CommandError("Expected --frames-dir with --saliency, but got no folder of frames")
     if not options.no_sheet:
         sheet.check_packages()  # before the scoring, which takes long
     benchmark = read_benchmark(
@@ -96,9 +99,13 @@ def _run(options: argparse.Namespace) -> str:
         on_invalid=options.on_invalid,
         clips=options.clips,
     )
-    with SavedMaps(options.maps) as saved:
+    frames = options.frames_dir if options.saliency else None
+    with (
+        SavedMaps(options.maps) as saved,
+        frame_only_maps(benchmark, frames=frames, objects=options.object_maps) as frame_only,
+    ):
         missing = check_clips(saved, benchmark, options.allow_missing)
-        with progress(steps(benchmark, chosen, not options.no_chance)) as tick:
+        with progress(steps(benchmark, chosen, not options.no_chance, len(frame_only))) as tick:
             scores = score(
                 saved,
                 benchmark,
@@ -107,6 +114,7 @@ def _run(options: argparse.Namespace) -> str:
                 chance=not options.no_chance,
                 seed=options.seed,
                 tick=tick,
+                frame_only=frame_only,
             )
         share = benchmark.share(len(missing))
         with atomic_write(options.out, _FILES) as temporary:
@@ -168,6 +176,8 @@ def _parser() -> argparse.ArgumentParser:
         "layout": "for vggsound-duet: layout of a mixture's frames in its maps (default: stacked)",
         "on_invalid": "boxes without area: keep them as empty, stop with an error, or drop them (default: report)",
         "pictures": "number of best, median and worst clips to draw (default: 4 each)",
+        "saliency": "also score the saliency of the frames in --frames-dir, a prediction that does not hear the sound",
+        "object_maps": "also score these maps of objects, which do not depend on the sound; in the forms of --maps",
         "seed": "seed of the random maps of the chance levels (default: 0)",
     }
     add = parser.add_argument
@@ -183,6 +193,8 @@ def _parser() -> argparse.ArgumentParser:
     add("--allow-missing", action="store_true", help="score clips without a file as clips without a map")
     add("--breakdown", action="store_true", help="add tables by size and by class of the object")
     add("--no-chance", action="store_true", help="skip the chance levels, which take most of the time")
+    add("--saliency", action="store_true", help=helps["saliency"])
+    add("--object-maps", type=Path, metavar="MAPS", help=helps["object_maps"])
     add("--no-sheet", action="store_true", help="skip sheet.png")
     add("--frames-dir", type=Path, help="folder of <clip>.jpg or <clip>.png to draw behind the maps")
     add("--pictures", type=_positive, default=4, metavar="N", help=helps["pictures"])

@@ -7,6 +7,7 @@ from sslosses.metrics.localization import SoundLocalization
 from sslosses.metrics.negative_sounds import NegativeSounds, threshold_from
 from sslosses.metrics.protocols import Protocol
 from sslosses.metrics.result import LocalizationResult
+from sslosses.metrics.saliency import center_surround_saliency
 from sslosses.metrics.single import AUC, CAP, PIAP, CIoU, CountingAccuracy, Coverage, LocalizationMetric
 
 __all__ = [
@@ -22,6 +23,7 @@ __all__ = [
     "Protocol",
     "SilentObjectDiscrimination",
     "SoundLocalization",
+    "center_surround_saliency",
     "chance_levels",
     "functional",
     "protocols",

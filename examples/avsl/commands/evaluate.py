@@ -21,7 +21,7 @@ from ..evaluation.held_out import HeldOutScenes, load_held_out
 from ..evaluation.negative_sounds import NegativeScores, negative_sound_scores
 from ..evaluation.predict import Prediction, frame_resolution, predict, save_maps
 from ..evaluation.report import SHEET_ROWS, SMOKE_TEST, draw_sheet, markdown_table, metric_notes, pipe_table, rich_table
-from ..evaluation.score import protocol_result, source_counts
+from ..evaluation.score import SALIENCY, protocol_result, saliency_prediction, source_counts
 from ..evaluation.timing import measure
 from ..files import write_json, write_text
 from ..model.checkpoints import recorded_data, run_name
@@ -69,6 +69,12 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     )
     add("--no-chance", action="store_true", help="leave out the chance levels")
     add(
+        "--saliency",
+        action="store_true",
+        help="also score the saliency of the frame, a prediction that does not hear the sound; with composed scenes it "
+        "is one of the chance levels",
+    )
+    add(
         "--seed",
         type=int,
         default=0,
@@ -115,8 +121,11 @@ def evaluate(options: argparse.Namespace, console: Console) -> None:
     head = "".join(f"% {note}\n" for note in notes)
     for test in tests:
         prediction = predict(model, test, options.batch_size, workers, known=known)
+        chance = not options.no_chance
+        with_saliency = options.saliency or (chance and test.silent)  # only composed scenes know silent objects
+        others = {SALIENCY: saliency_prediction(test)} if with_saliency else {}
         results = {
-            protocol.name: protocol_result(test, prediction, protocol, chance=not options.no_chance, seed=options.seed)
+            protocol.name: protocol_result(test, prediction, protocol, chance=chance, seed=options.seed, others=others)
             for protocol in chosen
         }
         counts = None if known or test.task == "single" else source_counts(test, prediction)

@@ -30,7 +30,8 @@ class NegativeScores(NamedTuple):
     """Metrics of negative sounds, and what they are of.
 
     result: the metrics. threshold: U. estimated, scored: numbers of scenes that U is from, and that are scored; the
-    same ones for an oracle. left_out: number of scenes for which every sound has a class that is in sight.
+    same ones for an oracle. left_out: number of scenes for which every sound has a class that is in sight. maxima: the
+    mean over the scored scenes of the largest value of a map, by sound.
     """
 
     result: LocalizationResult
@@ -38,13 +39,17 @@ class NegativeScores(NamedTuple):
     estimated: int
     scored: int
     left_out: int
+    maxima: dict[str, float]
 
     def __str__(self) -> str:
-        """A sentence on the threshold and the scenes."""
+        """Two sentences: on the threshold and the scenes, and on how high the maps are."""
         source = f"{self.estimated:,} other scenes" if not self.result.notes else "the scored scenes (oracle)"
         text = f"Negative sounds: {self.scored:,} scenes; threshold {self.threshold:.3f}, the third quartile of the "
         text += f"maps' maxima under negative sounds in {source}"
-        return f"{text}; {self.left_out:,} scenes without a sound from out of sight left out" if self.left_out else text
+        if self.left_out:
+            text += f"; {self.left_out:,} scenes without a sound from out of sight left out"
+        values = ", ".join(f"{sound} {value:.3f}" for sound, value in self.maxima.items())
+        return f"{text}. Mean maximum of the maps: {values}"
 
 
 class SoundMaps(NamedTuple):
@@ -86,7 +91,9 @@ def negative_sound_scores(
         part = slice(first, first + _ROWS)
         truths = torch.stack([_sounding(held_out, scene) for scene in scored[part]])
         metric.update(maps.own[part], truths, {kind: sound[part] for kind, sound in maps.negatives.items()})
-    return NegativeScores(metric.result(), threshold, len(estimated), len(scored), len(offscreen) - len(usable))
+    maxima = {sound: float(m.amax((1, 2)).mean()) for sound, m in {"own": maps.own, **maps.negatives}.items()}
+    left_out = len(offscreen) - len(usable)
+    return NegativeScores(metric.result(), threshold, len(estimated), len(scored), left_out, maxima)
 
 
 def offscreen_clips(held_out: HeldOutScenes, seed: int) -> list[int | None]:

@@ -352,3 +352,20 @@ def test_negative_sounds(
     for text in (printed, page):
         assert f"{counts[1]} scenes; threshold {found['threshold']:.3f}, the third quartile" in text
     assert f"{100 * values['CIoU_U']:.1f}" in next(row for row in printed.splitlines() if row.startswith("CIoU_U"))
+
+
+@pytest.mark.usefixtures("no_sheet")
+@pytest.mark.parametrize("composed", [False, True])
+def test_saliency_beside_the_model(run: Path, duets: Path, tmp_path: Path, composed: bool) -> None:
+    if composed:  # only composed scenes have this file
+        (duets / "metadata" / "silent_objects.json").write_text(json.dumps({name: [] for name in "efg"}))
+    line = [str(run), "--data-root", str(duets), "--subsets", "duet", "--out"]
+    rows = {}
+    for name, more in {"plain": [], "asked": ["--saliency"], "alone": ["--saliency", "--no-chance"]}.items():
+        assert main([*line, str(tmp_path / name), *more]) == 0
+        rows[name] = metrics(tmp_path / name)["subsets"]["duet"]["protocols"]["paper"]["chance"]
+    assert (evaluate.SALIENCY in rows["plain"]) == composed
+    assert list(rows["asked"]) == ["centered Gaussian", "whole frame", "random maps", evaluate.SALIENCY]
+    assert list(rows["alone"]) == [evaluate.SALIENCY]
+    assert main([*line, str(tmp_path / "none"), "--no-chance"]) == 0
+    assert metrics(tmp_path / "none")["subsets"]["duet"]["protocols"]["paper"]["chance"] == {}

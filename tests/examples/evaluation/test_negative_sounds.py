@@ -84,6 +84,8 @@ def test_a_model_that_hears_noise_but_not_silence(music: Path) -> None:
     assert metrics["pIA offscreen"] == pytest.approx(0.5)  # the left half, whatever sounds
     assert (metrics["IoU own+offscreen"], metrics["IoU own+silence"]) == (1, 0)
     assert found.result.counts == {"entries": 8}
+    assert found.maxima == pytest.approx({"own": 1.5, "silence": 0, "noise": 1, "offscreen": 1.5}, abs=0.01)
+    assert "Mean maximum of the maps: own 1.500, silence 0.000, noise 1.00" in str(found)
     assert "8 scenes; threshold 1.37" in str(found)
     assert "maxima under negative sounds in 2 other scenes" in str(found)
 

@@ -1,13 +1,13 @@
-"""Metrics: the pure functions, the classes, protocols, results, chance levels, negative sounds."""
+"""Metrics: the pure functions, the classes, protocols, results, chance levels, controls."""
 
 from __future__ import annotations
 
-from inputs.metrics import functions, localization, negative_sounds, protocols, states
+from inputs.metrics import controls, functions, localization, protocols, states
 
 CLASSES = [
     *functions.CLASSES,
     *localization.CLASSES,
     *states.CLASSES,
     *protocols.CLASSES,
-    *negative_sounds.CLASSES,
+    *controls.CLASSES,
 ]

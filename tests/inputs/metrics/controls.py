@@ -1,13 +1,15 @@
-"""Negative sounds: the metric's arguments, and the threshold's."""
+"""Controls: negative sounds with their threshold, and the saliency of frames."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from typing import Any
 
+import torch
+
 from inputs.cases import InputClass, Row, input_classes
 from inputs.metrics.tensors import INF, MAPS, NAN, NO_TENSORS, TRUTHS, computed
-from sslosses.metrics import NegativeSounds, threshold_from
+from sslosses.metrics import NegativeSounds, center_surround_saliency, threshold_from
 
 OWN, GROUND = MAPS[:, 0], TRUTHS[:, 0]
 NEGATIVES = {"silence": 0 * OWN, "noise": OWN.flip(0), "offscreen": MAPS[:, 1]}
@@ -53,10 +55,25 @@ THRESHOLDS = (
     Row("an impossible size", [{"size": 7}, {"size": (0, 7)}, {"size": (7.0, 7)}], "`size"),
 )
 
+FRAMES = torch.rand(2, 3, 8, 9, generator=torch.Generator().manual_seed(0))
+SALIENCY = (
+    Row("float64, half precision, non-contiguous", [FRAMES.double(), FRAMES.half(), FRAMES.mT], lambda s: s.max() == 1),
+    Row("uniform, black, no frame", [0 * FRAMES + 0.3, 0 * FRAMES, FRAMES[:0]], lambda s: not s.any()),
+    Row("no tensor", NO_TENSORS, "`frames` to be a tensor"),
+    Row("integers from 0 to 255, booleans", [(FRAMES * 255).byte(), FRAMES > 0.5], "`frames` to have a floating dtype"),
+    Row("values up to 255, NaN, infinity", [FRAMES * 255, FRAMES * NAN, FRAMES + INF], "`frames` to hold values in"),
+    Row(
+        "gray, channels last, no pixel",
+        [FRAMES[:, :1], FRAMES.movedim(1, 3), FRAMES[..., :0]],
+        "`frames` to have shape",
+    ),
+)
+
 
 def _classes() -> Iterator[InputClass]:
     yield from input_classes("NegativeSounds", scored, UPDATES)
     yield from input_classes("threshold_from", lambda c: threshold_from(**{"negatives": NEGATIVES} | c), THRESHOLDS)
+    yield from input_classes("center_surround_saliency", center_surround_saliency, SALIENCY)
 
 
 CLASSES = list(_classes())
