@@ -14,6 +14,7 @@ from sslosses.annotations import AnnotationError
 from sslosses.evaluate import sheet
 from sslosses.evaluate.benchmark import FORMATS, LAYOUTS, read_benchmark
 from sslosses.evaluate.errors import CommandError
+from sslosses.evaluate.frame_only import frame_only_maps
 from sslosses.evaluate.leaks import compare_unseen, find_leak
 from sslosses.evaluate.output import as_json, latex, tables
 from sslosses.evaluate.progress import progress
@@ -92,6 +93,8 @@ def _run(options: argparse.Namespace) -> str:
         raise CommandError(f"Expected --out to be a folder, but {options.out} is a file")
     if options.frames_dir is not None and not options.frames_dir.is_dir():
         raise CommandError(f"Expected --frames-dir to be a folder, but there is no folder {options.frames_dir}")
+    if options.saliency and options.frames_dir is None:
+        raise CommandError("Expected --frames-dir with --saliency, but got no folder of frames")
     if not options.no_sheet:
         sheet.check_packages()  # before the scoring, which takes long
     benchmark = read_benchmark(
@@ -106,13 +109,17 @@ def _run(options: argparse.Namespace) -> str:
         videos=options.videos,
     )
     leak = None if options.train_list is None else find_leak(options.train_list, benchmark.records)
-    with SavedMaps(options.maps) as saved, contextlib.ExitStack() as opened:
+    frames = options.frames_dir if options.saliency else None
+    with contextlib.ExitStack() as opened:
+        saved = opened.enter_context(SavedMaps(options.maps))
+        frame_only = opened.enter_context(frame_only_maps(benchmark, frames=frames, objects=options.object_maps))
         missing = check_clips(saved, benchmark, options.allow_missing)
         against = None
         if options.against is not None:
             others = opened.enter_context(SavedMaps(options.against))
             against = OtherMaps(others, check_clips(others, benchmark, options.allow_missing))
-        with progress(steps(benchmark, chosen, not options.no_chance, against is not None)) as tick:
+        total = steps(benchmark, chosen, not options.no_chance, against is not None, len(frame_only))
+        with progress(total) as tick:
             scores = score(
                 saved,
                 benchmark,
@@ -123,6 +130,7 @@ def _run(options: argparse.Namespace) -> str:
                 tick=tick,
                 resamples=options.resamples,
                 against=against,
+                frame_only=frame_only,
             )
         share = f"{benchmark.share(len(missing))}\n{benchmark.identity}"
         comparison = None
@@ -213,6 +221,8 @@ def _parser() -> argparse.ArgumentParser:
         "against": "other maps of the same clips: print the differences to them with intervals",
         "videos": "CSV file of lines clip,video (default: the video is a part of a clip's id)",
         "resamples": "number of bootstrap resamples for the intervals; 0 leaves them out (default: 1000)",
+        "saliency": "also score the saliency of the frames in --frames-dir, a prediction that does not hear the sound",
+        "object_maps": "also score these maps of objects, which do not depend on the sound; in the forms of --maps",
     }
     add = parser.add_argument
     add("--maps", type=Path, required=True, help=helps["maps"])
@@ -234,6 +244,8 @@ def _parser() -> argparse.ArgumentParser:
     add("--allow-missing", action="store_true", help="score clips without a file as clips without a map")
     add("--breakdown", action="store_true", help="add tables by size and by class of the object")
     add("--no-chance", action="store_true", help="skip the chance levels, which take most of the time")
+    add("--saliency", action="store_true", help=helps["saliency"])
+    add("--object-maps", type=Path, metavar="MAPS", help=helps["object_maps"])
     add("--no-sheet", action="store_true", help="skip sheet.png")
     add("--frames-dir", type=Path, help="folder of <clip>.jpg or <clip>.png to draw behind the maps")
     add("--pictures", type=_positive, default=4, metavar="N", help=helps["pictures"])

@@ -12,6 +12,7 @@ from torch import Tensor
 from sslosses.annotations import Record
 from sslosses.evaluate.benchmark import Benchmark, LazyTruths
 from sslosses.evaluate.errors import CommandError, named, some
+from sslosses.evaluate.frame_only import FrameMaps
 from sslosses.evaluate.saved_maps import SavedMaps
 from sslosses.metrics import Comparison, LocalizationResult, Protocol, SoundLocalization, chance_levels, compare
 from sslosses.metrics.localization import QuietLocalization
@@ -63,9 +64,11 @@ class OtherMaps(NamedTuple):
     missing: Collection[str]  #: clips without a file, scored as clips without a map
 
 
-def steps(benchmark: Benchmark, protocols: Sequence[Protocol], chance: bool, against: bool = False) -> int:
-    """Returns the number of steps that :func:`score` reports."""
-    return len(benchmark.records) * (1 + len(protocols) * ((4 if chance else 1) + against))
+def steps(
+    benchmark: Benchmark, protocols: Sequence[Protocol], chance: bool, against: bool = False, frame_only: int = 0
+) -> int:
+    """Returns the number of steps that :func:`score` reports, with a number of predictions that see the frame only."""
+    return len(benchmark.records) * (1 + len(protocols) * ((4 if chance else 1) + against) + frame_only)
 
 
 def score(
@@ -79,6 +82,7 @@ def score(
     tick: Callable[[int], None],
     resamples: int = 1000,
     against: OtherMaps | None = None,
+    frame_only: Mapping[str, FrameMaps] | None = None,
 ) -> BenchmarkScores:
     """Scores all records.
 
@@ -92,6 +96,7 @@ def score(
         tick: called with the number of steps done.
         resamples: number of bootstrap resamples for the intervals.
         against: maps to compare with; None: no comparison.
+        frame_only: predictions to score beside the chance levels, by name.
 
     Raises:
         CommandError: if maps cannot be scored; the message names their clips.
@@ -128,15 +133,18 @@ def score(
         pairs_of_metrics = zip(metrics, others, strict=True)
         comparisons = tuple(compare(a, b, resamples=resamples, seed=seed) for a, b in pairs_of_metrics)
     ranking.sort(key=lambda item: item[0], reverse=True)
+    looked = _frame_only_levels(benchmark, protocols, frame_only or {}, tick)
     results = []
-    for protocol, metric in zip(protocols, metrics, strict=True):
+    for protocol, metric, other in zip(protocols, metrics, looked, strict=True):
         levels: Mapping[str, Mapping[str, Tensor]] = {}
         if chance:
             truths = LazyTruths(benchmark, protocol, tick)
             levels = chance_levels(
                 truths, protocol, resolution=resolution or (7, 7), seed=seed, task=task, layout=layout
             )
-        results.append(metric.result(chance=levels, class_names=benchmark.class_names, resamples=resamples, seed=seed))
+        results.append(
+            metric.result(chance={**levels, **other}, class_names=benchmark.class_names, resamples=resamples, seed=seed)
+        )
     return BenchmarkScores(results, [(clip, key[0]) for key, clip in ranking], resolution, surplus, comparisons)
 
 
@@ -162,6 +170,31 @@ def _raise_if_any(problems: Sequence[str], where: str = "") -> None:
         raise CommandError(
             f"Expected maps{where} that can be scored, but got {len(problems)} that cannot:\n  {shown}{more}"
         )
+
+
+def _frame_only_levels(
+    benchmark: Benchmark,
+    protocols: Sequence[Protocol],
+    predictions: Mapping[str, FrameMaps],
+    tick: Callable[[int], None],
+) -> list[dict[str, Mapping[str, Tensor]]]:
+    """Scores the predictions by each protocol; the maps of a clip are made once for all protocols."""
+    levels: list[dict[str, Mapping[str, Tensor]]] = [{} for _ in protocols]
+    task, layout = benchmark.task, benchmark.layout.name
+    for name, maps_of in predictions.items():
+        metrics = [QuietLocalization(protocol, task=task, layout=layout) for protocol in protocols]
+        for records in _chunks(benchmark.records):
+            maps = [maps_of(record) for record in records]
+            pairs = zip(maps, records, strict=True)
+            # As with chance levels, one map is that of every source.
+            maps = [m.expand(max(1, len(r.boxes)), -1, -1) if len(m) == 1 else m for m, r in pairs]
+            for metric in metrics:
+                inverted = metric.protocol.inverts_maps  # maps of this protocol are low on sounding objects
+                _update(metric, benchmark, records, [-m for m in maps] if inverted else maps)
+            tick(len(records))
+        for level, metric in zip(levels, metrics, strict=True):
+            level[name] = metric.compute()
+    return levels
 
 
 def check_clips(saved: SavedMaps, benchmark: Benchmark, allow_missing: bool) -> set[str]:

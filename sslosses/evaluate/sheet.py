@@ -16,6 +16,7 @@ from torch import Tensor
 from sslosses._optional import require
 from sslosses.annotations import Record
 from sslosses.evaluate.benchmark import Benchmark
+from sslosses.evaluate.pictures import read_frame
 from sslosses.evaluate.saved_maps import SavedMaps
 from sslosses.metrics import Protocol
 
@@ -118,24 +119,7 @@ def _resized(heat: Tensor, height: int, width: int) -> Tensor:
 
 def _picture(folder: Path | None, clip: str, size: int) -> np.ndarray | None:
     """The frame of a clip in gray, (size, size); None if no file can be read, as no score depends on it."""
-    if folder is None:
-        return None
-    image, ops = (
-        require(f"PIL.{name}", extra="examples", purpose="The picture sheet") for name in ("Image", "ImageOps")
-    )
-    for suffix in (".jpg", ".png"):
-        try:
-            with image.open(folder / f"{clip}{suffix}") as opened:
-                upright = ops.exif_transpose(opened)
-                if upright.mode.startswith("I"):  # 16 bits, which Pillow would clip at 255
-                    upright = image.fromarray(
-                        (np.asarray(upright).astype(np.uint32) >> 8).clip(0, 255).astype(np.uint8)
-                    )
-                return np.asarray(upright.convert("L").resize((size, size)))
-        except Exception as error:  # decoders raise anything on broken files
-            if not isinstance(error, FileNotFoundError):
-                log.warning("Cannot read %s, so it is left out: %s", folder / f"{clip}{suffix}", error)
-    return None
+    return None if folder is None else read_frame(folder, clip, size, "L", "The picture sheet")
 
 
 def _draw_panel(

@@ -5,8 +5,10 @@ from sslosses.metrics.chance import chance_levels
 from sslosses.metrics.comparison import Comparison, compare
 from sslosses.metrics.discrimination import SilentObjectDiscrimination
 from sslosses.metrics.localization import SoundLocalization
+from sslosses.metrics.negative_sounds import NegativeSounds, threshold_from
 from sslosses.metrics.protocols import Protocol
 from sslosses.metrics.result import LocalizationResult
+from sslosses.metrics.saliency import center_surround_saliency
 from sslosses.metrics.single import AUC, CAP, PIAP, CIoU, CountingAccuracy, Coverage, LocalizationMetric
 from sslosses.metrics.spread import Spread
 
@@ -20,12 +22,15 @@ __all__ = [
     "Coverage",
     "LocalizationMetric",
     "LocalizationResult",
+    "NegativeSounds",
     "Protocol",
     "SilentObjectDiscrimination",
     "SoundLocalization",
     "Spread",
+    "center_surround_saliency",
     "chance_levels",
     "compare",
     "functional",
     "protocols",
+    "threshold_from",
 ]

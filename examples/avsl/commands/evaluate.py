@@ -18,9 +18,10 @@ from ..clip_ids import is_public
 from ..config import SUBSETS
 from ..data.folders import ClipFolder
 from ..evaluation.held_out import HeldOutScenes, load_held_out
+from ..evaluation.negative_sounds import NegativeScores, negative_sound_scores
 from ..evaluation.predict import Prediction, frame_resolution, predict, save_maps
-from ..evaluation.report import SHEET_ROWS, SMOKE_TEST, draw_sheet, metric_notes, pipe_table, rich_table
-from ..evaluation.score import protocol_result, source_counts
+from ..evaluation.report import SHEET_ROWS, SMOKE_TEST, draw_sheet, markdown_table, metric_notes, pipe_table, rich_table
+from ..evaluation.score import SALIENCY, protocol_result, saliency_prediction, source_counts
 from ..evaluation.timing import measure
 from ..files import write_json, write_text
 from ..model.checkpoints import recorded_data, run_name
@@ -58,8 +59,27 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
         help="whether the model is given the number of sources of a mixture, or has to find it (default: known)",
     )
     add("--time", action="store_true", help="also measure time and memory of inference")
+    add(
+        "--negative-sounds",
+        nargs="?",
+        choices=("held-out", "oracle"),
+        const="held-out",
+        help="also score maps of silence, noise and sounds from out of sight; the threshold comes from every fifth "
+        "scene, which is not scored (held-out, the default), or from all of them (oracle)",
+    )
     add("--no-chance", action="store_true", help="leave out the chance levels")
-    add("--seed", type=int, default=0, help="seed of the random maps among the chance levels (default: 0)")
+    add(
+        "--saliency",
+        action="store_true",
+        help="also score the saliency of the frame, a prediction that does not hear the sound; with composed scenes it "
+        "is one of the chance levels",
+    )
+    add(
+        "--seed",
+        type=int,
+        default=0,
+        help="seed of the random maps among the chance levels, and of negative sounds (default: 0)",
+    )
     add("--batch-size", type=at_least_one, default=50, help="scenes per batch (default: 50)")
     add("--workers", type=int, help="processes that decode; 0 decodes in the main process (default: as in training)")
     add("--out", type=Path, help="folder of the results (default: evaluation/<name of the run>-<data set>)")
@@ -101,8 +121,11 @@ def evaluate(options: argparse.Namespace, console: Console) -> None:
     head = "".join(f"% {note}\n" for note in notes)
     for test in tests:
         prediction = predict(model, test, options.batch_size, workers, known=known)
+        chance = not options.no_chance
+        with_saliency = options.saliency or (chance and test.silent)  # only composed scenes know silent objects
+        others = {SALIENCY: saliency_prediction(test)} if with_saliency else {}
         results = {
-            protocol.name: protocol_result(test, prediction, protocol, chance=not options.no_chance, seed=options.seed)
+            protocol.name: protocol_result(test, prediction, protocol, chance=chance, seed=options.seed, others=others)
             for protocol in chosen
         }
         counts = None if known or test.task == "single" else source_counts(test, prediction)
@@ -115,6 +138,16 @@ def evaluate(options: argparse.Namespace, console: Console) -> None:
         content["subsets"][test.subset] = _as_dict(test, prediction, results, counts)
         pages.append(_page(title, test.share, results, counts))
         _print_results(console, title, test.share, results, counts)
+        if options.negative_sounds:
+            oracle = options.negative_sounds == "oracle"
+            scores = negative_sound_scores(
+                model, test, oracle=oracle, seed=options.seed, batch_size=options.batch_size, workers=workers
+            )
+            if scores:
+                content["subsets"][test.subset]["negative_sounds"] = _negative_sounds_as_dict(scores)
+                pages.append(f"{scores}\n\n{markdown_table(_negative_sound_rows(scores))}")
+                console.print(rich_table(_negative_sound_rows(scores), title))
+                print_plain(console, str(scores))
     write_text(out / "table.md", "\n".join(pages))
     write_json(out / "metrics.json", content)
     for subset, timing in content.get("timing", {}).items():
@@ -176,6 +209,14 @@ def _as_dict(
         "protocols": {name: result.to_dict() for name, result in results.items()},
     }
     return content | ({"counting": counts} if counts else {})
+
+
+def _negative_sound_rows(scores: NegativeScores) -> dict[str, dict[str, float]]:
+    return {scores.result.protocol: {name: 100 * value for name, value in scores.result.metrics.items()}}
+
+
+def _negative_sounds_as_dict(scores: NegativeScores) -> dict[str, Any]:
+    return scores._asdict() | {"result": scores.result.to_dict()}
 
 
 def _page(title: str, share: str, results: Results, counts: dict[str, Any] | None) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -15,6 +15,7 @@ from sslosses.metrics import (
     Protocol,
     SilentObjectDiscrimination,
     SoundLocalization,
+    center_surround_saliency,
     chance_levels,
 )
 
@@ -30,6 +31,7 @@ from .predict import Prediction, frame_resolution
 Metrics = dict[str, float]
 RUN_PROTOCOL = "paper"
 WITHOUT_MAP = "without map"  # a number of scenes
+SALIENCY = "saliency (frame only)"
 SHARE_OF_LIST = "share of the public list"
 
 
@@ -133,10 +135,29 @@ def mean_reference_deviation(model: Localizer, training: TrainingScenes, batches
     return {"deviation of reference maps": 100 * float(torch.cat(parts).mean())}
 
 
+def saliency_prediction(held_out: HeldOutScenes) -> Prediction:
+    """Computes the saliency of each frame as the map of the sound and of every source: it does not hear the sound."""
+    maps = []
+    for scene in held_out.test.scenes:
+        frames = held_out.scenes.pixels(scene).chunk(len(scene), dim=2)
+        maps.append(torch.cat(list(center_surround_saliency(torch.stack(frames) / 255)), dim=1))
+    sound, sources = torch.stack(maps), held_out.num_sources
+    valid = torch.ones(len(sound), sources, dtype=torch.bool)
+    return Prediction(sound, sound[:, None].expand(-1, sources, -1, -1), valid)
+
+
 def protocol_result(
-    held_out: HeldOutScenes, prediction: Prediction, protocol: Protocol, *, chance: bool = True, seed: int = 0
+    held_out: HeldOutScenes,
+    prediction: Prediction,
+    protocol: Protocol,
+    *,
+    chance: bool = True,
+    seed: int = 0,
+    others: Mapping[str, Prediction] | None = None,
 ) -> LocalizationResult:
     """Scores a prediction by ``protocol``, also by class and size, beside the chance levels at the maps' resolution.
+
+    ``others`` are further predictions to show beside it, by name.
 
     A protocol that inverts maps gets them negated, since ours are high where the sound comes from.
     """
@@ -144,13 +165,18 @@ def protocol_result(
     clips, scenes = held_out.test.clips, held_out.test.scenes
     names = sorted({name for clip in clips for name in clip.classes})
     classes = [[names.index(name) for clip in scene for name in clips[clip].classes] for scene in scenes]
-    maps = -prediction.maps if protocol.inverts_maps else prediction.maps
-    metric = SoundLocalization(protocol, **options)
-    metric.update(maps, boxes, prediction.valid, source_classes=classes)
-    levels = None
+
+    def scored(shown: Prediction) -> SoundLocalization:
+        metric = SoundLocalization(protocol, **options)
+        maps = -shown.maps if protocol.inverts_maps else shown.maps
+        metric.update(maps, boxes, shown.valid, source_classes=classes)
+        return metric
+
+    metric, levels = scored(prediction), {}
     if chance:
         resolution = frame_resolution(held_out, prediction)
         levels = chance_levels(boxes, protocol, resolution=resolution, seed=seed, **options)
+    levels |= {name: scored(other).compute() for name, other in (others or {}).items()}
     return metric.result(chance=levels, class_names=names)
 
 

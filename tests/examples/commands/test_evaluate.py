@@ -329,3 +329,43 @@ def test_the_sheet_shows_as_many_sources_as_were_found(
     assert prediction.maps.shape[1] == max(2, int(found.max()))
     # the sources that were found come first
     assert torch.equal(prediction.valid, torch.arange(prediction.valid.shape[1]) < found[:, None])
+
+
+@pytest.mark.usefixtures("no_sheet")
+@pytest.mark.parametrize("threshold", ["held-out", "oracle"])
+def test_negative_sounds(
+    run: Path, vggsound: Path, tmp_path: Path, threshold: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    line = [str(run), "--dataset", "vggsound", "--data-root", str(vggsound), "--subsets", "single", "trio"]
+    given = [] if threshold == "held-out" else [threshold]
+    assert main([*line, "--no-chance", "--out", str(out), "--negative-sounds", *given]) == 0
+    subsets = metrics(out)["subsets"]
+    assert "negative_sounds" not in subsets["trio"]  # all three classes are in sight
+    found = subsets["single"]["negative_sounds"]
+    name = "negative sounds" if threshold == "held-out" else "negative sounds (oracle)"
+    counts = (1, 2) if threshold == "held-out" else (3, 3)
+    assert (found["result"]["protocol"], found["estimated"], found["scored"]) == (name, *counts)
+    printed, page = capsys.readouterr().out, (out / "table.md").read_text()
+    values = found["result"]["metrics"]
+    assert f"| pIA noise | {100 * values['pIA noise']:.1f} |" in page
+    for text in (printed, page):
+        assert f"{counts[1]} scenes; threshold {found['threshold']:.3f}, the third quartile" in text
+    assert f"{100 * values['CIoU_U']:.1f}" in next(row for row in printed.splitlines() if row.startswith("CIoU_U"))
+
+
+@pytest.mark.usefixtures("no_sheet")
+@pytest.mark.parametrize("composed", [False, True])
+def test_saliency_beside_the_model(run: Path, duets: Path, tmp_path: Path, composed: bool) -> None:
+    if composed:  # only composed scenes have this file
+        (duets / "metadata" / "silent_objects.json").write_text(json.dumps({name: [] for name in "efg"}))
+    line = [str(run), "--data-root", str(duets), "--subsets", "duet", "--out"]
+    rows = {}
+    for name, more in {"plain": [], "asked": ["--saliency"], "alone": ["--saliency", "--no-chance"]}.items():
+        assert main([*line, str(tmp_path / name), *more]) == 0
+        rows[name] = metrics(tmp_path / name)["subsets"]["duet"]["protocols"]["paper"]["chance"]
+    assert (evaluate.SALIENCY in rows["plain"]) == composed
+    assert list(rows["asked"]) == ["centered Gaussian", "whole frame", "random maps", evaluate.SALIENCY]
+    assert list(rows["alone"]) == [evaluate.SALIENCY]
+    assert main([*line, str(tmp_path / "none"), "--no-chance"]) == 0
+    assert metrics(tmp_path / "none")["subsets"]["duet"]["protocols"]["paper"]["chance"] == {}

@@ -9,7 +9,16 @@ import torch
 from avsl.data.music import MusicFolder
 from avsl.evaluation.held_out import HeldOutScenes, load_held_out
 from avsl.evaluation.predict import Prediction
-from avsl.evaluation.score import box_masks, chance_metrics, run_metrics
+from avsl.evaluation.score import (
+    SALIENCY,
+    box_masks,
+    chance_metrics,
+    protocol_result,
+    run_metrics,
+    saliency_prediction,
+)
+
+from sslosses.metrics import center_surround_saliency, protocols
 
 from .conftest import perfect
 
@@ -97,3 +106,29 @@ def test_perfect_maps_are_ahead_of_chance(held_out: dict[str, HeldOutScenes], su
     assert levels["whole frame"][f"{subset} > silent"] == 50
     assert chance_metrics(test, (7, 7)) == levels
     assert chance_metrics(test, (7, 7), seed=1)["random maps"] != levels["random maps"]
+
+
+def test_saliency_is_one_map_for_every_source_of_a_frame(
+    held_out: dict[str, HeldOutScenes], side_by_side: HeldOutScenes
+) -> None:
+    duet = held_out["duet"]
+    found = saliency_prediction(duet)
+    frame = duet.scenes.pixels((0,))[None] / 255
+    assert torch.equal(found.sound, center_surround_saliency(frame))
+    assert torch.equal(found.maps, found.sound[:, None].expand(-1, 2, -1, -1))
+    assert found.valid.all()
+    frames = [side_by_side.scenes.pixels((clip,))[None] / 255 for clip in (0, 1)]
+    one, other = (center_surround_saliency(frame)[0] for frame in frames)  # each frame by itself
+    both = torch.stack([torch.cat([one, other], 1), torch.cat([other, one], 1)])
+    assert torch.allclose(saliency_prediction(side_by_side).sound, both, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["noprior", "tvsl"])
+def test_other_predictions_are_scored_beside_the_chance_levels(held_out: dict[str, HeldOutScenes], name: str) -> None:
+    duet, protocol = held_out["duet"], protocols.get(name)
+    saliency = saliency_prediction(duet)
+    result = protocol_result(duet, perfect(duet), protocol, others={SALIENCY: saliency})
+    assert list(result.chance) == ["centered Gaussian", "whole frame", "random maps", SALIENCY]
+    alone = protocol_result(duet, saliency, protocol, chance=False)
+    assert result.chance[SALIENCY] == alone.metrics != result.metrics
+    assert alone.chance == {}

@@ -1,8 +1,14 @@
-"""Metrics: the pure functions, SoundLocalization and the other classes, protocols, results,
-chance levels, intervals."""
+"""Metrics: the pure functions, the classes, protocols, results, chance levels, intervals, controls."""
 
 from __future__ import annotations
 
-from inputs.metrics import functions, localization, protocols, states, videos
+from inputs.metrics import controls, functions, localization, protocols, states, videos
 
-CLASSES = [*functions.CLASSES, *localization.CLASSES, *states.CLASSES, *protocols.CLASSES, *videos.CLASSES]
+CLASSES = [
+    *functions.CLASSES,
+    *localization.CLASSES,
+    *states.CLASSES,
+    *protocols.CLASSES,
+    *videos.CLASSES,
+    *controls.CLASSES,
+]

@@ -21,6 +21,7 @@ from sslosses.metrics import (
     CIoU,
     CountingAccuracy,
     Coverage,
+    NegativeSounds,
     SilentObjectDiscrimination,
 )
 
@@ -69,6 +70,10 @@ KINDS = {
     "SoundLocalization": Kind(localization, update_in_parts),
     "SilentObjectDiscrimination": Kind(
         SilentObjectDiscrimination, lambda metric: metric.update(MAPS[:, 0], TRUTHS[:, 0], TRUTHS[:, 1:])
+    ),
+    "NegativeSounds": Kind(
+        lambda: NegativeSounds(0.5, overlaps=True),
+        lambda metric: metric.update(MAPS[:, 0], TRUTHS[:, 0], dict.fromkeys(metric.kinds, MAPS[:, 1])),
     ),
     **{
         kind.__name__: Kind(lambda kind=kind: kind(protocol=PAPER), update_in_parts)
