@@ -1,7 +1,8 @@
-"""Annotation files: VGG-SS, MUSIC, Flickr-SoundNet, lists of mixtures and split lists, and boxes as masks."""
+"""Annotation files: VGG-SS, MUSIC, Flickr-SoundNet, lists of mixtures, split lists, PNG masks, boxes as masks."""
 
 from __future__ import annotations
 
+import base64
 import copy
 import json
 import pickle
@@ -17,6 +18,7 @@ from sslosses.annotations import (
     rasterize_annotators,
     rasterize_sum,
     read_flickr,
+    read_masks,
     read_music_duet,
     read_music_solo,
     read_music_split,
@@ -35,6 +37,10 @@ DUET = [
 ]
 LIST = "a_000030,elk_bugling,b_000030,female_speech_woman_speaking\n"
 XML = "<annotation><bbox><xmin>0</xmin><ymin>0</ymin><xmax>256</xmax><ymax>128</ymax></bbox></annotation>"
+#: A gray mask of 2 × 2.
+PNG = base64.b64decode(
+    "iVBORw0KGgoAAAANSUhEUgAAAAIAAAACCAAAAABX3VL4AAAADklEQVR42mNg+M/wnwEABgAB/5KZsuwAAAAASUVORK5CYII="
+)
 #: Names that would lead out of a folder, or that a file can't have.
 BAD_IDS = (
     *("../a", "..", ".", "/etc/passwd", "a/b", "a\\b", "C:a", "a\x00b", "a\nb", "a\x1b[2J"),
@@ -64,6 +70,7 @@ FILES = {
     "read_vggsound_mixtures": Format(_mixtures, "duet.csv", LIST.encode()),
     "read_music_split": Format(read_music_split, "split.txt", b"a_000_00000,cello\nb_000_00000,flute\n"),
     "read_flickr": Format(lambda path: read_flickr(path.parent), "7.xml", XML.encode()),
+    "read_masks": Format(lambda path: list(read_masks(path.parent)), "1.png", PNG),
 }
 
 

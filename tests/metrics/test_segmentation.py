@@ -180,6 +180,8 @@ def test_merging_ends_the_batches_of_both():
         first.merge_state(second.metric_state if state else second)
         close(first.compute(), merged_expectation())
         assert second.compute()["batches"] == 1
+        first.merge_state(probabilities(videos_per_batch=2))
+        close(first.compute(), merged_expectation())
 
 
 def test_other_settings_are_not_mixed():

@@ -139,7 +139,6 @@ class AVSBenchSegmentation(SumsOfFrames):
         super()._sync_dist(*args, **kwargs)
 
     def _mergeable(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
-        self._end_batch()
         begun = state["begun"]
         return state | {"batches": state["batches"] + _batch(begun), "begun": torch.zeros_like(begun)}
 
