@@ -210,8 +210,8 @@ def _parser() -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     helps = {
-        "maps": "folder of <clip>.npy or <clip>.npz, or one NPZ keyed by clip id; arrays (frames, h, w), with --classes "
-        "of class ids",
+        "maps": "folder of <clip>.npy or <clip>.npz, or one NPZ keyed by clip id; arrays of shape (frames, h, w), with "
+        "--classes of class ids",
         "masks": "folder with a folder of PNG masks per clip, at any depth",
         "videos": "videos per batch of M_J and M_F as published (default: 1, as in the published code)",
         "clips": "score only these clips, in this order: a text file with one id per line, or a CSV file, id first",

@@ -143,10 +143,9 @@ def test_clips_have_to_fit(folder, capsys):
 
 
 def test_the_module_is_a_command(monkeypatch, capsys):
-    monkeypatch.delitem(sys.modules, "sslosses.evaluate.masks")
     monkeypatch.setattr(sys, "argv", ["masks", "--help"])
     with pytest.raises(SystemExit) as done:
-        runpy.run_module("sslosses.evaluate.masks", run_name="__main__")
+        runpy.run_path(module.__file__, run_name="__main__")
     assert done.value.code == 0
     assert "usage: python -m sslosses.evaluate.masks" in capsys.readouterr().out
 
