@@ -20,7 +20,7 @@ from sslosses.metrics.functional._inputs import (
 
 _THRESHOLDS = 255
 _BETA2 = 0.3
-_PIXELS = 1 << 20  # counted at once: indices take 8 bytes per pixel
+_PIXELS = 1 << 18  # counted at once: their indices of 2 MiB fit into a processor's cache
 
 
 class ClassAreas(NamedTuple):
@@ -142,8 +142,11 @@ def _pixels_from_thresholds(probabilities: Tensor, truth: Tensor, thresholds: Te
     One histogram per frame holds all thresholds: a pixel belongs to the bin of the largest threshold that it reaches.
     """
     frames, bins = len(probabilities), len(thresholds)
-    # Probabilities are at least 0, the first threshold.
-    index = torch.bucketize(probabilities.contiguous(), thresholds, right=True) - 1
+    # Thresholds are 1/254 apart up to the last digit, so this is the bin or a neighbor. It is faster than bucketize.
+    index = (probabilities * (bins - 1)).long()
+    edges = torch.cat([thresholds, thresholds.new_tensor([torch.inf])])
+    index += edges[index + 1] <= probabilities
+    index -= (edges[index] > probabilities).long()
     index += bins * (2 * torch.arange(frames, device=index.device)[:, None] + truth)
     counts = torch.bincount(index.flatten(), minlength=2 * bins * frames).view(frames, 2, bins)
     return counts.flip(-1).cumsum(-1).flip(-1)
