@@ -30,7 +30,7 @@ class ClipMasks(NamedTuple):
 
     clip: str  #: id of the clip
     files: tuple[str, ...]  #: names of the mask files, one per frame, in order
-    masks: Tensor  #: (F, H, W): bool, or class ids as uint8
+    masks: Tensor  #: bool, or class ids as uint8, of shape (F, H, W)
 
 
 class MaskFolder:
