@@ -1,8 +1,9 @@
-"""Readers of the public annotation files, and rasterization of boxes."""
+"""Readers of the public annotation files, folders of masks, and rasterization of boxes."""
 
 from sslosses.annotations.dsol import read_dsol_audioset, read_dsol_music
 from sslosses.annotations.extended import read_extended
 from sslosses.annotations.flickr import read_flickr
+from sslosses.annotations.masks import ClipMasks, MaskFolder, read_masks
 from sslosses.annotations.mixtures import read_vggsound_mixtures
 from sslosses.annotations.music import SplitEntry, read_music_duet, read_music_solo, read_music_split
 from sslosses.annotations.rasterize import rasterize, rasterize_annotators, rasterize_sum
@@ -22,7 +23,9 @@ from sslosses.annotations.videos import video_of
 __all__ = [
     "AnnotationError",
     "Annotations",
+    "ClipMasks",
     "InvalidBox",
+    "MaskFolder",
     "MixtureRecord",
     "NegativeRecord",
     "Record",
@@ -35,6 +38,7 @@ __all__ = [
     "read_dsol_music",
     "read_extended",
     "read_flickr",
+    "read_masks",
     "read_music_duet",
     "read_music_solo",
     "read_music_split",

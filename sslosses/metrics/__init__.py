@@ -9,6 +9,7 @@ from sslosses.metrics.negative_sounds import NegativeSounds, threshold_from
 from sslosses.metrics.protocols import Protocol
 from sslosses.metrics.result import LocalizationResult
 from sslosses.metrics.saliency import center_surround_saliency
+from sslosses.metrics.segmentation import AVSBenchSegmentation, SemanticSegmentation
 from sslosses.metrics.single import AUC, CAP, PIAP, CIoU, CountingAccuracy, Coverage, LocalizationMetric
 from sslosses.metrics.spread import Spread
 
@@ -16,6 +17,7 @@ __all__ = [
     "AUC",
     "CAP",
     "PIAP",
+    "AVSBenchSegmentation",
     "CIoU",
     "Comparison",
     "CountingAccuracy",
@@ -24,6 +26,7 @@ __all__ = [
     "LocalizationResult",
     "NegativeSounds",
     "Protocol",
+    "SemanticSegmentation",
     "SilentObjectDiscrimination",
     "SoundLocalization",
     "Spread",

@@ -1,7 +1,8 @@
-"""Annotation files: VGG-SS, MUSIC, Flickr-SoundNet, lists of mixtures and split lists, and boxes as masks."""
+"""Annotation files: VGG-SS, MUSIC, Flickr-SoundNet, lists of mixtures, split lists, PNG masks, boxes as masks."""
 
 from __future__ import annotations
 
+import base64
 import copy
 import json
 import pickle
@@ -21,6 +22,7 @@ from sslosses.annotations import (
     read_dsol_music,
     read_extended,
     read_flickr,
+    read_masks,
     read_music_duet,
     read_music_solo,
     read_music_split,
@@ -45,6 +47,10 @@ DSOL = {"a_0_1000/frame_013/00411.jpg": {"bbox": [DSOL_BOX | {"category_id": 1}]
 DSOL_AUDIOSET = {"a/3": {"bbox": [DSOL_BOX | {"category": 2}]}}
 SSLALIGN = [{"image": "/x/dog_cat_7_dog.jpg", "audio": "/x/dog_cat_7_dog.wav", "gt_box": [0, 0, 112, 224]}]
 XML = "<annotation><bbox><xmin>0</xmin><ymin>0</ymin><xmax>256</xmax><ymax>128</ymax></bbox></annotation>"
+#: A gray mask of 2 × 2.
+PNG = base64.b64decode(
+    "iVBORw0KGgoAAAANSUhEUgAAAAIAAAACCAAAAABX3VL4AAAADklEQVR42mNg+M/wnwEABgAB/5KZsuwAAAAASUVORK5CYII="
+)
 #: Names that would lead out of a folder, or that a file can't have.
 BAD_IDS = (
     *("../a", "..", ".", "/etc/passwd", "a/b", "a\\b", "C:a", "a\x00b", "a\nb", "a\x1b[2J"),
@@ -85,6 +91,7 @@ FILES = {
     "read_sslalign": Format(read_sslalign, "IS3.json", json.dumps(SSLALIGN).encode()),
     "lists.read_ids": Format(lists.read_ids, "list.txt", b"a_000030.jpg,cello\nb_000030.jpg,flute\n"),
     "read_flickr": Format(lambda path: read_flickr(path.parent), "7.xml", XML.encode()),
+    "read_masks": Format(lambda path: list(read_masks(path.parent)), "1.png", PNG),
 }
 
 

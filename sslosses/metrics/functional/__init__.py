@@ -21,9 +21,11 @@ from sslosses.metrics.functional.ciou import ciou, smoothed_iou
 from sslosses.metrics.functional.detection import detection_average_precision, detection_f1
 from sslosses.metrics.functional.discrimination import Discrimination, silent_object_discrimination
 from sslosses.metrics.functional.resize import resize_bicubic, resize_bilinear
+from sslosses.metrics.functional.segmentation import ClassAreas, class_areas, f_measure_curve, foreground_iou
 
 __all__ = [
     "AUC_THRESHOLDS",
+    "ClassAreas",
     "Discrimination",
     "GreedyAssignment",
     "area_under_success",
@@ -35,9 +37,12 @@ __all__ = [
     "binary_average_precision",
     "boxes_to_truths",
     "ciou",
+    "class_areas",
     "detection_average_precision",
     "detection_f1",
+    "f_measure_curve",
     "fixed_range_normalize",
+    "foreground_iou",
     "greedy_assignment",
     "min_max_normalize",
     "optimal_assignment",

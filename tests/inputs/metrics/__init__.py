@@ -1,8 +1,8 @@
-"""Metrics: the pure functions, the classes, protocols, results, chance levels, intervals, controls."""
+"""Metrics: the pure functions, the classes, protocols, results, chance levels, intervals, controls, masks."""
 
 from __future__ import annotations
 
-from inputs.metrics import controls, functions, localization, protocols, states, videos
+from inputs.metrics import controls, functions, localization, protocols, segmentation, states, videos
 
 CLASSES = [
     *functions.CLASSES,
@@ -11,4 +11,5 @@ CLASSES = [
     *protocols.CLASSES,
     *videos.CLASSES,
     *controls.CLASSES,
+    *segmentation.CLASSES,
 ]
