@@ -310,6 +310,25 @@ def test_a_complete_run_with_other_options_is_not_taken(tmp_path: Path, caplog: 
     assert f"{run.folder} holds a run with another epochs, rate. " in caplog.text
 
 
+def test_features_can_be_computed_anew_although_rows_differ_in_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What the message says when the disk is full, also after some rows are complete."""
+    monkeypatch.chdir(tmp_path)
+    Path("AudioCLIP-Full-Training.pt").touch()
+    place = plan(tmp_path, music=tmp_path)
+    done = Run(place, "music", ("solo", "duet"), "audioclip", 0)
+    finish(done, 50.0)
+    (done.folder / "config.yaml").write_text(json.dumps(done.configuration.as_dict() | {"data": str(tmp_path)}))
+    commands = []
+    monkeypatch.setattr(tables, "complete_runs", lambda runs, _: commands.extend(run.command() for run in runs) or [])
+    line = f"--table 1 --only MUSIC-Duet --music {tmp_path} --runs {place.runs} --data {tmp_path} --out {tmp_path}/out"
+    assert main([*line.split(), "--", "--cache-features", "false"]) == 0
+    assert {tuple(command[-2:]) for command in commands} == {("--cache-features", "false")}
+    assert main([*line.split(), "--", "--cache-features", "true"]) == 2
+    assert "The options after -- do not suit the run music-solo+duet-default-seed0: Expected `mirror`" in caplog.text
+
+
 def test_a_complete_run_on_another_folder_is_not_taken(tmp_path: Path) -> None:
     run = Run(plan(tmp_path, music=tmp_path / "one"), "music", ("solo", "duet"), None, 0)
     run.folder.mkdir(parents=True)
