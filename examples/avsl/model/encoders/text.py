@@ -66,17 +66,25 @@ class TextEncoder:
         name: Hugging Face name or folder, "minilm", or the path of AudioCLIP's checkpoint.
         tokenizer: Hugging Face name or folder of CLIP's tokenizer, which AudioCLIP's checkpoint lacks.
         allow_stand_in: whether an AudioCLIP checkpoint with made-up weights is accepted.
+        argument: what errors call ``name``: the option that names it.
 
     Raises:
         OSError: if ``name`` holds no model or no tokenizer; FileNotFoundError if it is a path.
         ValueError: if weights are missing, or ``tokenizer`` is not CLIP's.
     """
 
-    def __init__(self, name: str, tokenizer: str = CLIP_TOKENIZER, *, allow_stand_in: bool = False) -> None:
+    def __init__(
+        self,
+        name: str,
+        tokenizer: str = CLIP_TOKENIZER,
+        *,
+        allow_stand_in: bool = False,
+        argument: str = "text_encoder",
+    ) -> None:
         self.projected = True
         if is_checkpoint(name):
             self.clip = True
-            checkpoint = read_checkpoint("text_encoder", name, allow_stand_in=allow_stand_in)
+            checkpoint = read_checkpoint(argument, name, allow_stand_in=allow_stand_in)
             model: PreTrainedModel = build_text_tower(checkpoint.sizes, checkpoint.text)
             self.tokenizer = _load_tokenizer("tokenizer", tokenizer)
             if (len(self.tokenizer), self.tokenizer.eos_token_id) != (VOCABULARY, END):
