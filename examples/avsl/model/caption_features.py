@@ -124,6 +124,9 @@ class TextProjection(nn.Module):
     The mean and the covariance, with eigenvalues λ and C leading eigenvectors V, are those of the training captions.
     Without whitening, captions of one data set are so similar (pairwise cosine 0.8 to 0.9) that τ would exclude nearly
     every negative.
+
+    If C = D, the result is turned back by Vᵀ. Similarities of captions stay the same, and a caption stays in the space
+    of the text encoder, which AudioCLIP's frames and sounds share.
     """
 
     mean: Tensor
@@ -144,7 +147,9 @@ class TextProjection(nn.Module):
         values, vectors = torch.linalg.eigh(torch.cov(features.double().T))
         values, vectors = values.flip(0).clamp_min(0), vectors.flip(1)
         scale = (values + shrinkage * values.mean()).rsqrt()
-        self.basis.copy_((vectors * scale)[:, : self.basis.shape[1]])
+        basis = vectors * scale
+        out = self.basis.shape[1]
+        self.basis.copy_(basis @ vectors.T if out == len(vectors) else basis[:, :out])
 
     def forward(self, features: Tensor) -> Tensor:
         return (features - self.mean) @ self.basis
