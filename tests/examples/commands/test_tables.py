@@ -106,6 +106,16 @@ def test_composed_scenes_have_their_own_options(tmp_path: Path) -> None:
         assert options["LVS"] == expected
 
 
+@pytest.mark.parametrize("number", [1, 2])
+def test_t_vsl_has_a_row_without_audioclip_on_composed_scenes_only(number: int, tmp_path: Path) -> None:
+    options = argparse.Namespace(seeds=[0], only=None)
+    for place, expected in ((plan(tmp_path), {"efficientnet-lite0"}), (plan(tmp_path, music=tmp_path), set())):
+        runs = tables._runs(read_table(number), place, options)
+        chosen = [run.configuration for (row, _), by_seed in runs.items() if "T-VSL w" in row.name for run in by_seed]
+        assert {config.backbone for config in chosen} == expected
+        assert {config.method for config in chosen} <= {"t-vsl"}
+
+
 def test_rows_with_the_same_values_are_one_run(tmp_path: Path) -> None:
     place = plan(tmp_path)
     same = {
