@@ -59,8 +59,8 @@ MINIMUM = {
 }
 MAXIMUM = {"image_size": 4096, "embedding_dim": 2**16, "batch_size": 2**16, "workers": 2**10}
 INT_MAXIMUM = 2**31 - 1
-#: Keys that do not affect the outcome of a run: a run may be resumed with other values.
-RESUMABLE_CHANGES = ("in_memory", "workers", "accelerator", "checkpoint_steps")
+#: Keys that do not affect the outcome of a run, except for rounding: a run may be resumed with other values.
+RESUMABLE_CHANGES = ("in_memory", "workers", "accelerator", "checkpoint_steps", "cache_features")
 
 
 def _option(default: Any, help_text: str) -> Any:

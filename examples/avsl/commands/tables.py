@@ -11,7 +11,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from ..config import add_options, chosen_options
+from ..config import RESUMABLE_CHANGES, add_options, chosen_options
 from ..evaluation.held_out import load_held_out
 from ..model.checkpoints import pick_device
 from ..tables.collect import collect
@@ -124,7 +124,7 @@ def _with_rows(table: Table, names: Sequence[str] | None) -> Table:
 
 
 def _check_options(options: Sequence[str], runs: Sequence[Run]) -> None:
-    """Checks that the options for all runs leave the values alone in which the runs differ.
+    """Checks that the options for all runs leave the values alone in which the runs differ, and which affect them.
 
     Raises:
         ValueError: naming the first option that does not.
@@ -135,6 +135,7 @@ def _check_options(options: Sequence[str], runs: Sequence[Run]) -> None:
     if unknown:
         raise ValueError(f"Expected options of the configuration after --, but got {' '.join(unknown)}")
     different = {"dataset", "subsets", "seed"}.union(*(run.changes() for run in runs))
+    different -= set(RESUMABLE_CHANGES)
     if taken := sorted(different & chosen_options(chosen).keys()):
         raise ValueError(f"Expected options for all runs after --, but the runs differ in {', '.join(taken)}")
 

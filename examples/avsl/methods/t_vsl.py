@@ -96,7 +96,11 @@ class TVsl(Method):
 
     def own_maps(self, encoded: Encoded, _: int | None) -> ScoredMaps:
         inputs, shared = self._inputs(encoded), self._shared()
-        return ScoredMaps(text_guided_maps(*inputs, **shared), text_guided_queries(*inputs, **shared).presence, 0.0)
+
+        def maps(classes: Tensor) -> Tensor:
+            return text_guided_maps(*inputs[:2], self.names[classes], **shared)
+
+        return ScoredMaps(maps, text_guided_queries(*inputs, **shared).presence, 0.0)
 
     def _inputs(self, encoded: Encoded) -> tuple[Tensor, Tensor, Tensor]:
         """The features of pixels and of the sound's cells, and the names of all classes for each sample."""

@@ -29,12 +29,13 @@ def encode_captions(
     *,
     tokenizer: str = CLIP_TOKENIZER,
     allow_stand_in: bool = False,
+    argument: str = "text_encoder",
 ) -> Tensor:
     """Encodes captions, (N, D) float32, with :class:`TextEncoder`, or with :class:`WordCounts` for "words".
 
     Captions that were encoded before are read from ``cache``, a SQLite file per encoder with one row per caption and
     the caption's hash as key. So only new and changed captions are encoded, and a killed run resumes. The encoder is
-    loaded only if a caption is missing. ``tokenizer`` and ``allow_stand_in`` are for AudioCLIP's.
+    loaded only if a caption is missing. The last three arguments are for AudioCLIP's, as of :class:`TextEncoder`.
 
     Raises:
         ValueError: if there are no captions.
@@ -53,7 +54,7 @@ def encode_captions(
         if missing:
             model: WordCounts | TextEncoder = WordCounts()
             if encoder != WORDS:
-                model = TextEncoder(encoder, tokenizer, allow_stand_in=allow_stand_in)
+                model = TextEncoder(encoder, tokenizer, allow_stand_in=allow_stand_in, argument=argument)
             _encode(missing, model, table, batch_size)
         ((size,),) = table.execute("SELECT length(feature) FROM features LIMIT 1")
         features = torch.empty(len(captions), size // 4)
@@ -123,6 +124,9 @@ class TextProjection(nn.Module):
     The mean and the covariance, with eigenvalues λ and C leading eigenvectors V, are those of the training captions.
     Without whitening, captions of one data set are so similar (pairwise cosine 0.8 to 0.9) that τ would exclude nearly
     every negative.
+
+    If C = D, the result is turned back by Vᵀ. Similarities of captions stay the same, and a caption stays in the space
+    of the text encoder, which AudioCLIP's frames and sounds share.
     """
 
     mean: Tensor
@@ -143,7 +147,9 @@ class TextProjection(nn.Module):
         values, vectors = torch.linalg.eigh(torch.cov(features.double().T))
         values, vectors = values.flip(0).clamp_min(0), vectors.flip(1)
         scale = (values + shrinkage * values.mean()).rsqrt()
-        self.basis.copy_((vectors * scale)[:, : self.basis.shape[1]])
+        basis = vectors * scale
+        out = self.basis.shape[1]
+        self.basis.copy_(basis @ vectors.T if out == len(vectors) else basis[:, :out])
 
     def forward(self, features: Tensor) -> Tensor:
         return (features - self.mean) @ self.basis

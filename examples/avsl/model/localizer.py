@@ -9,6 +9,7 @@ from typing import Any
 import lightning as L
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from ..config import Config
 from ..data.loading import SceneBatch
@@ -105,7 +106,7 @@ class Localizer(L.LightningModule):
         super().train(mode)
         if self.config.freeze_statistics:
             for module in self.visual.modules():
-                if isinstance(module, nn.BatchNorm2d):
+                if isinstance(module, _BatchNorm):
                     module.eval()
         return self
 

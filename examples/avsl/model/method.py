@@ -54,10 +54,13 @@ class SourceMaps(NamedTuple):
 class ScoredMaps(NamedTuple):
     """A method's own maps (B, M, h, w), one per class or part, and a score (B, M) per map.
 
+    In place of the maps, there can be a function. It takes the numbers (B, K) of those that are needed, and returns
+    these maps (B, K, h, w).
+
     A map is of a source if its score is above ``threshold``, where the number of sources is not known.
     """
 
-    maps: Tensor
+    maps: Tensor | Callable[[Tensor], Tensor]
     scores: Tensor
     threshold: float = -torch.inf
 
@@ -183,5 +186,8 @@ def select_maps(scored: ScoredMaps, num_sources: int | None, classes: Tensor | N
             valid[:, :1] = True
             most = int(valid.sum(1).max()) if len(valid) else 1
             index, valid = index[:, :most], valid[:, :most]
-    chosen = maps.gather(1, index[:, :, None, None].expand(-1, -1, *maps.shape[2:]))
+    if isinstance(maps, Tensor):
+        chosen = maps.gather(1, index[:, :, None, None].expand(-1, -1, *maps.shape[2:]))
+    else:
+        chosen = maps(index)
     return chosen * valid[:, :, None, None], valid

@@ -142,17 +142,23 @@ class Run:
         return Config.load(self._configs, {"subsets": list(self.subsets), "seed": self.seed} | options)
 
     def check(self) -> None:
-        """Checks that the run's folder, if it exists, holds this run: its name says nothing of options and folders.
+        """Checks the configuration, and that the run's folder, if it exists, holds this run.
+
+        The folder's name says nothing of options and folders of data.
 
         Raises:
-            ValueError: if it holds another run.
+            ValueError: if it holds another run, or the options of the plan do not suit this run.
         """
+        try:
+            config = self.configuration
+        except ValueError as error:
+            raise ValueError(f"The options after -- do not suit the run {self.name}: {error}") from error
         path = self.folder / "config.yaml"
         if not path.is_file():
             return
         root = self.plan.roots.get(self.dataset)
         data = {"data": str(root.resolve())} if root else {}
-        differing = [key for key in differing_keys(path, self.configuration.as_dict() | data) if root or key != "data"]
+        differing = [key for key in differing_keys(path, config.as_dict() | data) if root or key != "data"]
         if differing:
             raise ValueError(
                 f"{self.folder} holds a run with another {', '.join(differing)}. Choose another --runs, or delete it."

@@ -13,7 +13,7 @@ import lightning as L
 import torch
 from filelock import FileLock
 
-from ..config import Config
+from ..config import AUDIOCLIP, Config
 from ..data.folders import ClipFolder, Pool, all_captions
 from ..data.loading import TrainingScenes
 from ..data.quality import with_quality
@@ -22,6 +22,7 @@ from ..files import atomic_buffer
 from ..methods import method_class
 from ..model.caption_features import CaptionTable, encode_captions
 from ..model.encoders import EfficientNetVisualEncoder, Features, Tower
+from ..model.encoders.audioclip.checkpoint import check_file
 from ..model.identification import check_identification
 from ..model.localizer import Localizer
 from ..model.method import Method
@@ -38,11 +39,15 @@ def set_up_training(location: DataLocation, config: Config, folder: ClipFolder) 
     """Builds the model, with its caption features and its pretrained visual encoder, and the training scenes.
 
     Raises:
+        FileNotFoundError: if the file of AudioCLIP is missing.
         ValueError: if there is no clip to train on, or the method lacks the identification of the configuration, or
             needs the classes of clips that have none.
     """
     method = method_class(config.method)
     check_identification(method, config.method, config.identification)
+    if config.backbone == AUDIOCLIP:  # before captions are encoded by a tower of the same file
+        check_file("visual_weights", config.visual_weights)
+        check_file("audio_weights", config.audio_weights)
     pools = _pools(folder, config, method)
     clips = [clip for pool in pools for clip in pool.clips]
     if not method.needs_captions:
@@ -92,8 +97,13 @@ def _seeded_model(config: Config, scenes: TrainingScenes, text_features: int) ->
 
 
 def _text_options(config: Config) -> dict[str, Any]:
-    """Options of AudioCLIP's text encoder; the results of a smoke test mean nothing, so its weights can be made up."""
-    return {"tokenizer": config.tokenizer, "allow_stand_in": config.smoke_test}
+    """Options of AudioCLIP's text encoder; the results of a smoke test mean nothing, so its weights can be made up.
+
+    Errors name the option by which the file was given: it can be that of all three towers.
+    """
+    of_all = config.backbone == AUDIOCLIP and config.text_encoder == config.visual_weights
+    argument = "visual_weights" if of_all else "text_encoder"
+    return {"tokenizer": config.tokenizer, "allow_stand_in": config.smoke_test, "argument": argument}
 
 
 def _pools(folder: ClipFolder, config: Config, method: type[Method]) -> list[Pool]:

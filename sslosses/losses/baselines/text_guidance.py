@@ -14,6 +14,7 @@ from sslosses._torch import at_least_float32, autocast_off
 from sslosses.similarity import unit
 
 LARGEST_SCALE = 100.0
+_ROWS = 4096  # pixels of all samples and names whose hidden layers are in memory at the same time
 #: Its logarithm in float32. A rounded start above the clamp's bound would have no gradient, and stay there for good.
 _LARGEST_LOG = float(torch.tensor(math.log(LARGEST_SCALE), dtype=torch.float32))
 
@@ -88,6 +89,12 @@ class _Mlp(nn.Module):
         result: Tensor = self.second(F.gelu(self.first(value.to(self.first.weight.dtype))))
         return result.to(value.dtype)
 
+    def of_multiples(self, factors: Tensor, products: Tensor) -> Tensor:
+        """The MLP (B, K, P, C) of vectors times factors (B, K, P), from the products of the vectors, (B, 1, P, ·)."""
+        hidden = factors[..., None].to(products.dtype) * products + self.first.bias
+        result: Tensor = self.second(F.gelu(hidden))
+        return result.to(factors.dtype)
+
 
 class _Gate(nn.Module):
     def __init__(self, dim: int, hidden: int) -> None:
@@ -97,6 +104,19 @@ class _Gate(nn.Module):
     def forward(self, value: Tensor) -> Tensor:
         weight = self.weight.to(value.dtype)
         result: Tensor = weight * value + (1 - weight) * self.mlp(value)
+        return result
+
+    def products(self, value: Tensor) -> Tensor:
+        """Vectors (..., C) times the weights of the first layer."""
+        return F.linear(value.to(self.mlp.first.weight.dtype), self.mlp.first.weight)
+
+    def of_multiples(self, factors: Tensor, value: Tensor, products: Tensor) -> Tensor:
+        """The gate (B, K, P, C) of vectors (B, 1, P, C) times factors (B, K, P), from :meth:`products` of the vectors.
+
+        So the first layer is applied once for all K, not K times.
+        """
+        weight = self.weight.to(value.dtype)
+        result: Tensor = weight * factors[..., None] * value + (1 - weight) * self.mlp.of_multiples(factors, products)
         return result
 
 
@@ -275,7 +295,8 @@ def text_guided_maps(
         normalize_audio: as in :func:`text_guided_loss`.
 
     Returns:
-        (B, K, H, W); float64 if an input is, else float32.
+        (B, K, H, W); float64 if an input is, else float32. Without gradients, memory is bounded: at most 4096 pixels
+        times names are in memory as vectors, or one name of all samples if that is more.
 
     Raises:
         TypeError: if an input is not a floating tensor or an option has the wrong type.
@@ -295,10 +316,9 @@ def text_guided_maps(
     with autocast_off(visual):
         tokens, text = make_tokens(visual, audio, heads, normalize_audio), unit(text, -1)
         queries = gated("query", heads, pick(tokens.cells, text))
-        maps = text_masks(tokens.pixels, text)
-        # One name after the other: the gate's hidden layers for all of them could take gigabytes.
-        names = [_similarities(maps[:, k], tokens.pixels, queries[:, k], heads) for k in range(text.shape[1])]
-        return unit(torch.stack(names, 1) if names else maps, -1).view(*maps.shape[:2], *visual.shape[2:])
+        masks = text_masks(tokens.pixels, text)
+        maps = unit(_similarities(masks, tokens.pixels, queries, heads), -1)
+        return maps.view(*maps.shape[:2], *visual.shape[2:])
 
 
 def _checked(
@@ -313,6 +333,21 @@ def _checked(
     return visual, audio, text
 
 
-def _similarities(mask: Tensor, pixels: Tensor, query: Tensor, heads: TextGuidedHeads | None) -> Tensor:
-    """The similarities (B, P) of pixels (B, P, C) under a mask (B, P) with one query (B, C) per sample."""
-    return (gated("key", heads, mask[..., None] * pixels) @ query[..., None])[..., 0]
+def _similarities(masks: Tensor, pixels: Tensor, queries: Tensor, heads: TextGuidedHeads | None) -> Tensor:
+    """The similarities (B, K, P) of pixels (B, P, C) under masks (B, K, P) with queries (B, K, C).
+
+    They are computed for a few names at a time: the gate's hidden layers for all names could take gigabytes.
+    """
+    pixels = pixels[:, None]
+    products = None if heads is None else heads.key.products(pixels)
+
+    def part(mask: Tensor, query: Tensor) -> Tensor:
+        if heads is None or products is None:
+            values = mask[..., None] * pixels
+        else:
+            values = heads.key.of_multiples(mask, pixels, products)
+        return (unit(values, -1) @ query[..., None])[..., 0]
+
+    count = max(1, _ROWS // max(1, len(masks) * masks.shape[2]))
+    parts = zip(torch.split(masks, count, 1), torch.split(queries, count, 1), strict=True)
+    return torch.cat([part(*each) for each in parts], 1)

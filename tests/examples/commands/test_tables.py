@@ -41,7 +41,7 @@ def test_a_row_without_its_file_is_left_out(
     number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    options = argparse.Namespace(seeds=[0], only=None)
+    options = argparse.Namespace(seeds=[0], only=None, rows=None)
 
     def backbones(plan: Plan) -> set[str]:
         runs = tables._runs(read_table(number), plan, options).values()
@@ -111,6 +111,16 @@ def test_only_some_rows() -> None:
     assert [row.name for row in table.rows] == ["OCA", "OCA + ORI"]
     assert not table.contrasts  # each needs rows that are left out
     assert tables._with_rows(read_table(3), [row.name for row in read_table(3).rows]).contrasts
+
+
+@pytest.mark.parametrize("number", [1, 2])
+def test_t_vsl_has_a_row_without_audioclip_on_composed_scenes_only(number: int, tmp_path: Path) -> None:
+    options = argparse.Namespace(seeds=[0], only=None, rows=None)
+    for place, expected in ((plan(tmp_path), {"efficientnet-lite0"}), (plan(tmp_path, music=tmp_path), set())):
+        runs = tables._runs(read_table(number), place, options)
+        chosen = [run.configuration for (row, _), by_seed in runs.items() if "T-VSL w" in row.name for run in by_seed]
+        assert {config.backbone for config in chosen} == expected
+        assert {config.method for config in chosen} <= {"t-vsl"}
 
 
 def test_rows_with_the_same_values_are_one_run(tmp_path: Path) -> None:
@@ -315,6 +325,25 @@ def test_a_complete_run_with_other_options_is_not_taken(tmp_path: Path, caplog: 
     assert f"{run.folder} holds a run with another epochs. Choose another --runs" in caplog.text
     assert main([*line, "--write-only", "--", "--rate", "0.5"]) == 2
     assert f"{run.folder} holds a run with another epochs, rate. " in caplog.text
+
+
+def test_features_can_be_computed_anew_although_rows_differ_in_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What the message says when the disk is full, also after some rows are complete."""
+    monkeypatch.chdir(tmp_path)
+    Path("AudioCLIP-Full-Training.pt").touch()
+    place = plan(tmp_path, music=tmp_path)
+    done = Run(place, "music", ("solo", "duet"), "audioclip", 0)
+    finish(done, 50.0)
+    (done.folder / "config.yaml").write_text(json.dumps(done.configuration.as_dict() | {"data": str(tmp_path)}))
+    commands = []
+    monkeypatch.setattr(tables, "complete_runs", lambda runs, _: commands.extend(run.command() for run in runs) or [])
+    line = f"--table 1 --only MUSIC-Duet --music {tmp_path} --runs {place.runs} --data {tmp_path} --out {tmp_path}/out"
+    assert main([*line.split(), "--", "--cache-features", "false"]) == 0
+    assert {tuple(command[-2:]) for command in commands} == {("--cache-features", "false")}
+    assert main([*line.split(), "--", "--cache-features", "true"]) == 2
+    assert "The options after -- do not suit the run music-solo+duet-default-seed0: Expected `mirror`" in caplog.text
 
 
 def test_a_complete_run_on_another_folder_is_not_taken(tmp_path: Path) -> None:

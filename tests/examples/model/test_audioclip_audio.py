@@ -209,3 +209,33 @@ def test_wavelets_follow_loaded_weights_and_are_not_trained(values: Values) -> N
     assert torch.equal(copy.deepcopy(tower).spectrogram(sound), tower.spectrogram(sound))
     assert not any("fbsp" in name for name, _ in tower.named_parameters())
     assert "filters" not in tower.state_dict()
+
+
+def test_filters_are_not_sent_between_processes_nor_rounded() -> None:
+    """DistributedDataParallel sends all buffers before each step; other precisions convert all of them."""
+    tower, sound = AudioTower(SMALL), sounds(3000)
+    assert sum(buffer.nbytes for name, buffer in tower.named_buffers() if "bn" not in name) < 100_000
+    expected = tower.spectrogram(sound)
+    rounded = copy.deepcopy(tower).bfloat16().spectrogram(sound)
+    assert rounded.dtype == torch.bfloat16
+    torch.testing.assert_close(rounded.float(), expected, rtol=2**-8, atol=0)
+    assert torch.equal(copy.deepcopy(tower).half().float().spectrogram(sound), expected)
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("channels", [(), (2,)])
+def test_no_sounds(channels: tuple[int, ...], training: bool) -> None:
+    tower = AudioTower(SMALL).train(training)
+    for scale in ("int16", "unit"):
+        assert tower(torch.zeros(0, *channels, 3000), scale).shape == (0, 16)
+    assert tower.features(torch.zeros(0, 3000)).shape == (0, 512, 11, 1)
+    with pytest.raises(ValueError, match="`waveforms` to have at least one channel, but got none"):
+        tower(torch.zeros(2, 0, 3000))
+
+
+def test_the_floor_of_decibels() -> None:
+    """A power of exactly 0 is at -180 dB; that of silence, which has a half step of 16 bits, can be lower."""
+    sounds = torch.tensor([[-0.5], [0.0]]).expand(2, 44_100) / 32768
+    zero, silence = AudioTower(SMALL).spectrogram(sounds, "unit")
+    assert torch.equal(zero, torch.full_like(zero, -180))
+    assert (round(float(silence.median())), round(float(silence.min()))) == (-214, -264)

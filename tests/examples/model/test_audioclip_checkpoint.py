@@ -276,6 +276,7 @@ def test_a_pickled_model(tmp_path: Path) -> None:
 
 def test_no_file(tmp_path: Path) -> None:
     for source in (str(tmp_path / "none.pt"), str(tmp_path)):
-        message = rf"`visual_weights` .* no file '{source}'\. AudioCLIP-Full-Training\.pt is at https://github\.com/"
+        message = rf"`visual_weights` .* no file '{source}'\. AudioCLIP-Full-Training\.pt is at https://.*\. Name "
+        message += "it with --visual-weights$"
         with pytest.raises(FileNotFoundError, match=message):
             read(source)

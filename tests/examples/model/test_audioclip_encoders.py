@@ -127,7 +127,9 @@ def test_frozen_towers(config: Config) -> None:
 def test_towers_with_a_rate_of_their_own(config: Config, kind: str) -> None:
     changed = dataclasses.replace(config, tower_rate=1e-5, rate=1e-3, visual_rate=1e-2, audioclip_map=kind)
     model = Localizer(changed.as_dict(), 16).train()
-    assert all(m.training for e in (model.visual, model.audio) for m in e.tower.modules())
+    modules = [m for e in (model.visual, model.audio) for m in e.tower.modules()]
+    assert {m.training for m in modules if not isinstance(m, torch.nn.BatchNorm2d)} == {True}
+    assert {m.training for m in modules if isinstance(m, torch.nn.BatchNorm2d)} == {False}
     optimizer = model.configure_optimizers()
     assert [group["lr"] for group in optimizer.param_groups] == [1e-3, 1e-2, 1e-5]
     wavelets = model.audio.tower.fbsp.state_dict()
@@ -136,6 +138,27 @@ def test_towers_with_a_rate_of_their_own(config: Config, kind: str) -> None:
     assert [n for n, p in model.named_parameters() if p.grad is None] == []
     optimizer.step()
     assert all(torch.equal(value, before[name]) for name, value in wavelets.items())
+
+
+def test_trained_towers_keep_their_batch_statistics(config: Config) -> None:
+    """So a batch can have one scene, and a scene has the same features in training and at test time."""
+    model = Localizer(dataclasses.replace(config, tower_rate=1e-5).as_dict(), 16)
+    model = torch.nn.SyncBatchNorm.convert_sync_batchnorm(model).train()
+    before = {name: buffer.clone() for name, buffer in model.named_buffers()}
+    visual, audio = model.visual(frames(64, 64, 1)), model.audio(waveforms(1))
+    (visual.sum() + audio.sum()).backward()
+    assert model.audio.tower.att5.bn.weight.grad.abs().max() > 0
+    assert all(torch.equal(buffer, before[name]) for name, buffer in model.named_buffers())
+    model.eval()
+    torch.testing.assert_close(model.visual(frames(64, 64, 1)), visual)
+    torch.testing.assert_close(model.audio(waveforms(1)), audio)
+
+
+@pytest.mark.parametrize("rate", [0.0, 1e-5])
+def test_no_scenes(config: Config, rate: float) -> None:
+    model = Localizer(dataclasses.replace(config, tower_rate=rate).as_dict(), 16).train()
+    visual, audio = model.visual(frames(64, 128)[:0]), model.audio(waveforms()[:0])
+    assert (visual.shape, audio.shape) == ((0, config.embedding_dim, 2, 4), (0, config.embedding_dim))
 
 
 # Checkpoints of runs

@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from avsl.commands.audioclip_stand_in import main
 from avsl.model.caption_features import CaptionTable, encode_captions
+from avsl.model.encoders import text as text_encoders
 from avsl.model.encoders.audioclip.sizes import SMALL
 from avsl.model.encoders.audioclip.text import build_text_tower
 from avsl.model.encoders.text import TextEncoder
@@ -48,6 +50,29 @@ def test_captions_are_encoded(audioclip: str, clip_tokenizer: str) -> None:
 def test_a_stand_in_has_to_be_asked_for(audioclip: str, clip_tokenizer: str) -> None:
     with pytest.raises(ValueError, match=r"`text_encoder` .* stand-in with random weights"):
         TextEncoder(audioclip, clip_tokenizer)
+
+
+def test_a_stand_in_for_the_tokenizer(
+    audioclip: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It tells captions apart, and only smoke tests take it."""
+    folder, file = tmp_path / "tokenizer", tmp_path / "stand-in.pt"
+    line = [str(file), "--small", "--tokenizer", str(folder)]
+    assert main(line) == 0
+    assert f"{folder} holds a tokenizer with made-up words" in capsys.readouterr().out
+    vectors, full = encoder(str(file), str(folder))(CAPTIONS)
+    assert full == 0
+    assert torch.pdist(vectors).min() > 1e-4
+    assert encoder(str(file), str(folder))(["cello " * 20])[1] == 1
+    file.unlink()
+    with pytest.raises(SystemExit):
+        main(line)
+    assert "Expected `--tokenizer` to be a new folder" in capsys.readouterr().err
+    assert not file.exists()
+    checkpoint = text_encoders.read_checkpoint("text_encoder", audioclip, allow_stand_in=True)
+    monkeypatch.setattr(text_encoders, "read_checkpoint", lambda *_, **__: checkpoint)  # as if the weights were real
+    with pytest.raises(ValueError, match=r"`tokenizer` to be CLIP's, but '.*' is a stand-in with made-up words"):
+        TextEncoder("own.pt", str(folder))
 
 
 def test_a_checkpoint_can_have_any_suffix(audioclip: str, clip_tokenizer: str, tmp_path: Path) -> None:

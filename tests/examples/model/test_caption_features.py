@@ -44,7 +44,27 @@ def test_shrinkage_keeps_directions_apart_by_their_variance() -> None:
     projection.fit(features, shrinkage=1.0)
     variances = torch.linalg.eigvalsh(torch.cov(features.T)).flip(0)
     expected = variances / (variances + variances.mean())
-    torch.testing.assert_close(torch.cov(projection(features).T), expected.diag(), atol=1e-3, rtol=0)
+    actual = torch.linalg.eigvalsh(torch.cov(projection(features).T)).flip(0)
+    torch.testing.assert_close(actual, expected, atol=1e-3, rtol=0)
+    projection = TextProjection(12, 9)
+    projection.fit(features, shrinkage=1.0)
+    torch.testing.assert_close(torch.cov(projection(features).T), expected[:9].diag(), atol=1e-3, rtol=0)
+
+
+def test_captions_stay_in_the_space_of_the_text_encoder_if_no_dimension_is_dropped() -> None:
+    """Before training, AudioCLIP's frames and sounds are in this space. Each is nearest to its own caption."""
+    features = crowded(8)
+    projection = TextProjection(12, 12)
+    projection.fit(features, shrinkage=1.0)
+    scene = features + 0.1 * torch.randn(8, 12, generator=torch.Generator().manual_seed(1))
+    centered = features - features.mean(0)
+    cosines = torch.nn.functional.cosine_similarity(projection(features), scene[:, None] - features.mean(0), dim=2)
+    assert cosines.argmax(1).tolist() == list(range(8))
+    assert (projection(features) * centered).sum(1).min() > 0
+    narrow = TextProjection(12, 11)
+    narrow.fit(features, shrinkage=1.0)  # 8 captions span 7 dimensions, so nothing is lost
+    wanted, got = (y @ y.T for y in (narrow(features), projection(features)))
+    torch.testing.assert_close(got, wanted, atol=1e-3, rtol=1e-3)
 
 
 def test_shrinkage_takes_fewer_captions_than_features() -> None:

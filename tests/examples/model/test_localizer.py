@@ -134,6 +134,14 @@ def test_frozen_statistics(frozen: bool, monkeypatch: pytest.MonkeyPatch) -> Non
     assert model.visual.training
 
 
+def test_statistics_shared_by_processes_are_frozen_too() -> None:
+    model = build(freeze_statistics=True)
+    model.visual = nn.SyncBatchNorm.convert_sync_batchnorm(model.visual)
+    norms = [module for module in model.train().visual.modules() if isinstance(module, nn.SyncBatchNorm)]
+    assert norms
+    assert not any(norm.training for norm in norms)
+
+
 def test_a_checkpoint_gives_the_same_maps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model = build()
     step(model, monkeypatch)

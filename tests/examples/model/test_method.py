@@ -102,7 +102,16 @@ MAPS = torch.arange(1.0, 9.0).view(2, 4, 1, 1) + torch.arange(6.0).view(2, 3) / 
 
 
 def chosen(num_sources: int | None, classes: Tensor | None = None, threshold: float = 0.0) -> tuple[Tensor, Tensor]:
-    return select_maps(ScoredMaps(MAPS, SCORES, threshold), num_sources, classes)
+    maps, valid = select_maps(ScoredMaps(MAPS, SCORES, threshold), num_sources, classes)
+    computed = select_maps(ScoredMaps(on_demand, SCORES, threshold), num_sources, classes)
+    assert torch.equal(computed[0], maps)
+    assert torch.equal(computed[1], valid)
+    return maps, valid
+
+
+def on_demand(numbers: Tensor) -> Tensor:
+    """The maps of these numbers, (B, K, h, w)."""
+    return torch.stack([maps[each] for maps, each in zip(MAPS, numbers, strict=True)])
 
 
 def rows(*indices: list[int]) -> Tensor:

@@ -395,6 +395,20 @@ def test_the_frames_of_a_mixture_have_to_be_whole_in_its_map() -> None:
         model.training_step(scenes, 0)
 
 
+@contextlib.contextmanager
+def counted_names() -> Iterator[list[int]]:
+    """Yields the numbers of names that T-VSL computes maps for, call by call."""
+    counts: list[int] = []
+
+    def maps(visual: Tensor, audio: Tensor, text: Tensor, **options: object) -> Tensor:
+        counts.append(text.shape[1])
+        return text_guided_maps(visual, audio, text, **options)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("avsl.methods.t_vsl.text_guided_maps", maps)
+        yield counts
+
+
 def test_the_maps_of_t_vsl_are_those_of_the_names_of_all_classes() -> None:
     model = build("t-vsl", method_options=("normalize_audio=true",))
     method, encoded = model.method, encode(model, batch())
@@ -405,7 +419,15 @@ def test_the_maps_of_t_vsl_are_those_of_the_names_of_all_classes() -> None:
     options = {"heads": method.heads, "normalize_audio": True}
     presence, queries, pixels = text_guided_queries(*inputs, **options)
     maps, scores, threshold = method.own_maps(encoded, 2)
-    torch.testing.assert_close(maps, text_guided_maps(*inputs, **options))
+    index = torch.tensor([[2, 0], [1, 1], [0, 2], [1, 0]])
+    expected = text_guided_maps(*inputs, **options)[torch.arange(4)[:, None], index]
+    torch.testing.assert_close(maps(index), expected)
+    for way, chosen in (("given", index), ("own", presence.topk(2).indices)):
+        with counted_names() as counts:
+            found = model.source_maps(encoded, 2, way, index if way == "given" else None).maps
+        assert counts == [2]  # of three: the other maps are not computed
+        expected = text_guided_maps(*inputs, **options)[torch.arange(4)[:, None], chosen]
+        torch.testing.assert_close(found, expected)
     torch.testing.assert_close(scores, presence)
     assert threshold == 0
     sound = torch.einsum("bk,bkc->bc", presence.sigmoid(), queries)

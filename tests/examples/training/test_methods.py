@@ -169,6 +169,35 @@ def test_class_names_by_the_text_tower_of_audioclip(bare: Path, audioclip: str, 
     torch.testing.assert_close(model.method.names, expected, atol=1e-5, rtol=1e-4)
 
 
+@pytest.mark.parametrize("method", ["t-vsl", "object-aware"])
+@pytest.mark.parametrize(
+    ("error", "message", "weights"),
+    [
+        (FileNotFoundError, "`visual_weights` .* no file 'AudioCLIP-Full-Tr.*Name it with --visual-weights$", {}),
+        (FileNotFoundError, "`visual_weights` .* no file 'gone.bin'", {"visual_weights": "gone.bin"}),
+        (ValueError, "`visual_weights` .* stand-in with random weights", {"visual_weights": "FILE"}),
+        (FileNotFoundError, "`audio_weights` .*'gone.pt'", {"visual_weights": "FILE", "audio_weights": "gone.pt"}),
+        (FileNotFoundError, "`text_encoder` .*'gone.pt'", {"visual_weights": "FILE", "text_encoder": "gone.pt"}),
+    ],
+)
+def test_a_fault_of_audioclips_file_names_the_option_that_gave_it(
+    method: str,
+    error: type[Exception],
+    message: str,
+    weights: dict[str, str],
+    music: Path,
+    audioclip: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The text tower is read first, but has the file of all three. A file without .pt is no name on a hub."""
+    monkeypatch.chdir(tmp_path)
+    given = {name: audioclip if value == "FILE" else value for name, value in weights.items()}
+    config = Config(**{"method": method, "backbone": "audioclip", "text_encoder": "audioclip"} | given)
+    with pytest.raises(error, match=message):
+        set_up_training(DataLocation(tmp_path / "data", music), config, MusicFolder(music))
+
+
 def test_an_identification_that_the_method_lacks_ends_the_run_at_its_start(bare: Path) -> None:
     message = f"`identification` of the method lvs to be one of {', '.join(ONE_MAP)}, but got 'own'"
     with pytest.raises(ValueError, match=message):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import math
 import shutil
@@ -346,4 +347,12 @@ def test_a_start_that_failed_does_not_hold_the_folder(tmp_path: Path) -> None:
         pytest.raises(ValueError, match="another tau"),
         claimed(run, Config(tau=0.5), tmp_path),
     ):
+        pass
+
+
+def test_keys_that_a_resumed_run_can_change(tmp_path: Path) -> None:
+    run, config = tmp_path / "run", Config(mirror=False, cache_features=True, workers=2)
+    with claimed(run, config, tmp_path):
+        (run / "untrained.json").write_text("{}")
+    with claimed(run, dataclasses.replace(config, cache_features=False, workers=0), tmp_path):
         pass

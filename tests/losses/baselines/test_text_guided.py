@@ -11,6 +11,8 @@ import pytest
 import torch
 from torch import Tensor
 from torch._dynamo.testing import CompileCounterWithBackend
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import FlopCounterMode
 
 from sslosses import TextGuidedHeads, TextGuidedLoss, text_guided_loss, text_guided_maps, text_guided_queries
 
@@ -183,6 +185,38 @@ def test_queries_and_maps_equal_the_loop(gated: bool, normalize_audio: bool) -> 
     scaled = text_guided_queries(*features, **options, presence_scale=7.0).presence
     torch.testing.assert_close(scaled, 7 * presence / scale_of(heads, None))
     assert text_guided_maps(*features[:2], text[:, :0], **options).shape == (4, 0, 2, 3)
+
+
+@pytest.mark.parametrize("gated", [False, True])
+@pytest.mark.parametrize("rows", [1, 4 * 6 * 5])
+def test_maps_of_many_names_equal_those_of_each(rows: int, gated: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One name at a time, or five of eight and then three."""
+    inputs, heads, text = make(), make_heads() if gated else None, random(4, 8, 3, seed=5)
+    text[1, 6] = 0
+    leaves = inputs["visual"].requires_grad_(), inputs["audio"].requires_grad_(), text.requires_grad_()
+    expected = torch.cat([text_guided_maps(*leaves[:2], name, heads=heads) for name in text.split(1, 1)], 1)
+    monkeypatch.setattr("sslosses.losses.baselines.text_guidance._ROWS", rows)
+    actual = text_guided_maps(*leaves, heads=heads)
+    torch.testing.assert_close(actual, expected, atol=1e-12, rtol=0)
+    assert gated or not actual[1, 6].any()
+    weights = random(*actual.shape, seed=6)
+    wanted, got = (torch.autograd.grad((weights * maps).sum(), leaves) for maps in (expected, actual))
+    torch.testing.assert_close(got, wanted, atol=1e-10, rtol=0)
+
+
+def test_maps_of_another_name_cost_one_layer_of_the_gate() -> None:
+    """The first layer is the same for all names, since they only scale the pixels."""
+    batch, pixels, channels, hidden, heads = 4, 6, 16, 32, TextGuidedHeads(16)
+
+    def cost(names: int) -> int:
+        features = torch.randn(batch, channels, 2, 3), torch.randn(batch, channels, 3, 2)
+        with FlopCounterMode(display=False) as counter:
+            text_guided_maps(*features, torch.randn(batch, names, channels), heads=heads)
+        return counter.get_total_flops()
+
+    layer, query = 2 * batch * pixels * channels * hidden, 2 * 2 * batch * channels * hidden
+    products = 4 * 2 * batch * pixels * channels  # both masks, the pick and the map
+    assert (cost(50) - cost(40)) / 10 == layer + query + products
 
 
 # Numbers
@@ -529,3 +563,21 @@ def test_memory_of_a_full_batch() -> None:
     with torch.autograd.graph.saved_tensors_hooks(count, lambda t: t):
         text_guided_loss(**inputs, heads=TextGuidedHeads(channels)).loss.backward()
     assert saved == batch * pixels * 2 * channels  # the hidden layers of a gate of tokens
+
+
+def test_memory_of_the_maps_of_many_names() -> None:
+    """Hidden layers of at most 4096 pixels, counted once per name, are in memory at the same time."""
+    channels, names, largest = 16, 400, 0
+    features = torch.randn(2, channels, 7, 7), torch.randn(2, channels, 7, 7), torch.randn(2, names, channels)
+
+    class Largest(TorchDispatchMode):
+        def __torch_dispatch__(self, function: Any, _: Any, args: Any = (), kwargs: Any = None) -> Any:
+            nonlocal largest
+            result = function(*args, **kwargs or {})
+            if isinstance(result, Tensor):
+                largest = max(largest, result.numel())
+            return result
+
+    with torch.no_grad(), Largest():
+        text_guided_maps(*features, heads=TextGuidedHeads(channels))
+    assert names * 2 * 49 > 4096 > largest / (2 * channels) > 4096 - 2 * 49

@@ -16,7 +16,7 @@ from transformers import AutoModel, AutoTokenizer, CLIPTextModelWithProjection, 
 
 from .audioclip.checkpoint import read_checkpoint
 from .audioclip.sizes import VOCABULARY
-from .audioclip.text import END, build_text_tower
+from .audioclip.text import END, TOKENIZER_MARKER, build_text_tower
 from .tower import errors_name_option, load_with_missing, read_config, refuse_missing
 
 MINILM, WORDS = "minilm", "words"
@@ -65,24 +65,38 @@ class TextEncoder:
     Args:
         name: Hugging Face name or folder, "minilm", or the path of AudioCLIP's checkpoint.
         tokenizer: Hugging Face name or folder of CLIP's tokenizer, which AudioCLIP's checkpoint lacks.
-        allow_stand_in: whether an AudioCLIP checkpoint with made-up weights is accepted.
+        allow_stand_in: whether an AudioCLIP checkpoint with made-up weights or words is accepted.
+        argument: what errors call ``name``: the option that names it.
 
     Raises:
         OSError: if ``name`` holds no model or no tokenizer; FileNotFoundError if it is a path.
-        ValueError: if weights are missing, or ``tokenizer`` is not CLIP's.
+        ValueError: if weights are missing, ``tokenizer`` is not CLIP's, or either is a stand-in without
+            ``allow_stand_in``.
     """
 
-    def __init__(self, name: str, tokenizer: str = CLIP_TOKENIZER, *, allow_stand_in: bool = False) -> None:
+    def __init__(
+        self,
+        name: str,
+        tokenizer: str = CLIP_TOKENIZER,
+        *,
+        allow_stand_in: bool = False,
+        argument: str = "text_encoder",
+    ) -> None:
         self.projected = True
         if is_checkpoint(name):
             self.clip = True
-            checkpoint = read_checkpoint("text_encoder", name, allow_stand_in=allow_stand_in)
+            checkpoint = read_checkpoint(argument, name, allow_stand_in=allow_stand_in)
             model: PreTrainedModel = build_text_tower(checkpoint.sizes, checkpoint.text)
             self.tokenizer = _load_tokenizer("tokenizer", tokenizer)
             if (len(self.tokenizer), self.tokenizer.eos_token_id) != (VOCABULARY, END):
                 raise ValueError(
                     f"Expected `tokenizer` to be CLIP's, with {VOCABULARY} words, the last one for the end of a text, "
                     f"but {tokenizer!r} has {len(self.tokenizer)}, and number {self.tokenizer.eos_token_id} for the end"
+                )
+            if TOKENIZER_MARKER in self.tokenizer.init_kwargs and not allow_stand_in:
+                raise ValueError(
+                    f"Expected `tokenizer` to be CLIP's, but {tokenizer!r} is a stand-in with made-up words. Add "
+                    "--smoke-test true, which marks all results"
                 )
         else:
             source = encoder_path(name)

@@ -46,7 +46,6 @@ class AudioTower(nn.Module):
     """
 
     window: Tensor
-    filters: Tensor
 
     def __init__(self, sizes: Sizes = FULL) -> None:
         super().__init__()
@@ -61,13 +60,16 @@ class AudioTower(nn.Module):
         self.fc = nn.Linear(channels[-1], sizes.embedding)
         self.fbsp = Wavelets()
         self.register_buffer("window", blackman_harris())
-        self.register_buffer("filters", analysis_filters(self.fbsp, self.window), persistent=False)
+        # No buffer: DistributedDataParallel would send these 27 MB before each step, and half() would round them.
+        self.filters = analysis_filters(self.fbsp, self.window)
         self.register_load_state_dict_post_hook(_refresh_filters)
 
     def forward(self, waveforms: Tensor, scale: Scale = "int16") -> Tensor:
-        channels = waveforms.shape[1] if waveforms.ndim == 3 else 1
+        batch, channels = len(waveforms), waveforms.shape[1] if waveforms.ndim == 3 else 1
+        if channels == 0:
+            raise ValueError("Expected `waveforms` to have at least one channel, but got none")
         pooled = self.pool(self.features(waveforms.flatten(0, -2), scale))
-        return self.fc(pooled.unflatten(0, (-1, channels)).sum(1))
+        return self.fc(pooled.unflatten(0, (batch, channels)).sum(1))
 
     def features(self, waveforms: Tensor, scale: Scale = "int16") -> Tensor:
         """Computes the last map, (B, samples) → (B, D, h, w), with h in frequency and w in time."""
@@ -95,7 +97,9 @@ class AudioTower(nn.Module):
     def spectrogram(self, waveforms: Tensor, scale: Scale = "int16") -> Tensor:
         """Computes the power of all bins in dB, (B, samples) → (B, 3, 341, T). The wavelets are not trained.
 
-        The computation is in float64. In float32, rounding would change nearly empty bins by up to 40 dB.
+        The computation is in float64. In float32, rounding would change nearly empty bins by up to 40 dB. A power of
+        exactly 0 counts as −180 dB, as in the public code. There is no other lower limit: most bins of silence are at
+        −214 dB, and some at −264 dB.
         """
         if waveforms.shape[-1] == 0:
             raise ValueError("Expected `waveforms` to have at least one sample, but got none")
@@ -110,11 +114,12 @@ class AudioTower(nn.Module):
     def _chunk(self, waveforms: Tensor) -> Tensor:
         # The smallest and the largest 16-bit integer become -1 and 1.
         unit = (2 * waveforms + 1) / (2 * INT16 - 1)
-        return bands_in_decibels(split_frames(unit), self.filters.double()).to(self.conv1.weight.dtype)
+        self.filters = self.filters.to(unit.device)
+        return bands_in_decibels(split_frames(unit), self.filters).to(self.conv1.weight.dtype)
 
 
 def _warn_of_small_range(waveforms: Tensor) -> None:
-    peak = float(waveforms.abs().max())
+    peak = float(waveforms.abs().max()) if waveforms.numel() else 0
     if 0 < peak <= 1:
         warnings.warn(
             f"Expected `waveforms` to be in the range of 16-bit integers, but the largest magnitude is {peak:.3g}. "
@@ -125,4 +130,4 @@ def _warn_of_small_range(waveforms: Tensor) -> None:
 
 def _refresh_filters(tower: AudioTower, _: Any) -> None:
     """Computes the filters again from weights that were loaded."""
-    tower.filters.copy_(analysis_filters(tower.fbsp, tower.window))
+    tower.filters = analysis_filters(tower.fbsp, tower.window)

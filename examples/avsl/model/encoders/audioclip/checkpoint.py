@@ -55,11 +55,7 @@ def read_checkpoint(argument: str, source: str, *, allow_stand_in: bool) -> Chec
         ValueError: if the file is damaged, holds anything else, or is a stand-in without ``allow_stand_in``.
     """
     path = Path(source)
-    if not path.is_file():
-        raise FileNotFoundError(
-            f"Expected `{argument}` to be AudioCLIP's checkpoint, but there is no file {source!r}. "
-            f"{AUDIOCLIP_FILE} is at {SOURCE}"
-        )
+    check_file(argument, source)
     try:
         values = read_values(path)
         _check_dictionary(values)
@@ -76,6 +72,19 @@ def read_checkpoint(argument: str, source: str, *, allow_stand_in: bool) -> Chec
     image, audio = (_part(values, prefix) for prefix in (IMAGE, AUDIO))
     text = {name: value for name, value in values.items() if not name.startswith((IMAGE, AUDIO))}
     return Checkpoint(sizes, image, audio, text)
+
+
+def check_file(argument: str, source: str) -> None:
+    """Checks that the checkpoint's file exists.
+
+    Raises:
+        FileNotFoundError: if not; the message says where to get it, and with which option to name it.
+    """
+    if not Path(source).is_file():
+        raise FileNotFoundError(
+            f"Expected `{argument}` to be AudioCLIP's checkpoint, but there is no file {source!r}. "
+            f"{AUDIOCLIP_FILE} is at {SOURCE}. Name it with --{argument.replace('_', '-')}"
+        )
 
 
 def _check_dictionary(values: Any) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm  # also the base of SyncBatchNorm
 
 from ....constants import SAMPLE_RATE
 from ..clip import MEAN, STD
@@ -18,7 +19,22 @@ from .sizes import Sizes
 from .spectrogram import RATE
 
 
-class AudioClipVisualEncoder(Tower):
+class _AudioClipEncoder(Tower):
+    """Base of both encoders. Batch statistics are always those of the checkpoint, also where the tower is trained.
+
+    The last gate for sounds normalizes one place per sound. So a batch of one sound would have no statistics, and those
+    of a small batch would be mostly noise.
+    """
+
+    def train(self, mode: bool = True) -> Any:
+        super().train(mode)
+        for module in self.tower.modules():
+            if isinstance(module, _BatchNorm):
+                module.eval()
+        return self
+
+
+class AudioClipVisualEncoder(_AudioClipEncoder):
     """Encodes frames, (B, 3, H, W) uint8 → (B, C, H/32, W/32), with AudioCLIP's image tower and a 1×1 head.
 
     If C is the dimension of AudioCLIP's joint space, the head starts as the identity.
@@ -64,7 +80,7 @@ class AudioClipVisualEncoder(Tower):
         return by_frame(self.tower, (inputs.float() / 255 - self.mean) / self.std)
 
 
-class AudioClipAudioEncoder(Tower):
+class AudioClipAudioEncoder(_AudioClipEncoder):
     """Encodes 16 kHz waveforms in −1 to 1, (B, T) → (B, C), with AudioCLIP's audio tower and a linear head.
 
     The trunk's features are the map before pooling, (B, 2048, 11, 8) for 3 s. The head reads AudioCLIP's embedding of

@@ -10,6 +10,7 @@ from transformers import CLIPTextConfig, CLIPTextModelWithProjection
 from .sizes import HEADS, POSITIONS, VOCABULARY, Sizes
 
 END = VOCABULARY - 1  # the token whose output is the text's embedding
+TOKENIZER_MARKER = "sslosses_stand_in"  # only stand-ins for the tokenizer have this key
 #: Names of ``transformers`` by those of the checkpoint.
 OUTSIDE = {
     "token_embedding.weight": "text_model.embeddings.token_embedding.weight",
