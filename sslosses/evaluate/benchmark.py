@@ -66,9 +66,11 @@ class Benchmark:
         return [self._ids[name] for name in record.classes]
 
     def truth(self, record: Record, protocol: Protocol) -> Tensor:
-        """Rasterizes the ground truth of each source as the protocol does, (S, T, T)."""
+        """Rasterizes the ground truth of each source as the protocol does, (S, T, T); S = 0 for a negative."""
         add = self.task == "mixtures" and protocol.add_boxes
         function = rasterize_annotators if self.annotators else rasterize_sum if add else rasterize
+        if not record.boxes:
+            return torch.zeros(0, protocol.size, protocol.size)
         return torch.stack([function(boxes, protocol.size) for boxes in record.boxes])
 
     def share(self, missing: int) -> str:

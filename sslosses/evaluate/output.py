@@ -12,7 +12,7 @@ from sslosses.evaluate.scoring import BenchmarkScores
 from sslosses.metrics import LocalizationResult
 from sslosses.metrics.result import MetricValues
 
-PARTS = ("metrics", "counts", "chance", "per_class", "per_size", "notes")
+PARTS = ("oracle", "metrics", "counts", "chance", "per_class", "per_size", "notes")
 
 
 def tables(scores: BenchmarkScores, share: str, breakdown: bool) -> str:
@@ -27,7 +27,7 @@ def tables(scores: BenchmarkScores, share: str, breakdown: bool) -> str:
     for result in scores.results:
         parts.append(_table(result))
         if breakdown:
-            parts += [_breakdown(f"{result.protocol}, %, by {kind}", groups) for kind, groups in _groups(result)]
+            parts += [_breakdown(f"{result.label}, %, by {kind}", groups) for kind, groups in _groups(result)]
     parts.append("".join(f"{line}\n" for line in _closing(scores, share)))
     return "\n".join(parts)
 
@@ -36,7 +36,7 @@ def latex(scores: BenchmarkScores, share: str) -> str:
     """Formats one LaTeX ``tabular`` per protocol, with its definition, counts and notes as comments."""
     parts = []
     for result in scores.results:
-        comments = [result.description, _counts(result), *map(_note, result.notes), *_closing(scores, share)]
+        comments = [result.description, result.printed_counts, *map(_note, result.notes), *_closing(scores, share)]
         parts.append("".join(f"% {line}\n" for line in comments) + f"{result.to_latex()}\n")
     return "\n".join(parts)
 
@@ -50,13 +50,13 @@ def _note(text: str) -> str:
 
 
 def _table(result: LocalizationResult) -> str:
-    rows = [[f"{result.protocol}, %", "maps", *result.chance]]
+    rows = [[f"{result.label}, %", "maps", *result.chance]]
     rows += [
         [name, _percent(value), *(_percent(level[name]) for level in result.chance.values())]
         for name, value in result.metrics.items()
     ]
     notes = "".join(f"\n{_note(note)}\n" for note in result.notes)
-    return f"{_grid(rows)}\n{_counts(result)}\n{notes}"
+    return f"{_grid(rows)}\n{result.printed_counts}\n{notes}"
 
 
 def _groups(result: LocalizationResult) -> list[tuple[str, Mapping[str, MetricValues]]]:
@@ -72,10 +72,6 @@ def _breakdown(title: str, groups: Mapping[str, MetricValues]) -> str:
         for group, part in groups.items()
     ]
     return _grid(rows)
-
-
-def _counts(result: LocalizationResult) -> str:
-    return ", ".join(f"{value:,} {name.replace('_', ' ')}" for name, value in result.counts.items())
 
 
 def _grid(rows: Sequence[Sequence[str]]) -> str:

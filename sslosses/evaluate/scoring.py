@@ -23,7 +23,8 @@ class BenchmarkScores(NamedTuple):
     """Result of :func:`score`."""
 
     results: list[LocalizationResult]  #: one per protocol
-    ranking: list[tuple[str, float]]  #: clips from best to worst, with their AUC by the first protocol, −1 without one
+    ranking: list[tuple[str, float]]
+    #: clips with a source from best to worst, with their AUC by the first protocol, −1 without one
     resolution: tuple[int, int] | None  #: height and width of a frame of the first maps; None without any map
     surplus: Surplus  #: clips with more maps than sources
 
@@ -39,7 +40,7 @@ class Surplus(NamedTuple):
     def with_clip(self, record: Record, maps: Tensor) -> Surplus:
         """Returns the count with one more clip, if it has more maps than sources."""
         sources = len(record.boxes)
-        if len(maps) <= sources:
+        if len(maps) <= sources or not sources:  # without a source, each map is a false alarm
             return self
         if self.shape and len(maps) - sources <= self.shape[0] - self.sources:
             return self._replace(clips=self.clips + 1)
@@ -103,6 +104,8 @@ def score(
             tick(len(records))
         for record, clip_maps in zip(records, maps, strict=True):
             surplus = surplus.with_clip(record, clip_maps)
+            if not record.boxes:
+                continue
             single_clip.reset()
             _update(single_clip, benchmark, [record], [clip_maps])
             values = single_clip.compute()

@@ -28,18 +28,20 @@ from sslosses.metrics._pipeline.tables import (
     metrics_of,
     rows_of,
 )
+from sslosses.metrics._protocol import DETECTION, parse_metric
 from sslosses.metrics.layout import FrameLayout
 from sslosses.metrics.result import LocalizationResult
 
 #: Kinds of metrics whose column of a table is computed only if one of them is wanted.
-_ON_DEMAND = {"AP", "PIAP", "DetAP", "DetF1"}
+_ON_DEMAND = {"AP", "PIAP", *DETECTION}
 _PIXELS = 2**19  # scored at once: about 10 maps of 224², which fit into a processor's cache
 
 
 class LocalizationTables(Metric):
     """Accumulates one row per entry and one row per sample; subclasses compute their metrics from these tables.
 
-    Memory grows by 56 bytes per entry and 48 bytes per sample. A fixed number of pixels is scored at once.
+    Memory grows by 56 bytes per entry and per sample, and with several thresholds by 8 per entry and further threshold.
+    A fixed number of pixels is scored at once.
     """
 
     is_differentiable = False
@@ -68,8 +70,11 @@ class LocalizationTables(Metric):
         self.metrics = self.protocol.metrics(task) if metrics is None else metrics
         self.task = task
         self.layout = layout
-        kinds = {protocols.parse_metric(metric)[0] for metric in self.metrics}
+        for metric in self.metrics:
+            self.protocol.check_metric(metric)
+        kinds = {parse_metric(metric)[0] for metric in self.metrics}
         self.scorer = scorer(self.protocol, task, self._layout, kinds)
+        self._entry_columns = ENTRY_COLUMNS + len(self.scorer.thresholds) - 1
         # A digest of the rules keeps tables of other rules from being mixed with these by merging, by loading, or by a
         # MetricCollection, which shares the states of metrics whose states are equal after their first update.
         description = repr((self.protocol, task, layout, sorted(kinds & _ON_DEMAND), scorer.__qualname__))
@@ -95,9 +100,11 @@ class LocalizationTables(Metric):
             maps: raw heatmaps, higher is more likely, in the model's order: one tensor (B, M, h, w), or B tensors (M_i,
                 h, w) with any M_i ≥ 0 and any resolution. Floating; half precision is computed in float32.
             truths: ground truth of each sample: a tensor (S_i, T, T) of masks, boolean or in [0, 1]; or a sequence with
-                the boxes of each of its S_i sources, rows (xmin, ymin, xmax, ymax) as fractions of the frame; 1 ≤ S_i ≤
+                the boxes of each of its S_i sources, rows (xmin, ymin, xmax, ymax) as fractions of the frame; 0 ≤ S_i ≤
                 53. One tensor (B, S, T, T) holds all samples. Sources without a positive pixel are counted in
-                ``empty_truths``.
+                ``empty_truths``. A sample without a source, ``[]`` or a tensor (0, T, T), has no entry. Its maps have
+                one frame, and only metrics of detection count it: as a false alarm with the largest confidence of its
+                maps.
             valid: with ``maps`` as one tensor: True for maps that exist, False for padding, (B, M), bool; None: all
                 exist.
             map_classes: class ids ≥ 0 of the maps, (B, M) or B rows of M_i, −1 where unknown; used by
@@ -105,7 +112,7 @@ class LocalizationTables(Metric):
             source_classes: class ids of the sources, (B, S) or B rows of S_i, −1 where unknown; used by
                 ``assignment="optimal"`` and for metrics by class.
             confidences: confidence that the sound of each map is present, (B, M) or B rows of M_i; None: computed by
-                the protocol.
+                the protocol. Where the maps of a frame are summed, the largest counts.
             priors: one map of objects per sample, (B, p, q), for protocols with a ``prior_weight``.
 
         Raises:
@@ -144,7 +151,7 @@ class LocalizationTables(Metric):
 
     def sync(self, *args: Any, **kwargs: Any) -> None:
         """Gathers the tables of all processes; a process without samples contributes empty tables."""
-        for name, width in (("entry_rows", ENTRY_COLUMNS), ("sample_rows", SAMPLE_COLUMNS)):
+        for name, width in (("entry_rows", self._entry_columns), ("sample_rows", SAMPLE_COLUMNS)):
             if isinstance(getattr(self, name), list) and not getattr(self, name):
                 setattr(self, name, [torch.zeros(0, width, dtype=torch.float64, device=self.device)])
         super().sync(*args, **kwargs)
@@ -188,14 +195,14 @@ class LocalizationTables(Metric):
         return self
 
     def tables(self) -> tuple[Tensor, Tensor]:
-        """Returns the entries (n, 7) and samples (m, 6) so far, float64."""
+        """Returns the entries (n, 7) and samples (m, 7) so far, float64; a column more per further threshold."""
 
         def whole(rows: list[Tensor] | Tensor, width: int) -> Tensor:
             if isinstance(rows, Tensor):  # gathered from several processes
                 return rows
             return torch.cat(rows) if rows else torch.zeros(0, width, dtype=torch.float64, device=self.device)
 
-        return whole(self.entry_rows, ENTRY_COLUMNS), whole(self.sample_rows, SAMPLE_COLUMNS)
+        return whole(self.entry_rows, self._entry_columns), whole(self.sample_rows, SAMPLE_COLUMNS)
 
     def _warn(self, samples: Tensor) -> None:
         """Warns of samples that the metrics leave out, and of maps and ground truth that look wrong."""
@@ -210,7 +217,7 @@ class SoundLocalization(LocalizationTables):
     source (or frame) with the cIoU and the pixel average precision of its map. The metrics are means and success rates
     over entries, see :class:`~sslosses.metrics.protocols.Protocol`.
 
-    The metric keeps one row of numbers per entry and per sample, 104 bytes together, and scores a fixed number of
+    The metric keeps one row of numbers per entry and per sample, 112 bytes together, and scores a fixed number of
     pixels at once. DDP synchronizes by gathering the rows.
 
     Args:
@@ -244,6 +251,7 @@ class SoundLocalization(LocalizationTables):
         samples: 2
         samples_without_map: 0
         empty_truths: 0
+        samples_without_source: 0
     """
 
     def __init__(
@@ -261,11 +269,12 @@ class SoundLocalization(LocalizationTables):
 
         Returns:
             0-d tensors: first the protocol's metrics as fractions in [0, 1] (float64, NaN without an entry), then the
-            counts ``entries``, ``samples``, ``samples_without_map`` and ``empty_truths`` (int64).
+            counts ``entries``, ``samples``, ``samples_without_map``, ``empty_truths`` and ``samples_without_source``
+            (int64).
 
         Warns:
-            UserWarning: if the metrics leave out samples without a map or sources without a pixel, if most samples have
-                more maps than sources, or if many maps are constant or many sources have no pixel.
+            UserWarning: if the metrics leave out samples without a map or a source, or sources without a pixel, if most
+                samples have more maps than sources, or if many maps are constant or many sources have no pixel.
         """
         entries, samples = self.tables()
         self._warn(samples)
@@ -303,6 +312,7 @@ class SoundLocalization(LocalizationTables):
                 )
         return LocalizationResult(
             protocol=self.protocol.name,
+            oracle=self.protocol.oracle,
             description=str(self.protocol),
             task=self.task,
             metrics=_numbers(self._metrics(self.metrics, entries, samples)),
@@ -323,7 +333,9 @@ class SoundLocalization(LocalizationTables):
     def _part(self, entries: Tensor) -> dict[str, float]:
         # These belong to a sample, not to one of its sources.
         names = tuple(name for name in self.metrics if name not in ("PIAP", "CountAcc", "Coverage"))
-        return _numbers(self._metrics(names, entries, entries)) | {"entries": len(entries)}
+        # Samples without a source belong to no class and no size.
+        no_samples = entries.new_zeros(0, SAMPLE_COLUMNS)
+        return _numbers(self._metrics(names, entries, no_samples)) | {"entries": len(entries)}
 
     def plot(self, val: Any = None, ax: Any = None) -> Any:
         """Plots the metrics, without the counts, with matplotlib.

@@ -20,7 +20,8 @@ class LocalizationResult:
         description: the protocol in one line.
         task: ``"mixtures"`` or ``"single"``.
         metrics: the protocol's metrics as fractions in [0, 1], NaN where there is nothing to average.
-        counts: ``entries``, ``samples``, ``samples_without_map`` and ``empty_truths``.
+        counts: ``entries``, ``samples``, ``samples_without_map``, ``empty_truths`` and ``samples_without_source``. The
+            last one is printed where there are any.
         empty_truths: sources whose ground truth has no pixel, as (sample, source) in the order of the updates; with
             several processes, one process after the other.
         chance: the same metrics for input-independent predictions, by name of the prediction.
@@ -28,6 +29,7 @@ class LocalizationResult:
         per_size: metrics by size of the object, with the number of ``entries``: "small" below 32² of 224² pixels,
             "medium" below 96², "large" below 144², "huge" above, as in AVGN's code.
         notes: what a reader has to know, such as how many samples the metrics leave out; one text each.
+        oracle: whether the scored ground truth set the area or the threshold of the marked pixels.
 
     Example:
         >>> from sslosses.metrics import LocalizationResult
@@ -53,12 +55,24 @@ class LocalizationResult:
     per_class: Mapping[str, MetricValues] = field(default_factory=dict)
     per_size: Mapping[str, MetricValues] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    oracle: bool = False
+
+    @property
+    def label(self) -> str:
+        """The protocol's name as it is printed: with “(oracle)” behind it if :attr:`oracle`."""
+        return f"{self.protocol} (oracle)" if self.oracle else self.protocol
+
+    @property
+    def printed_counts(self) -> str:
+        """The counts in words."""
+        shown = {n: v for n, v in self.counts.items() if v or n != "samples_without_source"}
+        return ", ".join(f"{value:,} {name.replace('_', ' ')}" for name, value in shown.items())
 
     def __str__(self) -> str:
         """One line in percent, with the best chance level beside each metric."""
         cells = [f"{name} {_percent(value)}{self._best_chance(name)}" for name, value in self.metrics.items()]
-        counts = [f"{value:,} {name.replace('_', ' ')}" for name, value in self.counts.items()]
-        return f"{self.protocol} ({self.task}) | {' | '.join(cells)} | {', '.join(counts)}"
+        task = f"{self.task}, oracle" if self.oracle else self.task
+        return f"{self.protocol} ({task}) | {' | '.join(cells)} | {self.printed_counts}"
 
     def _best_chance(self, name: str) -> str:
         levels = [levels[name] for levels in self.chance.values() if name in levels]
@@ -77,7 +91,7 @@ class LocalizationResult:
     def to_markdown(self) -> str:
         """Returns a Markdown table in percent: one row for the result and one row per chance level.
 
-        Samples without a map and empty ground truth have a column where there are any.
+        Samples without a map or a source and empty ground truth have a column where there are any.
         """
         head, rows = self._table()
         first, *others = ("|" + "".join(f" {cell} |" if cell else " |" for cell in cells) for cells in (head, *rows))
@@ -97,7 +111,9 @@ class LocalizationResult:
             counts["samples without map"] = f"{self.counts['samples_without_map']:,} of {self.counts['samples']:,}"
         if self.counts.get("empty_truths"):
             counts["empty truths"] = f"{self.counts['empty_truths']:,}"
-        head = [f"{self.protocol}, {self.task}", *names, *counts]
+        if self.counts.get("samples_without_source"):
+            counts["samples without source"] = f"{self.counts['samples_without_source']:,}"
+        head = [f"{self.label}, {self.task}", *names, *counts]
         rows = [["result", *(_percent(self.metrics[n]) for n in names), *counts.values()]]
         for prediction, levels in self.chance.items():
             rows.append([prediction, *(_percent(levels.get(n, float("nan"))) for n in names), *("" for _ in counts)])

@@ -5,25 +5,38 @@ from __future__ import annotations
 from torch import Tensor
 
 from sslosses.metrics._pipeline.tables import CONSTANT, MAPS, SOURCES, empty_count
-from sslosses.metrics.protocols import Protocol, parse_metric
+from sslosses.metrics._protocol import DETECTION, Protocol, parse_metric
 
 _MANY_EMPTY = 0.1  # a share of the sources; public data has a few
 
 
 def notes_of(metrics: tuple[str, ...], samples: Tensor, protocol: Protocol) -> tuple[str, ...]:
-    """Returns one sentence or two on each of: samples left out, surplus maps, constant maps, and empty ground truth.
+    """Returns a sentence or two on each of: samples left out, surplus maps, constant maps, and empty ground truth.
 
     Args:
         metrics: names of the metrics that are computed.
         samples: the samples' table.
         protocol: the rules.
     """
+    without_source = _without_source(metrics, samples, protocol)
+    samples = samples[samples[:, SOURCES] > 0]
     return (
+        *without_source,
         *_without_map(metrics, samples, protocol),
         *_surplus(samples),
         *_constant(samples),
         *_empty(samples, protocol),
     )
+
+
+def _without_source(metrics: tuple[str, ...], samples: Tensor, protocol: Protocol) -> list[str]:
+    count = int((samples[:, SOURCES] == 0).sum())
+    if not count or any(parse_metric(name)[0] in DETECTION for name in metrics):
+        return []
+    return [
+        f"{count:,} of {len(samples):,} samples have no source and are left out by protocol {protocol.name!r}, as none "
+        "of its metrics is about detection. Report DetAP or MaxF1, which count them as false alarms"
+    ]
 
 
 def _without_map(metrics: tuple[str, ...], samples: Tensor, protocol: Protocol) -> list[str]:

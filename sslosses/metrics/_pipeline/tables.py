@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import torch
@@ -9,17 +10,17 @@ from torch import Tensor
 
 from sslosses.metrics._pipeline.samples import Samples
 from sslosses.metrics._pipeline.scorer import SourceScores
+from sslosses.metrics._protocol import Protocol, parse_metric
 from sslosses.metrics.functional.auc import _success_auc
-from sslosses.metrics.functional.detection import _detection_average_precision, _detection_f1
-from sslosses.metrics.protocols import Protocol, parse_metric
+from sslosses.metrics.functional.detection import _detection_average_precision, _detection_f1, _detection_max_f1
 
 #: Columns of the entries' table. The source is −1 for a map beyond the number of sources, the class −1 if unknown.
 SOURCE, CIOU, PRECISION, IOU, CONFIDENCE, AREA, CLASS = range(7)
 ENTRY_COLUMNS = 7
 #: Columns of the samples' table. Bit j of EMPTY is set where source j has no pixel. CONSTANT counts the maps of
-#: one value.
-ENTRIES, MAPS, SOURCES, SUMMED, EMPTY, CONSTANT = range(6)
-SAMPLE_COLUMNS = 6
+#: one value. FALSE_ALARM is the confidence in a sample without a source.
+ENTRIES, MAPS, SOURCES, SUMMED, EMPTY, CONSTANT, FALSE_ALARM = range(7)
+SAMPLE_COLUMNS = 7
 #: AVGN's bounds of an object's area, 32², 96² and 144² pixels of a 224² frame, as shares of any frame.
 SIZES = {"small": 32**2 / 224**2, "medium": 96**2 / 224**2, "large": 144**2 / 224**2, "huge": float("inf")}
 
@@ -27,9 +28,9 @@ SIZES = {"small": 32**2 / 224**2, "medium": 96**2 / 224**2, "large": 144**2 / 22
 class TableRows(NamedTuple):
     """Rows of a batch of samples, and the place of their samples in the update."""
 
-    entries: Tensor  # (n, 7)
+    entries: Tensor  # (n, 7), and a column with the cIoU at each further threshold
     entry_places: Tensor  # (n,)
-    samples: Tensor  # (B, 6)
+    samples: Tensor  # (B, 7)
     sample_places: Tensor  # (B,)
 
 
@@ -43,13 +44,16 @@ def rows_of(scores: SourceScores, batch: Samples, protocol: Protocol) -> TableRo
     source = torch.arange(width, device=maps.device, dtype=torch.float64).expand_as(scores.ciou)
     columns = (source, scores.ciou, scores.precision, scores.iou, scores.confidence, scores.area, classes)
     table = torch.stack(columns, -1)
+    if scores.further is not None:
+        table = torch.cat([table, scores.further], -1)
     keep = torch.ones_like(scores.empty[:, :width])
     surplus = torch.zeros_like(maps)
     if protocol.assignment == "greedy":
-        keep, surplus = (maps > 0)[:, None].expand_as(keep), (maps - sources).clamp(min=0)
+        keep = (maps > 0)[:, None].expand_as(keep)
+        surplus = (maps - width).clamp(min=0) if sources else surplus
     elif protocol.empty_truths == "leave out":
         keep = scores.area > 0
-    extra = table.new_zeros(int(surplus.sum()), ENTRY_COLUMNS)
+    extra = table.new_zeros(int(surplus.sum()), table.shape[-1])
     extra[:, [SOURCE, CLASS]] = -1
     place = batch.place.to(maps.device)
     empty = (scores.empty.long() << torch.arange(sources, device=maps.device)).sum(1)
@@ -60,6 +64,7 @@ def rows_of(scores: SourceScores, batch: Samples, protocol: Protocol) -> TableRo
         scores.summed_precision,
         empty,
         _constant(batch),
+        scores.false_alarm,
     )
     return TableRows(
         torch.cat([table[keep], extra]),
@@ -99,7 +104,13 @@ def joined(tables: list[Tensor]) -> list[Tensor]:
 
 
 def metrics_of(names: tuple[str, ...], entries: Tensor, samples: Tensor, average_positions: bool) -> dict[str, Tensor]:
-    """Computes the named metrics as 0-d float64 tensors, NaN where there is nothing to average."""
+    """Computes the named metrics as 0-d float64 tensors, NaN where there is nothing to average.
+
+    With several thresholds, each metric is its best over them.
+    """
+    if entries.shape[1] > ENTRY_COLUMNS:
+        results = [metrics_of(names, part, samples, average_positions) for part in _per_threshold(entries)]
+        return {name: torch.stack([result[name] for result in results]).amax() for name in names}
     if average_positions:
         positions = sorted({p for p in entries[:, SOURCE].tolist() if p >= 0})
         parts = [entries[entries[:, SOURCE] == p] for p in positions] or [entries]
@@ -110,7 +121,8 @@ def metrics_of(names: tuple[str, ...], entries: Tensor, samples: Tensor, average
 
 def _metric(name: str, entries: Tensor, samples: Tensor) -> Tensor:
     kind, threshold = parse_metric(name)
-    ciou = entries[:, CIOU]
+    ciou, negatives = entries[:, CIOU], samples[samples[:, SOURCES] == 0, FALSE_ALARM]
+    samples = samples[samples[:, SOURCES] > 0]
     if kind in ("AP", "CIoU", "IoU"):
         return entries[:, {"AP": PRECISION, "CIoU": CIOU, "IoU": IOU}[kind]].mean()
     if kind == "AUC":
@@ -126,17 +138,26 @@ def _metric(name: str, entries: Tensor, samples: Tensor) -> Tensor:
         return (ciou >= threshold).double().mean()
     if kind == "precision":
         return (ciou > threshold).double().mean()
-    detection = _detection_average_precision if kind == "DetAP" else _detection_f1
-    return detection(ciou, entries[:, CONFIDENCE], threshold)
+    detection = {"DetAP": _detection_average_precision, "DetF1": _detection_f1, "MaxF1": _detection_max_f1}[kind]
+    return detection(ciou, entries[:, CONFIDENCE], negatives, threshold)
+
+
+def _per_threshold(entries: Tensor) -> Iterator[Tensor]:
+    """The table of the entries at each threshold."""
+    for column in (CIOU, *range(ENTRY_COLUMNS, entries.shape[1])):
+        part = entries[:, :ENTRY_COLUMNS].clone()
+        part[:, CIOU] = entries[:, column]
+        yield part
 
 
 def counts_of(entries: Tensor, samples: Tensor) -> dict[str, Tensor]:
-    """Counts the entries, samples, samples without a map and empty targets, as 0-d int64 tensors."""
+    """Counts the entries, samples, samples without a map or source, and empty targets, as 0-d int64 tensors."""
     return {
         "entries": torch.tensor(len(entries), device=entries.device),
         "samples": torch.tensor(len(samples), device=entries.device),
-        "samples_without_map": (samples[:, MAPS] == 0).sum(),
+        "samples_without_map": ((samples[:, MAPS] == 0) & (samples[:, SOURCES] > 0)).sum(),
         "empty_truths": torch.tensor(empty_count(samples), device=entries.device),
+        "samples_without_source": (samples[:, SOURCES] == 0).sum(),
     }
 
 
