@@ -22,6 +22,7 @@ OF_MAPS: dict[str, Function] = {
     "binarize_from_upper_median": F.binarize_from_upper_median,
     "binarize_from_value": lambda x: F.binarize_from_value(x, 0.5),
     "binarize_area": lambda x: F.binarize_area(x, 0.3),
+    "binarize_truth_area": lambda x: F.binarize_truth_area(x, BINARY),
     "resize_bicubic": lambda x: F.resize_bicubic(x, (8, 9)),
     "resize_bilinear": lambda x: F.resize_bilinear(x, (8, 9)),
     "silent_object_discrimination": lambda x: F.silent_object_discrimination(x, BINARY, BINARY[:, None].flip(2)),
@@ -41,6 +42,7 @@ OF_SCORES: dict[str, Function] = {
     "success_auc": F.success_auc,
     "detection_average_precision": lambda x: F.detection_average_precision(x, x),
     "detection_f1": lambda x: F.detection_f1(x, x),
+    "detection_max_f1": lambda x: F.detection_max_f1(x, x, negatives=x),
 }
 COMPLEX, FLOAT8 = HEAT.to(torch.complex64), HEAT.to(torch.float8_e4m3fn)
 ENTRIES, PAIRS = torch.rand(9, generator=GENERATOR), torch.rand(4, 3, 2, generator=GENERATOR)
