@@ -7,6 +7,7 @@ import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from sslosses._optional import MissingDependencyError
 from sslosses.annotations import AnnotationError
@@ -18,9 +19,11 @@ from sslosses.evaluate.progress import progress
 from sslosses.evaluate.results_folder import atomic_write
 from sslosses.evaluate.saved_maps import SavedMaps
 from sslosses.evaluate.scoring import check_clips, score, steps
+from sslosses.evaluate.self_test import self_test
 from sslosses.evaluate.standard_output import write_out
 from sslosses.metrics import Protocol, protocols
 
+_SELF_TEST = "--self-test"
 _FILES = ("metrics.json", "table.md", "table.tex", "sheet.png")
 
 
@@ -32,7 +35,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     Returns:
         The exit code: 0, or 2 after an error, which is printed to stderr. After an error nothing is written. 1: all is
-        written, but the tables cannot be printed. A reader that closes the pipe early, such as ``head``, is no error.
+        written, but the tables cannot be printed, or ``--self-test`` found a difference. A reader that closes the pipe
+        early, such as ``head``, is no error.
 
     Raises:
         SystemExit: from argparse, with code 2 for wrong arguments and 0 after ``--help``.
@@ -58,7 +62,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         Scored 1 of 1 annotated clips (100 %)
         0
     """
-    options = _parser().parse_args(argv)
+    arguments = sys.argv[1:] if argv is None else list(argv)
+    if arguments == [_SELF_TEST]:
+        text, passed = self_test()
+        write_out(text)
+        return 0 if passed else 1
+    options = _parser().parse_args(arguments)
     try:
         text = _run(options)
     except (CommandError, AnnotationError, MissingDependencyError, OSError) as error:
@@ -169,6 +178,7 @@ def _parser() -> argparse.ArgumentParser:
         "on_invalid": "boxes without area: keep them as empty, stop with an error, or drop them (default: report)",
         "pictures": "number of best, median and worst clips to draw (default: 4 each)",
         "seed": "seed of the random maps of the chance levels (default: 0)",
+        "self_test": "alone: score shipped maps by every protocol and compare with stored metrics; 1 on a difference",
     }
     add = parser.add_argument
     add("--maps", type=Path, required=True, help=helps["maps"])
@@ -187,7 +197,15 @@ def _parser() -> argparse.ArgumentParser:
     add("--frames-dir", type=Path, help="folder of <clip>.jpg or <clip>.png to draw behind the maps")
     add("--pictures", type=_positive, default=4, metavar="N", help=helps["pictures"])
     add("--seed", type=_seed, default=0, help=helps["seed"])
+    add(_SELF_TEST, action=_Alone, nargs=0, help=helps["self_test"])
     return parser
+
+
+class _Alone(argparse.Action):
+    """An option that is handled before the parser, and is wrong beside others."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
+        parser.error(f"expected {self.option_strings[0]} without other arguments")
 
 
 def _seed(text: str) -> int:

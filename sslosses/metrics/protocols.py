@@ -39,6 +39,7 @@ from sslosses.metrics._presets import (
     sslalign_adaptive,
     tvsl,
 )
+from sslosses.metrics._protocol import TASKS as TASKS
 from sslosses.metrics._protocol import Protocol
 from sslosses.metrics._protocol import parse_metric as parse_metric
 

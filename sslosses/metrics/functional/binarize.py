@@ -284,4 +284,5 @@ def _level_above_truth_area(maps: Tensor, area: Tensor) -> Tensor:
     """Value above which pixels are marked, (...), for a number of positive pixels, (...)."""
     pixels = maps.flatten(-2)
     count = pixels.shape[-1]
-    return kth_smallest(pixels, count - torch.where(area > 0, area, count // 2).long())
+    marked = torch.where(area > 0, area, count // 2).long().clamp(min=1)  # a map of one pixel has no half
+    return kth_smallest(pixels, count - marked)

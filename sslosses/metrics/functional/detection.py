@@ -191,10 +191,10 @@ def _recall(right: Tensor, missed: Tensor) -> Tensor:
 def _checked(
     ciou: Tensor, confidence: Tensor, threshold: float, negatives: Tensor | None
 ) -> tuple[Tensor, Tensor, Tensor | None]:
-    for name, value in (("ciou", ciou), ("confidence", confidence), ("negatives", negatives)):
-        if value is not None:
-            check_floating(name, value)
-            check_values(name, value)
+    given = {"ciou": ciou, "confidence": confidence} | ({} if negatives is None else {"negatives": negatives})
+    for name, value in given.items():
+        check_floating(name, value)
+        check_values(name, value)
     check_shapes(ciou=(ciou, "n"), confidence=(confidence, "n"))
     check_number("threshold", threshold, least=0, most=1)
     ciou, confidence = ciou.to(torch.float64), confidence.to(torch.float64)
