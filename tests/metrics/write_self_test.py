@@ -13,15 +13,13 @@ import json
 from pathlib import Path
 
 import numpy as np
-
-ROOT = Path(__file__).resolve().parents[2]
 import reference
 import reference_benchmarks
 from test_localization import reference as noprior_loop
 
 from sslosses.metrics import protocols
 
-PATH = ROOT / "sslosses" / "evaluate" / "self_test.json.gz"
+PATH = Path(__file__).resolve().parents[2] / "sslosses" / "evaluate" / "self_test.json.gz"
 SIZE, SIDE = 224, 7
 #: Maps and sources of each sample.
 SINGLE = (*[(1, 1)] * 8, *[(1, 0)] * 4)
