@@ -126,9 +126,9 @@ def test_object_prior_equals_its_loop(name):
 
 
 def test_raw_maps_and_priors_are_mixed_as_they_are():
-    maps, prior = torch.tensor([[0.2, 0.8]] * 2), torch.tensor([[0.9, 0.1]] * 2)  # their mean: 0.55 and 0.45
-    truth = torch.tensor([[1.0, 0.0]] * 2)
-    metric = SoundLocalization(protocols.acl.replace(size=2, threshold=0.5, prior_weight=0.5))
+    maps, prior = torch.tensor([[0.2, 0.8]] * 2), torch.tensor([[0.4, 0.1]] * 2)  # their mean: 0.3 and 0.45
+    truth = torch.tensor([[0.0, 1.0]] * 2)
+    metric = SoundLocalization(protocols.acl.replace(size=2, threshold=0.4, prior_weight=0.5))
     metric.update(maps[None, None], truth[None, None], priors=prior[None])
     assert metric.compute()["AUC"] == pytest.approx(1)
 
@@ -148,16 +148,19 @@ def test_acl_with_one_threshold_is_no_oracle():
 
 def test_several_thresholds_in_mixtures_without_maps_and_by_size():
     generator = np.random.default_rng(5)
-    samples = [
-        (generator.random((count, 4, 4)), (generator.random((sources, 8, 8)) < 0.4).astype(float))
-        for count, sources in ((2, 2), (0, 2), (1, 0), (0, 0), (3, 1))
-    ]
+    samples = []
+    for count, sources in ((2, 2), (0, 2), (1, 0), (0, 0), (3, 1)):
+        inside = (generator.random((sources, 4, 4)) < 0.4).astype(float)
+        maps = generator.random((count, 4, 4)) / 4 + (0.5 * inside.sum(0) / count if sources and count else 0)
+        samples.append((maps, inside.repeat(2, axis=1).repeat(2, axis=2)))
     protocol = protocols.acl.replace(size=8)
     metric = SoundLocalization(protocol)
     metric.update(*tensors(samples))
     assert_equal(metric.compute(), reference.acl(samples, "one", 8))
-    (part,) = metric.result().per_size.values()
-    assert part["AUC"] == pytest.approx(float(metric.compute()["AUC"]))
+    assert reference.acl(samples, "one", 8)["AUC"] > reference.acl(samples, "one", 8, [0.05])["AUC"]
+    parts = metric.result().per_size.values()
+    assert sum(part["entries"] for part in parts) == 3
+    assert all(0 < part["AUC"] <= 1 for part in parts)
     other = SoundLocalization(protocol)
     other.update(*tensors(samples[:2]))
     rest = SoundLocalization(protocol)
@@ -252,6 +255,10 @@ def test_by_size_is_half_open_and_without_negatives():
     parts = metric.result().per_size
     assert {name: part["entries"] for name, part in parts.items()} == dict.fromkeys(sizes, 1)
     assert set(parts["small"]) == {"LocAcc", "AUC", "DetAP@0.5", "MaxF1@0.5", "entries"}
+    metric.reset()
+    metric.update([torch.ones(1, 224, 224)], [torch.ones(1, 224, 224)], source_classes=[[7]])
+    assert metric.result().per_size["huge"]["MaxF1@0.5"] == 1  # no other column passes for a false alarm
+    assert metric.result().per_class["7"]["MaxF1@0.5"] == 1
 
 
 # Oracles
@@ -303,8 +310,9 @@ def test_detection_equals_its_loop(entries, negatives):
 
 def test_detection_over_many_levels_steps():
     generator = np.random.default_rng(2)
-    entries = list(zip(generator.random(450), generator.random(450), strict=True))
-    negatives = list(generator.random(170))
+    cious = generator.random(450)
+    entries = list(zip(cious, cious + generator.random(450) / 2, strict=True))  # sure of what is right
+    negatives = list(1.5 * generator.random(170))
     ciou, confidence = torch.tensor(entries).T
     pairs = ((F.detection_average_precision, reference.det_ap), (F.detection_max_f1, reference.max_f1))
     for function, in_a_loop in pairs:
