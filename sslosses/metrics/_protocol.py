@@ -255,7 +255,7 @@ class Protocol:
 
     @property
     def label(self) -> str:
-        """The name as it is printed: with “(oracle)” behind it if :attr:`oracle`."""
+        """The name as it is printed, with “(oracle)” behind it for an oracle."""
         return f"{self.name} (oracle)" if self.oracle else self.name
 
     @property

@@ -59,7 +59,7 @@ class LocalizationResult:
 
     @property
     def label(self) -> str:
-        """The protocol's name as it is printed: with “(oracle)” behind it if :attr:`oracle`."""
+        """The protocol's name as it is printed, with “(oracle)” behind it for an oracle."""
         return f"{self.protocol} (oracle)" if self.oracle else self.protocol
 
     @property

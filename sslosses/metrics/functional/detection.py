@@ -41,7 +41,7 @@ def detection_average_precision(
         >>> detection_average_precision(ciou, confidence)  # recall 1/2, 2/3, 1 at precision 1, 2/3, 3/4
         tensor(0.4167, dtype=torch.float64)
         >>> detection_average_precision(ciou, confidence, negatives=torch.tensor([0.8, 0.1]))
-        tensor(0.4500, dtype=torch.float64)
+        tensor(0.4778, dtype=torch.float64)
     """
     return _detection_average_precision(*_checked(ciou, confidence, threshold, negatives), threshold)
 
