@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 from ..files import parse_object
 
@@ -36,12 +36,14 @@ class ListedScenes(NamedTuple):
     """The test scenes of a subset.
 
     ``scenes`` has the indices of each scene's clips, ``boxes`` each scene's boxes per source. In a scene of one clip,
-    all sources are in its frame; otherwise source j is in the frame of clip j.
+    all sources are in its frame; otherwise source j is in the frame of clip j. ``annotators``: whether the boxes of a
+    source are those of several annotators of one object.
     """
 
     clips: list[Clip]
     scenes: list[tuple[int, ...]]
     boxes: list[tuple[tuple[Box, ...], ...]]
+    annotators: bool = False
 
 
 class ClipFolder(ABC):
@@ -65,6 +67,9 @@ class ClipFolder(ABC):
 
     #: Number of clips per scene, by subset; 1 for subsets that are not named.
     clips_per_scene: Mapping[str, int] = {}
+
+    #: Whether the classes of the clips are known.
+    has_classes: ClassVar[bool] = True
 
     @abstractmethod
     def training_list(self, subset: str) -> tuple[str, list[tuple[str, tuple[str, ...]]]]:

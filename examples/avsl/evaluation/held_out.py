@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
+
+import torch
+
+from sslosses.annotations import rasterize_annotators
 
 from ..data.folders import Box, ClipFolder, ListedScenes
 from ..data.scenes import Scenes
@@ -40,6 +45,16 @@ class HeldOutScenes(NamedTuple):
             return f"{count:,} scenes"
         part = f"{count:,} of {self.listed:,} scenes of the public list ({percent_of_list(count, self.listed)})"
         return part if count == self.listed else f"{part}: not comparable with metrics on all of them"
+
+    def truths(self, size: int) -> Sequence[Any]:
+        """The ground truth of each scene, as metrics take it.
+
+        That is the boxes of each source. Of several annotators it is a mask of ``size`` × ``size``, in which a pixel
+        that only one of them marked counts half.
+        """
+        if not self.test.annotators:
+            return self.test.boxes
+        return [torch.stack([rasterize_annotators(boxes, size) for boxes in sources]) for sources in self.test.boxes]
 
     @property
     def task(self) -> str:
