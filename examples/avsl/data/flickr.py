@@ -21,6 +21,7 @@ class FlickrFolder(ClipFolder):
     """
 
     has_classes: ClassVar[bool] = False
+    several_annotators: ClassVar[bool] = True
     lists = "flickr_train.txt, flickr_single_test.csv, flickr_boxes/<id>.xml"
 
     def training_list(self, subset: str) -> tuple[str, list[tuple[str, tuple[str, ...]]]]:  # noqa: ARG002
@@ -45,4 +46,4 @@ class FlickrFolder(ClipFolder):
             raise ValueError(f"Clip {missing!r} of {path.name} has no file in flickr_boxes/")
         clips = [Clip(name, ANY_CLASS) for name in names]
         boxes = [annotations[name].boxes for name in names]
-        return ListedScenes(clips, [(i,) for i in range(len(clips))], boxes, annotators=True)
+        return ListedScenes(clips, [(i,) for i in range(len(clips))], boxes)

@@ -36,14 +36,12 @@ class ListedScenes(NamedTuple):
     """The test scenes of a subset.
 
     ``scenes`` has the indices of each scene's clips, ``boxes`` each scene's boxes per source. In a scene of one clip,
-    all sources are in its frame; otherwise source j is in the frame of clip j. ``annotators``: whether the boxes of a
-    source are those of several annotators of one object.
+    all sources are in its frame; otherwise source j is in the frame of clip j.
     """
 
     clips: list[Clip]
     scenes: list[tuple[int, ...]]
     boxes: list[tuple[tuple[Box, ...], ...]]
-    annotators: bool = False
 
 
 class ClipFolder(ABC):
@@ -70,6 +68,9 @@ class ClipFolder(ABC):
 
     #: Whether the classes of the clips are known.
     has_classes: ClassVar[bool] = True
+
+    #: Whether the boxes of a source are those of several annotators of one object.
+    several_annotators: ClassVar[bool] = False
 
     @abstractmethod
     def training_list(self, subset: str) -> tuple[str, list[tuple[str, tuple[str, ...]]]]:

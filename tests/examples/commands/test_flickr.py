@@ -88,7 +88,7 @@ def test_a_run_scores_by_the_consensus(flickr: Path) -> None:
     expected = {f"single {name}": 100 * float(value) for name, value in metric.compute().items()}
     found = run_metrics(test, prediction)
     assert all(found[f"single {name}"] == expected[f"single {name}"] for name in metric.metrics)
-    union = test._replace(test=test.test._replace(annotators=False))
+    union = test._replace(annotators=False)
     assert run_metrics(union, prediction) != found
     assert chance_metrics(union, (7, 7)) != chance_metrics(test, (7, 7))
 
