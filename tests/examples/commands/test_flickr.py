@@ -57,12 +57,19 @@ def no_sheet(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("no_sheet")
-def test_evaluation(run: Path, flickr: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_evaluation(
+    run: Path,
+    flickr: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     """The metrics are those that the scoring command computes from the same maps and the XML files."""
     out, names = tmp_path / "out", "lvs,ez-vsl,paper"
     line = [str(run), "--dataset", "flickr", "--data-root", str(flickr), "--protocol", names, "--out", str(out)]
-    assert evaluate.main(line) == 0
+    assert evaluate.main([*line, "--negative-sounds"]) == 0
     assert "3 of 250 scenes of the public list (1.2 %)" in capsys.readouterr().out
+    assert "single has no negative sounds" in caplog.text  # as classes are not known
     found = metrics(out)["subsets"]
     assert list(found) == ["single"]
     folder = flickr / "metadata" / "flickr_boxes"
@@ -138,8 +145,8 @@ def test_a_test_clip_without_a_file_of_boxes(flickr: Path) -> None:
         FlickrFolder(flickr).test_scenes("single")
 
 
-def test_there_are_no_composed_scenes(run: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_there_are_no_composed_scenes(run: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     with pytest.raises(SystemExit, match="2"):
         train([], dataset="flickr")
-    assert evaluate.main([str(run), "--dataset", "flickr"]) == 2
+    assert evaluate.main([str(run), "--dataset", "flickr", "--data", str(tmp_path)]) == 2
     assert "Expected `data_root`, as there are no composed scenes for flickr" in caplog.text

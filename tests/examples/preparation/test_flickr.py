@@ -118,7 +118,9 @@ def test_layouts(tmp_path: Path, layout: str, capsys: pytest.CaptureFixture[str]
     archive, out = fill(tmp_path / "archive", LAYOUTS[layout]), tmp_path / "out"
     # Files that are none of the listed clips' own.
     for other in ("99999999999", TESTED[0]):
-        picture(archive / "extend_frames" / f"{other}.jpg", 250)
+        picture(archive / "Test" / "extend_frames" / f"{other}.jpg", 250)
+        if layout != "SoundNet":  # where sounds may be in any folder
+            sound(archive / "Test" / "an_audio" / f"{other}.flac", 2000)
         picture(archive / "Data" / "9" / f"._{other}.jpg", 250)
     assert main(arguments(archive)) == 0
     shown = capsys.readouterr().out
