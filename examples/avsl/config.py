@@ -17,7 +17,7 @@ from typing import Any
 from .yaml_files import read_yaml
 
 CONFIGS = Path(__file__).resolve().parent.parent / "configs"
-SUBSETS = {"music": ("solo", "duet"), "vggsound": ("single", "duet", "trio")}
+SUBSETS = {"music": ("solo", "duet"), "vggsound": ("single", "duet", "trio"), "flickr": ("single",)}
 #: How the sources of a mixture are told apart; see ``model.identification``.
 IDENTIFICATIONS = ("iterative", "clustering", "repeat", "single", "own", "given")
 TWO_WAYS, ONE_MAP = IDENTIFICATIONS[:2], IDENTIFICATIONS[:4]

@@ -103,7 +103,7 @@ def test_a_float_may_be_written_as_a_number_or_a_text() -> None:
         ({"subsets": []}, "Expected `subsets` of music out of"),
         ({"subsets": ["solo", "solo"]}, "Expected `subsets` of music out of"),
         ({"dataset": "vggsound"}, "Expected `subsets` of vggsound out of single, duet, trio, but got .*solo"),
-        ({"dataset": "flickr"}, "Expected `dataset` to be one of music, vggsound, but got 'flickr'"),
+        ({"dataset": "flikr"}, "Expected `dataset` to be one of music, vggsound, flickr, but got 'flikr'"),
         ({"precision": "8-bit"}, "Expected `precision` to be one of 32-true, 16-mixed, .*, but got '8-bit'"),
         ({"accelerator": "tpu"}, "Expected `accelerator` to be one of auto, cpu, gpu, but got 'tpu'"),
         ({"accumulate": 0}, "Expected `accumulate` to be at least 1, but got 0"),

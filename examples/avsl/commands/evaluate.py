@@ -16,6 +16,7 @@ from sslosses.metrics import LocalizationResult, protocols
 
 from ..clip_ids import is_public
 from ..config import SUBSETS
+from ..data.flickr import FlickrFolder
 from ..data.folders import ClipFolder
 from ..evaluation.held_out import HeldOutScenes, load_held_out
 from ..evaluation.negative_sounds import NegativeScores, negative_sound_scores
@@ -38,7 +39,8 @@ Results = Mapping[str, LocalizationResult]
 def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """Reads the command line."""
     parser = argparse.ArgumentParser(
-        description="Evaluate a trained model on test sets of MUSIC or VGGSound, by any protocols, with chance levels."
+        description="Evaluate a trained model on test sets of MUSIC, VGGSound or Flickr-SoundNet, by any protocols, "
+        "with chance levels."
     )
     add_model(parser)
     add = parser.add_argument
@@ -187,7 +189,10 @@ def _trained_clips(path: Path, model: Localizer, folder: ClipFolder) -> set[str]
     for subset in model.config.subsets:
         with contextlib.suppress(FileNotFoundError):
             trained.update(name for name, _ in FOLDERS[model.config.dataset](data).training_list(subset)[1])
-    if data.resolve() != folder.root.resolve():  # in another folder, ids of the user's own may name other clips
+    same_ids = model.config.dataset == "flickr" and isinstance(folder, FlickrFolder)  # of the one public archive
+    if (
+        data.resolve() != folder.root.resolve() and not same_ids
+    ):  # in another folder, ids of the user's own may name other clips
         return {name for name in trained if is_public(name)}
     return trained
 

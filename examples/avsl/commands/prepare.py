@@ -26,6 +26,15 @@ def parse_arguments(arguments: Sequence[str] | None = None, *, dataset: PublicDa
     add = parser.add_argument
     add("--videos", type=Path, required=True, metavar="DIR", help="folder of videos, searched at any depth")
     add("--lists", type=Path, required=True, metavar="DIR", help="folder of the public lists and boxes")
+    add_common(parser)
+    options = parser.parse_args(arguments)
+    check_common(parser, options)
+    return options
+
+
+def add_common(parser: argparse.ArgumentParser) -> None:
+    """Adds the options that all preparations share."""
+    add = parser.add_argument
     add("--out", type=Path, required=True, metavar="DIR", help="folder to write; the --data-root of training")
     add(
         "--workers",
@@ -46,14 +55,16 @@ def parse_arguments(arguments: Sequence[str] | None = None, *, dataset: PublicDa
         metavar="DBFS",
         help="leave out clips below this level; --silence=-inf keeps all (default: %(default)s)",
     )
-    options = parser.parse_args(arguments)
+
+
+def check_common(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
+    """Ends the program with a message if one of the shared options is out of range."""
     if options.workers < 0:
         parser.error(f"Expected `--workers` to be at least 0, but got {options.workers}")
     if options.frame_side < 1:
         parser.error(f"Expected `--frame-side` to be at least 1 pixel, but got {options.frame_side}")
     if math.isnan(options.silence):
         parser.error("Expected `--silence` to be a level in dBFS, but got nan")
-    return options
 
 
 def main(arguments: Sequence[str] | None = None, *, dataset: PublicDataset) -> int:

@@ -1,4 +1,4 @@
-"""The commands ``train_music.py`` and ``train_vggsound.py``."""
+"""The commands ``train_music.py``, ``train_vggsound.py`` and ``train_flickr.py``."""
 
 from __future__ import annotations
 
@@ -14,14 +14,15 @@ from ..training.data_location import DataLocation
 from ..training.run import run
 from .exit_status import exit_status
 
-TITLES = {"music": "MUSIC", "vggsound": "VGGSound"}
+TITLES = {"music": "MUSIC", "vggsound": "VGGSound", "flickr": "Flickr-SoundNet"}
 
 
 def parse_arguments(arguments: Sequence[str] | None = None, *, dataset: str = "music") -> argparse.Namespace:
     """Reads the command line; ``config`` is set to the default configuration of ``dataset`` if none is named."""
+    composed = " or, without --data-root, on composed scenes, which are made if they do not exist"
     parser = argparse.ArgumentParser(
-        description=f"Train and evaluate on {TITLES[dataset]} or, without --data-root, on composed scenes, which are "
-        "made if they do not exist. If the command is interrupted, run it again to resume.",
+        description=f"Train and evaluate on {TITLES[dataset]}{'' if dataset == 'flickr' else composed}. If the command "
+        "is interrupted, run it again to resume.",
     )
     add = parser.add_argument
     add("--data-root", type=Path, help="folder with frames/, audio/ and metadata/ (default: composed scenes)")
@@ -42,6 +43,8 @@ def parse_arguments(arguments: Sequence[str] | None = None, *, dataset: str = "m
     given = [name for name in ("data_root", "media", "soundfont") if getattr(options, name)]
     if len(given) > 1:
         parser.error(f"{' and '.join('--' + name.replace('_', '-') for name in given)} exclude each other")
+    if dataset == "flickr" and not options.data_root:
+        parser.error("Expected `--data-root`, as no scenes are composed for Flickr-SoundNet")
     if options.quick and options.config:
         parser.error("--quick and --config exclude each other")
     if options.media:

@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 from ..files import parse_object
 
@@ -65,6 +65,12 @@ class ClipFolder(ABC):
 
     #: Number of clips per scene, by subset; 1 for subsets that are not named.
     clips_per_scene: Mapping[str, int] = {}
+
+    #: Whether the classes of the clips are known.
+    has_classes: ClassVar[bool] = True
+
+    #: Whether the boxes of a source are those of several annotators of one object.
+    several_annotators: ClassVar[bool] = False
 
     @abstractmethod
     def training_list(self, subset: str) -> tuple[str, list[tuple[str, tuple[str, ...]]]]:

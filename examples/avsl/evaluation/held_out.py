@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
+
+import torch
+
+from sslosses.annotations import rasterize_annotators
 
 from ..data.folders import Box, ClipFolder, ListedScenes
 from ..data.scenes import Scenes
@@ -23,7 +28,8 @@ class HeldOutScenes(NamedTuple):
 
     subset: its name. scenes: frames and sounds. test: the clips and boxes of each scene. silent: the silent objects of
     each clip; empty where they are not known. listed: number of scenes in the public list, of which these could be
-    prepared; None where the folder's report does not say it.
+    prepared; None where the folder's report does not say it. annotators: whether the boxes of a source are those of
+    several annotators of one object.
     """
 
     subset: str
@@ -31,6 +37,7 @@ class HeldOutScenes(NamedTuple):
     test: ListedScenes
     silent: list[SilentObjects]
     listed: int | None = None
+    annotators: bool = False
 
     @property
     def share(self) -> str:
@@ -40,6 +47,16 @@ class HeldOutScenes(NamedTuple):
             return f"{count:,} scenes"
         part = f"{count:,} of {self.listed:,} scenes of the public list ({percent_of_list(count, self.listed)})"
         return part if count == self.listed else f"{part}: not comparable with metrics on all of them"
+
+    def truths(self, size: int) -> Sequence[Any]:
+        """The ground truth of each scene, as metrics take it.
+
+        That is the boxes of each source. Of several annotators it is a mask of ``size`` × ``size``, in which a pixel
+        that only one of them marked counts half.
+        """
+        if not self.annotators:
+            return self.test.boxes
+        return [torch.stack([rasterize_annotators(boxes, size) for boxes in sources]) for sources in self.test.boxes]
 
     @property
     def task(self) -> str:
@@ -74,7 +91,8 @@ def load_held_out(folder: ClipFolder, subset: str, image_size: int) -> HeldOutSc
         objects_by_clip = read_json(folder.silent_objects)
         silent = [_silent_objects(objects_by_clip, clip.name, folder.silent_objects) for clip in test.clips]
     scenes = Scenes(folder.root, [c.name for c in test.clips], image_size)
-    return HeldOutScenes(subset, scenes, test, silent, _listed(folder, subset, len(test.scenes)))
+    listed = _listed(folder, subset, len(test.scenes))
+    return HeldOutScenes(subset, scenes, test, silent, listed, folder.several_annotators)
 
 
 def percent_of_list(count: int, listed: int) -> str:

@@ -17,6 +17,7 @@ from sslosses.metrics import (
     SoundLocalization,
     center_surround_saliency,
     chance_levels,
+    protocols,
 )
 
 from ..constants import FRAME_SIZE
@@ -43,7 +44,7 @@ def run_metrics(held_out: HeldOutScenes, prediction: Prediction) -> Metrics:
     part of the public list could be prepared, the share of it.
     """
     metric = SoundLocalization(RUN_PROTOCOL, task=held_out.task, layout=held_out.layout)
-    metric.update(prediction.maps, held_out.test.boxes, prediction.valid)
+    metric.update(prediction.maps, held_out.truths(metric.protocol.size), prediction.valid)
     values, subset = metric.compute(), held_out.subset
     metrics = {f"{subset} {name}": 100 * float(values[name]) for name in metric.metrics}
     metrics[f"{subset} {WITHOUT_MAP}"] = float(values["samples_without_map"])
@@ -62,7 +63,8 @@ def chance_metrics(held_out: HeldOutScenes, resolution: tuple[int, int], seed: i
         seed: seed of the random maps.
     """
     options = {"task": held_out.task, "layout": held_out.layout}
-    levels = chance_levels(held_out.test.boxes, RUN_PROTOCOL, resolution=resolution, seed=seed, **options)
+    truths = held_out.truths(protocols.get(RUN_PROTOCOL).size)
+    levels = chance_levels(truths, RUN_PROTOCOL, resolution=resolution, seed=seed, **options)
     names = SoundLocalization(RUN_PROTOCOL, **options).metrics
     sound = _baseline_maps(held_out, resolution, seed)
     return {
@@ -161,7 +163,7 @@ def protocol_result(
 
     A protocol that inverts maps gets them negated, since ours are high where the sound comes from.
     """
-    boxes, options = held_out.test.boxes, {"task": held_out.task, "layout": held_out.layout}
+    truths, options = held_out.truths(protocol.size), {"task": held_out.task, "layout": held_out.layout}
     clips, scenes = held_out.test.clips, held_out.test.scenes
     names = sorted({name for clip in clips for name in clip.classes})
     classes = [[names.index(name) for clip in scene for name in clips[clip].classes] for scene in scenes]
@@ -169,13 +171,13 @@ def protocol_result(
     def scored(shown: Prediction) -> SoundLocalization:
         metric = SoundLocalization(protocol, **options)
         maps = -shown.maps if protocol.inverts_maps else shown.maps
-        metric.update(maps, boxes, shown.valid, source_classes=classes)
+        metric.update(maps, truths, shown.valid, source_classes=classes)
         return metric
 
     metric, levels = scored(prediction), {}
     if chance:
         resolution = frame_resolution(held_out, prediction)
-        levels = chance_levels(boxes, protocol, resolution=resolution, seed=seed, **options)
+        levels = chance_levels(truths, protocol, resolution=resolution, seed=seed, **options)
     levels |= {name: scored(other).compute() for name, other in (others or {}).items()}
     return metric.result(chance=levels, class_names=names)
 

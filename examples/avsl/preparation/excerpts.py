@@ -1,4 +1,4 @@
-"""Reads sounds and frames of a video at given times, with PyAV.
+"""Reads sounds and frames of a video at given times, and the center of a sound file, with PyAV.
 
 Times are in seconds from the first frame of the video. An ``Unusable`` takes the place of a sound or frame that cannot
 be read, per time where possible.
@@ -17,7 +17,7 @@ from PIL import Image
 
 from ..constants import SAMPLE_RATE, SAMPLES, SECONDS
 from ..machine_errors import of_this_machine
-from ..sounds import SLACK, blocks, mono, out_of_range, with_channels, with_times
+from ..sounds import SLACK, blocks, joined, mono, out_of_range, with_channels, with_times
 from ..streams import best_stream, frame_rate, upright
 
 _BEFORE = 2.0  # s decoded before a clip, because clips near the end of a file are moved forward
@@ -72,13 +72,54 @@ def _cut_out(first: float, samples: np.ndarray, at: float, time: float) -> np.nd
     start = max(0, min(start, total - SAMPLES))
     if not -_PAST_END <= at - first - start / SAMPLE_RATE <= SECONDS + _PAST_END:
         return Unusable("too short", f"its frame is at {time:.1f} s, where there is no sound")
-    section = samples[:, start : start + SAMPLES]
+    pcm = _as_pcm(samples[:, start : start + SAMPLES], f"around {time:.1f} s")
+    return pcm if isinstance(pcm, Unusable) else np.pad(pcm, (0, SAMPLES - len(pcm)))
+
+
+def _as_pcm(section: np.ndarray, where: str) -> np.ndarray | Unusable:
+    """Joins the channels of (C, n) float32 samples, to (n,) int16."""
     if not np.isfinite(section).all():
-        return Unusable("sound is not finite", f"NaN or infinite samples around {time:.1f} s")
+        return Unusable("sound is not finite", f"NaN or infinite samples {where}")
     if found := out_of_range(section):
         return Unusable("sound is out of range", f"it {found}")
-    pcm = np.rint(mono(section) * 32_768).clip(-32_768, 32_767).astype(np.int16)
-    return np.pad(pcm, (0, SAMPLES - len(pcm)))
+    return np.rint(mono(section) * 32_768).clip(-32_768, 32_767).astype(np.int16)
+
+
+def read_center(path: Path) -> np.ndarray | Unusable:
+    """Reads the center 3 s of a sound file, as (48000,) int16, mono, at 16 kHz; a shorter sound is repeated.
+
+    A sound that ends before its file says is unusable, since its center is another one. For MP3 this is not known: the
+    duration may be an estimate.
+
+    Raises:
+        Unusable: if the file is not a sound, or is empty.
+    """
+    with _opened(path) as container:
+        stream = best_stream(container, "audio")
+        if stream is None:
+            raise Unusable("no audio stream")
+        frames = (frame for frame in _decoded(container, stream) if frame is not None)
+        parts = [samples for _, samples in joined(blocks(with_times(frames)))]
+        samples = np.concatenate(parts, axis=1) if parts else np.zeros((1, 0), np.float32)
+        exact = stream.duration is not None and not stream.codec_context.name.startswith("mp3")
+        stated = float(stream.duration * stream.time_base) if exact else 0.0
+    total = samples.shape[1]
+    if not total:
+        raise Unusable("cannot be decoded", "no sample of its sound can be decoded")
+    if total / SAMPLE_RATE < stated - _PAST_END or _is_cut_off(path):
+        raise Unusable("cannot be decoded", f"the sound is cut off after {total / SAMPLE_RATE:.1f} s")
+    start = max(total - SAMPLES, 0) // 2
+    pcm = _as_pcm(samples[:, start : start + SAMPLES], "in the center")
+    return pcm if isinstance(pcm, Unusable) else np.resize(pcm, SAMPLES)
+
+
+def _is_cut_off(path: Path) -> bool:
+    """Whether a WAV file is shorter than its header says, which decoders don't tell."""
+    with path.open("rb") as file:
+        header = file.read(8)
+    stated = int.from_bytes(header[4:], "little") if header[:4] == b"RIFF" else 0
+    unknown = stated == 2**32 - 1  # as programs write it that don't know the length in advance
+    return not unknown and path.stat().st_size + 1 < stated + len(header)  # a padding byte may be left out
 
 
 def _decode_sound(path: Path, start: float, end: float) -> tuple[float, np.ndarray]:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import logging
 import shlex
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol, TypeVar
 
 from filelock import FileLock, Timeout
 from rich.console import Console
@@ -71,14 +73,24 @@ def prepare_dataset(dataset: PublicDataset, preparation: Preparation, console: C
         BlockingIOError: if another process is preparing the same folder.
         FileNotFoundError: if there are no videos or no lists.
     """
-    out = preparation.out
+    with locked(preparation.out):
+        return _prepare_locked(dataset, preparation, console)
+
+
+@contextlib.contextmanager
+def locked(out: Path) -> Iterator[None]:
+    """Makes the folder ``out`` and keeps other processes from preparing it.
+
+    Raises:
+        BlockingIOError: if another process is preparing it.
+    """
     out.mkdir(parents=True, exist_ok=True)
     try:
         lock = FileLock(out / ".preparing.lock").acquire(timeout=0)
     except Timeout:
         raise BlockingIOError(f"Another process is preparing {out.resolve()}") from None
     with lock:
-        return _prepare_locked(dataset, preparation, console)
+        yield
 
 
 def _prepare_locked(dataset: PublicDataset, preparation: Preparation, console: Console) -> bool:
@@ -89,10 +101,7 @@ def _prepare_locked(dataset: PublicDataset, preparation: Preparation, console: C
     for name in dataset.box_files:
         if (preparation.lists / name).is_file():
             copy(preparation.lists / name, metadata)
-    _write_report(metadata / "report.json", counts, unusable)
-    _print_report(console, counts, unusable)
-    if not prepared:
-        log.error("No clip could be prepared. %s lists the reason for each clip.", metadata / "report.json")
+    if not report(console, metadata / "report.json", counts, unusable, prepared):
         return False
     print_next_steps(console, dataset, preparation.out, counts)
     return True
@@ -105,7 +114,7 @@ def _prepare_clips(
     lines = itertools.chain.from_iterable(split_list.lines for split_list in split_lists)
     names = dict.fromkeys(itertools.chain.from_iterable(line.clips for line in lines))
     videos = VideoFolder(preparation.videos)
-    prepared = _already_prepared(preparation.out, names)
+    prepared = already_prepared(preparation.out, names)
     groups, _ = videos.group(name for name in names if name not in prepared)
     rates = settle_rates(names, groups, prepared, preparation.out, preparation.workers)
     groups, missing = videos.group(name for name in names if name not in prepared)
@@ -127,7 +136,7 @@ def _prepare_clips(
         for file, clips in groups.items()
     ]
     unusable = [Outcome(name, "no video", ClipId.parse(name).video) for name in missing]
-    for outcome in _run_jobs(jobs, preparation.workers):
+    for outcome in run_jobs(worker.prepare, jobs, preparation.workers):
         if outcome.reason:
             unusable.append(outcome)
         else:
@@ -135,7 +144,7 @@ def _prepare_clips(
     return prepared, sorted(unusable)  # workers finish in any order
 
 
-def _already_prepared(out: Path, names: Iterable[str]) -> set[str]:
+def already_prepared(out: Path, names: Iterable[str]) -> set[str]:
     """The clips whose frame and sound are there and whole; temporary files of killed processes are deleted."""
     files: dict[str, set[str]] = {}
     for folder in ("frames", "audio"):
@@ -155,16 +164,43 @@ def _already_prepared(out: Path, names: Iterable[str]) -> set[str]:
     return whole
 
 
-def _run_jobs(jobs: Sequence[Job], workers: int) -> list[Outcome]:
+class ClipJob(Protocol):
+    """A job of some clips, and the file that it decodes."""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Ids of the clips."""
+
+    @property
+    def path(self) -> Path:
+        """The file, for messages."""
+
+
+JobT = TypeVar("JobT", bound=ClipJob)
+
+
+def run_jobs(prepare: Callable[[JobT], list[Outcome]], jobs: Sequence[JobT], workers: int) -> list[Outcome]:
+    """Prepares all clips and returns their outcomes, in any order; a crash of the decoder is one of them."""
     outcomes: list[Outcome] = []
     with tqdm(total=sum(len(job.names) for job in jobs), desc="preparing", unit="clip", disable=None) as bar:
-        for job, result in pool.run(worker.prepare, jobs, workers):
+        for job, result in pool.run(prepare, jobs, workers):
             if isinstance(result, pool.Crash):
-                bar.write(f"The decoder crashed on {job.path} ({result}); skipping this video")
+                bar.write(f"The decoder crashed on {job.path} ({result}); skipping this file")
                 result = [Outcome(name, "decoder crashed", str(result)) for name in job.names]
             outcomes.extend(result)
             bar.update(len(job.names))
     return outcomes
+
+
+def report(
+    console: Console, path: Path, counts: dict[SplitList, int], unusable: list[Outcome], prepared: Set[str]
+) -> bool:
+    """Writes and prints how many clips of each list can be used, and why others can't; returns whether any can."""
+    _write_report(path, counts, unusable)
+    _print_report(console, counts, unusable)
+    if not prepared:
+        log.error("No clip could be prepared. %s lists the reason for each clip.", path)
+    return bool(prepared)
 
 
 def _write_report(path: Path, counts: dict[SplitList, int], unusable: list[Outcome]) -> None:
@@ -205,11 +241,16 @@ def _print_report(console: Console, counts: dict[SplitList, int], unusable: list
 
 def print_next_steps(console: Console, dataset: PublicDataset, out: Path, counts: dict[SplitList, int]) -> None:
     """Prints the commands that caption the prepared folder and train on it."""
-    report = out / "metadata" / "report.json"
-    console.print(f"{report} lists every clip that was left out. Next:", soft_wrap=True, markup=False)
     commands = []
     if any(count for split_list, count in counts.items() if not split_list.test):
         commands.append("python examples/generate_captions.py --model NAME --data-root")
     commands.append(f"python examples/{dataset.training_script} --data-root")
+    print_commands(console, out, commands)
+
+
+def print_commands(console: Console, out: Path, commands: Iterable[str]) -> None:
+    """Prints commands that end with the option of the prepared folder, which is added to each."""
+    path = out / "metadata" / "report.json"
+    console.print(f"{path} lists every clip that was left out. Next:", soft_wrap=True, markup=False)
     for command in commands:
         console.print(f"  {command} {shlex.quote(str(out))}", soft_wrap=True, highlight=False, markup=False)

@@ -24,7 +24,7 @@ class VideoFile(NamedTuple):
     cut: bool
 
 
-def _files(root: Path) -> Iterator[Path]:
+def files_below(root: Path) -> Iterator[Path]:
     """Yields the regular files in a folder and, after them, in its subfolders; follows links, but only once."""
     visited: set[tuple[int, int]] = set()
     waiting = [root]
@@ -39,7 +39,7 @@ def _files(root: Path) -> Iterator[Path]:
             with os.scandir(folder) as found:
                 entries = sorted(found, key=lambda entry: entry.name)
         except PermissionError as error:
-            log.warning("Videos in %s are not found: %s", folder, error.strerror)
+            log.warning("Files in %s are not found: %s", folder, error.strerror)
             continue
         folders = []
         for entry in entries:
@@ -62,7 +62,7 @@ class VideoFolder:
         if not root.is_dir():
             raise FileNotFoundError(f"Expected `--videos` to be a folder, but there is none at {root.resolve()}")
         self._paths: dict[str, Path] = {}
-        for path in _files(root):
+        for path in files_below(root):
             if path.suffix.lower() in EXTENSIONS and not path.name.startswith("."):
                 brackets = _BRACKETS.search(path.stem)
                 self._paths.setdefault(brackets[1] if brackets else path.stem, path)

@@ -112,7 +112,7 @@ def _decode(job: Job) -> Iterator[tuple[str, Excerpt | Unusable]]:
         sounds = {}
         part = names[span]
         for name, sound in zip(part, read_sounds(job.path, [times[n] for n in part], origin), strict=True):
-            checked = sound if isinstance(sound, Unusable) else _audible(sound, job.silence)
+            checked = sound if isinstance(sound, Unusable) else audible(sound, job.silence)
             if isinstance(checked, Unusable):
                 yield name, checked
             else:
@@ -123,18 +123,23 @@ def _decode(job: Job) -> Iterator[tuple[str, Excerpt | Unusable]]:
                 yield name, frame if isinstance(frame, Unusable) else Excerpt(frame, sound)
 
 
-def _audible(sound: np.ndarray, silence: float) -> np.ndarray | Unusable:
+def audible(sound: np.ndarray, silence: float) -> np.ndarray | Unusable:
+    """Returns a sound of int16 samples, unless its level is below ``silence`` dBFS."""
     loudness = level(sound / 32_768)
     return Unusable("silent", f"{loudness:.0f} dBFS") if loudness < silence else sound
 
 
 def _write(job: Job, name: str, excerpt: Excerpt) -> None:
-    frame = excerpt.frame
-    scale = job.side / min(frame.size)
-    if scale < 1:
-        frame = frame.resize([max(1, round(side * scale)) for side in frame.size], Image.Resampling.LANCZOS)
-    write_frame(job.out / "frames" / f"{name}.jpg", frame, quality=95)
+    write_frame(job.out / "frames" / f"{name}.jpg", scaled_down(excerpt.frame, job.side), quality=95)
     write_sound(job.out / "audio" / f"{name}.wav", excerpt.sound)
+
+
+def scaled_down(frame: Image.Image, side: int) -> Image.Image:
+    """Returns a frame whose shorter side has at most ``side`` pixels."""
+    scale = side / min(frame.size)
+    if scale >= 1:
+        return frame
+    return frame.resize([max(1, round(length * scale)) for length in frame.size], Image.Resampling.LANCZOS)
 
 
 def _spans(times: list[float]) -> Iterator[slice]:

@@ -8,11 +8,12 @@ from pathlib import Path
 from ..config import Config
 from ..data.composed.dataset import Description, ensure_composed
 from ..data.composed.soundfont import FontFile
+from ..data.flickr import FlickrFolder
 from ..data.folders import ClipFolder
 from ..data.music import MusicFolder
 from ..data.vggsound import VggsoundFolder
 
-FOLDERS: dict[str, type[ClipFolder]] = {"music": MusicFolder, "vggsound": VggsoundFolder}
+FOLDERS: dict[str, type[ClipFolder]] = {"music": MusicFolder, "vggsound": VggsoundFolder, "flickr": FlickrFolder}
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,8 @@ def open_data(location: DataLocation, config: Config) -> ClipFolder:
     folder_type = FOLDERS[config.dataset]
     if location.root:
         return folder_type(location.root)
+    if not folder_type.has_classes:  # scenes are composed in the forms of the other data sets only
+        raise ValueError(f"Expected `data_root`, as there are no composed scenes for {config.dataset}")
     media = str(location.media) if location.media else None
     font = FontFile.of(location.soundfont) if location.soundfont else None
     description = Description(config.data_seed, config.train_scenes, config.test_scenes, media=media, soundfont=font)

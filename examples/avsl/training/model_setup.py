@@ -120,6 +120,11 @@ def _pools(folder: ClipFolder, config: Config, method: type[Method]) -> list[Poo
                 f"Expected clips of one source for `training_scenes` single, but {', '.join(config.subsets)} has none"
             )
     if method.needs_classes:
+        if not folder.has_classes:
+            raise ValueError(
+                f"Expected `method` to be one that needs no classes, which {config.dataset} does not have, but got "
+                f"{config.method!r}"
+            )
         for clip in (clip for pool in pools for clip in pool.clips):
             if not clip.classes:  # all lines of a list have one form
                 raise ValueError(

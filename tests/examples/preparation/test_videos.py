@@ -95,7 +95,7 @@ def test_a_folder_that_cannot_be_read_is_named(
 
     monkeypatch.setattr(os, "scandir", refuse)
     assert len(VideoFolder(tmp_path)) == 0
-    assert f"Videos in {tmp_path / 'solo'} are not found: Permission denied" in caplog.text
+    assert f"Files in {tmp_path / 'solo'} are not found: Permission denied" in caplog.text
 
 
 def test_no_folder(tmp_path: Path) -> None:
