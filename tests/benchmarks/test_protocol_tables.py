@@ -1,28 +1,10 @@
-"""The studies behind the page on protocols: the maps of the ceiling, and the table of all protocols."""
+"""The studies behind the page on protocols: the table of all protocols, and the paper's options."""
 
-import ceiling
 import same_maps
 import torch
 from paper_options import costs, literal_oca
 
 from sslosses import object_aware_contrastive_loss
-from sslosses.metrics import SoundLocalization
-
-
-def test_best_map_has_no_plateau_and_is_highest_in_the_truth():
-    mask = torch.zeros(ceiling.SIZE, ceiling.SIZE, dtype=torch.float64)
-    mask[20:90, 100:180] = 1
-    heat = ceiling.best_map(mask)
-    assert heat[mask > 0].min() > heat[mask == 0].max()
-    assert heat.float().unique().numel() > 0.99 * heat.numel()
-
-
-def test_ceiling_of_an_object_is_twice_its_area():
-    mask = torch.zeros(224, 224, dtype=torch.float64)
-    mask[:56] = 1  # a quarter of the frame, where half is marked
-    metric = SoundLocalization("paper", task="single")
-    metric.update(ceiling.best_map(mask)[None, None].float(), mask[None, None].bool())
-    torch.testing.assert_close(metric.compute()["AP"], torch.tensor(0.5, dtype=torch.float64), atol=1e-4, rtol=0)
 
 
 def test_table_puts_metrics_under_the_name_that_readers_take_them_for():
