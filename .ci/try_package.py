@@ -49,3 +49,4 @@ command = [sys.executable, "-m", "sslosses.evaluate", "--maps", "maps.npz", "--a
 command += ["--format", "vggss", "--protocol", "paper", "--no-sheet", "--out", "scores"]  # pictures need an extra
 subprocess.run(command, check=True)
 assert any(Path("scores").iterdir())
+subprocess.run([sys.executable, "-m", "sslosses.evaluate", "--self-test"], check=True)

@@ -85,7 +85,7 @@ def tables(results: Results) -> str:
                 table_rows.append((f"`{row['protocol']}`", f"no meaning: {row['reason']}", "–", "–", "–", ""))
                 continue
             for i, metric in enumerate(row["chance"][PREDICTIONS[0]]):
-                reason = COUNT if metric == "CountAcc" else CONFIDENCE if metric.startswith("Det") else None
+                reason = COUNT if metric == "CountAcc" else CONFIDENCE if metric.startswith(("Det", "MaxF1")) else None
                 cells = ["–" if reason else f"{100 * row['chance'][p][metric]:.1f}" for p in PREDICTIONS]
                 note = f"{metric}, no meaning: {reason}" if reason else metric
                 entries = f"{row['entries']:,}" if i == 0 else ""

@@ -69,11 +69,20 @@ class Benchmark:
         return [self._ids[name] for name in record.classes]
 
     def video(self, record: Record) -> str:
-        """Id of the video that a clip is from."""
-        return video_of(record.clip, self.data_set) if self.videos is None else self.videos[record.clip]
+        """Id of the video that a clip is from; clips of one group, such as the sounds of one picture, are of one."""
+        if self.videos is not None:
+            return self.videos[record.clip]
+        return record.group or video_of(record.clip, self.data_set)
+
+    def with_groups(self, protocols: Sequence[Protocol]) -> list[Protocol]:
+        """Returns the protocols, with the metrics IIoU@0.5 and IAUC if the clips have groups."""
+        if not any(record.group for record in self.records):
+            return list(protocols)
+        own = "single_metrics" if self.task == "single" else "mixture_metrics"
+        return [p.replace(name=p.name, **{own: (*getattr(p, own), "IIoU@0.5", "IAUC")}) for p in protocols]
 
     def truth(self, record: Record, protocol: Protocol) -> Tensor:
-        """Rasterizes the ground truth of each source as the protocol does, (S, T, T)."""
+        """Rasterizes the ground truth of each source as the protocol does, (S, T, T); S = 0 for a negative."""
         add = self.task == "mixtures" and protocol.add_boxes
         function = rasterize_annotators if self.annotators else rasterize_sum if add else rasterize
         if not record.boxes:

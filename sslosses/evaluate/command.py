@@ -8,6 +8,7 @@ import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from sslosses._optional import MissingDependencyError
 from sslosses.annotations import AnnotationError
@@ -21,9 +22,11 @@ from sslosses.evaluate.progress import progress
 from sslosses.evaluate.results_folder import atomic_write
 from sslosses.evaluate.saved_maps import SavedMaps
 from sslosses.evaluate.scoring import OtherMaps, check_clips, score, steps
+from sslosses.evaluate.self_test import self_test
 from sslosses.evaluate.standard_output import write_out
 from sslosses.metrics import Protocol, protocols
 
+_SELF_TEST = "--self-test"
 _MOST_RESAMPLES = 100_000
 _FILES = ("metrics.json", "table.md", "table.tex", "sheet.png")
 
@@ -36,7 +39,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     Returns:
         The exit code: 0, or 2 after an error, which is printed to stderr. After an error nothing is written. 1: all is
-        written, but the tables cannot be printed. A reader that closes the pipe early, such as ``head``, is no error.
+        written, but the tables cannot be printed, or ``--self-test`` found a difference. A reader that closes the pipe
+        early, such as ``head``, is no error.
 
     Raises:
         SystemExit: from argparse, with code 2 for wrong arguments and 0 after ``--help``.
@@ -65,7 +69,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         Clips: a list of your own (1 clips, SHA-256 of the ids 85112422042a…)
         0
     """
-    options = _parser().parse_args(argv)
+    arguments = sys.argv[1:] if argv is None else list(argv)
+    if arguments == [_SELF_TEST]:
+        text, passed = self_test()
+        write_out(text)
+        return 0 if passed else 1
+    options = _parser().parse_args(arguments)
     try:
         text = _run(options)
     except (CommandError, AnnotationError, MissingDependencyError, OSError) as error:
@@ -108,6 +117,7 @@ def _run(options: argparse.Namespace) -> str:
         same_class=options.same_class,
         videos=options.videos,
     )
+    chosen = benchmark.with_groups(chosen)
     leak = None if options.train_list is None else find_leak(options.train_list, benchmark.records)
     frames = options.frames_dir if options.saliency else None
     with contextlib.ExitStack() as opened:
@@ -223,6 +233,7 @@ def _parser() -> argparse.ArgumentParser:
         "resamples": "number of bootstrap resamples for the intervals; 0 leaves them out (default: 1000)",
         "saliency": "also score the saliency of the frames in --frames-dir, a prediction that does not hear the sound",
         "object_maps": "also score these maps of objects, which do not depend on the sound; in the forms of --maps",
+        "self_test": "alone: score shipped maps by every protocol and compare with stored metrics; 1 on a difference",
     }
     add = parser.add_argument
     add("--maps", type=Path, required=True, help=helps["maps"])
@@ -250,7 +261,15 @@ def _parser() -> argparse.ArgumentParser:
     add("--frames-dir", type=Path, help="folder of <clip>.jpg or <clip>.png to draw behind the maps")
     add("--pictures", type=_positive, default=4, metavar="N", help=helps["pictures"])
     add("--seed", type=_seed, default=0, help=helps["seed"])
+    add(_SELF_TEST, action=_Alone, nargs=0, help=helps["self_test"])
     return parser
+
+
+class _Alone(argparse.Action):
+    """An option that is handled before the parser, and is wrong beside others."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
+        parser.error(f"expected {self.option_strings[0]} without other arguments")
 
 
 def _seed(text: str) -> int:

@@ -11,7 +11,7 @@ from sslosses.evaluate.scoring import BenchmarkScores
 from sslosses.metrics import Comparison, LocalizationResult
 from sslosses.metrics.result import MetricValues, percent
 
-PARTS = ("metrics", "counts", "videos", "chance", "per_class", "per_size", "per_video", "notes")
+PARTS = ("oracle", "metrics", "counts", "videos", "chance", "per_class", "per_size", "per_video", "notes")
 
 
 def tables(scores: BenchmarkScores, share: str, breakdown: bool) -> str:
@@ -29,7 +29,7 @@ def tables(scores: BenchmarkScores, share: str, breakdown: bool) -> str:
         if comparison is not None:
             parts.append(_comparison(comparison, result.notes))
         if breakdown:
-            parts += [_breakdown(f"{result.protocol}, %, by {kind}", groups) for kind, groups in _groups(result)]
+            parts += [_breakdown(f"{result.label}, %, by {kind}", groups) for kind, groups in _groups(result)]
     parts.append("".join(f"{line}\n" for line in _closing(scores, share)))
     return "\n".join(parts)
 
@@ -38,7 +38,7 @@ def latex(scores: BenchmarkScores, share: str) -> str:
     """Formats one LaTeX ``tabular`` per protocol, with its definition, counts and notes as comments."""
     parts = []
     for result in scores.results:
-        comments = [result.description, _counts(result), *map(_note, result.notes), *_closing(scores, share)]
+        comments = [result.description, result.printed_counts, *map(_note, result.notes), *_closing(scores, share)]
         parts.append("".join(f"% {line}\n" for line in comments) + f"{result.to_latex()}\n")
     return "\n".join(parts)
 
@@ -60,9 +60,9 @@ def _table(result: LocalizationResult) -> str:
     spread = [[title, *cells] for title, cells in result.spread_rows()]  # one column each
     columns = [["maps", *map(percent, result.metrics.values())], *spread]
     columns += [[name, *(percent(level[metric]) for metric in result.metrics)] for name, level in result.chance.items()]
-    rows = [list(row) for row in zip([f"{result.protocol}, %", *result.metrics], *columns, strict=True)]
+    rows = [list(row) for row in zip([f"{result.label}, %", *result.metrics], *columns, strict=True)]
     notes = "".join(f"\n{_note(note)}\n" for note in result.notes)
-    return f"{_grid(rows)}\n{_counts(result)}\n{notes}"
+    return f"{_grid(rows)}\n{result.printed_counts}\n{notes}"
 
 
 def _comparison(comparison: Comparison, known: Sequence[str]) -> str:
@@ -84,10 +84,6 @@ def _breakdown(title: str, groups: Mapping[str, MetricValues]) -> str:
         for group, part in groups.items()
     ]
     return _grid(rows)
-
-
-def _counts(result: LocalizationResult) -> str:
-    return result.shown_counts()
 
 
 def _grid(rows: Sequence[Sequence[str]]) -> str:

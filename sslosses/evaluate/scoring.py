@@ -24,7 +24,8 @@ class BenchmarkScores(NamedTuple):
     """Result of :func:`score`."""
 
     results: list[LocalizationResult]  #: one per protocol
-    ranking: list[tuple[str, float]]  #: clips from best to worst, with their AUC by the first protocol, −1 without one
+    ranking: list[tuple[str, float]]
+    #: clips with a source from best to worst, with their AUC by the first protocol, −1 without one
     resolution: tuple[int, int] | None  #: height and width of a frame of the first maps; None without any map
     surplus: Surplus  #: clips with more maps than sources
     comparisons: tuple[Comparison, ...] = ()  #: with other maps, one per protocol; empty without any
@@ -120,6 +121,8 @@ def score(
             tick(len(records))
         for record, clip_maps in zip(records, maps, strict=True):
             surplus = surplus.with_clip(record, clip_maps)
+            if not record.boxes:
+                continue
             single_clip.reset()
             _update(single_clip, benchmark, [record], [clip_maps])
             values = single_clip.compute()
@@ -140,7 +143,13 @@ def score(
         if chance:
             truths = LazyTruths(benchmark, protocol, tick)
             levels = chance_levels(
-                truths, protocol, resolution=resolution or (7, 7), seed=seed, task=task, layout=layout
+                truths,
+                protocol,
+                resolution=resolution or (7, 7),
+                seed=seed,
+                task=task,
+                layout=layout,
+                groups=_group_ids(benchmark.records),
             )
         results.append(
             metric.result(chance={**levels, **other}, class_names=benchmark.class_names, resamples=resamples, seed=seed)
@@ -243,8 +252,9 @@ def _load(
 def _update(metric: SoundLocalization, benchmark: Benchmark, records: Sequence[Record], maps: list[Tensor]) -> None:
     truths = [benchmark.truth(record, metric.protocol) for record in records]
     classes = [benchmark.class_ids(record) for record in records]
+    videos, groups = [benchmark.video(record) for record in records], _group_ids(records)
     try:
-        metric.update(maps, truths, source_classes=classes, videos=[benchmark.video(record) for record in records])
+        metric.update(maps, truths, source_classes=classes, videos=videos, groups=groups)
     except ValueError as error:
         if len(records) == 1:
             raise CommandError(f"{records[0].clip}: {metric.protocol.name}: {error}") from error
@@ -252,6 +262,11 @@ def _update(metric: SoundLocalization, benchmark: Benchmark, records: Sequence[R
         for record, clip_maps in zip(records, maps, strict=True):
             _update(probe, benchmark, [record], [clip_maps])
         raise
+
+
+def _group_ids(records: Sequence[Record]) -> list[str]:
+    """The group of each record; a record without one is its own."""
+    return [record.group or record.clip for record in records]
 
 
 def _resolution(maps: Tensor, record: Record, benchmark: Benchmark) -> tuple[int, int]:

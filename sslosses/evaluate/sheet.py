@@ -73,7 +73,7 @@ def draw(
                 title = f"{name}: {score}\n{clip}" if number == 0 else ""
                 axis.set_title(title, fontsize=7, loc="left", parse_math=False)
                 column += 1
-    figure.suptitle(f"Clips by their AUC, protocol {protocol.name}", fontsize=9)
+    figure.suptitle(f"Clips by their AUC, protocol {protocol.label}", fontsize=9)
     # Python reports a full disk; the library that writes pictures to a path does not.
     encoded = io.BytesIO()
     figure.savefig(encoded, dpi=100)

@@ -9,8 +9,9 @@ from torch import Tensor
 
 from sslosses._checks import check_count, check_number, check_seed
 from sslosses.metrics._pipeline.ids import Ids
-from sslosses.metrics._pipeline.samples import SampleTruths
+from sslosses.metrics._pipeline.samples import Samples, SampleTruths
 from sslosses.metrics._pipeline.scorer import Canvases, Scorer
+from sslosses.metrics._pipeline.targets import Targets
 from sslosses.metrics.functional._inputs import check_size, check_values
 from sslosses.metrics.layout import FrameLayout
 from sslosses.metrics.localization import QuietLocalization
@@ -22,9 +23,12 @@ _CHUNK = 64
 class _WholeFrame(Scorer):
     """Marks the whole frame, which no map can do by itself: at most half of its pixels are above its median."""
 
-    def canvases(self, maps: Tensor, sources: int, priors: Tensor | None) -> Canvases:
-        plain = super().canvases(maps, sources, priors)
-        return Canvases(torch.ones_like(plain.scores), torch.ones_like(plain.binary), plain.confidence)
+    def canvases(self, samples: Samples, targets: Targets) -> Canvases:
+        plain = super().canvases(samples, targets)
+        return plain._replace(scores=torch.ones_like(plain.scores))
+
+    def binary(self, scores: Tensor, threshold: float | None, targets: Targets) -> Tensor:  # noqa: ARG002
+        return torch.ones_like(scores)
 
 
 def chance_levels(
@@ -45,7 +49,7 @@ def chance_levels(
 
     Args:
         truths: ground truth of the evaluation set, as for :meth:`SoundLocalization.update`; it gives the number of
-            sources of each sample.
+            sources of each sample. Samples without a source get one map.
         protocol: name of a protocol, or a protocol object.
         maps_per_sample: number of predicted maps; None: as many as the sample has sources, or one if the protocol has
             one entry per frame.
@@ -60,7 +64,8 @@ def chance_levels(
     Returns:
         Results of :meth:`SoundLocalization.compute` for ``"centered Gaussian"`` (the same one in the middle of every
         frame, for every source), ``"whole frame"`` (a binary map with every pixel marked) and ``"random maps"``
-        (independent uniform values at ``resolution``).
+        (independent uniform values at ``resolution``). Maps have values in [0, 1]; for a protocol with the
+        normalization ``"fixed range"``, in [−1/τ, 1/τ].
 
     Raises:
         TypeError: if an argument has the wrong type.
@@ -95,10 +100,17 @@ def chance_levels(
     whole = QuietLocalization(protocol, task=task, layout=layout, scorer=_WholeFrame)
     generator = torch.Generator().manual_seed(seed)
     size = plain.protocol.size
+
+    def spread(maps: Tensor) -> Tensor:
+        """Values in [0, 1] over the range of a protocol that takes maps as they are."""
+        tau = plain.protocol.tau
+        return maps if tau is None or plain.protocol.normalization != "fixed range" else (2 * maps - 1) / tau
+
     offset = (torch.arange(size, dtype=torch.float64) + 0.5) / size - 0.5
     gaussian = torch.exp(-(offset[:, None] ** 2 + offset**2) / (2 * sigma**2))
     if plain.protocol.inverts_maps:
         gaussian = -gaussian  # maps of this protocol are low on sounding objects
+    gaussian = spread(gaussian)
     if maps_per_sample is None and plain.protocol.one_entry_per_frame:
         maps_per_sample = 1
 
@@ -113,11 +125,12 @@ def chance_levels(
                     check_values("truths", truth)
                 sources = len(truth)
                 device = truth.device if isinstance(truth, Tensor) else torch.device("cpu")
-                count = sources if maps_per_sample is None else maps_per_sample
+                # Without a source, one map: its confidence is what counts.
+                count = max(1, sources) if maps_per_sample is None else maps_per_sample
                 down, across = frames.grid(sources)
                 if name == "random maps":
                     drawn = torch.rand(count, down * height, across * width, generator=generator)
-                    maps.append(drawn.to(device))
+                    maps.append(spread(drawn).to(device))
                 else:
                     maps.append(gaussian.tile(count, down, across).to(device))
             metric.to(device).update(maps, chunk, groups=None if groups is None else groups[start : start + _CHUNK])

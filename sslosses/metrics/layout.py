@@ -45,7 +45,8 @@ class FrameLayout:
         return {"stacked": -2, "side-by-side": -1}.get(self.name)
 
     def grid(self, sources: int) -> tuple[int, int]:
-        """Number of frames along the height and along the width of a map."""
+        """Number of frames along the height and along the width of a map; a map without a source has one frame."""
+        sources = max(1, sources)
         return {"stacked": (sources, 1), "side-by-side": (1, sources)}.get(self.name, (1, 1))
 
     def split(self, maps: Tensor, sources: int) -> Tensor:
@@ -68,5 +69,5 @@ class FrameLayout:
         """Shape of a sample's maps as text, with the height and width of one frame as named."""
         sides = [height, width]
         if self.axis is not None:
-            sides[self.axis] = f"{sources}·{sides[self.axis]}"
+            sides[self.axis] = f"{max(1, sources)}·{sides[self.axis]}"
         return f"(M, {', '.join(sides)})"

@@ -27,19 +27,21 @@ from sslosses.metrics._pipeline.tables import (
     metrics_of,
     rows_of,
 )
+from sslosses.metrics._protocol import DETECTION, parse_metric
 from sslosses.metrics.layout import FrameLayout
 from sslosses.metrics.reporting import result_of
 from sslosses.metrics.result import LocalizationResult
 
 #: Kinds of metrics whose column of a table is computed only if one of them is wanted.
-_ON_DEMAND = {"AP", "PIAP", "DetAP", "DetF1"}
+_ON_DEMAND = {"AP", "PIAP", *DETECTION}
 _PIXELS = 2**19  # scored at once: about 10 maps of 224², which fit into a processor's cache
 
 
 class LocalizationTables(Metric):
     """Accumulates one row per entry and one row per sample; subclasses compute their metrics from these tables.
 
-    Memory grows by 56 bytes per entry and 64 bytes per sample. A fixed number of pixels is scored at once.
+    Memory grows by 56 bytes per entry and 72 bytes per sample, and with several thresholds by 8 per entry and further
+    threshold. A fixed number of pixels is scored at once.
     """
 
     is_differentiable = False
@@ -68,9 +70,12 @@ class LocalizationTables(Metric):
         self.metrics = self.protocol.metrics(task) if metrics is None else metrics
         self.task = task
         self.layout = layout
-        kinds = {protocols.parse_metric(metric)[0] for metric in self.metrics}
+        for metric in self.metrics:
+            self.protocol.check_metric(metric)
+        kinds = {parse_metric(metric)[0] for metric in self.metrics}
         self.scorer = scorer(self.protocol, task, self._layout, kinds)
         self._video_names: dict[int, str] = {}  # by digest, of the videos that this process has seen
+        self._entry_columns = ENTRY_COLUMNS + len(self.scorer.thresholds) - 1
         # A digest of the rules keeps tables of other rules from being mixed with these by merging, by loading, or by a
         # MetricCollection, which shares the states of metrics whose states are equal after their first update.
         columns = (ENTRY_COLUMNS, SAMPLE_COLUMNS)
@@ -99,9 +104,11 @@ class LocalizationTables(Metric):
             maps: raw heatmaps, higher is more likely, in the model's order: one tensor (B, M, h, w), or B tensors (M_i,
                 h, w) with any M_i ≥ 0 and any resolution. Floating; half precision is computed in float32.
             truths: ground truth of each sample: a tensor (S_i, T, T) of masks, boolean or in [0, 1]; or a sequence with
-                the boxes of each of its S_i sources, rows (xmin, ymin, xmax, ymax) as fractions of the frame; 1 ≤ S_i ≤
+                the boxes of each of its S_i sources, rows (xmin, ymin, xmax, ymax) as fractions of the frame; 0 ≤ S_i ≤
                 53. One tensor (B, S, T, T) holds all samples. Sources without a positive pixel are counted in
-                ``empty_truths``.
+                ``empty_truths``. A sample without a source, ``[]`` or a tensor (0, T, T), has no entry. Its maps have
+                one frame, and only metrics of detection count it: as a false alarm with the largest confidence of its
+                maps.
             valid: with ``maps`` as one tensor: True for maps that exist, False for padding, (B, M), bool; None: all
                 exist.
             map_classes: class ids ≥ 0 of the maps, (B, M) or B rows of M_i, −1 where unknown; used by
@@ -109,7 +116,7 @@ class LocalizationTables(Metric):
             source_classes: class ids of the sources, (B, S) or B rows of S_i, −1 where unknown; used by
                 ``assignment="optimal"`` and for metrics by class.
             confidences: confidence that the sound of each map is present, (B, M) or B rows of M_i; None: computed by
-                the protocol.
+                the protocol. Where the maps of a frame are summed, the largest counts.
             priors: one map of objects per sample, (B, p, q), for protocols with a ``prior_weight``.
             videos: id of each sample's video, a string or an integer, for :meth:`SoundLocalization.result`; None: each
                 group is its own video, and each sample without one.
@@ -121,7 +128,7 @@ class LocalizationTables(Metric):
                 or values whose sums may be infinite, the ground truth is outside [0, 1], boxes are in pixels, class ids
                 are not integers, the protocol takes no prior, or a metric needs ``groups``.
         """
-        wanting = [name for name in self.metrics if protocols.parse_metric(name)[0] in OF_GROUPS]
+        wanting = [name for name in self.metrics if parse_metric(name)[0] in OF_GROUPS]
         if wanting and groups is None:
             raise ValueError(
                 f"Expected `groups` to hold one id per sample, as {', '.join(wanting)} is over groups, but got None"
@@ -160,7 +167,7 @@ class LocalizationTables(Metric):
 
     def sync(self, *args: Any, **kwargs: Any) -> None:
         """Gathers the tables of all processes; a process without samples contributes empty tables."""
-        for name, width in (("entry_rows", ENTRY_COLUMNS), ("sample_rows", SAMPLE_COLUMNS)):
+        for name, width in (("entry_rows", self._entry_columns), ("sample_rows", SAMPLE_COLUMNS)):
             if isinstance(getattr(self, name), list) and not getattr(self, name):
                 setattr(self, name, [torch.zeros(0, width, dtype=torch.float64, device=self.device)])
         super().sync(*args, **kwargs)
@@ -206,14 +213,14 @@ class LocalizationTables(Metric):
         return self
 
     def tables(self) -> tuple[Tensor, Tensor]:
-        """Returns the entries (n, 7) and samples (m, 8) so far, float64."""
+        """Returns the entries (n, 7) and samples (m, 9) so far, float64; a column more per further threshold."""
 
         def whole(rows: list[Tensor] | Tensor, width: int) -> Tensor:
             if isinstance(rows, Tensor):  # gathered from several processes
                 return rows
             return torch.cat(rows) if rows else torch.zeros(0, width, dtype=torch.float64, device=self.device)
 
-        return whole(self.entry_rows, ENTRY_COLUMNS), whole(self.sample_rows, SAMPLE_COLUMNS)
+        return whole(self.entry_rows, self._entry_columns), whole(self.sample_rows, SAMPLE_COLUMNS)
 
     def gathered_tables(self) -> tuple[Tensor, Tensor]:
         """Returns the entries and samples of all processes, as :meth:`tables`."""
@@ -233,7 +240,7 @@ class SoundLocalization(LocalizationTables):
     source (or frame) with the cIoU and the pixel average precision of its map. The metrics are means and success rates
     over entries, see :class:`~sslosses.metrics.protocols.Protocol`.
 
-    The metric keeps one row of numbers per entry and per sample, 120 bytes together, and scores a fixed number of
+    The metric keeps one row of numbers per entry and per sample, 128 bytes together, and scores a fixed number of
     pixels at once. DDP synchronizes by gathering the rows.
 
     Args:
@@ -267,6 +274,7 @@ class SoundLocalization(LocalizationTables):
         samples: 2
         samples_without_map: 0
         empty_truths: 0
+        samples_without_source: 0
     """
 
     def __init__(
@@ -284,11 +292,12 @@ class SoundLocalization(LocalizationTables):
 
         Returns:
             0-d tensors: first the protocol's metrics as fractions in [0, 1] (float64, NaN without an entry), then the
-            counts ``entries``, ``samples``, ``samples_without_map`` and ``empty_truths`` (int64).
+            counts ``entries``, ``samples``, ``samples_without_map``, ``empty_truths`` and ``samples_without_source``
+            (int64).
 
         Warns:
-            UserWarning: if the metrics leave out samples without a map or sources without a pixel, if most samples have
-                more maps than sources, or if many maps are constant or many sources have no pixel.
+            UserWarning: if the metrics leave out samples without a map or a source, or sources without a pixel, if most
+                samples have more maps than sources, or if many maps are constant or many sources have no pixel.
         """
         entries, samples = self.tables()
         self._warn(samples)

@@ -13,11 +13,11 @@ from torchmetrics import Metric
 from sslosses._checks import check_flag, check_floating, check_number, check_option, check_shapes
 from sslosses._torch import at_least_float32
 from sslosses.metrics._pipeline.rules import RuledMetric
+from sslosses.metrics._protocol import UPSAMPLINGS
 from sslosses.metrics.functional._inputs import check_fractions, check_size, check_values, extremes
 from sslosses.metrics.functional.auc import AUC_THRESHOLDS, area_under_success
 from sslosses.metrics.functional.ciou import ciou, ratio_or_zero
 from sslosses.metrics.functional.resize import resize_bicubic, resize_bilinear
-from sslosses.metrics.protocols import UPSAMPLINGS
 from sslosses.metrics.result import LocalizationResult
 
 KINDS = ("silence", "noise", "offscreen")
@@ -109,7 +109,7 @@ class NegativeSounds(RuledMetric):
     Args:
         threshold: U, in the unit of the maps.
         kinds: names of the kinds of negative sound.
-        upsampling: ``"bilinear"`` (half-pixel centers), ``"bilinear, aligned corners"`` or ``"bicubic"``.
+        upsampling: one of :attr:`Protocol.upsampling <sslosses.metrics.Protocol>`.
         overlaps: whether to compute the IoU of pairs.
         oracle: whether U was estimated on the scored samples. :meth:`result` then says so.
         kwargs: passed to :class:`torchmetrics.Metric`.
@@ -259,7 +259,8 @@ class NegativeSounds(RuledMetric):
         origin = "estimated on the scored samples (oracle)" if self.oracle else "estimated elsewhere"
         rule = f"raw maps, {self.upsampling}, marked above {self.threshold:.4g}, {origin}"
         return LocalizationResult(
-            protocol="negative sounds (oracle)" if self.oracle else "negative sounds",
+            protocol="negative sounds",
+            oracle=self.oracle,
             description=f"negative sounds: {rule}",
             task="whole sounds",
             metrics={name: float(value) for name, value in values.items()},
@@ -293,9 +294,8 @@ def _parts(values: Tensor, size: tuple[int, ...]) -> Iterator[Tensor]:
 def _resized(maps: Tensor, size: tuple[int, ...], upsampling: str) -> Tensor:
     sides = (size[0], size[1])
     (maps,) = at_least_float32(maps)
-    if upsampling == "bicubic":
-        return resize_bicubic(maps, sides)
-    return resize_bilinear(maps, sides, align_corners=upsampling == "bilinear, aligned corners")
+    resize = resize_bicubic if upsampling.startswith("bicubic") else resize_bilinear
+    return resize(maps, sides, align_corners=upsampling.endswith("aligned corners"))
 
 
 def _iou(a: Tensor, b: Tensor) -> Tensor:

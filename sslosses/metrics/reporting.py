@@ -13,13 +13,14 @@ from sslosses.metrics._pipeline.tables import (
     CLASS,
     OF_GROUPS,
     OF_SAMPLES,
+    SAMPLE_COLUMNS,
     VIDEO,
     by_size,
     counts_of,
     empty_truths_of,
     metrics_of,
 )
-from sslosses.metrics.protocols import Protocol, parse_metric
+from sslosses.metrics._protocol import Protocol, parse_metric
 from sslosses.metrics.result import LocalizationResult
 from sslosses.metrics.spread import RESAMPLES, Bootstrap, Spread, check_groups, spread_of
 
@@ -58,11 +59,14 @@ def result_of(
     def part(rows: Tensor) -> dict[str, float]:
         # These belong to a sample or a group, not to one of its entries.
         own = tuple(name for name in metrics if parse_metric(name)[0] not in (*OF_SAMPLES, *OF_GROUPS))
-        return _numbers(metrics_of(own, rows, rows, protocol.average_positions)) | {"entries": len(rows)}
+        # Samples without a source belong to no class and no size.
+        no_samples = rows.new_zeros(0, SAMPLE_COLUMNS)
+        return _numbers(metrics_of(own, rows, no_samples, protocol.average_positions)) | {"entries": len(rows)}
 
     videos = videos_of(samples)
     return LocalizationResult(
         protocol=protocol.name,
+        oracle=protocol.oracle,
         description=str(protocol),
         task=task,
         metrics=_numbers(metrics_of(metrics, entries, samples, protocol.average_positions)),

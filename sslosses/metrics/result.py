@@ -22,7 +22,8 @@ class LocalizationResult:
         description: the protocol in one line.
         task: ``"mixtures"`` or ``"single"``.
         metrics: the protocol's metrics as fractions in [0, 1], NaN where there is nothing to average.
-        counts: ``entries``, ``samples``, ``samples_without_map`` and ``empty_truths``.
+        counts: ``entries``, ``samples``, ``samples_without_map``, ``empty_truths`` and ``samples_without_source``. The
+            last one is printed where there are any.
         empty_truths: sources whose ground truth has no pixel, as (sample, source) in the order of the updates; with
             several processes, one process after the other.
         chance: the same metrics for input-independent predictions, by name of the prediction.
@@ -35,6 +36,7 @@ class LocalizationResult:
         per_video: metrics by video with the number of ``entries``, largest video first, without metrics of all entries
             together, such as DetAP. With several processes, a video that this process has not seen is named by its
             digest.
+        oracle: whether the scored ground truth set the area or the threshold of the marked pixels.
 
     Example:
         >>> from sslosses.metrics import LocalizationResult
@@ -63,18 +65,27 @@ class LocalizationResult:
     videos: Spread | None = None
     classes: Spread | None = None
     per_video: Mapping[str, MetricValues] = field(default_factory=dict)
+    oracle: bool = False
+
+    @property
+    def label(self) -> str:
+        """The protocol's name as it is printed, with “(oracle)” behind it for an oracle."""
+        return f"{self.protocol} (oracle)" if self.oracle else self.protocol
+
+    @property
+    def printed_counts(self) -> str:
+        """The counts in words, as in "2,040 entries of 6 videos (effectively 1.0), 1,020 samples, …"."""
+        shown = {n: v for n, v in self.counts.items() if v or n != "samples_without_source"}
+        words = {name: f"{value:,} {name.replace('_', ' ')}" for name, value in shown.items()}
+        if self.videos is not None:
+            words["entries"] += f" of {self.videos}"
+        return ", ".join(words.values())
 
     def __str__(self) -> str:
         """One line in percent, with the best chance level beside each metric."""
         cells = [f"{name} {percent(value)}{self._best_chance(name)}" for name, value in self.metrics.items()]
-        return f"{self.protocol} ({self.task}) | {' | '.join(cells)} | {self.shown_counts()}"
-
-    def shown_counts(self) -> str:
-        """Returns the counts in words, as in "2,040 entries of 6 videos (effectively 1.0), 1,020 samples, …"."""
-        counts = {name: f"{value:,} {name.replace('_', ' ')}" for name, value in self.counts.items()}
-        if self.videos is not None:
-            counts["entries"] += f" of {self.videos}"
-        return ", ".join(counts.values())
+        task = f"{self.task}, oracle" if self.oracle else self.task
+        return f"{self.protocol} ({task}) | {' | '.join(cells)} | {self.printed_counts}"
 
     def _best_chance(self, name: str) -> str:
         levels = [levels[name] for levels in self.chance.values() if name in levels]
@@ -94,7 +105,7 @@ class LocalizationResult:
         """Returns a Markdown table in percent: one row for the result and one row per chance level.
 
         If videos are known, rows follow for the interval, the mean over videos and its interval. Samples without a map
-        and empty ground truth have a column where there are any.
+        or a source and empty ground truth have a column where there are any.
         """
         head, rows = self._table()
         first, *others = ("|" + "".join(f" {cell} |" if cell else " |" for cell in cells) for cells in (head, *rows))
@@ -125,7 +136,9 @@ class LocalizationResult:
             counts["samples without map"] = f"{self.counts['samples_without_map']:,} of {self.counts['samples']:,}"
         if self.counts.get("empty_truths"):
             counts["empty truths"] = f"{self.counts['empty_truths']:,}"
-        head = [f"{self.protocol}, {self.task}", *names, *counts]
+        if self.counts.get("samples_without_source"):
+            counts["samples without source"] = f"{self.counts['samples_without_source']:,}"
+        head = [f"{self.label}, {self.task}", *names, *counts]
         rows = [["result", *(percent(self.metrics[n]) for n in names), *counts.values()]]
         rows += [[title, *cells, *("" for _ in counts)] for title, cells in self.spread_rows()]
         for prediction, levels in self.chance.items():

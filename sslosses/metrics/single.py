@@ -10,6 +10,7 @@ from torch import Tensor
 from sslosses._checks import check_number
 from sslosses.metrics import protocols
 from sslosses.metrics._pipeline.tables import metrics_of
+from sslosses.metrics._protocol import parse_metric
 from sslosses.metrics.localization import LocalizationTables
 
 
@@ -34,7 +35,7 @@ class LocalizationMetric(LocalizationTables):
     """
 
     def __init__(self, metric: str, protocol: str | protocols.Protocol = "paper", **kwargs: Any) -> None:
-        protocols.parse_metric(metric)
+        parse_metric(metric)
         super().__init__(protocol, metrics=(metric,), **kwargs)
 
     def compute(self) -> Tensor:

@@ -168,6 +168,7 @@ def test_missing_maps_can_be_allowed(tmp_path, vggss, capsys):
         "samples": 5,
         "samples_without_map": 2,
         "empty_truths": 0,
+        "samples_without_source": 0,
     }
     capsys.readouterr()
     assert command(tmp_path, saved(tmp_path, {}), vggss, "vggss", "--allow-missing", "--no-chance") == 2

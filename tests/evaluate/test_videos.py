@@ -180,3 +180,19 @@ def test_videos_of_the_public_lists(form, file, clips, videos):
     benchmark = read_benchmark(Path(METADATA, file), form, **options)
     assert len(benchmark.records) == clips
     assert len({benchmark.video(record) for record in benchmark.records}) == videos
+
+
+def test_sounds_of_one_picture_are_a_group(tmp_path):
+    names = [f"scene_{picture}_{sound}" for picture in range(4) for sound in ("dog", "cat")]
+    entries = [{"image": f"/x/{n}.jpg", "audio": f"/y/{n}.wav", "gt_box": [0, 0, 112, 224]} for n in names]
+    (tmp_path / "boxes.json").write_text(json.dumps(entries))
+    left = np.array([[1.0, 0.0], [1.0, 0.0]])
+    maps = {name: left if name not in ("scene_0_dog", "scene_2_cat") else left[:, ::-1] for name in names}
+    np.savez(tmp_path / "maps.npz", **maps)
+    arguments = ["--maps", tmp_path / "maps.npz", "--annotations", tmp_path / "boxes.json", "--format", "sslalign"]
+    arguments += ["--protocol", "sslalign,sslalign-adaptive", "--out", tmp_path / "out", "--no-sheet"]
+    assert main([str(argument) for argument in arguments]) == 0
+    part = measured(tmp_path)["protocols"]["sslalign"]
+    assert (part["metrics"]["CIoU@0.5"], part["metrics"]["IIoU@0.5"]) == (0.75, 0.5)
+    assert part["videos"]["count"] == 4
+    assert part["chance"]["random maps"]["IIoU@0.5"] <= part["chance"]["random maps"]["CIoU@0.5"]

@@ -47,6 +47,10 @@ def test_one_map_a_frame_has_its_own_confidence() -> None:
     metric = SoundLocalization(protocols.paper.replace(name="detection", assignment="one per frame", **DETECTION))
     metric.update(halves(), [[LEFT, RIGHT]], confidences=torch.tensor([[0.9, 0.2]]))
     (entry,) = metric.tables()[0]
+    assert entry[CONFIDENCE] == pytest.approx(0.9)  # the largest of the maps that are summed
+    metric.reset()
+    metric.update(halves(), [[LEFT, RIGHT]])
+    (entry,) = metric.tables()[0]
     # The mean of the upper fourth of the summed map, which is 1 everywhere, in the range ±1/τ.
     assert entry[CONFIDENCE] == pytest.approx((1 + 1 / 0.03) * 0.03 / 2, abs=1e-6)
 

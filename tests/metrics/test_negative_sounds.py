@@ -162,8 +162,10 @@ def test_the_result_says_whether_the_threshold_is_an_oracles():
     plain, oracle = NegativeSounds(0.25), NegativeSounds(0.25, oracle=True)
     for metric in (plain, oracle):
         metric.update(HALF.float(), HALF, dict.fromkeys(KINDS, NOTHING))
-    assert "oracle" not in plain.result().to_json()
-    assert str(oracle.result()).startswith("negative sounds (oracle) (whole sounds) | CIoU_U 100.0")
+    assert not plain.result().oracle
+    assert "(oracle)" not in plain.result().to_json()
+    assert str(oracle.result()).startswith("negative sounds (whole sounds, oracle) | CIoU_U 100.0")
+    assert oracle.result().label == "negative sounds (oracle)"
     assert "above 0.25, estimated on the scored samples (oracle)" in oracle.result().description
     assert oracle.result().notes == ("The threshold was estimated on the scored samples (oracle)",)
     assert oracle.result().metrics == pytest.approx({n: v for n, v in values(plain).items() if n != "entries"})

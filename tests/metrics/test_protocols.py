@@ -6,7 +6,14 @@ from sslosses.metrics import Protocol, SoundLocalization, protocols
 
 
 def test_protocols_are_frozen_printable_and_found_by_name():
-    assert protocols.available() == ("lvs", "ez-vsl", "avgn", "noprior", "tvsl", "paper", "clean")
+    assert protocols.available() == (
+        *("lvs", "ez-vsl", "avgn", "noprior", "tvsl", "paper", "clean"),
+        *("slavc", "slavc-fixed", "sslalign", "sslalign-adaptive", "fnac", "fnac-bicubic", "htf", "ssl-tie", "rcgrad"),
+        *("acl", "dsol", "avgn-test", "noprior-union"),
+    )
+    for name in protocols.available():
+        assert getattr(protocols, name.replace("-", "_")) is protocols.get(name)
+        assert protocols.get(name).name == name
     assert protocols.get("paper") is protocols.paper
     assert protocols.get(protocols.noprior) is protocols.noprior
     assert "bicubic" in str(protocols.paper)
@@ -16,7 +23,7 @@ def test_protocols_are_frozen_printable_and_found_by_name():
 
 
 def test_unknown_protocol_lists_those_available():
-    with pytest.raises(ValueError, match="'paper', 'clean', but got 'lvs2'"):
+    with pytest.raises(ValueError, match=r"'paper', 'clean', .*'noprior-union', but got 'lvs2'"):
         SoundLocalization("lvs2")
     with pytest.raises(TypeError, match="a name or a Protocol"):
         protocols.get(3)

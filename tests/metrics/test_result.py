@@ -58,7 +58,9 @@ def test_result_agrees_with_compute_and_its_parts_add_up(name):
     entries = metric.tables()[0]
     own = int((entries[:, 0] >= 0).sum())
     assert sum(part["entries"] for part in result.per_size.values()) == own
-    if metric.protocol.assignment != "one per frame":  # a frame of two classes has none
+    rules = metric.protocol
+    if not (rules.one_entry_per_frame or rules.union_sources or rules.average_sources):
+        # An entry of two classes has none.
         assert set(result.per_class) == {"cello", "flute", "horn"}
         assert sum(part["entries"] for part in result.per_class.values()) == own
     if name == "clean":
@@ -176,7 +178,7 @@ def test_chance_levels_of_every_protocol(name):
     _, boxes, _, size = scenes()
     protocol = protocols.get(name).replace(size=size)
     levels = chance_levels(boxes, protocol)
-    assert {len(metrics) for metrics in levels.values()} == {len(protocol.mixture_metrics) + 4}
+    assert {len(metrics) for metrics in levels.values()} == {len(protocol.mixture_metrics) + 5}
     assert levels["random maps"] == chance_levels(boxes, protocol)["random maps"]
     if name == "tvsl":  # maps that are low where it sounds: the Gaussian still is in the middle of the frame
         middle = [[[(0.3, 0.3, 0.7, 0.7)]]]

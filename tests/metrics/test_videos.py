@@ -102,6 +102,65 @@ def test_spread_agrees_with_a_slow_loop(name, many):
     assert sizes == sorted(sizes, reverse=True)
 
 
+def test_the_best_of_several_thresholds_is_taken_in_each_resample_and_video():
+    videos = [f"v{i // 3}" for i in range(18)]
+    thresholds, names = (0.1, 0.5), ("CIoU@0.3", "AUC", "IIoU@0.3")
+    rules = protocols.acl.replace(size=SIZE, name="acl", mixture_metrics=names)
+    _, boxes = scenes(18)
+    maps = [torch.rand(1, 4, 4, generator=torch.Generator().manual_seed(k)) for k in range(18)]
+
+    def filled_at(threshold):
+        metric = SoundLocalization(rules.replace(threshold=threshold))
+        metric.update(maps, boxes, videos=videos, groups=videos)
+        return metric
+
+    single = [samples_of(filled_at(threshold), videos, videos) for threshold in thresholds]
+    drawn = list(zip(*(slow.resamples(samples, 40, 5) for samples in single), strict=True))
+    result = filled_at(thresholds).result(resamples=40, level=0.8, seed=5)
+    places = set()
+    for name in names:
+        values = [slow.metric(name, samples) for samples in single]
+        assert result.metrics[name] == pytest.approx(max(values))
+        best = [max(slow.metric(name, [s for v in draw for s in v]) for draw in pair) for pair in drawn]
+        assert result.videos.intervals[name] == pytest.approx(slow.interval(best, 0.8))
+        places.update(
+            int(np.argmax([slow.metric(name, [s for v in draw for s in v]) for draw in pair])) for pair in drawn
+        )
+        by_video = [
+            max(slow.metric(name, video) for video in pair)
+            for pair in zip(*(slow.videos_of(samples) for samples in single), strict=True)
+        ]
+        assert result.videos.means[name] == pytest.approx(np.mean(by_video))
+        assert sorted(v[name] for v in result.per_video.values()) == pytest.approx(sorted(by_video))
+    assert places == {0, 1}  # which threshold is the best depends on the resample
+
+
+def test_negatives_are_drawn_with_their_video():
+    names = ("DetAP@0.3", "MaxF1@0.3", "Coverage")
+    rules = protocols.slavc.replace(size=SIZE, mixture_metrics=names)
+    _, boxes = scenes(12)
+    maps = [torch.rand(1, 2, 2, generator=torch.Generator().manual_seed(k)) for k in range(12)]
+    boxes = [sources if k % 3 else [] for k, sources in enumerate(boxes)]
+    videos = [f"v{i // 2}" for i in range(12)]
+    confidences = [[float(k % 5)] for k in range(12)]
+
+    def measured(chosen):
+        metric = SoundLocalization(rules)
+        pick = lambda values: [values[k] for k in chosen]  # noqa: E731
+        metric.update(pick(maps), pick(boxes), confidences=pick(confidences), videos=pick(videos))
+        return metric
+
+    result = measured(range(12)).result(resamples=30, level=0.8, seed=2)
+    place = {video: k for k, video in enumerate(sorted(set(videos), key=slow.place_of))}
+    order = [[k for k in range(12) if place[videos[k]] == number] for number in range(6)]
+    draws_of = torch.randint(6, (30, 6), generator=torch.Generator().manual_seed(2)).tolist()
+    values = [measured([k for number in row for k in order[number]]).compute() for row in draws_of]
+    for name in names:
+        expected = slow.interval([float(value[name]) for value in values], 0.8)
+        assert result.videos.intervals[name] == pytest.approx(expected, abs=1e-12)
+    assert result.metrics["Coverage"] == 1
+
+
 def test_samples_without_ids_are_their_own_videos():
     metric = filled("noprior", 12, None, None, metrics=("CAP", "AUC", "PIAP", "Coverage"))
     plain = metric.result()

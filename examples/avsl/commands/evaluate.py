@@ -212,7 +212,7 @@ def _as_dict(
 
 
 def _negative_sound_rows(scores: NegativeScores) -> dict[str, dict[str, float]]:
-    return {scores.result.protocol: {name: 100 * value for name, value in scores.result.metrics.items()}}
+    return {scores.result.label: {name: 100 * value for name, value in scores.result.metrics.items()}}
 
 
 def _negative_sounds_as_dict(scores: NegativeScores) -> dict[str, Any]:
@@ -244,14 +244,14 @@ def _count_summary(counts: dict[str, Any]) -> str:
 
 def _print_results(console: Console, title: str, share: str, results: Results, counts: dict[str, Any] | None) -> None:
     rows: dict[str, dict[str, float]] = {}
-    for protocol, result in results.items():
+    for result in results.values():
         for name, metrics in {"model": result.metrics, **result.chance}.items():
-            rows.setdefault(name, {}).update({f"{protocol} {metric}": 100 * value for metric, value in metrics.items()})
+            cells = {f"{result.label} {metric}": 100 * value for metric, value in metrics.items()}
+            rows.setdefault(name, {}).update(cells)
     console.print(rich_table(rows, title))
     print_plain(console, f"{title}: {share}")
     for result in results.values():
-        tallies = (f"{value:,} {name.replace('_', ' ')}" for name, value in result.counts.items())
-        print_plain(console, f"{result.protocol}: {', '.join(tallies)}")
+        print_plain(console, f"{result.label}: {result.printed_counts}")
     if counts:
         print_plain(console, _count_summary(counts))
 

@@ -11,16 +11,16 @@ from torch import Tensor
 from sslosses.metrics._pipeline.tables import (
     CLASS,
     GROUP,
-    OF_ALL,
     OF_GROUPS,
     OF_SAMPLES,
     SOURCE,
     VIDEO,
     metrics_of,
+    per_threshold,
     samples_of,
     terms_of,
 )
-from sslosses.metrics.protocols import parse_metric
+from sslosses.metrics._protocol import DETECTION, parse_metric
 
 _CELLS = 2**23  # of the table of draws, at once
 
@@ -69,24 +69,40 @@ def split_group(samples: Tensor) -> bool:
 
 
 class Sums(NamedTuple):
-    """Sums and numbers of a metric's terms in each unit, by the source's position if the metric averages over them."""
+    """Sums and numbers of a metric's terms in each unit, by the source's position if the metric averages over them.
 
-    totals: Tensor  # (U, P)
-    counts: Tensor  # (U, P)
+    A metric is its best value over the thresholds of the protocol, of which there is one with most protocols.
+    """
+
+    totals: Tensor  # (thresholds, U, P)
+    counts: Tensor  # (thresholds, U, P)
 
     def values(self) -> Tensor:
         """The metric of each unit, (U,), NaN where it has no term."""
-        return (self.totals / self.counts).nanmean(1)
+        return (self.totals / self.counts).nanmean(2).amax(0)
+
+    def means(self, drawn: Tensor) -> Tensor:
+        """The metric of each resample, (r,), where ``drawn`` (r, U) says how often each unit is drawn."""
+        return ((drawn @ self.totals) / (drawn @ self.counts)).nanmean(2).amax(0)
 
 
 def has_sums(name: str, units: Units) -> bool:
     """Whether a metric is a mean of terms that each belong to one unit."""
     kind, _ = parse_metric(name)
-    return kind not in OF_ALL and (units.of_samples is not None or kind not in (*OF_SAMPLES, *OF_GROUPS))
+    return kind not in DETECTION and (units.of_samples is not None or kind not in (*OF_SAMPLES, *OF_GROUPS))
 
 
 def sums_of(name: str, entries: Tensor, samples: Tensor, units: Units, average_positions: bool) -> Sums:
     """Returns the sums of one metric, see :func:`has_sums`."""
+    parts = [_sums_at(name, part, samples, units, average_positions) for part in per_threshold(entries)]
+    totals, counts = (torch.stack(tables) for tables in zip(*parts, strict=True))
+    return Sums(totals, counts)
+
+
+def _sums_at(
+    name: str, entries: Tensor, samples: Tensor, units: Units, average_positions: bool
+) -> tuple[Tensor, Tensor]:
+    """Totals and counts (U, P) of entries at one threshold."""
     terms = terms_of(name, entries, samples)
     per_entry = parse_metric(name)[0] not in (*OF_SAMPLES, *OF_GROUPS)
     if per_entry:
@@ -102,7 +118,7 @@ def sums_of(name: str, entries: Tensor, samples: Tensor, units: Units, average_p
     place = (unit * count + position)[kept]
     cells = terms.values.new_zeros(len(units.keys) * count)
     totals, counts = (cells.index_add(0, place, v) for v in (terms.values[kept], torch.ones_like(terms.values[kept])))
-    return Sums(totals.reshape(-1, count), counts.reshape(-1, count))
+    return totals.reshape(-1, count), counts.reshape(-1, count)
 
 
 def draws(units: int, resamples: int, seed: int) -> Iterator[Tensor]:
@@ -142,17 +158,13 @@ def resampled(
     means: list[Tensor] = []
     for drawn in draws(len(units.keys), resamples, seed):
         nothing = drawn.new_full((len(drawn),), torch.nan)
-        together = tuple(name for name in names if parse_metric(name)[0] in OF_ALL)
+        together = tuple(name for name in names if parse_metric(name)[0] in DETECTION)
         of_all = _of_all(together, entries, samples, units, average_positions, drawn) if together else {}
-        values.append(torch.stack([_mean(known[n], drawn) if n in known else of_all.get(n, nothing) for n in names], 1))
+        values.append(torch.stack([known[n].means(drawn) if n in known else of_all.get(n, nothing) for n in names], 1))
         means.append(torch.stack([_mean_over_units(known[n], drawn) if n in known else nothing for n in names], 1))
     if not values:
         return Resampled(torch.zeros(0, len(names), dtype=torch.float64), torch.zeros(0, len(names)))
     return Resampled(torch.cat(values), torch.cat(means))
-
-
-def _mean(sums: Sums, drawn: Tensor) -> Tensor:
-    return ((drawn @ sums.totals) / (drawn @ sums.counts)).nanmean(1)
 
 
 def _mean_over_units(sums: Sums, drawn: Tensor) -> Tensor:

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from sslosses.metrics._pipeline.bootstrap import videos_of
 from sslosses.metrics._pipeline.tables import CONSTANT, MAPS, SOURCES, VIDEO, empty_count
-from sslosses.metrics.protocols import Protocol, parse_metric
+from sslosses.metrics._protocol import DETECTION, Protocol, parse_metric
 
 _MANY_EMPTY = 0.1  # a share of the sources; public data has a few
 _FEW_VIDEOS = 10  # effectively; percentiles of resamples of fewer are far too close
@@ -20,13 +20,26 @@ def notes_of(metrics: tuple[str, ...], samples: Tensor, protocol: Protocol) -> t
         samples: the samples' table.
         protocol: the rules.
     """
+    without_source = _without_source(metrics, samples, protocol)
+    samples = samples[samples[:, SOURCES] > 0]
     return (
+        *without_source,
         *_without_map(metrics, samples, protocol),
         *_surplus(samples),
         *_constant(samples),
         *_empty(samples, protocol),
         *few_videos(samples),
     )
+
+
+def _without_source(metrics: tuple[str, ...], samples: Tensor, protocol: Protocol) -> list[str]:
+    count = int((samples[:, SOURCES] == 0).sum())
+    if not count or any(parse_metric(name)[0] in DETECTION for name in metrics):
+        return []
+    return [
+        f"{count:,} of {len(samples):,} samples have no source and are left out by protocol {protocol.name!r}, as none "
+        "of its metrics is about detection. Report DetAP or MaxF1, which count them as false alarms"
+    ]
 
 
 def _without_map(metrics: tuple[str, ...], samples: Tensor, protocol: Protocol) -> list[str]:

@@ -48,9 +48,12 @@ class Samples(NamedTuple):
             yield self._replace(**cut)
 
     def merged(self) -> Samples:
-        """The same samples with the sum of their maps as the only map."""
+        """The same samples with the sum of their maps as the only map, with the largest of their confidences."""
+        confidences = self.confidences
+        if confidences is not None:
+            confidences = confidences.where(self.valid, -torch.inf).amax(1, keepdim=True)
         return self._replace(
-            maps=self.maps.sum(1, keepdim=True), valid=self.valid.any(1, keepdim=True), confidences=None
+            maps=self.maps.sum(1, keepdim=True), valid=self.valid.any(1, keepdim=True), confidences=confidences
         )
 
 
@@ -259,10 +262,9 @@ def _checked(group: Samples, size: int, layout: FrameLayout, most_sources: int |
     (maps,) = at_least_float32(group.maps)
     valid, truths = group.valid, group.truths
     frame = truths.shape[-2:] == (size, size) or group.boxed
-    if truths.ndim != 4 or not frame or truths.shape[1] == 0:
+    if truths.ndim != 4 or not frame:
         raise ValueError(
-            f"Expected each sample's truths to have shape (S, {size}, {size}) with S >= 1, "
-            f"but got {tuple(truths.shape[1:])}"
+            f"Expected each sample's truths to have shape (S, {size}, {size}), but got {tuple(truths.shape[1:])}"
         )
     check_shapes(maps=(maps, "B M h w"), truths=(truths, "B S T U"))
     _check_sources(maps, truths.shape[1], size, layout, most_sources)

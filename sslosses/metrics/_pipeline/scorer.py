@@ -9,6 +9,7 @@ from torch import Tensor
 
 from sslosses.metrics._pipeline.samples import Samples
 from sslosses.metrics._pipeline.targets import Targets, targets_of
+from sslosses.metrics._protocol import DETECTION, Protocol
 from sslosses.metrics.functional._inputs import extremes
 from sslosses.metrics.functional._order import mean_of_largest
 from sslosses.metrics.functional.assignment import _greedy_assignment, _optimal_assignment
@@ -16,15 +17,16 @@ from sslosses.metrics.functional.average_precision import _average_precision, _b
 from sslosses.metrics.functional.binarize import (
     _binarize_area,
     _fixed_range_normalize,
+    _level_above_truth_area,
     _level_above_upper_median,
     _min_max_normalize,
     _upper_median,
 )
 from sslosses.metrics.functional.resize import _resize_bicubic, _resize_bilinear
 from sslosses.metrics.layout import FrameLayout
-from sslosses.metrics.protocols import Protocol
 
 SMOOTHING = 1e-4
+_BY_VALUE = ("from value", "from value, strict", "share of maximum")
 
 
 class SourceScores(NamedTuple):
@@ -37,6 +39,8 @@ class SourceScores(NamedTuple):
     area: Tensor  # (B, S), share of the frame that the target covers
     empty: Tensor  # (B, S'), bool, True for targets without a pixel, of all sources S'
     summed_precision: Tensor  # (B,), pixel AP of the summed map, 0 without a map
+    false_alarm: Tensor  # (B,), confidence of a sample without a source, 0 without a map and for other samples
+    further: Tensor | None = None  # (B, S, K), cIoU at each further threshold; None with one threshold
 
 
 class Canvases(NamedTuple):
@@ -65,7 +69,7 @@ class Assignment(NamedTuple):
 
 
 class Scorer:
-    """The steps from maps to scores. A subclass may override :meth:`canvases`.
+    """The steps from maps to scores. A subclass may override :meth:`binary`.
 
     Args:
         protocol: the rules.
@@ -77,78 +81,153 @@ class Scorer:
     def __init__(self, protocol: Protocol, task: str, layout: FrameLayout, kinds: set[str]) -> None:
         self.protocol, self.layout, self.kinds = protocol, layout, kinds
         self.add_boxes = protocol.add_boxes and task == "mixtures"
+        self.thresholds = protocol.thresholds(task)
 
     def score(self, samples: Samples) -> SourceScores:
         """Scores a batch: targets → canvases → assignment → scores."""
-        targets = targets_of(samples, self.protocol.size, self.add_boxes)
+        if samples.truths.shape[1] == 0:
+            return self._without_source(samples)
+        rules = self.protocol
+        targets = targets_of(samples, rules.size, self.add_boxes)
         empty = targets.total == 0
-        if self.protocol.one_entry_per_frame and self.layout.axis is None and targets.sources > 1:
+        one_source = rules.one_entry_per_frame or rules.union_sources
+        if one_source and self.layout.axis is None and targets.sources > 1:
             targets = targets.union()
-        area = targets.total.double() / self.protocol.size**2
+        area = targets.total.double() / rules.size**2
+        none = torch.zeros_like(area[:, 0])
         if samples.maps.shape[1] == 0:
             zero = torch.zeros_like(area)
-            return SourceScores(zero, zero, zero, zero, area, empty, zero[:, 0])
-        if self.protocol.one_entry_per_frame:
+            no_map = SourceScores(zero, zero, zero, zero, area, empty, none, none, self._no_further(zero))
+            return self._entries(no_map)
+        if rules.one_entry_per_frame:
             samples = samples.merged()
-        if self.layout.axis is not None and self.protocol.canvas == "whole map":
+        if self.layout.axis is not None and rules.canvas == "whole map":
             targets = targets.spread(self.layout.axis)
-        canvases = self.canvases(samples.maps, targets.sources, samples.priors)
+        canvases = self.canvases(samples, targets)
         assignment = self._assign(samples, canvases, targets)
-        return SourceScores(
-            _ciou(assignment.sums),
-            self._precision(canvases, targets, assignment),
-            _smoothed_iou(assignment),
-            _confidence(samples, canvases, assignment),
-            area,
-            empty,
-            self._summed_precision(samples, canvases, targets),
+        return self._entries(
+            SourceScores(
+                _ciou(assignment.sums),
+                self._precision(canvases, targets, assignment),
+                _smoothed_iou(assignment),
+                _confidence(samples, canvases, assignment),
+                area,
+                empty,
+                self._summed_precision(samples, canvases, targets),
+                none,
+                self._further(samples, canvases, targets),
+            )
         )
 
-    def canvases(self, maps: Tensor, sources: int, priors: Tensor | None) -> Canvases:
+    def _entries(self, scores: SourceScores) -> SourceScores:
+        """The scores of the entries, from those of the sources."""
+        if not self.protocol.average_sources:
+            return scores
+        names = ("ciou", "precision", "iou", "confidence", "area", "further")
+        parts = {name: value for name in names if (value := getattr(scores, name)) is not None}
+        return scores._replace(**{name: value.mean(1, keepdim=True) for name, value in parts.items()})
+
+    def _without_source(self, samples: Samples) -> SourceScores:
+        """No entry, and the largest confidence of the maps: whoever localizes a sound here raises a false alarm."""
+        confidence = torch.zeros(len(samples.maps), dtype=torch.float64, device=samples.maps.device)
+        if samples.maps.shape[1] and self.kinds & DETECTION:
+            if self.protocol.one_entry_per_frame:
+                samples = samples.merged()
+            of_maps = samples.confidences
+            if of_maps is None:
+                of_maps = self._normalized(samples.maps, 1, samples.priors)[1][..., 0].double()
+            largest = of_maps.where(samples.valid, -torch.inf).amax(1)
+            confidence = largest.where(samples.valid.any(1), 0)
+        none = confidence.new_zeros(len(confidence), 0)
+        summed = torch.zeros_like(confidence)
+        return SourceScores(none, none, none, none, none, none.bool(), summed, confidence, self._no_further(none))
+
+    def _no_further(self, zero: Tensor) -> Tensor | None:
+        """Zeros for the cIoU of each source (B, S) at each threshold but the first; None with one threshold."""
+        count = len(self.thresholds) - 1
+        return zero[..., None].expand(-1, -1, count) if count else None
+
+    def _further(self, samples: Samples, canvases: Canvases, targets: Targets) -> Tensor | None:
+        """The cIoU of each source at each threshold but the first, (B, S, K)."""
+        if len(self.thresholds) == 1:
+            return None
+        columns = []
+        for threshold in self.thresholds[1:]:
+            again = canvases._replace(binary=self.binary(canvases.scores, threshold, targets))
+            columns.append(_ciou(self._assign(samples, again, targets).sums))
+        return torch.stack(columns, -1)
+
+    def canvases(self, samples: Samples, targets: Targets) -> Canvases:
         """Resizes the maps as a whole, splits them into canvases, normalizes and binarizes these."""
+        scores, confidence = self._normalized(samples.maps, targets.sources, samples.priors)
+        return Canvases(scores, self.binary(scores, self.thresholds[0], targets), confidence)
+
+    def _normalized(self, maps: Tensor, sources: int, priors: Tensor | None) -> tuple[Tensor, Tensor]:
+        """The canvases (B, M, F, H, W) and their confidence (B, M, F)."""
         rules = self.protocol
-        split = self._split(self._resize(maps, sources), sources)
+        split = self._split(self._resize(maps, sources, rules.upsampling), sources)
         confidence = torch.zeros(split.shape[:3], device=split.device)
+        prior = None
+        if rules.prior_weight is not None and priors is not None:
+            prior = self._resize(priors[:, None], sources, rules.prior_upsampling or rules.upsampling)
+            prior = self._split(prior, sources)
         if rules.tau is not None:
             split = _fixed_range_normalize(split, rules.tau)
+            if prior is not None and rules.prior_range is not None:
+                split, prior = self._mixed(split, prior / rules.prior_range), None
             extremes("maps", split)  # a large τ can make finite maps infinite
-            if self.kinds & {"DetAP", "DetF1"}:
+            if self.kinds & DETECTION:
                 confidence = mean_of_largest(split.flatten(-2), -(-split.shape[-2:].numel() // 4))
-        mixed = rules.prior_weight is not None and priors is not None
+        if prior is not None and rules.normalization == "none":
+            split, prior = self._mixed(split, prior), None
+        of_range = rules.normalization in ("none", "fixed range")
         # Otherwise only the order of the pixels matters.
-        needs_values = rules.inverts_maps or rules.binarization == "from value" or mixed
-        scores = _min_max_normalize(split) if needs_values else split
-        if rules.prior_weight is not None and priors is not None:
-            prior = _min_max_normalize(self._split(self._resize(priors[:, None], sources), sources))
-            scores = _min_max_normalize(scores * rules.prior_weight + prior * (1 - rules.prior_weight))
+        needs_values = rules.inverts_maps or rules.binarization in _BY_VALUE or prior is not None
+        scores = _min_max_normalize(split) if needs_values and not of_range else split
+        if prior is not None:
+            scores = _min_max_normalize(self._mixed(scores, _min_max_normalize(prior)))
         if rules.inverts_maps:
             scores = scores.neg_().add_(1)
-        return Canvases(scores, self._binary(scores), confidence)
+        return scores, confidence
 
-    def _resize(self, maps: Tensor, sources: int) -> Tensor:
+    def _mixed(self, maps: Tensor, prior: Tensor) -> Tensor:
+        weight = self.protocol.prior_weight or 0.0
+        return maps * weight + prior * (1 - weight)
+
+    def _resize(self, maps: Tensor, sources: int, upsampling: str) -> Tensor:
         down, across = self.layout.grid(sources)
         size = (down * self.protocol.size, across * self.protocol.size)
-        if self.protocol.upsampling == "bicubic":
-            return _resize_bicubic(maps, size)
-        return _resize_bilinear(maps, size, align_corners=self.protocol.upsampling == "bilinear, aligned corners")
+        resize = _resize_bicubic if upsampling.startswith("bicubic") else _resize_bilinear
+        return resize(maps, size, align_corners=upsampling.endswith("aligned corners"))
 
     def _split(self, resized: Tensor, sources: int) -> Tensor:
         if self.protocol.canvas == "whole map":
             return resized.unsqueeze(2)
         return self.layout.split(resized, sources)
 
-    def _binary(self, scores: Tensor) -> Tensor:
+    def binary(self, scores: Tensor, threshold: float | None, targets: Targets) -> Tensor:
+        """Marks pixels of the canvases with 1, the others with 0."""
         rules = self.protocol
         if rules.binarization == "area fraction":
-            return _binarize_area(scores, rules.threshold or 1.0).to(scores.dtype)
+            return _binarize_area(scores, threshold or 1.0).to(scores.dtype)
         # The comparison writes 0 and 1 as numbers: a boolean map would have to be converted for every sum.
         marked = torch.empty_like(scores)
-        if rules.binarization == "above upper median":
-            return torch.gt(scores, _level_above_upper_median(scores)[..., None, None], out=marked)
-        level: Tensor | float = rules.threshold or 0.0
-        if rules.binarization == "from upper median":
-            level = _upper_median(scores)[..., None, None]
-        return torch.ge(scores, level, out=marked)
+        compare = torch.ge if rules.binarization in ("from upper median", "from value") else torch.gt
+        return compare(scores, self._level(scores, threshold, targets), out=marked)
+
+    def _level(self, scores: Tensor, threshold: float | None, targets: Targets) -> Tensor | float:
+        kind = self.protocol.binarization
+        if kind in ("from value", "from value, strict"):
+            return threshold or 0.0
+        if kind == "share of maximum":
+            return scores.amax((-2, -1), keepdim=True) * (threshold or 0.0)
+        if kind == "truth's area":
+            level = _level_above_truth_area(scores, targets.positive[:, None].expand(scores.shape[:3]))
+        elif kind == "above upper median":
+            level = _level_above_upper_median(scores)
+        else:
+            level = _upper_median(scores)
+        return level[..., None, None]
 
     def _assign(self, samples: Samples, canvases: Canvases, targets: Targets) -> Assignment:
         if self.protocol.assignment in ("position", "one per frame"):
@@ -212,7 +291,7 @@ class Scorer:
             return torch.zeros(len(samples.maps), dtype=torch.float64, device=samples.maps.device)
         sources = targets.sources
         if samples.maps.shape[1] > 1:
-            canvases = self.canvases(samples.maps.sum(1, keepdim=True), sources, samples.priors)
+            canvases = self.canvases(samples._replace(maps=samples.maps.sum(1, keepdim=True)), targets)
         frames = canvases.binary.shape[2]
         sums = (targets.union() if frames == 1 and sources > 1 else targets).sums(canvases.binary[:, :1])
         hits, predicted, positives = (sums[name].sum((1, 2)) for name in ("hits", "binary", "positive"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import torch
@@ -9,23 +10,21 @@ from torch import Tensor
 
 from sslosses.metrics._pipeline.samples import Samples
 from sslosses.metrics._pipeline.scorer import SourceScores
+from sslosses.metrics._protocol import DETECTION, Protocol, parse_metric
 from sslosses.metrics.functional.auc import _success_auc
-from sslosses.metrics.functional.detection import _detection_average_precision, _detection_f1
-from sslosses.metrics.protocols import Protocol, parse_metric
+from sslosses.metrics.functional.detection import _detection_average_precision, _detection_f1, _detection_max_f1
 
 #: Columns of the entries' table. The source is −1 for a map beyond the number of sources, the class −1 if unknown.
 SOURCE, CIOU, PRECISION, IOU, CONFIDENCE, AREA, CLASS = range(7)
 ENTRY_COLUMNS = 7
 #: Columns of the samples' table. The entries of a sample are the next ENTRIES rows of the entries' table. Bit j of
-#: EMPTY is set where source j has no pixel. CONSTANT counts the maps of one value. VIDEO and GROUP are digests of ids,
-#: −1 without one.
-ENTRIES, MAPS, SOURCES, SUMMED, EMPTY, CONSTANT, VIDEO, GROUP = range(8)
-SAMPLE_COLUMNS = 8
+#: EMPTY is set where source j has no pixel. CONSTANT counts the maps of one value. FALSE_ALARM is the confidence in a
+#: sample without a source. VIDEO and GROUP are digests of ids, −1 without one.
+ENTRIES, MAPS, SOURCES, SUMMED, EMPTY, CONSTANT, FALSE_ALARM, VIDEO, GROUP = range(9)
+SAMPLE_COLUMNS = 9
 #: Kinds of metrics over samples or groups. A part of the entries, such as those of one class, has none of them.
 OF_SAMPLES = ("PIAP", "CountAcc", "Coverage")
 OF_GROUPS = ("IIoU", "IAUC")
-#: Metrics of all entries together. The others are means over entries, samples or groups.
-OF_ALL = ("DetAP", "DetF1")
 #: AVGN's bounds of an object's area, 32², 96² and 144² pixels of a 224² frame, as shares of any frame.
 SIZES = {"small": 32**2 / 224**2, "medium": 96**2 / 224**2, "large": 144**2 / 224**2, "huge": float("inf")}
 
@@ -33,9 +32,9 @@ SIZES = {"small": 32**2 / 224**2, "medium": 96**2 / 224**2, "large": 144**2 / 22
 class TableRows(NamedTuple):
     """Rows of a batch of samples, and the place of their samples in the update."""
 
-    entries: Tensor  # (n, 7)
+    entries: Tensor  # (n, 7), and a column with the cIoU at each further threshold
     entry_places: Tensor  # (n,)
-    samples: Tensor  # (B, 6), without VIDEO and GROUP
+    samples: Tensor  # (B, 7), without VIDEO and GROUP
     sample_places: Tensor  # (B,)
 
 
@@ -49,13 +48,16 @@ def rows_of(scores: SourceScores, batch: Samples, protocol: Protocol) -> TableRo
     source = torch.arange(width, device=maps.device, dtype=torch.float64).expand_as(scores.ciou)
     columns = (source, scores.ciou, scores.precision, scores.iou, scores.confidence, scores.area, classes)
     table = torch.stack(columns, -1)
+    if scores.further is not None:
+        table = torch.cat([table, scores.further], -1)
     keep = torch.ones_like(scores.empty[:, :width])
     surplus = torch.zeros_like(maps)
     if protocol.assignment == "greedy":
-        keep, surplus = (maps > 0)[:, None].expand_as(keep), (maps - sources).clamp(min=0)
+        keep = (maps > 0)[:, None].expand_as(keep)
+        surplus = (maps - width).clamp(min=0) if sources else surplus
     elif protocol.empty_truths == "leave out":
         keep = scores.area > 0
-    extra = table.new_zeros(int(surplus.sum()), ENTRY_COLUMNS)
+    extra = table.new_zeros(int(surplus.sum()), table.shape[-1])
     extra[:, [SOURCE, CLASS]] = -1
     place = batch.place.to(maps.device)
     empty = (scores.empty.long() << torch.arange(sources, device=maps.device)).sum(1)
@@ -66,6 +68,7 @@ def rows_of(scores: SourceScores, batch: Samples, protocol: Protocol) -> TableRo
         scores.summed_precision,
         empty,
         _constant(batch),
+        scores.false_alarm,
     )
     return TableRows(
         torch.cat([table[keep], extra]),
@@ -106,7 +109,13 @@ def joined(tables: list[Tensor]) -> list[Tensor]:
 
 
 def metrics_of(names: tuple[str, ...], entries: Tensor, samples: Tensor, average_positions: bool) -> dict[str, Tensor]:
-    """Computes the named metrics as 0-d float64 tensors, NaN where there is nothing to average."""
+    """Computes the named metrics as 0-d float64 tensors, NaN where there is nothing to average.
+
+    With several thresholds, each metric is its best over them.
+    """
+    if entries.shape[1] > ENTRY_COLUMNS:
+        results = [metrics_of(names, part, samples, average_positions) for part in per_threshold(entries)]
+        return {name: torch.stack([result[name] for result in results]).amax() for name in names}
     if average_positions:
         positions = [p for p in torch.unique(entries[:, SOURCE]).tolist() if p >= 0]
         parts = [entries[entries[:, SOURCE] == p] for p in positions] or [entries]
@@ -122,10 +131,11 @@ def metrics_of(names: tuple[str, ...], entries: Tensor, samples: Tensor, average
 
 def _metric(name: str, entries: Tensor, samples: Tensor) -> Tensor:
     kind, threshold = parse_metric(name)
-    if kind in OF_ALL:
+    if kind in DETECTION:
+        negatives = samples[samples[:, SOURCES] == 0, FALSE_ALARM]
+        detection = {"DetAP": _detection_average_precision, "DetF1": _detection_f1, "MaxF1": _detection_max_f1}[kind]
         assert threshold is not None
-        detection = _detection_average_precision if kind == "DetAP" else _detection_f1
-        return detection(entries[:, CIOU], entries[:, CONFIDENCE], threshold)
+        return detection(entries[:, CIOU], entries[:, CONFIDENCE], negatives, threshold)
     if kind == "AUC":
         return _success_auc(entries[:, CIOU])
     if kind == "IAUC":
@@ -134,7 +144,9 @@ def _metric(name: str, entries: Tensor, samples: Tensor) -> Tensor:
 
 
 def _values(kind: str, threshold: float | None, entries: Tensor, samples: Tensor) -> Tensor:
-    """The values whose mean is the metric: one per entry, sample or group."""
+    """The values whose mean is the metric: one per entry, sample with a source, or group."""
+    if kind in OF_SAMPLES:
+        samples = samples[samples[:, SOURCES] > 0]
     if kind == "PIAP":
         return samples[samples[:, MAPS] > 0, SUMMED]
     if kind == "Coverage":
@@ -158,11 +170,11 @@ class Terms(NamedTuple):
 
 
 def terms_of(name: str, entries: Tensor, samples: Tensor) -> Terms:
-    """Returns the terms whose mean is the metric, which is none of :data:`OF_ALL`."""
+    """Returns the terms whose mean is the metric, which is none of detection, from entries at one threshold."""
     kind, threshold = parse_metric(name)
     if kind in OF_SAMPLES:
-        place = torch.arange(len(samples), device=samples.device)
-        place = place[samples[:, MAPS] > 0] if kind == "PIAP" else place
+        place = (samples[:, SOURCES] > 0).nonzero()[:, 0]
+        place = place[samples[place, MAPS] > 0] if kind == "PIAP" else place
     else:
         place = _least_ciou(entries, samples)[1] if kind in OF_GROUPS else samples_of(samples)
     return Terms(_values(kind, threshold, entries, samples), place)
@@ -184,13 +196,22 @@ def _least_ciou(entries: Tensor, samples: Tensor) -> tuple[Tensor, Tensor]:
     return least, first
 
 
+def per_threshold(entries: Tensor) -> Iterator[Tensor]:
+    """The table of the entries at each threshold, with the columns of a single one."""
+    for column in (CIOU, *range(ENTRY_COLUMNS, entries.shape[1])):
+        part = entries[:, :ENTRY_COLUMNS].clone()
+        part[:, CIOU] = entries[:, column]
+        yield part
+
+
 def counts_of(entries: Tensor, samples: Tensor) -> dict[str, Tensor]:
-    """Counts the entries, samples, samples without a map and empty targets, as 0-d int64 tensors."""
+    """Counts the entries, samples, samples without a map or source, and empty targets, as 0-d int64 tensors."""
     return {
         "entries": torch.tensor(len(entries), device=entries.device),
         "samples": torch.tensor(len(samples), device=entries.device),
-        "samples_without_map": (samples[:, MAPS] == 0).sum(),
+        "samples_without_map": ((samples[:, MAPS] == 0) & (samples[:, SOURCES] > 0)).sum(),
         "empty_truths": torch.tensor(empty_count(samples), device=entries.device),
+        "samples_without_source": (samples[:, SOURCES] == 0).sum(),
     }
 
 

@@ -30,6 +30,11 @@ class MaskTargets:
         """Sum over the pixels of each source, (B, S)."""
         return self.maps.flatten(2).sum(-1)
 
+    @cached_property
+    def positive(self) -> Tensor:
+        """Number of positive pixels of each source, (B, S)."""
+        return (self.maps > 0).sum((-2, -1))
+
     def spread(self, axis: int) -> MaskTargets:
         """Puts source s on frame s of a canvas of S frames along ``axis``, −2 or −1, with 0 elsewhere."""
         size = self.maps.shape[axis]
@@ -95,7 +100,7 @@ class BoxTargets:
         self._cover = cover if add else cover.clamp_(max=1)
         area = heights[..., :, None] * widths[..., None, :]
         self.total = (area * self._cover).sum((-2, -1))
-        self._positive = (area * (self._cover > 0)).sum((-2, -1)) if add else self.total
+        self.positive = (area * (self._cover > 0)).sum((-2, -1)) if add else self.total
 
     def spread(self, axis: int) -> BoxTargets:
         """As :meth:`MaskTargets.spread`."""
@@ -130,7 +135,7 @@ class BoxTargets:
             cells = rows @ self._across[:, None].transpose(-2, -1)
         inter = (cells * self._cover[:, None]).sum((-2, -1))
         hits = (cells * (self._cover[:, None] > 0)).sum((-2, -1)) if self.add else inter
-        return _sums(inter, hits, b.flatten(3).sum(-1), self.total, self._positive)
+        return _sums(inter, hits, b.flatten(3).sum(-1), self.total, self.positive)
 
 
 Targets = MaskTargets | BoxTargets

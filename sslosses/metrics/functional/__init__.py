@@ -12,13 +12,14 @@ from sslosses.metrics.functional.binarize import (
     binarize_area,
     binarize_from_upper_median,
     binarize_from_value,
+    binarize_truth_area,
     fixed_range_normalize,
     min_max_normalize,
     upper_median,
 )
 from sslosses.metrics.functional.boxes import boxes_to_truths
 from sslosses.metrics.functional.ciou import ciou, smoothed_iou
-from sslosses.metrics.functional.detection import detection_average_precision, detection_f1
+from sslosses.metrics.functional.detection import detection_average_precision, detection_f1, detection_max_f1
 from sslosses.metrics.functional.discrimination import Discrimination, silent_object_discrimination
 from sslosses.metrics.functional.resize import resize_bicubic, resize_bilinear
 from sslosses.metrics.functional.segmentation import ClassAreas, class_areas, f_measure_curve, foreground_iou
@@ -34,12 +35,14 @@ __all__ = [
     "binarize_area",
     "binarize_from_upper_median",
     "binarize_from_value",
+    "binarize_truth_area",
     "binary_average_precision",
     "boxes_to_truths",
     "ciou",
     "class_areas",
     "detection_average_precision",
     "detection_f1",
+    "detection_max_f1",
     "f_measure_curve",
     "fixed_range_normalize",
     "foreground_iou",

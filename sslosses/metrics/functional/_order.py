@@ -29,18 +29,21 @@ def true_places(mask: Tensor) -> Tensor:
     return torch.from_numpy(np.flatnonzero(mask.numpy()))
 
 
-def kth_smallest(values: Tensor, k: int) -> Tensor:
-    """Returns the value at index ``k`` of each row in ascending order."""
+def kth_smallest(values: Tensor, k: int | Tensor) -> Tensor:
+    """Returns the value at index ``k`` of each row in ascending order; a tensor has an index for each row."""
     if values.device.type != "cpu":
+        if isinstance(k, Tensor):
+            return values.sort(dim=-1).values.gather(-1, k[..., None])[..., 0]
         if torch.are_deterministic_algorithms_enabled():  # kthvalue has no deterministic version
             return values.sort(dim=-1).values[..., k]
         return values.kthvalue(k + 1, dim=-1).values
     fast = values.dtype in (torch.float32, torch.float64)  # NumPy lacks other dtypes or is slow with them
     rows = (values if fast else values.float()).detach().reshape(-1, values.shape[-1]).numpy()
     result = np.empty(len(rows), rows.dtype)
+    places = k.flatten().tolist() if isinstance(k, Tensor) else [k] * len(rows)
 
     def select(i: int) -> None:
-        result[i] = _kth(rows[i], k)
+        result[i] = _kth(rows[i], places[i])
 
     parallel_for(select, len(rows))
     return torch.from_numpy(result).to(values.dtype).view(values.shape[:-1])

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from sslosses._checks import check_floating, check_number
 from sslosses._torch import at_least_float32
-from sslosses.metrics.functional._inputs import check_maps, check_no_nan, check_values, extremes
+from sslosses.metrics.functional._inputs import check_maps, check_no_nan, check_pair, check_values, extremes
 from sslosses.metrics.functional._order import kth_smallest
 
 
@@ -240,3 +240,49 @@ def _binarize_area(maps: Tensor, fraction: float) -> Tensor:
     pixels = maps.flatten(-2)
     count = max(1, round(fraction * pixels.shape[-1]))
     return maps >= kth_smallest(pixels, pixels.shape[-1] - count)[..., None, None]
+
+
+def binarize_truth_area(maps: Tensor, truth: Tensor) -> Tensor:
+    """Computes which pixels of each map are above the value at index N − n of its N pixels in ascending order.
+
+    n is the number of positive pixels of the ground truth, or ⌊N/2⌋ if it has none. Without ties, n − 1 pixels are
+    marked, ties with that value are not marked, and in a constant map no pixel is marked. The ground truth decides the
+    area, so scores of such maps are scores of an oracle.
+
+    Args:
+        maps: (..., H, W), floating, free of NaN.
+        truth: ground truth, (..., H, W), any dtype, same shape.
+
+    Returns:
+        Boolean, same shape.
+
+    Raises:
+        TypeError: if ``maps`` is not floating.
+        ValueError: if shapes or devices differ, or ``maps`` has no pixel or contains NaN.
+
+    Reference:
+        Senocak et al., Sound Source Localization is All about Cross-Modal Alignment, ICCV 2023, evaluation code
+        (adaptive cIoU).
+
+    Example:
+        >>> import torch
+        >>> from sslosses.metrics.functional import binarize_truth_area
+        >>> binarize_truth_area(torch.tensor([[4.0, 1.0], [3.0, 2.0]]), torch.tensor([[1, 0], [1, 1]]))
+        tensor([[ True, False],
+                [ True, False]])
+    """
+    check_maps("maps", maps)
+    check_pair(("maps", maps), ("truth", truth))
+    if maps.shape != truth.shape:
+        raise ValueError(f"Expected `truth` to have shape {tuple(maps.shape)}, but got {tuple(truth.shape)}")
+    (maps,) = at_least_float32(maps)
+    check_no_nan("maps", maps)
+    return maps > _level_above_truth_area(maps, (truth > 0).sum((-2, -1)))[..., None, None]
+
+
+def _level_above_truth_area(maps: Tensor, area: Tensor) -> Tensor:
+    """Value above which pixels are marked, (...), for a number of positive pixels, (...)."""
+    pixels = maps.flatten(-2)
+    count = pixels.shape[-1]
+    marked = torch.where(area > 0, area, count // 2).long().clamp(min=1)  # a map of one pixel has no half
+    return kth_smallest(pixels, count - marked)

@@ -11,15 +11,17 @@ from sslosses._torch import at_least_float32
 from sslosses.metrics.functional._inputs import check_maps, check_size, extremes
 
 
-def resize_bicubic(maps: Tensor, size: tuple[int, int]) -> Tensor:
-    """Computes maps resized by cubic convolution with a = −0.75 and half-pixel centers, like OpenCV's ``INTER_CUBIC``.
+def resize_bicubic(maps: Tensor, size: tuple[int, int], *, align_corners: bool = False) -> Tensor:
+    """Computes maps resized by cubic convolution with a = −0.75.
 
-    There is no anti-aliasing, and values can overshoot the range of the map. Resizing to the same size is the identity.
+    The default has half-pixel centers, like OpenCV's ``INTER_CUBIC``. There is no anti-aliasing, and values can
+    overshoot the range of the map. Resizing to the same size is the identity.
     A constant map stays exactly constant.
 
     Args:
         maps: (..., h, w), floating, finite.
         size: height and width of the result.
+        align_corners: whether to align the centers of the corner pixels instead of the corners of the frame.
 
     Returns:
         ``(..., *size)``; half precision is computed and returned in float32.
@@ -35,7 +37,7 @@ def resize_bicubic(maps: Tensor, size: tuple[int, int]) -> Tensor:
         >>> resize_bicubic(torch.tensor([[0.0, 1.0]]), (1, 4))
         tensor([[-0.1055,  0.2266,  0.7734,  1.1055]])
     """
-    return _resize_bicubic(*_checked(maps, size))
+    return _resize_bicubic(*_checked(maps, size), align_corners=align_corners)
 
 
 def resize_bilinear(maps: Tensor, size: tuple[int, int], *, align_corners: bool = False) -> Tensor:
@@ -76,8 +78,8 @@ def _checked(maps: Tensor, size: tuple[int, int]) -> tuple[Tensor, tuple[int, in
     return maps, size
 
 
-def _resize_bicubic(maps: Tensor, size: tuple[int, int]) -> Tensor:
-    return _resize(maps, size, cubic=True, align_corners=False)
+def _resize_bicubic(maps: Tensor, size: tuple[int, int], *, align_corners: bool) -> Tensor:
+    return _resize(maps, size, cubic=True, align_corners=align_corners)
 
 
 def _resize_bilinear(maps: Tensor, size: tuple[int, int], *, align_corners: bool) -> Tensor:

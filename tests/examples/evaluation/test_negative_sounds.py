@@ -100,7 +100,7 @@ def test_scenes_that_estimate_the_threshold_are_not_scored(music: Path) -> None:
     assert [torch.equal(a, own[i].waveform) for a, i in zip(rest, (1, 2, 3, 4, 1, 2, 3, 4), strict=False)] == [True] * 8
     assert len(oracle.heard) == 10 * 4
     assert (known.estimated, known.scored) == (10, 10)
-    assert (found.result.protocol, known.result.protocol) == ("negative sounds", "negative sounds (oracle)")
+    assert (found.result.label, known.result.label) == ("negative sounds", "negative sounds (oracle)")
     assert "in the scored scenes (oracle)" in str(known)
 
 

@@ -22,6 +22,7 @@ OF_MAPS: dict[str, Function] = {
     "binarize_from_upper_median": F.binarize_from_upper_median,
     "binarize_from_value": lambda x: F.binarize_from_value(x, 0.5),
     "binarize_area": lambda x: F.binarize_area(x, 0.3),
+    "binarize_truth_area": lambda x: F.binarize_truth_area(x, x),
     "resize_bicubic": lambda x: F.resize_bicubic(x, (8, 9)),
     "resize_bilinear": lambda x: F.resize_bilinear(x, (8, 9)),
     "silent_object_discrimination": lambda x: F.silent_object_discrimination(x, BINARY, BINARY[:, None].flip(2)),
@@ -41,6 +42,7 @@ OF_SCORES: dict[str, Function] = {
     "success_auc": F.success_auc,
     "detection_average_precision": lambda x: F.detection_average_precision(x, x),
     "detection_f1": lambda x: F.detection_f1(x, x),
+    "detection_max_f1": lambda x: F.detection_max_f1(x, x, negatives=x),
 }
 COMPLEX, FLOAT8 = HEAT.to(torch.complex64), HEAT.to(torch.float8_e4m3fn)
 ENTRIES, PAIRS = torch.rand(9, generator=GENERATOR), torch.rand(4, 3, 2, generator=GENERATOR)
@@ -68,7 +70,7 @@ WRONG_MAPS = (
 )
 EXTREMES = {"NaN": NAN, "infinity": INF, "±3e38, whose difference is infinite": 3e38}
 #: Functions that take infinite maps.
-TAKE_INFINITY = ("average_precision", "upper_median", "binarize_area")
+TAKE_INFINITY = ("average_precision", "upper_median", "binarize_area", "binarize_truth_area")
 MAPS_ALONE = (
     Row("a map of one pixel, of 112×112, no map", (HEAT[:, :1, :1], torch.rand(2, 112, 112), HEAT[:0]), no_nan),
     Row("expanded maps", (HEAT[:1].expand(3, -1, -1),), lambda r: torch.equal(r[0], r[2])),

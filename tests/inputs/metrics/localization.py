@@ -76,6 +76,11 @@ MAP_ROWS = (
         lambda r: r["samples"] == 0 and r["AUC"] != r["AUC"],
     ),
     Row(
+        "no source, as tensors and lists",
+        vary("truths", TRUTHS[:, :0], [t[:0] for t in TRUTHS], [[]] * 5, [()] * 5),
+        lambda r: r["samples_without_source"] == 5 and r["entries"] == 0,
+    ),
+    Row(
         "53 sources with empty truths",
         [{"maps": MANY_SOURCES, "truths": torch.zeros(1, 53, 16, 16)}],
         lambda r: r["empty_truths"] == 53,
@@ -136,7 +141,6 @@ TRUTH_ROWS = (
         [
             {"maps": MAPS[:2]},
             {"truths": TRUTHS[..., :8]},
-            {"truths": TRUTHS[:, :0]},
             {"maps": MAPS[..., :0]},
             {"make": partial(localization, task="single")},
         ],
