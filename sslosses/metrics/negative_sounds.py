@@ -109,7 +109,7 @@ class NegativeSounds(RuledMetric):
     Args:
         threshold: U, in the unit of the maps.
         kinds: names of the kinds of negative sound.
-        upsampling: one of :attr:`Protocol.upsampling <sslosses.metrics.Protocol>`.
+        upsampling: one of the upsamplings of :class:`~sslosses.metrics.protocols.Protocol`.
         overlaps: whether to compute the IoU of pairs.
         oracle: whether U was estimated on the scored samples. :meth:`result` then says so.
         kwargs: passed to :class:`torchmetrics.Metric`.
