@@ -425,7 +425,7 @@ def test_two_processes_agree_with_one(tmp_path):
     command = [sys.executable, "-W", "ignore", "-c", WORKER]
     root = Path(__file__).parents[2]
     workers = [subprocess.Popen([*command, str(rank), str(store)], cwd=root) for rank in range(2)]
-    assert [worker.wait(timeout=120) for worker in workers] == [0, 0]
+    assert [worker.wait(timeout=300) for worker in workers] == [0, 0]
     alone = SoundLocalization(protocols.noprior.replace(size=8))
     alone.update(maps, truths)
     expected = {name: float(value) for name, value in alone.compute().items()}

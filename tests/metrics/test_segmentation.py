@@ -250,7 +250,7 @@ def test_two_processes(tmp_path):
     torch.save((MAPS, TRUTHS, *FRAMES, expected), tmp_path / "inputs.pt")
     command = [sys.executable, "-W", "ignore", "-c", PROCESS]
     workers = [subprocess.Popen([*command, str(rank), str(tmp_path)], cwd=ROOT) for rank in (0, 1)]
-    assert [worker.wait(timeout=120) for worker in workers] == [0, 0]
+    assert [worker.wait(timeout=300) for worker in workers] == [0, 0]
 
 
 @pytest.mark.parametrize(

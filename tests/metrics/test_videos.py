@@ -464,7 +464,7 @@ def test_two_processes_agree_with_one(tmp_path):
     root = Path(__file__).parents[2]
     command = [sys.executable, "-W", "ignore", "-c", WORKER]
     workers = [subprocess.Popen([*command, str(rank), str(store)], cwd=root) for rank in range(2)]
-    assert [worker.wait(timeout=120) for worker in workers] == [0, 0]
+    assert [worker.wait(timeout=300) for worker in workers] == [0, 0]
     metric = SoundLocalization(protocols.noprior.replace(size=8, mixture_metrics=("CAP", "AUC", "IAUC")))
     metric.update(maps, boxes, videos=videos, groups=videos)
     expected = json.loads(metric.result().to_json())

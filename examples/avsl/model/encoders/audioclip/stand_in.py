@@ -10,9 +10,7 @@ import string
 from pathlib import Path
 
 import torch
-from tokenizers import Regex, Tokenizer, models, pre_tokenizers, processors
 from torch import Tensor
-from transformers import PreTrainedTokenizerFast
 
 from ....files import atomic_write
 from .audio import AudioTower
@@ -39,6 +37,9 @@ def stand_in_weights(seed: int = 0, sizes: Sizes = FULL) -> dict[str, Tensor]:
 
 def write_tokenizer(folder: Path) -> None:
     """Writes a stand-in for CLIP's tokenizer into a new ``folder``."""
+    from tokenizers import Regex, Tokenizer, models, pre_tokenizers, processors
+    from transformers import PreTrainedTokenizerFast
+
     words = ["<unknown>", *string.printable]
     words += [f"<{number}>" for number in range(VOCABULARY - 2 - len(words))]
     numbers = {word: i for i, word in enumerate((*words, "<start>", "<end>"))}
