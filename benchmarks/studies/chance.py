@@ -84,12 +84,13 @@ def tables(results: Results) -> str:
             if "reason" in row:
                 table_rows.append((f"`{row['protocol']}`", f"no meaning: {row['reason']}", "–", "–", "–", ""))
                 continue
+            label = f"`{row['protocol']}`" + (" (oracle)" if protocols.get(row["protocol"]).oracle else "")
             for i, metric in enumerate(row["chance"][PREDICTIONS[0]]):
                 reason = COUNT if metric == "CountAcc" else CONFIDENCE if metric.startswith(("Det", "MaxF1")) else None
                 cells = ["–" if reason else f"{100 * row['chance'][p][metric]:.1f}" for p in PREDICTIONS]
                 note = f"{metric}, no meaning: {reason}" if reason else metric
                 entries = f"{row['entries']:,}" if i == 0 else ""
-                table_rows.append((f"`{row['protocol']}`" if i == 0 else "", note, *cells, entries))
+                table_rows.append((label if i == 0 else "", note, *cells, entries))
         if table_rows:
             parts.append(
                 f"**{data.title}**, {', '.join(sorted({frames_of(row) for row in rows if 'frames' in row}))}\n"
