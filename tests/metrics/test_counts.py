@@ -111,6 +111,27 @@ def test_both_ways_give_one_table(name, task, sources, maps, drawn_or_counted):
         assert torch.equal(one, other)
 
 
+@pytest.mark.parametrize("assignment", ["position", "optimal"])
+def test_other_assignments_give_one_table(assignment, drawn_or_counted):
+    generator = torch.Generator().manual_seed(7)
+    rules = protocols.noprior.replace(size=16, assignment=assignment)
+    maps, boxes = whole_maps(generator, 7, 3, 4, 8), some_boxes(generator, 7, 2)
+    drawn, counted, calls = drawn_or_counted(rules, "mixtures", maps, boxes)
+    assert calls
+    for one, other in zip(drawn, counted, strict=True):
+        assert torch.equal(one, other)
+
+
+def test_values_that_rounding_merges_are_ties_both_ways(drawn_or_counted):
+    generator = torch.Generator().manual_seed(8)
+    maps, boxes = whole_maps(generator, 7, 1, 4, 8), some_boxes(generator, 7, 1)
+    rules = protocols.ez_vsl.replace(size=16, upsampling="bilinear")
+    drawn, counted, calls = drawn_or_counted(rules, "single", maps + 2**23, boxes)
+    assert calls
+    assert torch.equal(drawn[0], counted[0])
+    assert not torch.equal(drawn[0], tables(rules, "single", maps, boxes)[0])
+
+
 def test_maps_of_usual_size_give_one_table(drawn_or_counted):
     """The default size, where kernel and drawn canvases round alike unless a processor lacks fused multiply-add."""
     generator = torch.Generator().manual_seed(5)

@@ -76,7 +76,7 @@ def _count(
                 for x in range(width):
                     row[x] += weight * old[x]
             for x in range(width):
-                row[x] += low
+                row[x] += low  # rounds, which can merge values, as in maps that are drawn
         median = _kth_smallest(pixels, len(pixels) // 2, low, high, room)
         level = np.nextafter(median, np.float32(np.inf)) if strict else median
         if keep_maximum and _below(pixels, level) == len(pixels) and _below(pixels, median) > 0:
