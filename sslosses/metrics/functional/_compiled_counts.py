@@ -12,7 +12,7 @@ from sslosses._numba import cached_njit
 from sslosses._threads import parallel_for
 
 _MAPS = 8  # in a call of the kernel: they share its buffers
-_HALVINGS = 6
+_HALVINGS = 32
 
 
 @cached_njit(nogil=True, error_model="numpy")
@@ -24,25 +24,25 @@ def _below(values: Any, level: Any) -> Any:
 
 
 @cached_njit(nogil=True, error_model="numpy")
-def _kth_smallest(values: Any, k: int, low: Any, high: Any, room: Any) -> Any:
-    """Halves the range from ``low`` to ``high`` until it holds few values, and selects among these.
+def _level(values: Any, strict: bool, low: Any, high: Any) -> Any:
+    """Value at or above which the pixels from the upper median are, or with ``strict`` those above it.
 
-    The range is a guess: the result is right for any.
+    Halves the range from ``low`` to ``high`` until a value in it has the right number of pixels below. There is none
+    with ties at the median, and may be none in a range that is guessed wrong.
     """
-    least, most, before = np.float32(-np.inf), np.float32(np.inf), 0
+    k = len(values) // 2
+    rank = k + 1 if strict else k
     for _ in range(_HALVINGS):
         middle = low + (high - low) * np.float32(0.5)
         below = _below(values, middle)
-        if below <= k:
-            least, low, before = middle, middle, below
+        if below == rank:
+            return middle
+        if below < rank:
+            low = middle
         else:
-            most, high = middle, middle
-    inside = 0
-    for value in values:
-        if least <= value < most:
-            room[inside] = value
-            inside += 1
-    return np.partition(room[:inside], k - before)[k - before]
+            high = middle
+    median = np.partition(values, k)[k]
+    return np.nextafter(median, np.float32(np.inf)) if strict else median
 
 
 @cached_njit(nogil=True, error_model="numpy", fastmath={"contract"})  # fused multiply-add, as in matrix products
@@ -58,7 +58,6 @@ def _count(
     height, width = len(first_down), len(first_across)
     wide = np.empty((maps.shape[1], width), np.float32)
     canvas = np.empty((height, width), np.float32)
-    room = np.empty(height * width, np.float32)
     pixels = canvas.ravel()
     for m in range(len(maps)):
         low, high = maps[m].min(), maps[m].max()
@@ -77,10 +76,10 @@ def _count(
                     row[x] += weight * old[x]
             for x in range(width):
                 row[x] += low  # rounds, which can merge values, as in maps that are drawn
-        median = _kth_smallest(pixels, len(pixels) // 2, low, high, room)
-        level = np.nextafter(median, np.float32(np.inf)) if strict else median
-        if keep_maximum and _below(pixels, level) == len(pixels) and _below(pixels, median) > 0:
-            level = median  # the median is the maximum of a map that is not constant
+        level = _level(pixels, strict, low, high)
+        if keep_maximum and _below(pixels, level) == len(pixels):  # the median is the maximum
+            maximum = pixels.max()
+            level = maximum if _below(pixels, maximum) > 0 else level
         marked[m] = len(pixels) - _below(pixels, level)
         for s in range(cells.shape[1]):
             for j in range(cells.shape[2]):
