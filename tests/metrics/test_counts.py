@@ -19,6 +19,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from reference import cubic, frames_of, tent, upper_median
 
 pytest.importorskip("numba")
+from sslosses.metrics.functional._compiled_counts import _level
 
 COUNTED = {"lvs", "ez-vsl", "noprior", "paper", "sslalign", "fnac", "fnac-bicubic", "htf", "ssl-tie", "noprior-union"}
 UPSAMPLINGS = {
@@ -73,6 +74,26 @@ def test_counts_are_those_of_loops_over_pixels(upsampling, binarization):
             truth[ymin:ymax, xmin:xmax] = True
         expected = {"inter": marked & truth, "hits": marked & truth, "binary": marked, "truth": truth}
         assert {name: sums[name][b, m, s].item() for name in expected} == {k: v.sum() for k, v in expected.items()}
+
+
+@pytest.mark.parametrize("strict", [False, True])
+@pytest.mark.parametrize("range_", [(-3, 3), (-1, 1e30), (-1e30, 1), (5, 6), (-6, -5), (0, 0), (1, -1)])
+def test_level_in_a_range_guessed_right_or_wrong(range_, strict):
+    low, high = map(np.float32, range_)
+    generator = np.random.default_rng(9)
+    for kind in ("spread", "ties", "half zeros", "two values", "constant"):
+        values = generator.normal(size=241).astype(np.float32)
+        if kind == "ties":
+            values = values.round(1)
+        elif kind == "half zeros":
+            values = values.clip(0)
+        elif kind == "two values":
+            values = (values > 0.3).astype(np.float32)
+        elif kind == "constant":
+            values[:] = 0.7
+        median = np.sort(values)[120]
+        marked = values > median if strict else values >= median
+        assert ((values >= _level(values, strict, low, high)) == marked).all(), kind
 
 
 def tables(protocol, task, maps, boxes, **options):
