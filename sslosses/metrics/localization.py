@@ -35,6 +35,7 @@ from sslosses.metrics.result import LocalizationResult
 #: Kinds of metrics whose column of a table is computed only if one of them is wanted.
 _ON_DEMAND = {"AP", "PIAP", *DETECTION}
 _PIXELS = 2**19  # scored at once: about 10 maps of 224², which fit into a processor's cache
+_BOXES = 2**8  # scored at once, times maps, where no canvas is kept
 
 
 class LocalizationTables(Metric):
@@ -158,6 +159,8 @@ class LocalizationTables(Metric):
             sources = batch.truths.shape[1]
             frames = max(1, batch.maps.shape[1]) * math.prod(self._layout.grid(sources))
             length = max(1, _PIXELS // (self.protocol.size**2 * max(frames, sources)))
+            if self.scorer.only_counts(batch):
+                length = max(length, _BOXES // max(1, batch.truths.shape[1:3].numel() * frames))
             parts += [rows_of(self.scorer.score(chunk), chunk, self.protocol) for chunk in batch.chunks(length)]
         if parts:
             self._video_names.update(names)

@@ -7,6 +7,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from sslosses._optional import can_import
+from sslosses.metrics._pipeline.marks import MedianMarks
 from sslosses.metrics._pipeline.samples import Samples
 from sslosses.metrics._pipeline.targets import Targets, targets_of
 from sslosses.metrics._protocol import DETECTION, Protocol
@@ -26,6 +28,7 @@ from sslosses.metrics.functional.resize import _resize_bicubic, _resize_bilinear
 from sslosses.metrics.layout import FrameLayout
 
 SMOOTHING = 1e-4
+_WORTH_COMPILING = 2**18  # with fewer pixels, loading the compiled kernel takes longer than it saves
 _BY_VALUE = ("from value", "from value, strict", "share of maximum")
 
 
@@ -47,7 +50,7 @@ class Canvases(NamedTuple):
     """Maps on the evaluation frames: F canvases per map, one for all sources or one per source."""
 
     scores: Tensor  # (B, M, F, H, W), in the order of the pixels; normalized where the protocol needs the values
-    binary: Tensor  # (B, M, F, H, W), of 0 and 1, dtype of the scores
+    binary: Tensor | MedianMarks  # (B, M, F, H, W), of 0 and 1, dtype of the scores; marks if only counts matter
     confidence: Tensor  # (B, M, F)
 
 
@@ -157,8 +160,33 @@ class Scorer:
             columns.append(_ciou(self._assign(samples, again, targets).sums))
         return torch.stack(columns, -1)
 
+    def only_counts(self, samples: Samples) -> bool:
+        """Whether all metrics follow from counts of marked pixels, which a compiled kernel takes without canvases."""
+        rules, maps = self.protocol, samples.maps
+        of_rules = (
+            "upper median" in rules.binarization
+            and rules.tau is None
+            and not rules.inverts_maps
+            and not (rules.average_precision == "continuous" and "AP" in self.kinds)
+            and self.layout.axis is None
+            and not self.add_boxes
+            and type(self).binary is Scorer.binary
+        )
+        of_samples = (
+            samples.boxed
+            and samples.priors is None
+            and maps.device.type == "cpu"
+            and maps.dtype == torch.float32
+            and max(maps.shape[-2:]) < rules.size
+            and maps.shape[:2].numel() * rules.size**2 >= _WORTH_COMPILING
+        )
+        return of_rules and of_samples and can_import("numba")
+
     def canvases(self, samples: Samples, targets: Targets) -> Canvases:
         """Resizes the maps as a whole, splits them into canvases, normalizes and binarizes these."""
+        if self.only_counts(samples):
+            confidence = torch.zeros(*samples.maps.shape[:2], 1)
+            return Canvases(samples.maps, MedianMarks(samples.maps, self.protocol), confidence)
         scores, confidence = self._normalized(samples.maps, targets.sources, samples.priors)
         return Canvases(scores, self.binary(scores, self.thresholds[0], targets), confidence)
 
@@ -246,6 +274,9 @@ class Scorer:
             slot = torch.zeros_like(slot)
         picked = slot.clamp(max=valid.shape[1] - 1).expand(len(valid), -1)
         owner = torch.where((slot < valid.shape[1]) & valid.gather(1, picked), picked, -1)
+        if isinstance(canvases.binary, MedianMarks):
+            pairs = targets.sums(canvases.binary)
+            return owner, {name: value.gather(1, picked[:, None])[:, 0] for name, value in pairs.items()}
         pairs = targets.sums(_pick(canvases.binary, picked)[:, None])
         return owner, {name: value[:, 0] for name, value in pairs.items()}
 
@@ -282,6 +313,7 @@ class Scorer:
         elif targets.is_binary:
             precision = _binary_average_precision_of_counts(sums["hits"], sums["truth"], sums["binary"], pixels)
         else:
+            assert isinstance(canvases.binary, Tensor)  # marks are of boxes, which are binary
             precision = _average_precision(targets.maps, _pick(canvases.binary, assignment.picked) > 0).double()
         return torch.where(assignment.has_map, precision, 0)
 
@@ -293,9 +325,9 @@ class Scorer:
         if samples.maps.shape[1] > 1:
             canvases = self.canvases(samples._replace(maps=samples.maps.sum(1, keepdim=True)), targets)
         frames = canvases.binary.shape[2]
-        sums = (targets.union() if frames == 1 and sources > 1 else targets).sums(canvases.binary[:, :1])
+        sums = (targets.union() if frames == 1 and sources > 1 else targets).sums(canvases.binary)
         hits, predicted, positives = (sums[name].sum((1, 2)) for name in ("hits", "binary", "positive"))
-        pixels = canvases.binary[0, 0].numel()
+        pixels = canvases.binary.shape[2:].numel()
         precision = _binary_average_precision_of_counts(hits, predicted, positives, pixels)
         return torch.where(samples.valid.any(1), precision, 0)
 

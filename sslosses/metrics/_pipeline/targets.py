@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from sslosses._torch import at_least_float32
+from sslosses.metrics._pipeline.marks import MedianMarks
 from sslosses.metrics._pipeline.samples import Samples
 from sslosses.metrics.functional.boxes import pixel_corners, rasterize_corners
 
@@ -54,18 +55,19 @@ class MaskTargets:
             return True
         return bool((flat.ceil().sum() == flat.sum()) & (flat.amax() <= 1))
 
-    def sums(self, binary: Tensor) -> dict[str, Tensor]:
+    def sums(self, binary: Tensor | MedianMarks) -> dict[str, Tensor]:
         """Computes the sums over pixels for all pairs of a map and a source, (B, M, S), float64.
 
         The sums are computed in float32 only where that is exact or accurate to seven digits (counts below 2²⁴).
 
         Args:
-            binary: (B, M, F, H, W) of 0 and 1 with F = 1 or F = S.
+            binary: (B, M, F, H, W) of 0 and 1 with F = 1 or F = S; for boxes, marks with F = 1, too.
 
         Returns:
             By name: ``inter``, the sum of map times target; ``hits``, the marked pixels where the target is positive;
             ``binary``, the marked pixels; ``truth``, the sum of the target; ``positive``, its positive pixels.
         """
+        assert isinstance(binary, Tensor)  # marks are counted in the cells of boxes
         b, g = binary.flatten(3).to(self.maps.dtype), self.maps.flatten(2)
 
         def pairs(truths: Tensor) -> Tensor:
@@ -94,8 +96,8 @@ class BoxTargets:
         self.sources = corners.shape[1]
         self.is_binary = not add
         xmin, ymin, xmax, ymax = corners.unbind(-1)
-        self._across, wide, widths = _segments(xmin, xmax, canvas[1])
-        self._down, high, heights = _segments(ymin, ymax, canvas[0])
+        self._across, wide, widths = _segments(xmin, xmax)
+        self._down, high, heights = _segments(ymin, ymax)
         cover = high.transpose(-2, -1) @ wide
         self._cover = cover if add else cover.clamp_(max=1)
         area = heights[..., :, None] * widths[..., None, :]
@@ -122,20 +124,33 @@ class BoxTargets:
         covered = rasterize_corners(self.corners, self.canvas)
         return covered if self.add else covered.clamp_(max=1)
 
-    def sums(self, binary: Tensor) -> dict[str, Tensor]:
+    def sums(self, binary: Tensor | MedianMarks) -> dict[str, Tensor]:
         """As :meth:`MaskTargets.sums`."""
-        b = binary.float()
-        batch, maps = b.shape[:2]
-        with torch.autocast(b.device.type, enabled=False):
-            if b.shape[2] == 1:
-                rows = self._down.flatten(1, 2)[:, None].expand(-1, maps, -1, -1) @ b[:, :, 0]
-                rows = rows.view(batch, maps, *self._down.shape[1:3], b.shape[-1])
-            else:
-                rows = self._down[:, None] @ b
-            cells = rows @ self._across[:, None].transpose(-2, -1)
+        if isinstance(binary, MedianMarks):
+            cells, marked = binary.cells(self._down, self._across)
+        else:
+            cells, marked = self._cells(binary.float())
         inter = (cells * self._cover[:, None]).sum((-2, -1))
         hits = (cells * (self._cover[:, None] > 0)).sum((-2, -1)) if self.add else inter
-        return _sums(inter, hits, b.flatten(3).sum(-1), self.total, self.positive)
+        return _sums(inter, hits, marked, self.total, self.positive)
+
+    def _cells(self, binary: Tensor) -> tuple[Tensor, Tensor]:
+        """As :meth:`MedianMarks.cells`, of maps (B, M, F, H, W)."""
+        batch, maps = binary.shape[:2]
+        down, across = self._segment_rows
+        with torch.autocast(binary.device.type, enabled=False):
+            if binary.shape[2] == 1:
+                rows = down.flatten(1, 2)[:, None].expand(-1, maps, -1, -1) @ binary[:, :, 0]
+                rows = rows.view(batch, maps, *down.shape[1:3], binary.shape[-1])
+            else:
+                rows = down[:, None] @ binary
+            return rows @ across[:, None].transpose(-2, -1), binary.flatten(3).sum(-1)
+
+    @cached_property
+    def _segment_rows(self) -> tuple[Tensor, Tensor]:
+        """The segments along the height and the width as rows of 0 and 1, (B, S, 2n − 1, length), float32."""
+        height, width = self.canvas
+        return _rows(self._down, height), _rows(self._across, width)
 
 
 Targets = MaskTargets | BoxTargets
@@ -156,19 +171,23 @@ def box_targets(boxes: Tensor, size: int, add: bool) -> BoxTargets:
     return BoxTargets(pixel_corners(boxes, size), (size, size), add)
 
 
-def _segments(low: Tensor, high: Tensor, length: int) -> tuple[Tensor, Tensor, Tensor]:
+def _segments(low: Tensor, high: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """The 2n − 1 segments between the ends of intervals (..., n) along an axis.
 
     Returns:
-        The segments as rows of 0 and 1 (..., 2n − 1, length), which segments each interval covers (..., n, 2n − 1), and
-        the length of each segment (..., 2n − 1); all float32.
+        The ends in ascending order (..., 2n), which segments each interval covers (..., n, 2n − 1), and the length of
+        each segment (..., 2n − 1); the last two float32.
     """
     ends = torch.cat([low, high], -1).sort(-1).values
-    start, end = ends[..., :-1, None], ends[..., 1:, None]
-    pixel = torch.arange(length, device=low.device)
-    rows = ((pixel >= start) & (pixel < end)).float()
-    covers = (low[..., None] <= start.mT) & (end.mT <= high[..., None])
-    return rows, covers.float(), (end - start)[..., 0].float()
+    start, end = ends[..., :-1], ends[..., 1:]
+    covers = (low[..., None] <= start[..., None, :]) & (end[..., None, :] <= high[..., None])
+    return ends, covers.float(), (end - start).float()
+
+
+def _rows(ends: Tensor, length: int) -> Tensor:
+    """The segments between ends (..., 2n) as rows of 0 and 1, (..., 2n − 1, length), float32."""
+    pixel = torch.arange(length, device=ends.device)
+    return ((pixel >= ends[..., :-1, None]) & (pixel < ends[..., 1:, None])).float()
 
 
 def _sums(inter: Tensor, hits: Tensor, binary: Tensor, truth: Tensor, positive: Tensor) -> dict[str, Tensor]:
