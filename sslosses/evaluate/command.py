@@ -273,21 +273,25 @@ class _Alone(argparse.Action):
 
 
 def _seed(text: str) -> int:
-    value = int(text) if re.fullmatch("-?[0-9]{1,20}", text) else None
+    value = _integer(text)
     if value is None or not -(2**63) <= value < 2**64:
         raise argparse.ArgumentTypeError(f"expected an integer from -2⁶³ to 2⁶⁴ - 1, got {text[:80]!r}")
     return value
 
 
 def _positive(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise ValueError
+    value = _integer(text)
+    if value is None or value < 1:
+        raise argparse.ArgumentTypeError(f"expected an integer from 1 on, got {text[:80]!r}")
     return value
 
 
 def _count(text: str) -> int:
-    value = int(text)
-    if not 0 <= value <= _MOST_RESAMPLES:
-        raise ValueError
+    value = _integer(text)
+    if value is None or not 0 <= value <= _MOST_RESAMPLES:
+        raise argparse.ArgumentTypeError(f"expected an integer from 0 to {_MOST_RESAMPLES:,}, got {text[:80]!r}")
     return value
+
+
+def _integer(text: str) -> int | None:
+    return int(text) if re.fullmatch("-?[0-9]{1,20}", text) else None

@@ -146,7 +146,7 @@ class Comparison(NamedTuple):
             for name, value in before.metrics.items():
                 other = after.metrics[name]
                 cells = [_percent(value), _percent(other), _percent(other - value, sign="+")]
-                rows.append([f"{before.protocol}, {name}", *cells])
+                rows.append([f"{before.label}, {name}", *cells])
         return markdown(rows)
 
     def to_dict(self) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -150,7 +151,10 @@ def _chosen(saved: SavedMaps, masks: MaskFolder, listed: Path | None) -> list[st
     """The clips to score, in the order of the list if there is one."""
     clips = list(masks.clips)
     if listed is not None:
-        clips = list(dict.fromkeys(line.partition(",")[0].strip() for line in lines_of(listed) if line.strip()))
+        clips = [line.partition(",")[0].strip() for line in lines_of(listed) if line.strip()]
+        repeated = [clip for clip, times in Counter(clips).items() if times > 1]
+        if repeated:
+            raise CommandError(f"{listed}: expected each clip once, but it repeats {some(repeated)}")
         unknown = [clip for clip in clips if clip not in masks]
         if unknown or not clips:
             lacks = f"{masks.folder} lacks {some(unknown)}" if unknown else "it is empty"
@@ -235,7 +239,10 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _ids(text: str) -> tuple[int, ...]:
-    return tuple(int(part) for part in text.split(","))
+    try:
+        return tuple(int(part) for part in text.split(","))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"expected class ids, separated by commas, got {text[:80]!r}") from None
 
 
 if __name__ == "__main__":

@@ -121,6 +121,19 @@ def test_errors_write_nothing(folder, capsys, more, error):
     assert sorted(path.name for path in folder.iterdir()) == ["maps.npz", "masks"]
 
 
+def test_wrong_classes_to_leave_out(folder, capsys):
+    with pytest.raises(SystemExit) as left:
+        main(arguments(folder, "--classes", "2", "--without", "0,x"))
+    assert left.value.code == 2
+    assert "--without: expected class ids, separated by commas, got '0,x'" in capsys.readouterr().err
+
+
+def test_a_repeated_clip_is_refused(folder, capsys):
+    (folder / "list.txt").write_text("a\nb\na\n")
+    assert main(arguments(folder, "--scale", "logits", "--clips", str(folder / "list.txt"))) == 2
+    assert "list.txt: expected each clip once, but it repeats a\n" in capsys.readouterr().err
+
+
 def test_clips_have_to_fit(folder, capsys):
     (folder / "list.txt").write_text("a\nz\n")
     assert main(arguments(folder, "--scale", "logits", "--clips", str(folder / "list.txt"))) == 2

@@ -160,10 +160,27 @@ def test_other_maps_are_checked_too(tmp_path, duet, capsys):
 
 
 @pytest.mark.parametrize("value", ["-1", "x", "100001"])
-def test_wrong_numbers_of_resamples(tmp_path, duet, value):
+def test_wrong_numbers_of_resamples(tmp_path, duet, capsys, value):
     with pytest.raises(SystemExit) as left:
         command(tmp_path, duet, "--resamples", value)
     assert left.value.code == 2
+    assert f"--resamples: expected an integer from 0 to 100,000, got '{value}'" in capsys.readouterr().err
+
+
+@pytest.mark.filterwarnings("ignore:.*interval over videos:UserWarning")
+def test_oracles_are_marked_in_every_table(tmp_path, duet, capsys):
+    saved(tmp_path / "maps.npz", 0)
+    saved(tmp_path / "others.npz", 1)
+    (tmp_path / "train.txt").write_text(f"{CLIPS[0]}\n")
+    more = ("--against", tmp_path / "others.npz", "--train-list", tmp_path / "train.txt", "--breakdown")
+    assert command(tmp_path, duet, *more, "--resamples", 5, protocol="acl,sslalign-adaptive") == 0
+    first_cells = [line.split("|")[1].strip() for line in capsys.readouterr().out.splitlines() if "|" in line]
+    for name in ("acl", "sslalign-adaptive"):
+        named = [cell for cell in first_cells if cell.startswith(name)]
+        assert named.count(f"{name} (oracle), %") == 2  # the metrics and the differences
+        assert f"{name} (oracle), AUC" in named  # without clips that were trained on
+        assert all(cell.startswith(f"{name} (oracle)") for cell in named)
+    assert measured(tmp_path)["comparisons"]["acl"]["oracle"] is True
 
 
 @pytest.mark.skipif(not METADATA, reason="SSLOSSES_METADATA names no folder of public lists")
