@@ -12,14 +12,13 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from sslosses._optional import MissingDependencyError
 from sslosses.annotations import AnnotationError, MaskFolder, read_masks
 from sslosses.annotations.text_files import lines_of
 from sslosses.evaluate.errors import CommandError, named, some
+from sslosses.evaluate.exit_status import exit_status
 from sslosses.evaluate.progress import progress
 from sslosses.evaluate.results_folder import atomic_write
 from sslosses.evaluate.saved_maps import SavedMaps
-from sslosses.evaluate.standard_output import write_out
 from sslosses.metrics import AVSBenchSegmentation, SemanticSegmentation
 from sslosses.metrics.functional import resize_bilinear
 
@@ -65,25 +64,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         0
     """
     options = _parser().parse_args(argv)
-    try:
-        text = _run(options)
-    except (CommandError, AnnotationError, MissingDependencyError, OSError) as error:
-        _complain(f"error: {error}")
-        return 2
-    except KeyboardInterrupt:
-        _complain("Interrupted; nothing is written.")
-        return 130
-    try:
-        write_out(text)
-    except OSError as error:
-        _complain(f"error: the results are in {options.out}, but cannot be printed: {error}")
-        return 1
-    return 0
-
-
-def _complain(text: str) -> None:
-    if sys.stderr is not None:
-        sys.stderr.write(f"{text}\n")
+    return exit_status(lambda: _run(options), options.out)
 
 
 def _run(options: argparse.Namespace) -> str:

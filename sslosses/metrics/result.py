@@ -34,8 +34,7 @@ class LocalizationResult:
         videos: number of videos, means over them and intervals; None if no ids of videos are known.
         classes: the same over classes; None unless asked for.
         per_video: metrics by video with the number of ``entries``, largest video first, without metrics of all entries
-            together, such as DetAP. With several processes, a video that this process has not seen is named by its
-            digest.
+            together, such as DetAP.
         oracle: whether the scored ground truth set the area or the threshold of the marked pixels.
 
     Example:

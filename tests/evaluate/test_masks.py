@@ -177,7 +177,7 @@ def test_a_table_that_cannot_be_printed(folder, monkeypatch, capsys):
     def fail(_):
         raise OSError("no space")
 
-    monkeypatch.setattr(module, "write_out", fail)
+    monkeypatch.setattr("sslosses.evaluate.exit_status.write_out", fail)
     assert module.main(arguments(folder, "--scale", "logits")) == 1
     assert "but cannot be printed: no space" in capsys.readouterr().err
     assert (folder / "scores" / "table.md").exists()

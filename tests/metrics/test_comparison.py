@@ -189,10 +189,7 @@ def test_oracles_are_marked():
     metric = SoundLocalization("acl")
     metric.update(MAPS, TRUTHS)
     found = compare(metric, metric, resamples=0)
-    assert (found.label, found.oracle, compare(*pair("noprior")[:2], resamples=0).oracle) == (
-        "acl (oracle)",
-        True,
-        False,
-    )
+    assert (found.label, found.oracle) == ("acl (oracle)", True)
+    assert not compare(*pair("noprior")[:2], resamples=0).oracle
     assert str(found).startswith("acl (mixtures, oracle) | CIoU@0.5 +0.0 (–) | ")
     assert found.to_markdown().startswith("| acl (oracle), mixtures | a | b | a − b |")
