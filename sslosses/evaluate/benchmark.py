@@ -219,7 +219,7 @@ def read_benchmark(
         listed=None if listed is None else len(listed),
         list_name=list_name,
         data_set=DATA_SETS[form],
-        videos=None if videos is None else read_videos(videos, [record.clip for record in records]),
+        videos=None if videos is None else read_videos(videos, records),
     )
 
 

@@ -213,3 +213,15 @@ def test_sounds_of_one_picture_are_a_group(tmp_path):
     assert (part["metrics"]["CIoU@0.5"], part["metrics"]["IIoU@0.5"]) == (0.75, 0.5)
     assert part["videos"]["count"] == 4
     assert part["chance"]["random maps"]["IIoU@0.5"] <= part["chance"]["random maps"]["CIoU@0.5"]
+
+
+def test_a_group_of_several_videos_is_refused_before_scoring(tmp_path, capsys):
+    clips = [f"cat_dog_{i}_{part}" for i in range(2) for part in ("cat", "dog")]
+    entries = [{"image": f"/x/{clip}.jpg", "audio": f"/x/{clip}.wav", "gt_box": [0, 0, 99, 99]} for clip in clips]
+    (tmp_path / "IS3.json").write_text(json.dumps(entries))
+    np.savez(tmp_path / "maps.npz", **{clip: np.eye(4) for clip in clips})
+    (tmp_path / "videos.csv").write_text("".join(f"{clip},v{min(i, 2)}\n" for i, clip in enumerate(clips)))
+    paths = ("--maps", tmp_path / "maps.npz", "--annotations", tmp_path / "IS3.json", "--out", tmp_path / "out")
+    more = ("--format", "sslalign", "--protocol", "sslalign", "--videos", tmp_path / "videos.csv", "--no-sheet")
+    assert main([str(argument) for argument in (*paths, *more)]) == 2
+    assert "videos.csv: expected one video per group, but cat_dog_0 has several\n" in capsys.readouterr().err
