@@ -267,6 +267,22 @@ def test_the_map_of_a_clip_without_a_source_is_no_surplus():
     assert Surplus().with_clip(Record("a", (), ((),)), torch.zeros(2, 2, 2)).clips == 1
 
 
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (
+            ("--boxes", "x.json"),
+            "--boxes with vggsound-duet, vggss-extended, flickr-extended only, but got --format vggss",
+        ),
+        (("--same-class", "drop"), "--same-class drop with vggss-extended, flickr-extended only, but got vggss"),
+    ],
+)
+def test_options_of_other_formats_are_refused(tmp_path, capsys, more, message):
+    annotated(tmp_path)
+    assert score(tmp_path, *more) == 2
+    assert f"error: Expected {message}\n" in capsys.readouterr().err
+
+
 def test_extended_flickr(tmp_path, capsys):
     folder = tmp_path / "Annotations"
     folder.mkdir()
