@@ -23,8 +23,9 @@ from sslosses.metrics._pipeline.tables import (
     metrics_of,
     samples_of,
 )
+from sslosses.metrics._protocol import labeled
 from sslosses.metrics.localization import LocalizationTables, QuietLocalization, SoundLocalization
-from sslosses.metrics.result import MetricValues, described, labeled, percent, plain, shown_interval
+from sslosses.metrics.result import MetricValues, described, percent, plain, shown_interval
 from sslosses.metrics.single import LocalizationMetric
 from sslosses.metrics.spread import RESAMPLES, Bootstrap, Interval, check_groups, shown_count
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from sslosses.metrics._protocol import labeled
 from sslosses.metrics.spread import Spread
 
 #: Values of metrics by name.
@@ -146,11 +147,6 @@ class LocalizationResult:
 
 _LATEX = {sign: f"\\{sign}" for sign in "&%_#${}"} | {"–": "--", "\\": "\\textbackslash{}"}
 _LATEX |= {"^": "\\textasciicircum{}", "~": "\\textasciitilde{}"}
-
-
-def labeled(protocol: str, oracle: bool) -> str:
-    """Returns the protocol's name as it is printed, with “(oracle)” behind it for an oracle."""
-    return f"{protocol} (oracle)" if oracle else protocol
 
 
 def described(task: str, oracle: bool) -> str:
