@@ -11,7 +11,15 @@ from typing import overload
 import torch
 from torch import Tensor
 
-from sslosses.annotations import Annotations, Record, rasterize, rasterize_annotators, rasterize_sum, video_of
+from sslosses.annotations import (
+    Annotations,
+    NegativeRecord,
+    Record,
+    rasterize,
+    rasterize_annotators,
+    rasterize_sum,
+    video_of,
+)
 from sslosses.evaluate.clip_lists import Identity, identify, listed_ids, named_ids
 from sslosses.evaluate.errors import CommandError, some
 from sslosses.evaluate.formats import ANNOTATORS, DATA_SETS, FORMATS, MIXTURES, read_annotations
@@ -69,10 +77,14 @@ class Benchmark:
         return [self._ids[name] for name in record.classes]
 
     def video(self, record: Record) -> str:
-        """Id of the video that a clip is from; clips of one group, such as the sounds of one picture, are of one."""
+        """Id of the video that a clip is from; clips of one group, such as the sounds of one picture, are of one.
+
+        A frame with the sound of another clip is of its own video, so that resamples draw it with its own sound.
+        """
         if self.videos is not None:
             return self.videos[record.clip]
-        return record.group or video_of(record.clip, self.data_set)
+        clip = record.frame if isinstance(record, NegativeRecord) else record.clip
+        return record.group or video_of(clip, self.data_set)
 
     def with_groups(self, protocols: Sequence[Protocol]) -> list[Protocol]:
         """Returns the protocols, with the metrics IIoU@0.5 and IAUC if the clips have groups."""
@@ -207,7 +219,7 @@ def read_benchmark(
         listed=None if listed is None else len(listed),
         list_name=list_name,
         data_set=DATA_SETS[form],
-        videos=None if videos is None else read_videos(videos, [record.clip for record in records]),
+        videos=None if videos is None else read_videos(videos, records),
     )
 
 

@@ -10,11 +10,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from sslosses._optional import MissingDependencyError
-from sslosses.annotations import AnnotationError
 from sslosses.evaluate import sheet
 from sslosses.evaluate.benchmark import FORMATS, LAYOUTS, read_benchmark
 from sslosses.evaluate.errors import CommandError
+from sslosses.evaluate.exit_status import exit_status
 from sslosses.evaluate.frame_only import frame_only_maps
 from sslosses.evaluate.leaks import compare_unseen, find_leak
 from sslosses.evaluate.output import as_json, latex, tables
@@ -75,25 +74,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         write_out(text)
         return 0 if passed else 1
     options = _parser().parse_args(arguments)
-    try:
-        text = _run(options)
-    except (CommandError, AnnotationError, MissingDependencyError, OSError) as error:
-        _complain(f"error: {error}")
-        return 2
-    except KeyboardInterrupt:
-        _complain("Interrupted; nothing is written.")
-        return 130
-    try:
-        write_out(text)
-    except OSError as error:
-        _complain(f"error: the results are in {options.out}, but cannot be printed: {error}")
-        return 1
-    return 0
-
-
-def _complain(text: str) -> None:
-    if sys.stderr is not None:
-        sys.stderr.write(f"{text}\n")
+    return exit_status(lambda: _run(options), options.out)
 
 
 def _run(options: argparse.Namespace) -> str:
@@ -273,21 +254,25 @@ class _Alone(argparse.Action):
 
 
 def _seed(text: str) -> int:
-    value = int(text) if re.fullmatch("-?[0-9]{1,20}", text) else None
+    value = _integer(text)
     if value is None or not -(2**63) <= value < 2**64:
         raise argparse.ArgumentTypeError(f"expected an integer from -2⁶³ to 2⁶⁴ - 1, got {text[:80]!r}")
     return value
 
 
 def _positive(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise ValueError
+    value = _integer(text)
+    if value is None or value < 1:
+        raise argparse.ArgumentTypeError(f"expected an integer from 1 on, got {text[:80]!r}")
     return value
 
 
 def _count(text: str) -> int:
-    value = int(text)
-    if not 0 <= value <= _MOST_RESAMPLES:
-        raise ValueError
+    value = _integer(text)
+    if value is None or not 0 <= value <= _MOST_RESAMPLES:
+        raise argparse.ArgumentTypeError(f"expected an integer from 0 to {_MOST_RESAMPLES:,}, got {text[:80]!r}")
     return value
+
+
+def _integer(text: str) -> int | None:
+    return int(text) if re.fullmatch("-?[0-9]{1,20}", text) else None

@@ -29,7 +29,8 @@ _READERS: dict[str, Callable[[Path, str], Annotations]] = {
     "dsol-audioset": read_dsol_audioset,
     "sslalign": read_sslalign,
 }
-_LISTS = ("vggsound-duet", "vggss-extended", "flickr-extended")  # of clips whose boxes are in another file
+_EXTENDED = ("vggss-extended", "flickr-extended")
+_LISTS = ("vggsound-duet", *_EXTENDED)  # of clips whose boxes are in another file
 FORMATS = (*_READERS, *_LISTS)
 #: Formats with frames of several sources.
 MIXTURES = ("music-duet", "vggsound-duet", "dsol-duet", "dsol-audioset")
@@ -63,8 +64,12 @@ def read_annotations(path: Path, form: str, *, boxes: Path | None, on_invalid: s
 
     Raises:
         AnnotationError: if the annotations cannot be read.
-        CommandError: if there are no boxes for a list.
+        CommandError: if there are no boxes for a list, or an option is of other formats.
     """
+    if boxes is not None and form not in _LISTS:
+        raise CommandError(f"Expected --boxes with {', '.join(_LISTS)} only, but got --format {form}")
+    if same_class != "report" and form not in _EXTENDED:
+        raise CommandError(f"Expected --same-class {same_class} with {', '.join(_EXTENDED)} only, but got {form}")
     if form in _READERS:
         return _READERS[form](path, on_invalid)
     if form == "flickr-extended":

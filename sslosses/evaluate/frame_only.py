@@ -61,7 +61,8 @@ def _check_complete(what: str, path: Path, missing: Sequence[str]) -> None:
 
 
 def _frames_of(record: Record) -> tuple[str, ...]:
-    return record.frames if isinstance(record, MixtureRecord) else (record.clip,)
+    """The clips whose frames the maps of a record cover. A pair without a source has the frame of its first clip."""
+    return record.clips if isinstance(record, MixtureRecord) else record.clips[:1]
 
 
 def _saliency(benchmark: Benchmark, folder: Path, record: Record) -> Tensor:

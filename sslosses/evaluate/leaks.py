@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Collection, Sequence
 from dataclasses import replace
@@ -17,6 +16,8 @@ from sslosses.evaluate.progress import progress
 from sslosses.evaluate.saved_maps import SavedMaps
 from sslosses.evaluate.scoring import BenchmarkScores, score, steps
 from sslosses.metrics import LocalizationResult, Protocol
+from sslosses.metrics.comparison import signed
+from sslosses.metrics.result import percent
 
 # YouTube's ids have eleven characters, which may include "_" and "-".
 _VIDEO = re.compile(r"[\w-]{11}", re.ASCII)
@@ -145,8 +146,8 @@ class Comparison(NamedTuple):
         for before, after in zip(self.every, self.unseen, strict=True):
             for name, value in before.metrics.items():
                 other = after.metrics[name]
-                cells = [_percent(value), _percent(other), _percent(other - value, sign="+")]
-                rows.append([f"{before.protocol}, {name}", *cells])
+                cells = [percent(value), percent(other), signed(other - value)]
+                rows.append([f"{before.label}, {name}", *cells])
         return markdown(rows)
 
     def to_dict(self) -> dict[str, Any]:
@@ -167,7 +168,3 @@ def _video(clip: str) -> str:
     """The video of a clip; the id itself if it names none, as in Flickr-SoundNet."""
     match = _START.fullmatch(clip) or _FRAME.fullmatch(clip)
     return match[1] if match else clip
-
-
-def _percent(value: float, sign: str = "") -> str:
-    return "–" if math.isnan(value) else f"{100 * value:{sign}.1f}"

@@ -5,20 +5,20 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from sslosses._optional import MissingDependencyError
 from sslosses.annotations import AnnotationError, MaskFolder, read_masks
 from sslosses.annotations.text_files import lines_of
 from sslosses.evaluate.errors import CommandError, named, some
+from sslosses.evaluate.exit_status import exit_status
 from sslosses.evaluate.progress import progress
 from sslosses.evaluate.results_folder import atomic_write
 from sslosses.evaluate.saved_maps import SavedMaps
-from sslosses.evaluate.standard_output import write_out
 from sslosses.metrics import AVSBenchSegmentation, SemanticSegmentation
 from sslosses.metrics.functional import resize_bilinear
 
@@ -64,25 +64,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         0
     """
     options = _parser().parse_args(argv)
-    try:
-        text = _run(options)
-    except (CommandError, AnnotationError, MissingDependencyError, OSError) as error:
-        _complain(f"error: {error}")
-        return 2
-    except KeyboardInterrupt:
-        _complain("Interrupted; nothing is written.")
-        return 130
-    try:
-        write_out(text)
-    except OSError as error:
-        _complain(f"error: the results are in {options.out}, but cannot be printed: {error}")
-        return 1
-    return 0
-
-
-def _complain(text: str) -> None:
-    if sys.stderr is not None:
-        sys.stderr.write(f"{text}\n")
+    return exit_status(lambda: _run(options), options.out)
 
 
 def _run(options: argparse.Namespace) -> str:
@@ -150,7 +132,10 @@ def _chosen(saved: SavedMaps, masks: MaskFolder, listed: Path | None) -> list[st
     """The clips to score, in the order of the list if there is one."""
     clips = list(masks.clips)
     if listed is not None:
-        clips = list(dict.fromkeys(line.partition(",")[0].strip() for line in lines_of(listed) if line.strip()))
+        clips = [line.partition(",")[0].strip() for line in lines_of(listed) if line.strip()]
+        repeated = [clip for clip, times in Counter(clips).items() if times > 1]
+        if repeated:
+            raise CommandError(f"{listed}: expected each clip once, but it repeats {some(repeated)}")
         unknown = [clip for clip in clips if clip not in masks]
         if unknown or not clips:
             lacks = f"{masks.folder} lacks {some(unknown)}" if unknown else "it is empty"
@@ -235,7 +220,10 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _ids(text: str) -> tuple[int, ...]:
-    return tuple(int(part) for part in text.split(","))
+    try:
+        return tuple(int(part) for part in text.split(","))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"expected class ids, separated by commas, got {text[:80]!r}") from None
 
 
 if __name__ == "__main__":

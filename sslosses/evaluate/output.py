@@ -66,7 +66,7 @@ def _table(result: LocalizationResult) -> str:
 
 
 def _comparison(comparison: Comparison, known: Sequence[str]) -> str:
-    head = [f"{comparison.protocol}, %", "maps", "against", "difference", f"{100 * comparison.level:g} % interval"]
+    head = [f"{comparison.label}, %", "maps", "against", "difference", f"{100 * comparison.level:g} % interval"]
     notes = "".join(f"\n{_note(note)}\n" for note in comparison.notes if note not in known)
     return f"{_grid([head, *comparison.rows()])}\nDifferences over {comparison.shown_counts()}\n{notes}"
 

@@ -46,8 +46,11 @@ def draw(
     """Draws the best, median and worst clips of a ranking, one row each.
 
     A clip has one picture per map or, if each source is on its own frame, one picture per frame with the sum of the
-    maps. Outlines show the ground truth, in one color per source.
+    maps. Outlines show the ground truth, in one color per source. Nothing is drawn if no clip has a source.
     """
+    if not ranking:
+        log.warning("No scored clip has a source, so %s is left out", path.name)
+        return
     rows = _chosen(ranking, per_group)
     records = {record.clip: record for record in benchmark.records}
     cells = [[_panels(records[clip], saved, benchmark, protocol, missing, frames) for clip, _ in row] for row in rows]

@@ -31,6 +31,11 @@ _MOST_SIZE = 4096  # pixel counts of larger frames are not exact in float32
 _METRIC_KINDS = {"CAP": "AP", "AP": "AP", "CIoU": "CIoU", "mCIoU": "CIoU", "AP50": "success", "LocAcc": "success"}
 
 
+def labeled(protocol: str, oracle: bool) -> str:
+    """Returns the protocol's name as it is printed, with “(oracle)” behind it for an oracle."""
+    return f"{protocol} (oracle)" if oracle else protocol
+
+
 @dataclass(frozen=True)
 class Protocol:
     """An evaluation protocol: from raw heatmaps to named metrics.
@@ -233,7 +238,7 @@ class Protocol:
         how += ["overlapping boxes added"] if self.add_boxes else []
         how += ["averaged over positions"] if self.average_positions else []
         how += [] if self.tau is None else [f"τ = {self.tau:g}"]
-        how += [] if self.prior_weight is None else [f"object prior at {self.prior_weight:g}{self._prior()}"]
+        how += [] if self.prior_weight is None else [f"object prior at {1 - self.prior_weight:g}{self._prior()}"]
         mixtures, single = ", ".join(self.mixture_metrics), ", ".join(self.single_metrics)
         return f"{self.label}: {', '.join(how)}; mixtures: {mixtures}; single: {single}"
 
@@ -258,7 +263,7 @@ class Protocol:
     @property
     def label(self) -> str:
         """The name as it is printed, with “(oracle)” behind it for an oracle."""
-        return f"{self.name} (oracle)" if self.oracle else self.name
+        return labeled(self.name, self.oracle)
 
     @property
     def one_entry_per_frame(self) -> bool:

@@ -23,8 +23,9 @@ from sslosses.metrics._pipeline.tables import (
     metrics_of,
     samples_of,
 )
+from sslosses.metrics._protocol import labeled
 from sslosses.metrics.localization import LocalizationTables, QuietLocalization, SoundLocalization
-from sslosses.metrics.result import MetricValues, percent, plain, shown_interval
+from sslosses.metrics.result import MetricValues, described, percent, plain, shown_interval
 from sslosses.metrics.single import LocalizationMetric
 from sslosses.metrics.spread import RESAMPLES, Bootstrap, Interval, check_groups, shown_count
 
@@ -49,6 +50,7 @@ class Comparison:
         resamples: number of resamples.
         seed: seed of the draws.
         notes: what a reader has to know.
+        oracle: whether the scored ground truth set the area or the threshold of the marked pixels.
     """
 
     protocol: str
@@ -64,6 +66,12 @@ class Comparison:
     resamples: int
     seed: int
     notes: tuple[str, ...] = ()
+    oracle: bool = False
+
+    @property
+    def label(self) -> str:
+        """The protocol's name as it is printed, with “(oracle)” behind it for an oracle."""
+        return labeled(self.protocol, self.oracle)
 
     def __str__(self) -> str:
         """One line in percent: the differences with their intervals."""
@@ -71,12 +79,12 @@ class Comparison:
             f"{name} {signed(value)} ({shown_interval(self.intervals.get(name))})"
             for name, value in self.differences.items()
         ]
-        return f"{self.protocol} ({self.task}) | {' | '.join(cells)} | {self.shown_counts()}"
+        return f"{self.protocol} ({described(self.task, self.oracle)}) | {' | '.join(cells)} | {self.shown_counts()}"
 
     def shown_counts(self) -> str:
         """Returns the counts in words, as in "1,020 samples of 6 videos (effectively 1.0)"."""
-        effective = shown_count(self.effective_videos)
-        return f"{self.samples:,} samples of {self.videos:,} videos (effectively {effective})"
+        effective, unit = shown_count(self.effective_videos), "video" if self.videos == 1 else "videos"
+        return f"{self.samples:,} samples of {self.videos:,} {unit} (effectively {effective})"
 
     def rows(self) -> list[list[str]]:
         """Returns one row of cells per metric, in percent: its name, a, b, a − b and the interval."""
@@ -93,7 +101,7 @@ class Comparison:
 
     def to_markdown(self) -> str:
         """Returns a Markdown table in percent with one row per metric."""
-        head = [f"{self.protocol}, {self.task}", "a", "b", "a − b", f"{100 * self.level:g} % interval"]
+        head = [f"{self.label}, {self.task}", "a", "b", "a − b", f"{100 * self.level:g} % interval"]
         first, *others = (f"| {' | '.join(row)} |" for row in (head, *self.rows()))
         return "\n".join([first, "|" + "---|" * len(head), *others])
 
@@ -191,6 +199,7 @@ def compare(
         resamples=options.resamples,
         seed=options.seed,
         notes=notes,
+        oracle=a.protocol.oracle,
     )
 
 

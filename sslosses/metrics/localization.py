@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -13,8 +12,9 @@ from torchmetrics import Metric
 from torchmetrics.utilities import rank_zero_warn
 
 from sslosses.metrics import protocols
-from sslosses.metrics._pipeline.ids import Ids, columns_of
+from sslosses.metrics._pipeline.ids import Ids, columns_of, names_of
 from sslosses.metrics._pipeline.notes import notes_of
+from sslosses.metrics._pipeline.rules import RuledMetric
 from sslosses.metrics._pipeline.samples import SampleTruths, batches
 from sslosses.metrics._pipeline.scorer import Scorer
 from sslosses.metrics._pipeline.tables import (
@@ -38,11 +38,11 @@ _PIXELS = 2**19  # scored at once: about 10 maps of 224², which fit into a proc
 _BOXES = 2**8  # scored at once, times maps, where no canvas is kept
 
 
-class LocalizationTables(Metric):
+class LocalizationTables(RuledMetric):
     """Accumulates one row per entry and one row per sample; subclasses compute their metrics from these tables.
 
-    Memory grows by 56 bytes per entry and 72 bytes per sample, and with several thresholds by 8 per entry and further
-    threshold. A fixed number of pixels is scored at once.
+    Memory grows by 56 bytes per entry and 72 bytes per sample, by the ids of videos, and with several thresholds by 8
+    per entry and further threshold. A fixed number of pixels is scored at once.
     """
 
     is_differentiable = False
@@ -51,9 +51,9 @@ class LocalizationTables(Metric):
     plot_lower_bound = 0.0
     plot_upper_bound = 1.0
 
-    rules: Tensor
     entry_rows: list[Tensor]
     sample_rows: list[Tensor]
+    video_names: list[Tensor]  # the ids of videos, as bytes: with several processes, each knows those of all
 
     def __init__(
         self,
@@ -75,16 +75,15 @@ class LocalizationTables(Metric):
             self.protocol.check_metric(metric)
         kinds = {parse_metric(metric)[0] for metric in self.metrics}
         self.scorer = scorer(self.protocol, task, self._layout, kinds)
-        self._video_names: dict[int, str] = {}  # by digest, of the videos that this process has seen
         self._entry_columns = ENTRY_COLUMNS + len(self.scorer.thresholds) - 1
-        # A digest of the rules keeps tables of other rules from being mixed with these by merging, by loading, or by a
-        # MetricCollection, which shares the states of metrics whose states are equal after their first update.
         columns = (ENTRY_COLUMNS, SAMPLE_COLUMNS)
-        description = repr((self.protocol, task, layout, sorted(kinds & _ON_DEMAND), scorer.__qualname__, columns))
-        digest = torch.tensor(list(hashlib.sha256(description.encode()).digest()), dtype=torch.uint8)
-        self.add_state("rules", digest, dist_reduce_fx="max")
+        # A metric that needs groups shares no rows with one that takes samples without them.
+        needed = (*sorted(kinds & _ON_DEMAND), bool(kinds.intersection(OF_GROUPS)))
+        description = f"of protocol {self.protocol.name!r}, task {task!r} and layout {layout!r}"
+        self._fix_rules(description, self.protocol, task, layout, needed, scorer.__qualname__, columns)
         self.add_state("entry_rows", [], dist_reduce_fx="cat")
         self.add_state("sample_rows", [], dist_reduce_fx="cat")
+        self.add_state("video_names", [], dist_reduce_fx="cat")
 
     def update(
         self,
@@ -163,53 +162,28 @@ class LocalizationTables(Metric):
                 length = max(length, _BOXES // max(1, batch.truths.shape[1:3].numel() * frames))
             parts += [rows_of(self.scorer.score(chunk), chunk, self.protocol) for chunk in batch.chunks(length)]
         if parts:
-            self._video_names.update(names)
             entries, samples = in_order(parts, ids)
             self.entry_rows = joined([*self.entry_rows, entries.to(self.device)])
             self.sample_rows = joined([*self.sample_rows, samples.to(self.device)])
+            self.video_names = joined([*self.video_names, names.to(self.device)])
 
     def sync(self, *args: Any, **kwargs: Any) -> None:
         """Gathers the tables of all processes; a process without samples contributes empty tables."""
-        for name, width in (("entry_rows", self._entry_columns), ("sample_rows", SAMPLE_COLUMNS)):
+        for name, nothing in self._nothing().items():
             if isinstance(getattr(self, name), list) and not getattr(self, name):
-                setattr(self, name, [torch.zeros(0, width, dtype=torch.float64, device=self.device)])
+                setattr(self, name, [nothing])
         super().sync(*args, **kwargs)
 
     def reset(self) -> None:
         """Removes all samples. The lists of rows are replaced: wrappers such as ``Running`` keep the earlier ones."""
-        self.entry_rows, self.sample_rows = [], []
+        self.entry_rows, self.sample_rows, self.video_names = [], [], []
         super().reset()
 
     def _reduce_states(self, incoming_state: dict[str, Any]) -> None:
         # ``forward`` and ``merge_state`` add the tables of other updates here.
         super()._reduce_states(incoming_state)
-        self.entry_rows, self.sample_rows = joined(self.entry_rows), joined(self.sample_rows)
-
-    def merge_state(self, incoming_state: dict[str, Any] | Metric) -> None:
-        """Adds the tables of another metric, or of its ``metric_state``.
-
-        Raises:
-            ValueError: if they are of another protocol, task or layout.
-        """
-        state = incoming_state.metric_state if isinstance(incoming_state, Metric) else incoming_state
-        if isinstance(state, dict) and not self._same_rules(state.get("rules")):
-            raise ValueError(f"Expected `incoming_state` to be {self._description()}, but got one of other rules")
-        super().merge_state(incoming_state)
-        if isinstance(incoming_state, LocalizationTables):
-            self._video_names.update(incoming_state._video_names)
-
-    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
-        if not self._same_rules(state_dict.get(f"{prefix}rules", self.rules)):
-            name = prefix or "this metric"
-            args[-1].append(f"Expected the state of {name} to be {self._description()}, but got one of other rules")
-            return
-        super()._load_from_state_dict(state_dict, prefix, *args)
-
-    def _same_rules(self, other: Any) -> bool:
-        return isinstance(other, Tensor) and torch.equal(other.cpu(), self.rules.cpu())
-
-    def _description(self) -> str:
-        return f"of protocol {self.protocol.name!r}, task {self.task!r} and layout {self.layout!r}"
+        for name in self._nothing():
+            setattr(self, name, joined(getattr(self, name)))
 
     def set_dtype(self, dst_type: str | torch.dtype) -> Metric:  # noqa: ARG002
         """Keeps the tables in float64: other dtypes would round their counts and class ids."""
@@ -217,13 +191,27 @@ class LocalizationTables(Metric):
 
     def tables(self) -> tuple[Tensor, Tensor]:
         """Returns the entries (n, 7) and samples (m, 9) so far, float64; a column more per further threshold."""
+        return self._whole("entry_rows"), self._whole("sample_rows")
 
-        def whole(rows: list[Tensor] | Tensor, width: int) -> Tensor:
-            if isinstance(rows, Tensor):  # gathered from several processes
-                return rows
-            return torch.cat(rows) if rows else torch.zeros(0, width, dtype=torch.float64, device=self.device)
+    def _whole(self, name: str) -> Tensor:
+        """A state as one tensor."""
+        state: list[Tensor] | Tensor = getattr(self, name)
+        if isinstance(state, Tensor):  # gathered from several processes
+            return state
+        return torch.cat(state) if state else self._nothing()[name]
 
-        return whole(self.entry_rows, self._entry_columns), whole(self.sample_rows, SAMPLE_COLUMNS)
+    def _nothing(self) -> dict[str, Tensor]:
+        """The states without samples."""
+        return {
+            "entry_rows": torch.zeros(0, self._entry_columns, dtype=torch.float64, device=self.device),
+            "sample_rows": torch.zeros(0, SAMPLE_COLUMNS, dtype=torch.float64, device=self.device),
+            "video_names": torch.zeros(0, dtype=torch.uint8, device=self.device),
+        }
+
+    def gathered_names(self) -> dict[int, str]:
+        """Returns the ids of the videos of all processes by their digest."""
+        with self.sync_context(dist_sync_fn=self.dist_sync_fn, should_sync=self._to_sync):
+            return names_of(self._whole("video_names"))
 
     def gathered_tables(self) -> tuple[Tensor, Tensor]:
         """Returns the entries and samples of all processes, as :meth:`tables`."""
@@ -243,8 +231,8 @@ class SoundLocalization(LocalizationTables):
     source (or frame) with the cIoU and the pixel average precision of its map. The metrics are means and success rates
     over entries, see :class:`~sslosses.metrics.protocols.Protocol`.
 
-    The metric keeps one row of numbers per entry and per sample, 128 bytes together, and scores a fixed number of
-    pixels at once. DDP synchronizes by gathering the rows.
+    The metric keeps one row of numbers per entry and per sample, 128 bytes together, and ids of videos. It scores a
+    fixed number of pixels at once. DDP synchronizes by gathering the rows.
 
     Args:
         protocol: name of a protocol (``protocols.available()`` lists them) or a
@@ -348,7 +336,7 @@ class SoundLocalization(LocalizationTables):
             self.task,
             chance=chance,
             class_names=class_names,
-            video_names=self._video_names,
+            video_names=self.gathered_names(),
             resamples=resamples,
             level=level,
             seed=seed,

@@ -175,7 +175,8 @@ class NegativeSounds(RuledMetric):
         self.upsampling, self.overlaps, self.oracle = upsampling, overlaps, oracle
         #: Pairs of sounds by position, the own one first.
         self._pairs = list(combinations(range(1 + len(self.kinds)), 2)) if overlaps else []
-        self._fix_rules(self.threshold, self.kinds, upsampling, overlaps, oracle)
+        rules = (self.threshold, self.kinds, upsampling, overlaps, oracle)
+        self._fix_rules(f"of the rules {', '.join(map(repr, rules))}", *rules)
         steps = len(AUC_THRESHOLDS)
         for name, shape in (("entries", ()), ("hits", (steps,)), ("quiet", (len(self.kinds), steps))):
             self.add_state(name, torch.zeros(shape, dtype=torch.int64), dist_reduce_fx="sum")

@@ -114,8 +114,8 @@ def _per_video(
 
 
 def _titles(keys: Sequence[int], names: Mapping[int, str]) -> list[str]:
-    """The ids of the videos, or what is known of them: another process saw them, or a sample has none."""
-    titles = [f"sample {-1 - key}" if key < 0 else names.get(key, f"digest {key:014x}") for key in keys]
+    """The ids of the videos; a sample without one is named by its number."""
+    titles = [f"sample {-1 - key}" if key < 0 else names[key] for key in keys]
     times = Counter(titles)
     return [title if times[title] == 1 else f"{title} ({key})" for title, key in zip(titles, keys, strict=True)]
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from sslosses.metrics._protocol import labeled
 from sslosses.metrics.spread import Spread
 
 #: Values of metrics by name.
@@ -34,8 +35,7 @@ class LocalizationResult:
         videos: number of videos, means over them and intervals; None if no ids of videos are known.
         classes: the same over classes; None unless asked for.
         per_video: metrics by video with the number of ``entries``, largest video first, without metrics of all entries
-            together, such as DetAP. With several processes, a video that this process has not seen is named by its
-            digest.
+            together, such as DetAP.
         oracle: whether the scored ground truth set the area or the threshold of the marked pixels.
 
     Example:
@@ -70,7 +70,7 @@ class LocalizationResult:
     @property
     def label(self) -> str:
         """The protocol's name as it is printed, with “(oracle)” behind it for an oracle."""
-        return f"{self.protocol} (oracle)" if self.oracle else self.protocol
+        return labeled(self.protocol, self.oracle)
 
     @property
     def printed_counts(self) -> str:
@@ -84,8 +84,7 @@ class LocalizationResult:
     def __str__(self) -> str:
         """One line in percent, with the best chance level beside each metric."""
         cells = [f"{name} {percent(value)}{self._best_chance(name)}" for name, value in self.metrics.items()]
-        task = f"{self.task}, oracle" if self.oracle else self.task
-        return f"{self.protocol} ({task}) | {' | '.join(cells)} | {self.printed_counts}"
+        return f"{self.protocol} ({described(self.task, self.oracle)}) | {' | '.join(cells)} | {self.printed_counts}"
 
     def _best_chance(self, name: str) -> str:
         levels = [levels[name] for levels in self.chance.values() if name in levels]
@@ -148,6 +147,11 @@ class LocalizationResult:
 
 _LATEX = {sign: f"\\{sign}" for sign in "&%_#${}"} | {"–": "--", "\\": "\\textbackslash{}"}
 _LATEX |= {"^": "\\textasciicircum{}", "~": "\\textasciitilde{}"}
+
+
+def described(task: str, oracle: bool) -> str:
+    """Returns the task as it is printed in parentheses, with “oracle” behind it for an oracle."""
+    return f"{task}, oracle" if oracle else task
 
 
 def percent(value: float) -> str:

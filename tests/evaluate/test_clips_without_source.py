@@ -11,6 +11,7 @@ from sslosses.evaluate.benchmark import read_benchmark
 from sslosses.evaluate.output import as_json, tables
 from sslosses.evaluate.saved_maps import SavedMaps
 from sslosses.evaluate.scoring import score
+from sslosses.evaluate.sheet import draw
 from sslosses.metrics import protocols
 
 
@@ -54,3 +55,13 @@ def test_clips_without_a_source_are_scored_and_counted(extended, tmp_path):
 def test_without_such_clips_nothing_is_said(extended, tmp_path):
     plain = dataclasses.replace(extended, records=extended.records[1:-1])
     assert "without source" not in tables(scores_of(plain, tmp_path, "slavc"), "", breakdown=False)
+
+
+def test_the_sheet_is_left_out_if_no_clip_has_a_source(extended, tmp_path, caplog):
+    negatives = dataclasses.replace(extended, records=(extended.records[0], extended.records[-1]))
+    ranking = scores_of(negatives, tmp_path, "slavc").ranking
+    with SavedMaps(tmp_path / "maps.npz") as saved:
+        more = {"missing": (), "frames": None, "per_group": 4}
+        draw(tmp_path / "sheet.png", ranking, saved, negatives, protocols.slavc, **more)
+    assert not (tmp_path / "sheet.png").exists()
+    assert "No scored clip has a source, so sheet.png is left out" in caplog.text

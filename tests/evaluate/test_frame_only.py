@@ -101,6 +101,18 @@ def test_saliency_of_mixtures_is_per_frame(tmp_path: Path, vggss: Path, frames: 
     assert chance(tmp_path)[SALIENCY] == pytest.approx(expected)
 
 
+def test_saliency_of_a_pair_is_that_of_its_frame(tmp_path: Path, vggss: Path, frames: Path) -> None:
+    pairs = [f"{CLIPS[0]}+{CLIPS[1]}", f"{CLIPS[1]}+elsewhere"]
+    path = tmp_path / "pairs.csv"
+    path.write_text("video,audio,label\n" + "".join(f"{pair.replace('+', ',')},non-sounding\n" for pair in pairs))
+    maps = saved(tmp_path / "maps.npz", [*CLIPS, *pairs], 7, 7)
+    more = ("--frames-dir", frames, "--saliency", "--no-chance")
+    assert run(tmp_path, maps, path, "vggss-extended", *more, protocol="slavc") == 0
+    truths = [rasterize([box])[None] for box in BOXES] + [torch.zeros(0, 224, 224)] * 2
+    expected = torch.stack([saliency_of(frames, clip) for clip in (*CLIPS, *CLIPS[:2])])
+    assert chance(tmp_path, "slavc")[SALIENCY] == pytest.approx(direct("slavc", expected, truths))
+
+
 @pytest.mark.filterwarnings("ignore:.* samples have more maps:UserWarning")
 @pytest.mark.parametrize("count", [None, 1, 2, 3])
 def test_object_maps(tmp_path: Path, count: int | None) -> None:

@@ -253,6 +253,8 @@ def test_extended_sets(tmp_path):
     assert [record.clip for record in extended.records] == [*CLIPS, *("+".join(row) for row in rows)]
     assert extended.task == "single"
     assert extended.truth(extended.records[-1], protocols.get("paper")).shape == (0, 224, 224)
+    # a frame comes with its own sound and with another one: both are of the frame's video
+    assert [extended.video(record) for record in extended.records[5:]] == [row[0].rpartition("_")[0] for row in rows]
     fewer = read_benchmark(tmp_path / "pairs.csv", "vggss-extended", boxes=None, same_class="drop", **arguments)
     assert len(fewer.records) == 6
     share = "Scored 6 of 7 annotated clips (85.7 %); 1 doubtful pairs or clips without a usable box left out"
@@ -265,6 +267,22 @@ def test_the_map_of_a_clip_without_a_source_is_no_surplus():
     assert Surplus().with_clip(Record("a", (), ((),)), torch.zeros(2, 2, 2)).clips == 1
 
 
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (
+            ("--boxes", "x.json"),
+            "--boxes with vggsound-duet, vggss-extended, flickr-extended only, but got --format vggss",
+        ),
+        (("--same-class", "drop"), "--same-class drop with vggss-extended, flickr-extended only, but got vggss"),
+    ],
+)
+def test_options_of_other_formats_are_refused(tmp_path, capsys, more, message):
+    annotated(tmp_path)
+    assert score(tmp_path, *more) == 2
+    assert f"error: Expected {message}\n" in capsys.readouterr().err
+
+
 def test_extended_flickr(tmp_path, capsys):
     folder = tmp_path / "Annotations"
     folder.mkdir()
@@ -275,6 +293,7 @@ def test_extended_flickr(tmp_path, capsys):
     arguments = {"layout": "stacked", "on_invalid": "report", "clips": None}
     extended = read_benchmark(tmp_path / "pairs.csv", "flickr-extended", boxes=folder, **arguments)
     assert [record.clip for record in extended.records] == ["1", "2", "1+2", "2+1"]
+    assert [extended.video(record) for record in extended.records] == ["1", "2", "1", "2"]
     assert extended.truth(extended.records[0], protocols.get("paper")).unique().tolist() == [0, 0.5]
     np.savez(tmp_path / "maps.npz", a=np.zeros((2, 2)))
     assert score(tmp_path, form="flickr-extended", annotations="pairs.csv") == 2

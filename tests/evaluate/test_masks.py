@@ -121,6 +121,19 @@ def test_errors_write_nothing(folder, capsys, more, error):
     assert sorted(path.name for path in folder.iterdir()) == ["maps.npz", "masks"]
 
 
+def test_wrong_classes_to_leave_out(folder, capsys):
+    with pytest.raises(SystemExit) as left:
+        main(arguments(folder, "--classes", "2", "--without", "0,x"))
+    assert left.value.code == 2
+    assert "--without: expected class ids, separated by commas, got '0,x'" in capsys.readouterr().err
+
+
+def test_a_repeated_clip_is_refused(folder, capsys):
+    (folder / "list.txt").write_text("a\nb\na\n")
+    assert main(arguments(folder, "--scale", "logits", "--clips", str(folder / "list.txt"))) == 2
+    assert "list.txt: expected each clip once, but it repeats a\n" in capsys.readouterr().err
+
+
 def test_clips_have_to_fit(folder, capsys):
     (folder / "list.txt").write_text("a\nz\n")
     assert main(arguments(folder, "--scale", "logits", "--clips", str(folder / "list.txt"))) == 2
@@ -164,7 +177,7 @@ def test_a_table_that_cannot_be_printed(folder, monkeypatch, capsys):
     def fail(_):
         raise OSError("no space")
 
-    monkeypatch.setattr(module, "write_out", fail)
+    monkeypatch.setattr("sslosses.evaluate.exit_status.write_out", fail)
     assert module.main(arguments(folder, "--scale", "logits")) == 1
     assert "but cannot be printed: no space" in capsys.readouterr().err
     assert (folder / "scores" / "table.md").exists()

@@ -160,10 +160,27 @@ def test_other_maps_are_checked_too(tmp_path, duet, capsys):
 
 
 @pytest.mark.parametrize("value", ["-1", "x", "100001"])
-def test_wrong_numbers_of_resamples(tmp_path, duet, value):
+def test_wrong_numbers_of_resamples(tmp_path, duet, capsys, value):
     with pytest.raises(SystemExit) as left:
         command(tmp_path, duet, "--resamples", value)
     assert left.value.code == 2
+    assert f"--resamples: expected an integer from 0 to 100,000, got '{value}'" in capsys.readouterr().err
+
+
+@pytest.mark.filterwarnings("ignore:.*interval over videos:UserWarning")
+def test_oracles_are_marked_in_every_table(tmp_path, duet, capsys):
+    saved(tmp_path / "maps.npz", 0)
+    saved(tmp_path / "others.npz", 1)
+    (tmp_path / "train.txt").write_text(f"{CLIPS[0]}\n")
+    more = ("--against", tmp_path / "others.npz", "--train-list", tmp_path / "train.txt", "--breakdown")
+    assert command(tmp_path, duet, *more, "--resamples", 5, protocol="acl,sslalign-adaptive") == 0
+    first_cells = [line.split("|")[1].strip() for line in capsys.readouterr().out.splitlines() if "|" in line]
+    for name in ("acl", "sslalign-adaptive"):
+        named = [cell for cell in first_cells if cell.startswith(name)]
+        assert named.count(f"{name} (oracle), %") == 2  # the metrics and the differences
+        assert f"{name} (oracle), AUC" in named  # without clips that were trained on
+        assert all(cell.startswith(f"{name} (oracle)") for cell in named)
+    assert measured(tmp_path)["comparisons"]["acl"]["oracle"] is True
 
 
 @pytest.mark.skipif(not METADATA, reason="SSLOSSES_METADATA names no folder of public lists")
@@ -196,3 +213,15 @@ def test_sounds_of_one_picture_are_a_group(tmp_path):
     assert (part["metrics"]["CIoU@0.5"], part["metrics"]["IIoU@0.5"]) == (0.75, 0.5)
     assert part["videos"]["count"] == 4
     assert part["chance"]["random maps"]["IIoU@0.5"] <= part["chance"]["random maps"]["CIoU@0.5"]
+
+
+def test_a_group_of_several_videos_is_refused_before_scoring(tmp_path, capsys):
+    clips = [f"cat_dog_{i}_{part}" for i in range(2) for part in ("cat", "dog")]
+    entries = [{"image": f"/x/{clip}.jpg", "audio": f"/x/{clip}.wav", "gt_box": [0, 0, 99, 99]} for clip in clips]
+    (tmp_path / "IS3.json").write_text(json.dumps(entries))
+    np.savez(tmp_path / "maps.npz", **{clip: np.eye(4) for clip in clips})
+    (tmp_path / "videos.csv").write_text("".join(f"{clip},v{min(i, 2)}\n" for i, clip in enumerate(clips)))
+    paths = ("--maps", tmp_path / "maps.npz", "--annotations", tmp_path / "IS3.json", "--out", tmp_path / "out")
+    more = ("--format", "sslalign", "--protocol", "sslalign", "--videos", tmp_path / "videos.csv", "--no-sheet")
+    assert main([str(argument) for argument in (*paths, *more)]) == 2
+    assert "videos.csv: expected one video per group, but cat_dog_0 has several\n" in capsys.readouterr().err

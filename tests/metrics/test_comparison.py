@@ -1,5 +1,6 @@
 """Differences between two metrics on the same samples, against a slow loop, and what is refused."""
 
+import dataclasses
 import json
 import sys
 from pathlib import Path
@@ -175,9 +176,20 @@ def test_comparisons_in_words():
     line = str(found)
     assert line.startswith(f"noprior (mixtures) | CAP {100 * found.differences['CAP']:+.1f} (")
     assert line.endswith(f"| 18 samples of 6 videos (effectively {found.effective_videos:.1f})")
+    assert dataclasses.replace(found, videos=1).shown_counts().startswith("18 samples of 1 video (")
     rows = found.to_markdown().splitlines()
     assert rows[0] == "| noprior, mixtures | a | b | a − b | 95 % interval |"
     assert len(rows) == 2 + len(a.metrics)
     loaded = json.loads(json.dumps(found.to_dict(), allow_nan=False))
     assert loaded["differences"] == found.differences
     assert loaded["intervals"]["AUC"] == list(found.intervals["AUC"])
+
+
+def test_oracles_are_marked():
+    metric = SoundLocalization("acl")
+    metric.update(MAPS, TRUTHS)
+    found = compare(metric, metric, resamples=0)
+    assert (found.label, found.oracle) == ("acl (oracle)", True)
+    assert not compare(*pair("noprior")[:2], resamples=0).oracle
+    assert str(found).startswith("acl (mixtures, oracle) | CIoU@0.5 +0.0 (–) | ")
+    assert found.to_markdown().startswith("| acl (oracle), mixtures | a | b | a − b |")

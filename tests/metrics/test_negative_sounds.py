@@ -182,7 +182,7 @@ def test_metrics_of_other_thresholds_are_not_mixed():
         "low_pIA noise": 0.5,
         "high_pIA noise": 0.0,
     }
-    with pytest.raises(ValueError, match=r"`incoming_state` to be of the rules 0\.1, .* of others"):
+    with pytest.raises(ValueError, match=r"`incoming_state` to be of the rules 0\.1, .* of other rules"):
         low.merge_state(high)
     high.persistent(True)
     with pytest.raises(RuntimeError, match=r"state of this metric to be of the rules 0\.1"):

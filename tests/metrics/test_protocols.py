@@ -17,6 +17,9 @@ def test_protocols_are_frozen_printable_and_found_by_name():
     assert protocols.get("paper") is protocols.paper
     assert protocols.get(protocols.noprior) is protocols.noprior
     assert "bicubic" in str(protocols.paper)
+    # the rest of the weight is that of the model's map
+    assert "object prior at 0.6;" in str(protocols.get("ez-vsl"))
+    assert "object prior at 0.1 in [0, 2.5];" in str(protocols.slavc)
     assert "bicubic" in repr(protocols.paper)
     with pytest.raises(dataclasses.FrozenInstanceError):
         protocols.paper.size = 5

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import reprlib
 from collections.abc import Sequence
 from numbers import Integral
@@ -32,8 +33,8 @@ def digest_of(name: str, value: Any) -> int:
     return int.from_bytes(content[:8], "big") >> (64 - _BITS)
 
 
-def columns_of(count: int, videos: Ids | None, groups: Ids | None) -> tuple[Tensor, dict[int, str]]:
-    """Returns the columns VIDEO and GROUP of ``count`` samples, (count, 2), and the ids of the videos by their digest.
+def columns_of(count: int, videos: Ids | None, groups: Ids | None) -> tuple[Tensor, Tensor]:
+    """Returns the columns VIDEO and GROUP of ``count`` samples, (count, 2), and the ids of the videos, see `names_of`.
 
     Samples of one group share their video if no videos are given.
 
@@ -41,7 +42,7 @@ def columns_of(count: int, videos: Ids | None, groups: Ids | None) -> tuple[Tens
         TypeError: if an id is neither a string nor an integer, or there is one string in place of one id per sample.
     """
     columns = torch.full((count, 2), NO_ID, dtype=torch.float64)
-    names: dict[int, str] = {}
+    names: dict[str, None] = {}
     video_ids = ("groups", groups) if videos is None else ("videos", videos)
     for column, (name, ids) in enumerate((video_ids, ("groups", groups))):
         if ids is None:
@@ -50,8 +51,15 @@ def columns_of(count: int, videos: Ids | None, groups: Ids | None) -> tuple[Tens
         digests = [digest_of(f"{name}[{i}]", value) for i, value in enumerate(plain)]
         columns[:, column] = torch.tensor(digests, dtype=torch.float64)
         if column == 0:
-            names = dict(zip(digests, map(str, plain), strict=True))
-    return columns, names
+            names = dict.fromkeys(map(str, plain))
+    lines = "".join(f"{json.dumps(name)}\n" for name in names)  # ASCII, one line per name
+    return columns, torch.tensor(list(lines.encode()), dtype=torch.uint8)
+
+
+def names_of(content: Tensor) -> dict[int, str]:
+    """Returns ids by their digest, from their bytes, (n,). In this form, ids are a state that processes can gather."""
+    names = (json.loads(line) for line in bytes(content.tolist()).splitlines())
+    return {digest_of("videos", name): name for name in names}
 
 
 def _listed(name: str, ids: Ids) -> list[Any]:

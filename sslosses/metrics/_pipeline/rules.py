@@ -19,10 +19,13 @@ class RuledMetric(Metric):
 
     rules: Tensor
 
-    def _fix_rules(self, *rules: Any) -> None:
-        """Adds the digest of ``rules``, all of whose values are known by their ``repr``."""
-        self._described = ", ".join(map(repr, rules))
-        digest = torch.tensor(list(hashlib.sha256(self._described.encode()).digest()), dtype=torch.uint8)
+    def _fix_rules(self, description: str, *rules: Any) -> None:
+        """Adds the digest of ``rules``, all of whose values are known by their ``repr``.
+
+        Errors say that a state of the rules in ``description`` was expected.
+        """
+        self._description = description
+        digest = torch.tensor(list(hashlib.sha256(repr(rules).encode()).digest()), dtype=torch.uint8)
         self.add_state("rules", digest, dist_reduce_fx="max")
 
     def merge_state(self, incoming_state: dict[str, Any] | Metric) -> None:
@@ -33,13 +36,13 @@ class RuledMetric(Metric):
         """
         state = incoming_state.metric_state if isinstance(incoming_state, Metric) else incoming_state
         if isinstance(state, dict) and not self._same_rules(state.get("rules")):
-            raise ValueError(f"Expected `incoming_state` to be of the rules {self._described}, but got one of others")
+            raise ValueError(f"Expected `incoming_state` to be {self._description}, but got one of other rules")
         super().merge_state(incoming_state)
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
         if not self._same_rules(state_dict.get(f"{prefix}rules", self.rules)):
             name = prefix or "this metric"
-            args[-1].append(f"Expected the state of {name} to be of the rules {self._described}, but got one of others")
+            args[-1].append(f"Expected the state of {name} to be {self._description}, but got one of other rules")
             return
         super()._load_from_state_dict(state_dict, prefix, *args)
 
