@@ -60,6 +60,8 @@ def _facts(model: Any) -> dict[str, str]:
             facts[f"frozen {part} tower"] = (
                 f"`{tower['weights']}`, not in these files; SHA-256 of its tensors `{tower['sha256']}`"
             )
+    if c.smoke_test:
+        facts["smoke test"] = "yes: the model is of a run that only checks that every step works"
     return facts | {
         "data": data,
         "seeds": seeds,

@@ -74,9 +74,11 @@ def test_damaged_metrics(finished: Path, tmp_path: Path, content: str, caplog: p
 
 def test_without_metrics(run: Path, tmp_path: Path) -> None:
     assert "may not have been finished" in results_section(run)
-    ckpt = write_checkpoint(tmp_path / "a.ckpt")
+    ckpt = write_checkpoint(tmp_path / "a.ckpt", smoke_test=True)
     assert export.main([str(ckpt), str(tmp_path / "shared")]) == 0
-    assert "No results were recorded" in (tmp_path / "shared" / "README.md").read_text()
+    card = (tmp_path / "shared" / "README.md").read_text()
+    assert "No results were recorded" in card
+    assert "| smoke test | yes" in card
 
 
 def test_the_folder_is_new_and_whole(
