@@ -178,12 +178,11 @@ def _training_data(path: Path, model: Localizer) -> Path | None:
     data = recorded_data(path)
     if data is not None and data.is_dir():
         return data
-    if not model.data_name or model.data_name.startswith(COMPOSED):
+    name = data.name if data else model.data_name
+    if not name or name.startswith(COMPOSED):
         return None
     if data is None:
-        raise FileNotFoundError(
-            f"Expected `data_root`, since the data of this model, {model.data_name}, are not shared with it"
-        )
+        raise FileNotFoundError(f"Expected `data_root`, since the data of this model, {name}, are not shared with it")
     raise FileNotFoundError(f"Expected `data_root`, since the data of this run, {data}, do not exist")
 
 

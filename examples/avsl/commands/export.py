@@ -12,7 +12,7 @@ import torch
 from rich.console import Console
 
 from ..evaluation.run_results import results_section
-from ..model.checkpoints import open_model, run_folder, run_name
+from ..model.checkpoints import open_model, recorded_data, run_folder, run_name
 from .arguments import print_plain
 from .exit_status import exit_status
 
@@ -43,7 +43,8 @@ def export(path: Path, folder: Path, console: Console) -> None:
             f"Expected `run` to be the folder of a run or a checkpoint, but there is no folder {path}"
         )
     model = open_model(path, torch.device("cpu"))
-    run = run_folder(path.resolve())
+    run, data = run_folder(path.resolve()), recorded_data(path)
+    model.data_name = data.name if data else model.data_name
     card = {"title": run_name(path), "results": results_section(run) if run else ""}
     folder.parent.mkdir(parents=True, exist_ok=True)
     aside = folder.with_name(f".{folder.name}.{os.getpid()}.partial")

@@ -41,8 +41,6 @@ def open_model(path: Path, device: torch.device) -> Localizer:
             raise
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ValueError(f"Expected {file} to be a checkpoint of this example, but: {reason}") from error
-    data = recorded_data(path)
-    model.data_name = data.name if data else ""
     return model.to(device).eval()
 
 

@@ -162,8 +162,11 @@ def test_a_tower_with_other_values(with_tower: Path) -> None:
 
 
 @pytest.mark.parametrize("changes", [{"tower_rate": 1e-5}, {"visual_weights": None}])
-def test_a_tower_that_is_trained_or_random_is_saved(changes: dict[str, Any], tmp_path: Path) -> None:
+def test_a_tower_that_is_trained_or_random_is_saved(
+    changes: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     model = build(**MODELS["efficientnet"] | {"cache_features": False} | changes)
+    monkeypatch.setattr(frozen_towers, "build_encoders", lambda *_: pytest.fail("public weights were loaded"))
     model.save_pretrained(tmp_path)
     config, tensors = read(tmp_path)
     assert config["frozen_towers"] == {}
@@ -185,6 +188,13 @@ def test_towers_of_local_folders_are_saved_without_their_paths(tmp_path: Path, c
     assert config["config"]["visual_weights"] == Path(clip).name
     assert str(Path(clip).parent) not in (tmp_path / "shared" / "config.json").read_text()
     assert equal(Localizer.from_pretrained(tmp_path / "shared"), model)
+
+
+def test_towers_of_a_local_file_are_saved(tmp_path: Path, audioclip: str) -> None:
+    model = build(backbone="audioclip", visual_weights=audioclip, audio_weights=audioclip, smoke_test=True)
+    model.save_pretrained(tmp_path)
+    assert read(tmp_path)[0]["frozen_towers"] == {}
+    assert equal(Localizer.from_pretrained(tmp_path), model)
 
 
 def test_towers_of_the_hub(tmp_path: Path, clip: str, clap: str, monkeypatch: pytest.MonkeyPatch) -> None:
