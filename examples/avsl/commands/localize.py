@@ -31,7 +31,7 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     """Reads the command line."""
     parser = argparse.ArgumentParser(
         description="Show where a sound comes from, in a picture with its sound or in a video.",
-        usage="%(prog)s [options] RUN_OR_CKPT (IMAGE SOUND | VIDEO)",
+        usage="%(prog)s [options] MODEL (IMAGE SOUND | VIDEO)",
     )
     add_model(parser)
     add = parser.add_argument

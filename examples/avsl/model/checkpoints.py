@@ -1,4 +1,4 @@
-"""Opens trained models from run folders and checkpoints."""
+"""Opens trained models from run folders, checkpoints, folders of shared models and the Hugging Face hub."""
 
 from __future__ import annotations
 
@@ -10,19 +10,27 @@ import torch
 
 from ..machine_errors import of_this_machine
 from ..yaml_files import read_yaml
+from .frozen_towers import is_hub_name
 from .localizer import Localizer
+from .shared_folder import is_shared_folder
 from .weight_files import read_values
 
 
 def open_model(path: Path, device: torch.device) -> Localizer:
-    """Opens the model of a run's folder or of a checkpoint file, in eval mode.
+    """Opens the model of a run's folder, a checkpoint file or a shared model's folder, in eval mode.
 
-    Only tensors and plain values are unpickled.
+    A ``path`` of the form ``owner/name`` that does not exist is the name of a shared model on the Hugging Face hub.
+
+    Only tensors and plain values are unpickled, and of shared models nothing.
 
     Raises:
-        FileNotFoundError: if the file does not exist, or the folder holds no checkpoint.
-        ValueError: if the file is not a checkpoint of this example.
+        FileNotFoundError: if the file does not exist, or the folder holds no model.
+        ModuleNotFoundError: if the package of a shared model's frozen tower is missing.
+        OSError: if a shared model or its frozen tower can't be downloaded.
+        ValueError: if the file is not a checkpoint of this example, or the folder not that of a shared model.
     """
+    if is_shared_folder(path) or (not path.exists() and is_hub_name(str(path))):
+        return Localizer.from_pretrained(path).to(device)
     file = _checkpoint(path)
     checkpoint = read_checkpoint(file)
     try:
@@ -57,15 +65,17 @@ def pick_device(name: str) -> torch.device:
 
 def run_folder(path: Path) -> Path | None:
     """Returns the folder of the run that a model belongs to; None for a separate checkpoint file."""
-    for folder in (path, path.parent.parent):
+    for folder in (path,) if path.is_dir() else (path.parent.parent,):
         if (folder / "config.yaml").is_file() and (folder / "checkpoints").is_dir():
             return folder
     return None
 
 
 def run_name(path: Path) -> str:
-    """Returns the name of the model's run, or else of its file."""
-    folder = run_folder(path.resolve())
+    """Returns the name of the model's run, or else of its file or folder."""
+    if not path.exists():  # a name on the Hugging Face hub
+        return path.name
+    folder = run_folder(path.resolve()) or (path.resolve() if path.is_dir() else None)
     return folder.name if folder else path.stem
 
 
@@ -84,10 +94,15 @@ def _checkpoint(path: Path) -> Path:
     if path.is_file():
         return path
     if not path.exists():
-        raise FileNotFoundError(f"Expected the folder of a run or a checkpoint, but {path} does not exist")
+        raise FileNotFoundError(
+            f"Expected the folder of a run or of a shared model, or a checkpoint, but there is no folder or file {path}"
+        )
     file = path / "checkpoints" / "last.ckpt"
     if not file.is_file():
-        raise FileNotFoundError(f"Expected {path} to be the folder of a run, but it holds no checkpoints/last.ckpt")
+        raise FileNotFoundError(
+            f"Expected {path} to be the folder of a run or of a shared model, but it holds no checkpoints/last.ckpt "
+            "and no config.json"
+        )
     return file
 
 

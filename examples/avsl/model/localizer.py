@@ -17,9 +17,10 @@ from ..methods import method_class
 from .encoders import Encoded, Encoders, Features, build_encoders, parameter_groups
 from .identification import source_maps
 from .method import Setting, SourceMaps
+from .sharing import Shareable
 
 
-class Localizer(L.LightningModule):
+class Localizer(L.LightningModule, Shareable):
     """Localizes sounding objects. Only training needs captions or class names.
 
     Args:

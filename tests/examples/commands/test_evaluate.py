@@ -267,7 +267,7 @@ def zero_weights(path: Path) -> None:
 @pytest.mark.parametrize(
     ("made", "said"),
     [
-        (lambda _: None, "does not exist"),
+        (lambda _: None, "there is no folder or file"),
         (lambda path: path.mkdir(), "holds no checkpoints/last.ckpt"),
         (lambda path: path.write_text("hello"), "can't be read as weights"),
         (lambda path: path.write_bytes(b""), "can't be read as weights"),
