@@ -37,10 +37,11 @@ def measured(tmp_path):
 
 
 def direct(tmp_path, clips, protocol):
-    maps, annotations = np.load(tmp_path / "maps.npz"), read_vggss(tmp_path / "vggss.json")
+    annotations = read_vggss(tmp_path / "vggss.json")
     metric = SoundLocalization(protocol, task="single")
     truths = [rasterize(annotations[clip].boxes[0])[None] for clip in clips]
-    metric.update([torch.from_numpy(maps[clip])[None] for clip in clips], truths)
+    with np.load(tmp_path / "maps.npz") as maps:
+        metric.update([torch.from_numpy(maps[clip])[None] for clip in clips], truths)
     return {name: value.item() for name, value in metric.compute().items()}
 
 
@@ -236,7 +237,8 @@ def test_public_training_lists_are_recognized(tmp_path, capsys):
 
 def test_clips_without_a_map_stay_without_one(tmp_path):
     annotated(tmp_path)
-    maps = dict(np.load(tmp_path / "maps.npz"))
+    with np.load(tmp_path / "maps.npz") as archive:
+        maps = dict(archive)
     np.savez(tmp_path / "maps.npz", **{clip: maps[clip] for clip in CLIPS[:4]})
     (tmp_path / "train.txt").write_text(f"{CLIPS[3]}\n")
     assert score(tmp_path, "--train-list", tmp_path / "train.txt", "--allow-missing", "--no-chance") == 0

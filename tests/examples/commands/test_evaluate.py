@@ -78,8 +78,8 @@ def test_music(run: Path, duets: Path, tmp_path: Path, sources: str, capsys: pyt
     assert set(content["subsets"]["duet"]["protocols"]["noprior"]["per_class"]) == {"cello", "flute"}
     # only mixtures with an unknown number of sources have counts
     counted = {subset: found.get("counting") for subset, found in content["subsets"].items()}
-    maps = np.load(out / "maps" / "music-duet.npz")
-    numbers = [len(maps[name]) for name in maps.files]
+    with np.load(out / "maps" / "music-duet.npz") as maps:
+        numbers = [len(maps[name]) for name in maps.files]
     if sources == "known":
         assert counted == {"solo": None, "duet": None}
         assert max(numbers) <= 2

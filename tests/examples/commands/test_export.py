@@ -107,8 +107,9 @@ def test_localize_gives_the_same_maps(shared: Path, finished: Path, duets: Path,
     media = [str(duets / "frames" / "e.jpg"), str(duets / "audio" / "e.wav")]
     for name, model in (("a", shared), ("b", finished)):
         assert localize.main([str(model), *media, "--sources", "2", "--out", str(tmp_path / name)]) == 0
-    ours, theirs = (np.load(tmp_path / name / "e-maps.npz") for name in "ab")
-    assert all(np.array_equal(ours[key], theirs[key]) for key in theirs.files)
+    with np.load(tmp_path / "a" / "e-maps.npz") as ours, np.load(tmp_path / "b" / "e-maps.npz") as theirs:
+        assert theirs.files
+        assert all(np.array_equal(ours[key], theirs[key]) for key in theirs.files)
 
 
 @pytest.mark.filterwarnings("ignore:.* samples have :UserWarning")
