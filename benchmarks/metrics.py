@@ -36,6 +36,7 @@ from result_files import (
     markdown,
     open_results,
     spread,
+    times_faster,
     write_text,
 )
 from sklearn.metrics import auc, average_precision_score
@@ -237,10 +238,7 @@ def measure(protocol: str, maps: np.ndarray, frames: list[Boxes], options: argpa
 
 def table(results: Results) -> str:
     def cells(row: Row) -> list[str]:
-        elapsed, processor = (
-            row[f"loop ms, {clock}"]["median"] / row[f"library ms, {clock}"]["median"]
-            for clock in ("elapsed", "processor")
-        )
+        elapsed, processor = times_faster(row)
         once, more = row.get("peak MiB", (float("nan"),) * 2)
         return [
             f"`{row['protocol']}`",

@@ -30,6 +30,7 @@ from result_files import (
     markdown,
     open_results,
     spread,
+    times_faster,
     write_text,
 )
 from torch import Tensor
@@ -138,10 +139,7 @@ def measure(options: argparse.Namespace) -> Row:
 
 def table(results: Results) -> str:
     def cells(row: Row) -> list[str]:
-        elapsed, processor = (
-            row[f"loop ms, {clock}"]["median"] / row[f"library ms, {clock}"]["median"]
-            for clock in ("elapsed", "processor")
-        )
+        elapsed, processor = times_faster(row)
         once, more = row.get("peak MiB", (float("nan"),) * 2)
         return [
             f"{FRAMES * row['videos']:,}",
