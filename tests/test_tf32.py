@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import SimpleNamespace
 
 import pytest
@@ -10,6 +10,7 @@ import torch
 
 from sslosses import ObjectAwareObjective, _torch
 from sslosses.metrics import center_surround_saliency
+from sslosses.metrics._pipeline.targets import MaskTargets
 from sslosses.metrics.functional import resize_bicubic
 from sslosses.transport import adjoint, solve
 
@@ -57,6 +58,16 @@ def gradient(cost: torch.Tensor) -> torch.Tensor:
     return cost.grad
 
 
+def fractional_overlap(frames: int) -> Callable[[torch.Tensor], torch.Tensor]:
+    """Sums of marks times fractional truths, of one frame for all sources or of one frame per source."""
+
+    def overlap(truths: torch.Tensor) -> torch.Tensor:
+        marks = (torch.arange(frames * 12) % 3 == 0).view(1, 1, frames, 3, 4)
+        return MaskTargets(truths).sums(marks)["inter"].float()
+
+    return overlap
+
+
 # No CPU has TF32, so the operands are looked at.
 @pytest.mark.parametrize(
     ("function", "shape"),
@@ -64,6 +75,8 @@ def gradient(cost: torch.Tensor) -> torch.Tensor:
         (gradient, (2, 4, 5)),
         (lambda maps: resize_bicubic(maps, (5, 7)), (2, 3, 4)),
         (center_surround_saliency, (1, 3, 8, 8)),
+        (fractional_overlap(1), (1, 2, 3, 4)),
+        (fractional_overlap(2), (1, 2, 3, 4)),
     ],
 )
 def test_where_products_would_be_rounded_they_are_computed_in_float64(function, shape, monkeypatch) -> None:

@@ -18,6 +18,7 @@ def folder(tmp_path: Path) -> VideoFolder:
         "zpWuikVorYg_000032.mp4",
         "zpWuikVorYg.mp4",
         "gEvCUcZ6w88_30.mp4",
+        "gEvCUcZ6w88_40000_50000.mp4",
         "JIemsK_0lXc.mp4",
         "b/JIemsK_0lXc.mkv",
         "notes/RgyqhpOJFM4.txt",
@@ -39,6 +40,7 @@ def folder(tmp_path: Path) -> VideoFolder:
         ("zpWuikVorYg_000032", "zpWuikVorYg_000032.mp4", True),
         ("zpWuikVorYg_000099", "zpWuikVorYg.mp4", False),
         ("gEvCUcZ6w88_000030", "gEvCUcZ6w88_30.mp4", True),
+        ("gEvCUcZ6w88_000040", "gEvCUcZ6w88_40000_50000.mp4", True),
         ("JIemsK_0lXc_000364", "JIemsK_0lXc.mp4", False),
     ],
 )
