@@ -124,6 +124,7 @@ def test_one_process_at_a_time_has_a_folder(tmp_path: Path) -> None:
     assert run_python(code).stdout == "free\n"
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="no lock there")
 def test_processes_that_compile_at_once_lose_none_of_their_kernels(tmp_path: Path) -> None:
     (tmp_path / "kernel.py").write_text(

@@ -11,6 +11,7 @@ import pytest
 PROGRAM = Path(__file__).resolve().parents[1] / "docs/make_tutorial.py"
 
 
+@pytest.mark.slow
 def test_every_block_runs_and_prints_what_the_page_shows() -> None:
     environment = {**os.environ, "PYTHONPATH": str(PROGRAM.parents[1])}
     command = [sys.executable, PROGRAM, "--check"]

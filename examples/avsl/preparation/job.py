@@ -128,6 +128,8 @@ def _prepare_clips(
         f"{len(prepared)} already prepared, {len(names) - len(prepared) - len(missing)} to prepare, "
         f"{len(missing)} without a video"
     )
+    if unlisted := videos.unlisted(names):
+        console.print(f"Videos without a listed id in their names: {len(unlisted)}, such as {escape(unlisted[0].name)}")
     jobs = [
         Job(
             path=file.path,

@@ -84,6 +84,11 @@ class VideoFolder:
                     return VideoFile(self._paths[stem], cut=True)
         return VideoFile(self._paths[clip.video], cut=False) if clip.video in self._paths else None
 
+    def unlisted(self, names: Iterable[str]) -> list[Path]:
+        """The files that hold no clip of ``names``."""
+        listed = {video.path for name in names if (video := self.find(name))}
+        return [path for path in self._paths.values() if path not in listed]
+
     def group(self, names: Iterable[str]) -> tuple[dict[VideoFile, list[str]], list[str]]:
         """Clips grouped by file, the file with most clips first, and the clips without a file."""
         groups: dict[VideoFile, list[str]] = {}

@@ -142,7 +142,7 @@ def _frames(job: Job, times: list[float], origin: float) -> Iterator[tuple[Image
         picture = None if isinstance(frame, Unusable) else _small(frame)
         if shift == 0:
             differences = [] if picture is None else [np.abs(picture - other).mean() for other in earlier[number]]
-            yield frame, bool(differences) and max(differences) < _STILL
+            yield frame, bool(differences and max(differences) < _STILL)
         elif picture is not None:
             earlier[number].append(picture)
 

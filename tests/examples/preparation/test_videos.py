@@ -103,3 +103,11 @@ def test_a_folder_that_cannot_be_read_is_named(
 def test_no_folder(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"Expected `--videos` to be a folder, but there is none at .*nowhere"):
         VideoFolder(tmp_path / "nowhere")
+
+
+def test_files_of_no_listed_clip(folder: VideoFolder, tmp_path: Path) -> None:
+    every = set(folder.unlisted([]))
+    assert len(every) == len(folder)
+    names = ["zpWuikVorYg_000032", "E7E1kMExVcg_000_00000", "gEvCUcZ6w88_000099"]  # the last one has no file
+    listed = {tmp_path / "zpWuikVorYg_000032.mp4", tmp_path / "solo/flute/E7E1kMExVcg.mp4"}
+    assert every - set(folder.unlisted(names)) == listed
