@@ -15,6 +15,23 @@ def autocast_off(tensor: Tensor) -> AbstractContextManager[object]:
     return torch.autocast(device_type=tensor.device.type, enabled=False)
 
 
+def rounds_to_tf32(tensor: Tensor) -> bool:
+    """Whether a matrix product of ``tensor`` may be computed in TF32, with 10 bits, because the program allows it."""
+    if not tensor.is_cuda or tensor.dtype != torch.float32:
+        return False
+    matmul = torch.backends.cuda.matmul
+    # Since torch 2.9 there are two settings, and to read `allow_tf32` raises where the newer one was used.
+    precision = getattr(matmul, "fp32_precision", None)
+    return bool(precision == "tf32" if precision is not None else matmul.allow_tf32)
+
+
+def full_matmul(a: Tensor, b: Tensor) -> Tensor:
+    """``a @ b``, in float64 where it would be rounded to TF32; the program's settings stay as they are."""
+    if rounds_to_tf32(a):
+        return (a.double() @ b.double()).to(a.dtype)
+    return a @ b
+
+
 def at_least_float32(*tensors: Tensor) -> tuple[Tensor, ...]:
     """Cast all tensors to one dtype: float64 if one of them has it, else float32."""
     wide = any(t.dtype == torch.float64 for t in tensors)
