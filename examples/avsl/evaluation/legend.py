@@ -88,19 +88,22 @@ def _masks(held_out: HeldOutScenes, index: int) -> torch.Tensor:
     return masks
 
 
-def map_titles(labels: Sequence[str], assigned: Sequence[int], count: int) -> list[tuple[str, int]]:
-    """The title of each panel of maps and the number of its map, -1 without: the sources first, then maps without one.
+def map_titles(labels: Sequence[str], assigned: Sequence[int], found: Sequence[bool]) -> list[tuple[str, int]]:
+    """The title of each panel of maps and the number of its map, -1 without: the sources first, then the other maps.
 
     Args:
         labels: the class of each source.
         assigned: the map of each source, from :func:`assigned_maps`.
-        count: number of panels, at least that of the sources. Panels in excess have an empty title and no map.
+        found: which maps exist; their number is that of the panels. Panels in excess have an empty title and no map.
     """
     titles = [
-        (f"source {source + 1}: {label}" if number >= 0 else f"source {source + 1}: not found", number)
+        (f"source {source + 1}: {label if number >= 0 else 'not found'}", number)
         for source, (label, number) in enumerate(zip(labels, assigned, strict=True))
     ]
-    return titles + [("", -1)] * (count - len(titles))
+    titles += [
+        ("map without a source", number) for number, exists in enumerate(found) if exists and number not in assigned
+    ]
+    return titles + [("", -1)] * (len(found) - len(titles))
 
 
 def key_rows(sources: int, *, silent: bool, missing: bool) -> list[tuple[str, str]]:
@@ -121,7 +124,7 @@ def add_key(figure: Figure, rows: Sequence[tuple[str, str]], note: str = "") -> 
     columns = max(1, min(len(handles), int(figure.get_figwidth() / 2.6)))
     title = "\n".join(
         textwrap.wrap(
-            f"Maps: blue is low, red is high, each map by its own range. {note}", int(11 * figure.get_figwidth())
+            f"Maps: blue is low, red is high, each map by its own range. {note}", int(14 * figure.get_figwidth())
         )
     )
     figure.legend(
@@ -130,17 +133,22 @@ def add_key(figure: Figure, rows: Sequence[tuple[str, str]], note: str = "") -> 
     )  # fmt: skip
 
 
-def paint_not_found(axis: Axes, shape: tuple[int, ...]) -> None:
-    """Fills a panel with gray and says that the source was not found."""
+def paint_not_found(axis: Axes, shape: tuple[int, ...], label: str) -> None:
+    """Fills a panel with gray and says that the source of this class was not found."""
     axis.imshow(np.full(shape[:2], NOT_FOUND_GRAY), cmap="gray", vmin=0, vmax=1)
-    axis.text(shape[1] / 2, shape[0] / 2, "not found", ha="center", va="center", fontsize=11)
+    axis.text(
+        shape[1] / 2, shape[0] / 2, f"{label}\nnot found", ha="center", va="center", fontsize=10, parse_math=False
+    )
 
 
-def name_on_box(axis: Axes, box: Box, frame: int, label: str, color: str) -> None:
-    """Writes the name of a class into the upper corner of its box, in the color of the box."""
+def name_on_box(axis: Axes, box: Box, frame: int, label: str, source: int) -> None:
+    """Writes the class of a source into the upper corner of its box, in the color of the box.
+
+    The names of later sources are lower by a line each, so that names on narrow boxes don't cover each other.
+    """
     left, top, *_ = clipped(box)
     text = axis.text(
-        FRAME_SIZE * (left + frame) + 4, FRAME_SIZE * top + 4, label, color=color, fontsize=8, weight="bold",
-        ha="left", va="top", parse_math=False, clip_on=True,
+        FRAME_SIZE * (left + frame) + 4, FRAME_SIZE * top + 4 + 15 * source, label, color=source_color(source),
+        fontsize=8, weight="bold", ha="left", va="top", parse_math=False, clip_on=True,
     )  # fmt: skip
     text.set_path_effects([withStroke(linewidth=2.5, foreground="black")])

@@ -154,7 +154,7 @@ def draw_sheet(
         for index in range(rows):
             _draw_scene(axes[index, first : first + width], held_out, prediction, index)
         first += width
-    entitle(figure, " ".join(filter(None, (title, SHEET_TITLE))))
+    entitle(figure, "\n".join(filter(None, (title, SHEET_TITLE))))
     missing = any(
         not all(bool(valid) for valid in prediction.valid[index, : held_out.num_sources])
         for held_out, prediction in tests
@@ -187,20 +187,21 @@ def _draw_scene(axes: Sequence[Axes], held_out: HeldOutScenes, prediction: Predi
     if len(axes) == 2:
         return
     assigned = assigned_maps(held_out, prediction, index)
-    for source, (axis, (text, number)) in enumerate(
-        zip(axes[2:], map_titles(labels, assigned, len(axes) - 2), strict=True)
-    ):
+    titles = map_titles(labels, assigned, prediction.valid[index].tolist())
+    for panel, (axis, (text, number)) in enumerate(zip(axes[2:], titles, strict=True)):
         axis.set_title(text, fontsize=9, parse_math=False)
         if number >= 0:
             overlay(axis, picture, prediction.maps[index, number])
-            draw_boxes(axis, held_out, index, silent=False, only=source)
+            if panel < len(labels):
+                draw_boxes(axis, held_out, index, silent=False, only=panel)
         elif text:
-            paint_not_found(axis, picture.shape)
+            paint_not_found(axis, picture.shape, labels[panel])
 
 
 def entitle(figure: Figure, title: str) -> None:
     """Sets the title above all panels, in lines that are no wider than the figure."""
-    figure.suptitle(textwrap.fill(title, max(16, int(9 * figure.get_figwidth()))))
+    width = max(16, int(9 * figure.get_figwidth()))
+    figure.suptitle("\n".join(textwrap.fill(line, width) for line in title.splitlines()))
 
 
 def picture_of(held_out: HeldOutScenes, index: int) -> np.ndarray:
@@ -236,7 +237,7 @@ def draw_boxes(
             for box in source_boxes:
                 _draw_box(axis, box, frame, color, "-")
             if names and source_boxes:
-                name_on_box(axis, source_boxes[0], frame, source_labels(held_out, index)[source], color)
+                name_on_box(axis, source_boxes[0], frame, source_labels(held_out, index)[source], source)
 
 
 def _draw_box(axis: Axes, box: Box, frame: int, color: str, style: str) -> None:
