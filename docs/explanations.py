@@ -13,8 +13,8 @@ from avsl.data.folders import Clip
 from avsl.evaluation.held_out import HeldOutScenes
 from avsl.evaluation.legend import assigned_maps, source_labels
 from avsl.evaluation.predict import predict
-from avsl.evaluation.report import picture_of
 from avsl.evaluation.score import chance_metrics, run_metrics
+from avsl.evaluation.sheet import picture_of
 from avsl.model.caption_features import encode_captions
 from avsl.model.encoders import Encoded
 from avsl.model.localizer import Localizer

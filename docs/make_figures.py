@@ -50,7 +50,7 @@ from matplotlib.figure import Figure
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "examples"))
 from avsl.data.folders import ClipFolder
 from avsl.evaluation.held_out import HeldOutScenes, load_held_out
-from avsl.evaluation.report import draw_boxes, overlay, picture_of
+from avsl.evaluation.sheet import draw_boxes, overlay, picture_of
 from avsl.model.checkpoints import open_model, recorded_data
 from avsl.model.localizer import Localizer
 from avsl.model.method import SourceMaps

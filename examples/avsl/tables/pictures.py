@@ -22,7 +22,7 @@ from ..evaluation.legend import (
     source_labels,
 )
 from ..evaluation.predict import Prediction, predict
-from ..evaluation.report import DPI, TILE, draw_boxes, entitle, overlay, picture_of
+from ..evaluation.sheet import DPI, TILE, draw_boxes, entitle, overlay, picture_of
 from ..files import atomic_buffer
 from ..model.checkpoints import open_model
 from ..pictures import read_picture

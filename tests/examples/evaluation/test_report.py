@@ -9,19 +9,12 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import torch
-from avsl.evaluation import report
+from avsl.evaluation import sheet
 from avsl.evaluation.held_out import HeldOutScenes
 from avsl.evaluation.legend import source_labels
 from avsl.evaluation.predict import Prediction
-from avsl.evaluation.report import (
-    SHEET_TITLE,
-    SMOKE_TEST,
-    draw_sheet,
-    entitle,
-    markdown_table,
-    rich_table,
-    write_report,
-)
+from avsl.evaluation.report import SMOKE_TEST, markdown_table, rich_table, write_report
+from avsl.evaluation.sheet import SHEET_TITLE, draw_sheet, entitle
 from PIL import Image
 from rich.console import Console
 
@@ -144,7 +137,7 @@ def test_a_smoke_test_says_so_in_every_file(
     assert json.loads((tmp_path / "metrics.json").read_text())["notes"] == [SMOKE_TEST]
     assert (tmp_path / "table.md").read_text() == f"{SMOKE_TEST}\n\n{markdown_table(ROWS)}"
     titles = []
-    monkeypatch.setattr(report.plt, "close", lambda figure: titles.append(figure.get_suptitle().replace("\n", " ")))
+    monkeypatch.setattr(sheet.plt, "close", lambda figure: titles.append(figure.get_suptitle().replace("\n", " ")))
     for title in (SMOKE_TEST, ""):
         draw_sheet(tmp_path / "sheet.png", [(held_out["solo"], perfect(held_out["solo"]))], title)
     assert titles == [f"{SMOKE_TEST} {SHEET_TITLE}", SHEET_TITLE]
@@ -176,7 +169,7 @@ def test_every_panel_of_a_sheet_says_what_it_is(
 ) -> None:
     duet = perfect(held_out["duet"])._replace(valid=torch.tensor([[True, False]]))
     figures = []
-    monkeypatch.setattr(report.plt, "close", figures.append)
+    monkeypatch.setattr(sheet.plt, "close", figures.append)
     draw_sheet(tmp_path / "sheet.png", [(held_out["solo"], perfect(held_out["solo"])), (held_out["duet"], duet)], "")
     (figure,) = figures
     solo, both = (source_labels(held_out[subset], 0) for subset in ("solo", "duet"))

@@ -16,8 +16,8 @@ from avsl.data.music import MusicFolder
 from avsl.evaluation.held_out import load_held_out
 from avsl.evaluation.legend import source_labels
 from avsl.evaluation.predict import predict
-from avsl.evaluation.report import DPI
 from avsl.evaluation.score import mean_reference_deviation
+from avsl.evaluation.sheet import DPI
 from avsl.model.caption_features import CaptionTable
 from avsl.model.localizer import Localizer
 from avsl.tables.cost import measure_cost, write_cost
