@@ -22,6 +22,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import matplotlib as mpl
@@ -50,7 +51,8 @@ from matplotlib.figure import Figure
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "examples"))
 from avsl.data.folders import ClipFolder
 from avsl.evaluation.held_out import HeldOutScenes, load_held_out
-from avsl.evaluation.sheet import draw_boxes, overlay, picture_of
+from avsl.evaluation.predict import predict
+from avsl.evaluation.sheet import draw_boxes, draw_sheet, overlay, picture_of
 from avsl.model.checkpoints import open_model, recorded_data
 from avsl.model.localizer import Localizer
 from avsl.model.method import SourceMaps
@@ -293,6 +295,19 @@ def draw_explanations(options: argparse.Namespace) -> None:
         ("explained-files.png", draw_files()),
     ):
         save(figure, options.out / name, dpi=100)
+    sheet_of(model, [solos, duets], options.out / "composed_sheet.jpg")
+
+
+def sheet_of(model: Localizer, tests: Sequence[HeldOutScenes], path: Path, scenes: int = 3) -> None:
+    """Draws the first scenes of a run's sheet as a JPEG."""
+    parts = [t.test._replace(scenes=t.test.scenes[:scenes], boxes=t.test.boxes[:scenes]) for t in tests]
+    shown = [test._replace(test=part) for test, part in zip(tests, parts, strict=True)]
+    with tempfile.TemporaryDirectory() as folder:
+        png = Path(folder) / "sheet.png"
+        draw_sheet(png, [(test, predict(model, test)) for test in shown], "")
+        encoded = io.BytesIO()
+        Image.open(png).convert("RGB").save(encoded, format="JPEG", quality=64, optimize=True)
+    path.write_bytes(encoded.getvalue())
 
 
 def _opened(run: Path) -> tuple[Localizer, ClipFolder]:

@@ -68,7 +68,7 @@ def draw_sheet(
     rows = math.ceil(len(titles) / columns)
     height = min(max(_TILE * picture.shape[0] / picture.shape[1], 1.0), 3 * _TILE)
     # Without pyplot, which would keep the figure.
-    figure = Figure(figsize=(_TILE * columns, (height + 0.4) * rows + 1.1), layout="constrained")
+    figure = Figure(figsize=(_TILE * columns, (height + 0.4) * rows + 0.9), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots(rows, columns, squeeze=False)
     for axis in axes.flat:
