@@ -21,8 +21,9 @@ from ..data.folders import ClipFolder
 from ..evaluation.held_out import HeldOutScenes, load_held_out
 from ..evaluation.negative_sounds import NegativeScores, negative_sound_scores
 from ..evaluation.predict import Prediction, frame_resolution, predict, save_maps
-from ..evaluation.report import SHEET_ROWS, SMOKE_TEST, draw_sheet, markdown_table, metric_notes, pipe_table, rich_table
+from ..evaluation.report import SMOKE_TEST, markdown_table, metric_notes, pipe_table, rich_table
 from ..evaluation.score import SALIENCY, protocol_result, saliency_prediction, source_counts
+from ..evaluation.sheet import SHEET_ROWS, draw_sheet
 from ..evaluation.timing import measure
 from ..files import write_json, write_text
 from ..model.checkpoints import recorded_data, run_name

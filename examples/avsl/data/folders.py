@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, NamedTuple
 
+from ..constants import WHERE_LISTS_ARE
 from ..files import parse_object
 
 #: left, top, right and bottom in fractions of the frame.
@@ -108,7 +109,9 @@ class ClipFolder(ABC):
         """
         path = self.root / "metadata" / name
         if not path.is_file():
-            raise FileNotFoundError(f"Expected {path.resolve()}, one of the public lists, but there is no such file")
+            raise FileNotFoundError(
+                f"Expected {path.resolve()}, one of the public lists, but there is no such file. {WHERE_LISTS_ARE}"
+            )
         return path
 
     def with_captions(self, listed: Iterable[tuple[str, tuple[str, ...]]], list_name: str) -> list[Clip]:

@@ -15,8 +15,9 @@ from rich.console import Console
 from ..config import Config
 from ..evaluation.held_out import HeldOutScenes, load_held_out
 from ..evaluation.predict import Prediction, frame_resolution, predictions, usable_identifications
-from ..evaluation.report import ROW_SUFFIX, SMOKE_TEST, draw_sheet, metric_notes, rich_table, write_report
+from ..evaluation.report import ROW_SUFFIX, SMOKE_TEST, metric_notes, rich_table, write_report
 from ..evaluation.score import Metrics, chance_metrics, mean_reference_deviation, run_metrics
+from ..evaluation.sheet import draw_sheet
 from ..files import read_json, write_json
 from ..model.localizer import Localizer
 from .data_location import DataLocation, open_data
