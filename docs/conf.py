@@ -5,12 +5,15 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import inspect
-import os
+import sys
+from pathlib import Path
 from typing import Any
 
 from sphinx.application import Sphinx
 
 import sslosses
+
+sys.path.insert(0, str(Path(__file__).parent / "extensions"))
 
 project = "sslosses"
 author = "The sslosses authors"
@@ -19,9 +22,9 @@ version = release = sslosses.__version__
 extensions = [
     "myst_parser",
     "sphinx.ext.autodoc",
-    "sphinx.ext.mathjax",
     "sphinx.ext.napoleon",
     "sphinx.ext.viewcode",
+    "formulas",
 ]
 
 exclude_patterns = ["_build"]
@@ -40,12 +43,9 @@ napoleon_use_ivar = True
 napoleon_use_rtype = False
 python_maximum_signature_line_length = 100
 
-# Formulas are drawn by MathJax from a CDN, or from a copy: SSLOSSES_MATHJAX=path/below/the/site/tex-mml-chtml.js.
-if "SSLOSSES_MATHJAX" in os.environ:
-    mathjax_path = os.environ["SSLOSSES_MATHJAX"]
-
 html_static_path = ["static"]
 html_css_files = ["site.css"]
+html_math_renderer = "mathml"
 html_theme = "furo"
 html_title = f"sslosses {version}"
 html_copy_source = False
