@@ -2,9 +2,9 @@
 
     python docs/check_html.py docs/_build/html
 
-Prints the faults and exits with 1 if there are any: scripts, styles, fonts or pictures from a network, LaTeX in the text,
-characters of formulas that the site's font lacks, broken links, pictures without text, ids used twice, headings that
-skip a level, pages that are too large.
+Prints the faults and exits with 1 if there are any: scripts, styles, fonts or pictures from a network, LaTeX in the
+text, characters of formulas that the site's font lacks, broken links, pictures without text, ids used twice, headings
+that skip a level, pages that are too large.
 """
 
 from __future__ import annotations
@@ -62,9 +62,10 @@ class Page(HTMLParser):
     def handle_data(self, data: str) -> None:
         if self._inside("math"):
             self.formula_text += data
-        elif self._inside("article") and not self._inside("pre", "code", "script", "style", "dt"):
-            if found := LATEX.search(data):
-                self.faults.append(f"LaTeX in the text: {data[found.start() :][:60].strip()}")
+        elif not self._inside("article") or self._inside("pre", "code", "script", "style", "dt"):
+            return
+        elif found := LATEX.search(data):
+            self.faults.append(f"LaTeX in the text: {data[found.start() :][:60].strip()}")
 
     def _inside(self, *tags: str) -> bool:
         return any(tag in tags for tag, _ in self._open)

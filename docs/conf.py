@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-import dataclasses
 import importlib
-import inspect
 import sys
 from pathlib import Path
-from typing import Any
-
-from sphinx.application import Sphinx
 
 import sslosses
 
@@ -24,7 +19,9 @@ extensions = [
     "sphinx.ext.autodoc",
     "sphinx.ext.napoleon",
     "sphinx.ext.viewcode",
+    "arguments",
     "formulas",
+    "name_table",
 ]
 
 exclude_patterns = ["_build"]
@@ -71,16 +68,3 @@ for _module in (
     "sslosses.transport",
 ):
     _silence_field_aliases(_module)
-
-
-def _signature(_app: Sphinx, what: str, _name: str, value: Any, _options: Any, *event: Any) -> tuple[str, Any] | None:
-    """Show the options of a loss module, and ``= ...`` for a default that a factory makes."""
-    signature, returns = event
-    if what == "class" and dataclasses.is_dataclass(value) and signature == "(*_args, **_options)":
-        signature = str(inspect.signature(value.__init__)).replace("(self, ", "(").replace(" -> None", "")
-    # Sphinx cannot parse ``= <factory>``.
-    return (signature.replace("<factory>", "..."), returns) if signature else None
-
-
-def setup(app: Sphinx) -> None:
-    app.connect("autodoc-process-signature", _signature)
