@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import sys
+import tomllib
 from pathlib import Path
 
 import sslosses
@@ -44,6 +45,11 @@ html_static_path = ["static"]
 html_css_files = ["site.css"]
 html_math_renderer = "mathml"
 html_theme = "furo"
+# Links to the code, once pyproject.toml names a repository.
+with (Path(__file__).parents[1] / "pyproject.toml").open("rb") as _file:
+    _repository = tomllib.load(_file)["project"].get("urls", {}).get("Repository", "")
+if _repository:
+    html_theme_options = {"source_repository": _repository, "source_branch": "main", "source_directory": "docs/"}
 html_title = f"sslosses {version}"
 html_copy_source = False
 html_show_copyright = False

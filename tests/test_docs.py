@@ -9,6 +9,8 @@ from pathlib import Path
 import matplotlib as mpl
 import pytest
 
+import sslosses
+
 ROOT = Path(__file__).resolve().parents[1]
 DOCS = ROOT / "docs"
 PAGES = sorted(
@@ -58,3 +60,17 @@ def test_every_page_is_in_a_table_of_contents():
     ]
     listed = {folder / line for folder, block in contents for line in block.split() if not line.startswith(":")}
     assert {page.with_suffix("") for page in DOCS.rglob("*.md")} - {DOCS / "index"} <= listed
+
+
+def title(page: Path) -> str:
+    return re.search(r"^# (.*)$", page.read_text(encoding="utf-8"), re.MULTILINE)[1]
+
+
+def test_links_of_the_first_page_are_named_by_the_titles_of_pages():
+    links = re.findall(r"\[([^\]]+)\]\(([\w/]+\.md)\)", (DOCS / "index.md").read_text(encoding="utf-8"))
+    assert len(links) > 10
+    assert [(name, page) for name, page in links if name != title(DOCS / page)] == []
+
+
+def test_citation_has_the_version():
+    assert f"version = {{{sslosses.__version__}}}" in (DOCS / "cite.md").read_text(encoding="utf-8")
