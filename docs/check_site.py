@@ -3,8 +3,9 @@
     python docs/check_site.py docs/_build/html --screenshots /tmp/screenshots
 
 Prints the faults and exits with 1 if there are any: those that check_html.py finds, content that leaves the window and
-does not scroll, columns of single words, pictures that are not loaded, text without contrast, errors on the console, a
-search without result. Without Chromium, it checks the files only and says so.
+does not scroll, boxes that scroll without a sign, columns of single words, pictures that are cut off or not loaded,
+text without contrast, errors on the console, a search without result. Without Chromium, it checks the files only and
+says so.
 """
 
 from __future__ import annotations
@@ -54,6 +55,9 @@ for (const e of document.querySelectorAll('article *:not(math *)')) {
   const box = e.getBoundingClientRect(), s = style(e), size = parseFloat(s.fontSize);
   if (!box.width || s.visibility === 'hidden') continue;
   if (box.right > root.clientWidth + 1 && !inside(up(e))) wrong.push(`cut off: ${name(e)}`);
+  if (e.matches('img') && box.right > root.clientWidth + 1) wrong.push(`picture cut off: ${e.src}`);
+  if (e.scrollWidth > e.clientWidth + 1 && /auto|scroll/.test(s.overflowX) && s.backgroundImage === 'none')
+    wrong.push(`scrolls without a sign: ${name(e)}`);
   if (e.matches('td') && box.width < 60 && e.textContent.length > 40) wrong.push(`narrow column: ${name(e)}`);
   if (e.matches('.headerlink') || ![...e.childNodes].some(n => n.nodeType === 3 && n.data.trim())) continue;
   const back = ground(e), [a, b] = [light(over(rgba(s.color), back)), light(back)].sort((x, y) => y - x);
