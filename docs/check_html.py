@@ -15,7 +15,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote, urldefrag
 
-CHARACTERS = Path(__file__).parent / "static" / "fonts" / "unicodes.txt"
+CHARACTERS = Path(__file__).parent / "extensions" / "characters.txt"
 MAX_BYTES = 250_000  # of a page that people read; the index and the code listings may be larger
 LATEX = re.compile(r"\\[(\[]|\$[^$\s][^$]*\$|\\[a-zA-Z]+\{")
 NETWORK = re.compile(r"(https?:)?//")
