@@ -145,7 +145,11 @@ class ObjectAwareObjective(nn.Module):
         source_mask: Tensor | None = None,
         background_mask: Tensor | None = None,
     ) -> ObjectiveTerms:
-        """Computes the weighted sum and its terms. A sample without any reference only counts in the tri-map term."""
+        """Computes the weighted sum and its terms.
+
+        Arguments as in :func:`~sslosses.losses.object_aware_contrastive_loss`. A sample without any reference only
+        counts in the tri-map term.
+        """
         check_floating("visual", visual)
         dtype = torch.float64 if visual.dtype == torch.float64 else torch.float32
         zero = torch.zeros((), dtype=dtype, device=visual.device)
