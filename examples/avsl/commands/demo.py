@@ -27,7 +27,11 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     )
     add_model(parser)
     add, limits = parser.add_argument, Limits()
-    add("--host", default="127.0.0.1", help="address to listen on; any but a loopback lets others in (default: this one)")
+    add(
+        "--host",
+        default="127.0.0.1",
+        help="address to listen on; any but a loopback lets others in (default: this one)",
+    )
     add("--port", type=_port, default=PORT, help=f"port to listen on, 0 for a free one (default: {PORT})")
     add("--open", action="store_true", help="open the page in the browser")
     size, length = limits.megabytes, limits.seconds
@@ -81,7 +85,9 @@ def listening(host: str, port: int) -> Iterator[socket.socket]:
             ) from error
         if error.errno == errno.EACCES:
             raise OSError(f"Expected `port` to be one that you may use, but got {port}. Add --port 8321.") from error
-        raise OSError(f"Expected `host` to be an address of this machine, but got {host!r}: {error.strerror}") from error
+        raise OSError(
+            f"Expected `host` to be an address of this machine, but got {host!r}: {error.strerror}"
+        ) from error
     with listener:
         yield listener
 

@@ -33,7 +33,7 @@ class View:
     heat: Tensor
     low: float
     high: float
-    note: str = ""
+    note: str
 
 
 @dataclass(frozen=True)
@@ -74,9 +74,12 @@ def localize_in_picture(
     sound = model.sound_map(encoded)[0].cpu()
     maps, valid, peaks = (values[0].cpu() for values in model.source_maps(encoded, num_sources, identification))
     pixels = shown(picture)
-    views = [_own_range("The whole sound", pixels, sound)]
+    similar = f"similarity {float(sound.min()):.2f} to {float(sound.max()):.2f}"
+    views = [_own_range("The whole sound", pixels, sound, similar)]
     for number, index in enumerate(valid.nonzero().flatten().tolist(), 1):
-        views.append(_own_range(f"Source {number}", pixels, maps[index], f"peak {float(peaks[index]):.2f}, "))
+        views.append(
+            _own_range(f"Source {number}", pixels, maps[index], f"largest similarity {float(peaks[index]):.2f}")
+        )
     text = _counted(len(views) - 1, num_sources, identification)
     problem = flaw(waveform.numpy())
     return Result(views, text, f"The sound {problem}. The maps mean nothing." if problem else "")
@@ -99,11 +102,11 @@ def localize_in_video(model: Localizer, path: Path, count: int, out: Path) -> Re
     low, high = float(video.maps.min()), float(video.maps.max())
     chosen = np.unique(np.linspace(0, len(video.maps) - 1, SHOWN_FRAMES).round().astype(int)).tolist()
     views = [
-        View(f"{float(video.times[index]):.1f} s", pixels, video.maps[index], low, high)
+        View(f"{float(video.times[index]):.1f} s", pixels, video.maps[index], low, high, "")
         for index, pixels in zip(chosen, _frames(path, video, chosen), strict=True)
     ]
     text = f"{_plural(len(video.maps), 'map')}, one for every {video.every} frames, and {len(views)} of them below."
-    return Result(views, f"{text} Colors span {low:.2f} to {high:.2f}.", video=out)
+    return Result(views, f"{text} Similarity {low:.2f} to {high:.2f}.", video=out)
 
 
 def draw(view: View, threshold: float, opacity: float) -> bytes:
@@ -135,9 +138,8 @@ def _frames(path: Path, video: VideoMaps, chosen: list[int]) -> list[np.ndarray]
     return frames
 
 
-def _own_range(title: str, picture: np.ndarray, heat: Tensor, note: str = "") -> View:
-    low, high = float(heat.min()), float(heat.max())
-    return View(title, picture, heat, low, high, f"{note}colors span {low:.2f} to {high:.2f}")
+def _own_range(title: str, picture: np.ndarray, heat: Tensor, note: str) -> View:
+    return View(title, picture, heat, float(heat.min()), float(heat.max()), note)
 
 
 def _counted(found: int, asked: int | None, identification: str) -> str:

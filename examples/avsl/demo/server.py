@@ -27,7 +27,7 @@ from .guard import Guard
 from .limits import Limits
 from .results import Result, draw, identifications, localize_in_picture, localize_in_video
 from .scenes import SCENES, composed_scene
-from .uploads import Refused, check_stream, open_picture, open_sound, refusing
+from .uploads import UploadError, check_stream, open_picture, open_sound, refusing
 
 log = logging.getLogger(__name__)
 
@@ -85,7 +85,7 @@ class Demo:
         query = request.query_params
         sizes = {name: _whole(query, name, 0, 2**50) for name in ("picture", "sound", "video") if name in query}
         if set(sizes) not in FORMS:
-            raise Refused(f"Expected a picture and a sound, or a video, but got {' and '.join(sizes) or 'nothing'}")
+            raise UploadError(f"Expected a picture and a sound, or a video, but got {' and '.join(sizes) or 'nothing'}")
         total, limit = sum(sizes.values()), self.limits.megabytes * 1e6
         if total > limit:
             raise HTTPException(413, f"Expected files of {limit / 1e6:g} MB or less, but got {total / 1e6:.1f} MB")
@@ -93,7 +93,7 @@ class Demo:
         known = identifications(self.model)
         identification = query.get("identification") or known[0]
         if identification not in known:
-            raise Refused(f"Expected `identification` to be one of {', '.join(known)}, but got {identification!r}")
+            raise UploadError(f"Expected `identification` to be one of {', '.join(known)}, but got {identification!r}")
         with tempfile.TemporaryDirectory(dir=self.folder, ignore_cleanup_errors=True) as folder:
             paths = {name: Path(folder) / name for name in sizes}
             await _receive(request, sizes, paths)
@@ -160,20 +160,20 @@ async def _receive(request: Request, sizes: Mapping[str, int], paths: Mapping[st
         files = [stack.enter_context(paths[name].open("wb")) for name in names]
         async for chunk in request.stream():
             if got + len(chunk) > total:
-                raise Refused(f"Expected a body of {total} bytes, as announced, but got more")
+                raise UploadError(f"Expected a body of {total} bytes, as announced, but got more")
             for end, file in zip(ends, files, strict=True):
                 part = chunk[: max(end - got, 0)]
                 file.write(part)
                 chunk, got = chunk[len(part) :], got + len(part)
     if got < total:
-        raise Refused(f"Expected a body of {total} bytes, as announced, but got {got}")
+        raise UploadError(f"Expected a body of {total} bytes, as announced, but got {got}")
 
 
 def _whole(query: Mapping[str, str], name: str, low: int, high: int, default: int | None = None) -> int:
     """Reads a whole number of the query."""
     text = query.get(name, "" if default is None else str(default))
     if not (text.isascii() and text.isdecimal() and len(text) < 17 and low <= int(text) <= high):
-        raise Refused(f"Expected `{name}` to be a whole number from {low} to {high}, but got {text[:40]!r}")
+        raise UploadError(f"Expected `{name}` to be a whole number from {low} to {high}, but got {text[:40]!r}")
     return int(text)
 
 
@@ -215,7 +215,7 @@ def make_app(model: Localizer, name: str, limits: Limits, host: str) -> Starlett
         Route("/results/{id}/{number:int}.jpg", demo.view),
         Mount("/page", StaticFiles(directory=PAGE)),
     ]
-    handlers: Any = {Refused: _refused, HTTPException: _http_error, Exception: _failed}
+    handlers: Any = {UploadError: _refused, HTTPException: _http_error, Exception: _failed}
     guard = Middleware(Guard, host=host)
     return Starlette(routes=routes, middleware=[guard], exception_handlers=handlers, lifespan=demo.lifespan)
 

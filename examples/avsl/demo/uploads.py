@@ -46,13 +46,13 @@ _STARTS = (
 )
 
 
-class Refused(ValueError):
+class UploadError(ValueError):
     """An upload that the page does not accept; the text says what was expected and what came."""
 
 
 @contextlib.contextmanager
 def refusing(**uploads: Path) -> Iterator[None]:
-    """Turns errors of reading the uploads into :class:`Refused`, with the name of each upload in place of its path.
+    """Turns errors of reading the uploads into :class:`UploadError`, with the name of each upload in place of its path.
 
     Errors of this machine, such as a full disk, stay what they are.
     """
@@ -64,7 +64,7 @@ def refusing(**uploads: Path) -> Iterator[None]:
         text = str(error) or type(error).__name__
         for name, path in uploads.items():
             text = text.replace(str(path), f"the {name}")
-        raise Refused(text) from error
+        raise UploadError(text) from error
 
 
 def open_picture(path: Path, limits: Limits) -> Image.Image:
@@ -77,16 +77,18 @@ def open_picture(path: Path, limits: Limits) -> Image.Image:
         with path.open("rb") as file, Image.open(file) as image:  # reads no more than the header
             kind, (width, height) = image.format, image.size
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise Refused(f"Expected {path} to have {_millions(limits.picture_pixels)} or less, but got more") from error
+        raise UploadError(
+            f"Expected {path} to have {_millions(limits.picture_pixels)} or less, but got more"
+        ) from error
     except Exception as error:  # decoders raise errors of any type for malformed files
         if of_this_machine(error):
             raise
         kind = None
     if kind not in PICTURES:
         known = ", ".join(PICTURES[:-1])
-        raise Refused(f"Expected {path} to be one of {known}, but got {kind or kind_of(path)}")
+        raise UploadError(f"Expected {path} to be a picture ({known}), but got {kind or kind_of(path)}")
     if width * height > limits.picture_pixels:
-        raise Refused(
+        raise UploadError(
             f"Expected {path} to have {_millions(limits.picture_pixels)} or less, but got {width} × {height} pixels"
         )
     return read_picture(path)
@@ -108,19 +110,18 @@ def check_stream(path: Path, kind: str, limits: Limits) -> int:
     Raises:
         ValueError: naming the file, if it has no such stream, can't be decoded or exceeds a limit.
     """
+    noun, missing = ("sound", "sound") if kind == "audio" else ("video", "moving picture")
     options = {"format_whitelist": ",".join(MEDIA), "protocol_whitelist": "file"}
     try:
         container = av.open(str(path), container_options=options, metadata_errors="replace")
     except av.FFmpegError as error:
         if of_this_machine(error):
             raise
-        expected = "a sound" if kind == "audio" else "a video"
-        raise Refused(f"Expected {path} to be {expected}, but got {kind_of(path)}") from error
+        raise UploadError(f"Expected {path} to be a {noun}, but got {kind_of(path)}") from error
     with container:
         stream = best_stream(container, kind)
         if stream is None:
-            have = "no sound in it" if kind == "audio" else "no moving picture in it"
-            raise Refused(f"Expected {path} to hold {'a sound' if kind == 'audio' else 'a video'}, but there is {have}")
+            raise UploadError(f"Expected {path} to hold a {noun}, but there is no {missing} in it")
         _check_size(stream.codec_context, path, kind, limits)
         if kind == "video":
             stream.thread_type = "AUTO"
@@ -131,14 +132,14 @@ def check_stream(path: Path, kind: str, limits: Limits) -> int:
                 counted += frame.samples / max(frame.sample_rate, 1)
             elif count > limits.frames_per_second * limits.seconds:
                 most = limits.frames_per_second * limits.seconds
-                raise Refused(f"Expected {path} to have {most:,.0f} frames or less, but got more")
+                raise UploadError(f"Expected {path} to have {most:,.0f} frames or less, but got more")
             if frame.time is not None:
                 first = frame.time if first is None else first
                 counted = max(counted, frame.time - first)
             if counted > limits.seconds:
-                raise Refused(f"Expected {path} to last {limits.seconds:g} s or less, but it is longer")
+                raise UploadError(f"Expected {path} to last {limits.seconds:g} s or less, but it is longer")
         if not count:
-            raise Refused(f"Expected {path} to be a {'sound' if kind == 'audio' else 'video'}, but it is empty")
+            raise UploadError(f"Expected {path} to be a {noun}, but it is empty")
         return count
 
 
@@ -146,12 +147,12 @@ def _check_size(shaped: av.CodecContext | av.frame.Frame, path: Path, kind: str,
     """Checks the size of frames or the number of channels; both may change in the middle of a stream."""
     if kind == "video":
         if shaped.width * shaped.height > limits.frame_pixels:
-            raise Refused(
+            raise UploadError(
                 f"Expected frames of {path} to have {_millions(limits.frame_pixels)} or less, but got "
                 f"{shaped.width} × {shaped.height} pixels"
             )
     elif shaped.layout.nb_channels > limits.channels:
-        raise Refused(
+        raise UploadError(
             f"Expected {path} to have {limits.channels} channels or less, but got {shaped.layout.nb_channels}"
         )
 

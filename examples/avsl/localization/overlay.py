@@ -35,4 +35,4 @@ def paint(picture: np.ndarray, heat: Tensor, opacity: float = MAX_OPACITY, thres
 def _weights(opacity: float, threshold: float) -> np.ndarray:
     """The weight of the color of each level, in 256ths."""
     weights = np.round(256 * opacity * _LEVELS / 255)
-    return np.where(_LEVELS >= round(255 * threshold), weights, 0).astype(np.uint16)
+    return np.where(round(255 * threshold) <= _LEVELS, weights, 0).astype(np.uint16)

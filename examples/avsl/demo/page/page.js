@@ -58,7 +58,6 @@ function setFile(kind, file) {
 }
 
 async function run() {
-  if (busy) return;
   const video = isVideo(), files = video ? [chosen.picture] : [chosen.picture, chosen.sound];
   if (files.includes(null)) {
     say("", `Expected a picture and a sound, or a video, but there is no ${chosen.picture ? "sound" : "picture"} yet.`);
@@ -72,7 +71,6 @@ async function run() {
   const query = new URLSearchParams(video ? { video: size } : { picture: files[0].size, sound: files[1].size });
   if (!video) query.set("identification", $("identification").value);
   if (!video && $("sources").value) query.set("sources", $("sources").value);
-  setBusy(true);
   const started = performance.now();
   const clock = setInterval(() => say(`Working … ${Math.round((performance.now() - started) / 1000)} s`), 1000);
   say("Working …");
@@ -84,6 +82,14 @@ async function run() {
   } catch (error) {
     clearInterval(clock);
     say("", error.message);
+  }
+}
+
+async function whileBusy(job) {
+  if (busy) return;
+  setBusy(true);
+  try {
+    await job();
   } finally {
     setBusy(false);
   }
@@ -110,6 +116,7 @@ function show(answered) {
     figure.append(image, caption);
     return figure;
   }));
+  $("views").classList.toggle("frames", result.video);
   $("heat").hidden = !result.video;
   if (result.video) $("heat-video").src = $("download").href = `results/${result.id}/video.mp4`;
   else $("heat-video").removeAttribute("src");
@@ -139,7 +146,6 @@ function load(image) {
 }
 
 async function tryScene(number) {
-  if (busy) return;
   try {
     for (const [kind, name, type] of [["picture", "scene.jpg", "image/jpeg"], ["sound", "scene.wav", "audio/wav"]]) {
       const response = await fetch(`scenes/${number}/${kind}`);
@@ -166,7 +172,7 @@ async function start() {
     image.src = `scenes/${number}/picture`;
     image.alt = "";
     button.append(image, `Plays: ${scene.sounding}. Silent: ${scene.silent}.`);
-    button.addEventListener("click", () => tryScene(number));
+    button.addEventListener("click", () => whileBusy(() => tryScene(number)));
     return button;
   }));
 }
@@ -181,8 +187,10 @@ for (const kind of ["picture", "sound"]) {
     drop(kind, event.dataTransfer.files);
   });
 }
+// A picture that the browser can't show may still be one that the model can read.
+for (const name of ["picture", "video"]) $(`shown-${name}`).addEventListener("error", () => { $(`shown-${name}`).hidden = true; });
 // A file that misses both zones must not replace the page.
 for (const name of ["dragover", "drop"]) document.addEventListener(name, event => event.preventDefault());
 for (const name of ["threshold", "opacity"]) $(name).addEventListener("input", redraw);
-$("form").addEventListener("submit", event => { event.preventDefault(); run(); });
+$("form").addEventListener("submit", event => { event.preventDefault(); whileBusy(run); });
 start().catch(error => { $("model").textContent = ""; say("", error.message); });
