@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ..localization.overlay import paint, scaled
 from ..localization.user_files import as_frame, decode, open_media
-from ..localization.video import VideoMaps, draw_heatmaps, localize_video
+from ..localization.video import Progress, VideoMaps, draw_heatmaps, localize_video, terminal_bar
 from ..model.localizer import Localizer
 from ..sounds import flaw
 from ..streams import best_stream, upright
@@ -85,7 +85,7 @@ def localize_in_picture(
     return Result(views, text, f"The sound {problem}. The maps mean nothing." if problem else "")
 
 
-def localize_in_video(model: Localizer, path: Path, count: int, out: Path) -> Result:
+def localize_in_video(model: Localizer, path: Path, count: int, out: Path, progress: Progress = terminal_bar) -> Result:
     """Computes the maps of a video's sound over time, and writes the video with a moving heatmap to ``out``.
 
     Args:
@@ -93,12 +93,13 @@ def localize_in_video(model: Localizer, path: Path, count: int, out: Path) -> Re
         path: the video.
         count: its number of frames.
         out: an MP4 file.
+        progress: yields the frames as they are read; may raise an error to stop.
 
     Raises:
         ValueError: if the video can't be read.
     """
-    video = localize_video(model, path, max(5, math.ceil(count / MOST_MAPS)))
-    draw_heatmaps(path, out, video)
+    video = localize_video(model, path, max(5, math.ceil(count / MOST_MAPS)), progress)
+    draw_heatmaps(path, out, video, progress)
     low, high = float(video.maps.min()), float(video.maps.max())
     chosen = np.unique(np.linspace(0, len(video.maps) - 1, SHOWN_FRAMES).round().astype(int)).tolist()
     views = [

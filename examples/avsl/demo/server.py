@@ -7,9 +7,11 @@ import logging
 import secrets
 import socket
 import tempfile
+import threading
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import anyio
@@ -42,6 +44,7 @@ class Demo:
     def __init__(self, model: Localizer, name: str, limits: Limits) -> None:
         self.model, self.name, self.limits = model, name, limits
         self.folder = Path()
+        self._stopped = threading.Event()
         self._results: OrderedDict[str, Result] = OrderedDict()
         self._turn = anyio.CapacityLimiter(1)
 
@@ -51,6 +54,20 @@ class Demo:
         with tempfile.TemporaryDirectory(prefix="sslosses-demo-", ignore_cleanup_errors=True) as folder:
             self.folder = Path(folder)
             yield
+            self.stop()
+            async with self._turn:  # a thread that still writes would leave files behind
+                pass
+
+    def stop(self) -> None:
+        """Ends what is running at its next frame."""
+        self._stopped.set()
+
+    def until_stopped(self, frames: Iterator[Any], _: Any, __: str) -> Iterator[Any]:
+        """Yields frames as long as the demo runs."""
+        for frame in frames:
+            if self._stopped.is_set():
+                raise HTTPException(503, "The demo was ended in the terminal.")
+            yield frame
 
     async def describe(self, _: Request) -> Response:
         """What the page shows before anything is uploaded."""
@@ -102,15 +119,16 @@ class Demo:
                 with refusing(**paths):
                     return self._run(paths, sources, identification)
 
-            result = await anyio.to_thread.run_sync(job, limiter=self._turn, abandon_on_cancel=True)
+            result = await anyio.to_thread.run_sync(job, limiter=self._turn)
         return JSONResponse(self._kept(result))
 
     def _run(self, paths: Mapping[str, Path], sources: int | None, identification: str) -> Result:
         if "video" in paths:
             video = paths["video"]
-            count = check_stream(video, "video", self.limits)
-            check_stream(video, "audio", self.limits)
-            return localize_in_video(self.model, video, count, self.folder / f"{secrets.token_hex(8)}.mp4")
+            count = check_stream(video, "video", self.limits, self.until_stopped)
+            check_stream(video, "audio", self.limits, self.until_stopped)
+            out = self.folder / f"{secrets.token_hex(8)}.mp4"
+            return localize_in_video(self.model, video, count, out, self.until_stopped)
         picture = open_picture(paths["picture"], self.limits)
         return localize_in_picture(
             self.model, picture, open_sound(paths["sound"], self.limits), sources, identification
@@ -217,13 +235,19 @@ def make_app(model: Localizer, name: str, limits: Limits, host: str) -> Starlett
     ]
     handlers: Any = {UploadError: _refused, HTTPException: _http_error, Exception: _failed}
     guard = Middleware(Guard, host=host)
-    return Starlette(routes=routes, middleware=[guard], exception_handlers=handlers, lifespan=demo.lifespan)
+    app = Starlette(routes=routes, middleware=[guard], exception_handlers=handlers, lifespan=demo.lifespan)
+    app.state.demo = demo
+    return app
 
 
 class _Server(uvicorn.Server):
-    def __init__(self, config: uvicorn.Config, started: Callable[[], None]) -> None:
+    def __init__(self, config: uvicorn.Config, started: Callable[[], None], stop: Callable[[], None]) -> None:
         super().__init__(config)
-        self._announce = started
+        self._announce, self._stop = started, stop
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        self._stop()
+        super().handle_exit(sig, frame)
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
@@ -243,8 +267,8 @@ def run(app: Starlette, listener: socket.socket, started: Callable[[], None]) ->
         log_config=None,
         log_level="warning",
         server_header=False,
-        timeout_graceful_shutdown=1,
+        timeout_graceful_shutdown=5,
         ws="none",
     )
     with contextlib.suppress(KeyboardInterrupt):  # uvicorn raises it again, after its clean end
-        _Server(config, started).run(sockets=[listener])
+        _Server(config, started, app.state.demo.stop).run(sockets=[listener])

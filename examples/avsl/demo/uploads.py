@@ -8,12 +8,14 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import av
 from PIL import Image
 from torch import Tensor
 
 from ..localization.user_files import decode, read_sound
+from ..localization.video import Progress
 from ..machine_errors import of_this_machine
 from ..pictures import read_picture
 from ..streams import best_stream
@@ -104,7 +106,12 @@ def open_sound(path: Path, limits: Limits) -> Tensor:
     return read_sound(path)
 
 
-def check_stream(path: Path, kind: str, limits: Limits) -> int:
+def all_frames(frames: Iterator[Any], _: av.stream.Stream, __: str) -> Iterator[Any]:
+    """Yields all frames, and shows no progress."""
+    return frames
+
+
+def check_stream(path: Path, kind: str, limits: Limits, progress: Progress = all_frames) -> int:
     """Decodes the video or audio stream of a file to its end, or to the first limit; returns its number of frames.
 
     Raises:
@@ -126,7 +133,7 @@ def check_stream(path: Path, kind: str, limits: Limits) -> int:
         if kind == "video":
             stream.thread_type = "AUTO"
         first, counted, count = None, 0.0, 0
-        for count, frame in enumerate(decode(container, stream, path), 1):
+        for count, frame in enumerate(progress(decode(container, stream, path), stream, "checking"), 1):
             _check_size(frame, path, kind, limits)
             if kind == "audio":
                 counted += frame.samples / max(frame.sample_rate, 1)

@@ -259,6 +259,28 @@ def test_the_page_names_no_other_host(app: Starlette) -> None:
     anyio.run(job)
 
 
+def test_what_runs_ends_at_its_next_frame(app: Starlette, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    content = write_video(tmp_path / "upload", count=12).read_bytes()
+    encode, seen = Localizer.encode, []
+
+    def stopping(self: Localizer, *parts: Any) -> Any:
+        app.state.demo.stop()
+        seen.append(len(parts[0]))
+        return encode(self, *parts)
+
+    monkeypatch.setattr(Localizer, "encode", stopping)
+    monkeypatch.setattr("avsl.localization.video.BATCH", 1)
+
+    async def job() -> None:
+        async with client(app) as demo:
+            answer = await demo.ask(f"/localize?video={len(content)}", content)
+            assert answer.status == 503
+            assert answer.json["error"] == "The demo was ended in the terminal."
+
+    anyio.run(job)
+    assert seen == [1]
+
+
 def test_ctrl_c_ends_it(app: Starlette, picture: Path, sound: Path, interruptible: None) -> None:
     answers: list[Any] = []
     with socket.create_server(("127.0.0.1", 0)) as listener:
