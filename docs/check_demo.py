@@ -151,7 +151,11 @@ class Check:
             self.expect(text, "#error")
         self.run_files("scene.mp4")
         self.expect("6 maps, one for every 5 frames", "#text")
-        self.until("document.getElementById('heat-video').readyState > 1")
+        page.evaluate("() => { const v = document.getElementById('heat-video'); v.muted = true; v.play(); }")
+        self.until("document.getElementById('heat-video').currentTime > 0.5")
+        page.locator("#heat-video").scroll_into_view_if_needed()
+        page.evaluate("() => document.getElementById('heat-video').pause()")
+        page.wait_for_timeout(500)  # Chromium draws what is out of sight late
         self.photograph("video")
         self.slide("opacity", 40)
 
