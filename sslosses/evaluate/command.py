@@ -15,19 +15,14 @@ from sslosses.evaluate.benchmark import FORMATS, LAYOUTS, read_benchmark
 from sslosses.evaluate.errors import CommandError
 from sslosses.evaluate.exit_status import exit_status
 from sslosses.evaluate.frame_only import frame_only_maps
-from sslosses.evaluate.leaks import compare_unseen, find_leak
-from sslosses.evaluate.output import as_json, latex, tables
-from sslosses.evaluate.progress import progress
-from sslosses.evaluate.results_folder import atomic_write
+from sslosses.evaluate.leaks import find_leak
+from sslosses.evaluate.maps_to_score import MapsToScore, OtherMaps, check_clips
 from sslosses.evaluate.saved_maps import SavedMaps
-from sslosses.evaluate.scoring import OtherMaps, check_clips, score, steps
-from sslosses.evaluate.self_test import self_test
 from sslosses.evaluate.standard_output import write_out
 from sslosses.metrics import Protocol, protocols
 
 _SELF_TEST = "--self-test"
 _MOST_RESAMPLES = 100_000
-_FILES = ("metrics.json", "table.md", "table.tex", "sheet.png")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -70,6 +65,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     arguments = sys.argv[1:] if argv is None else list(argv)
     if arguments == [_SELF_TEST]:
+        from sslosses.evaluate.self_test import self_test
+
         text, passed = self_test()
         write_out(text)
         return 0 if passed else 1
@@ -109,74 +106,9 @@ def _run(options: argparse.Namespace) -> str:
         if options.against is not None:
             others = opened.enter_context(SavedMaps(options.against))
             against = OtherMaps(others, check_clips(others, benchmark, options.allow_missing))
-        total = steps(benchmark, chosen, not options.no_chance, against is not None, len(frame_only))
-        with progress(total) as tick:
-            scores = score(
-                saved,
-                benchmark,
-                chosen,
-                missing=missing,
-                chance=not options.no_chance,
-                seed=options.seed,
-                tick=tick,
-                resamples=options.resamples,
-                against=against,
-                frame_only=frame_only,
-            )
-        share = f"{benchmark.share(len(missing))}\n{benchmark.identity}"
-        comparison = None
-        if leak is not None:
-            share += f"\n{leak}"
-            comparison = compare_unseen(
-                leak,
-                benchmark,
-                scores,
-                saved=saved,
-                protocols=chosen,
-                missing=missing,
-                chance=not options.no_chance,
-                seed=options.seed,
-                resamples=options.resamples,
-            )
-        with atomic_write(options.out, _FILES) as temporary:
-            table = tables(scores, share, options.breakdown)
-            if comparison and comparison.unseen:
-                table += f"\n{comparison}"
-            (temporary / "table.md").write_text(table, encoding="utf-8")
-            (temporary / "table.tex").write_text(latex(scores, share), encoding="utf-8")
-            (temporary / "metrics.json").write_text(
-                as_json(
-                    scores,
-                    benchmark,
-                    sorted(missing),
-                    maps=str(options.maps),
-                    against=None if options.against is None else str(options.against),
-                    videos=None if options.videos is None else str(options.videos),
-                    annotations=str(options.annotations),
-                    format=options.format,
-                    on_invalid=options.on_invalid,
-                    seed=options.seed,
-                    resolution=scores.resolution,
-                    clip_list=benchmark.identity.to_dict(),
-                    training_list=comparison and comparison.to_dict(),
-                ),
-                encoding="utf-8",
-                errors="backslashreplace",  # paths that are not UTF-8 become JSON escapes
-            )
-            if not options.no_sheet:
-                sheet.draw(
-                    temporary / "sheet.png",
-                    scores.ranking,
-                    saved,
-                    benchmark,
-                    chosen[0],
-                    missing=missing,
-                    frames=options.frames_dir,
-                    per_group=options.pictures,
-                )
-    report = benchmark.annotations.report
-    # metrics.json lists the boxes and clips themselves.
-    return table + (f"\n{str(report).splitlines()[0]}\n" if report.invalid or report.without_box else "")
+        from sslosses.evaluate.job import score_and_write  # imports torchmetrics, which takes seconds
+
+        return score_and_write(options, benchmark, chosen, MapsToScore(saved, missing, against, frame_only), leak)
 
 
 def _protocols(names: str) -> list[Protocol]:
