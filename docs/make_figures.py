@@ -49,7 +49,7 @@ from avsl.data.composed.arrangement import Scene, SceneObject
 from avsl.data.composed.composer import DrawnSource, captions
 from avsl.data.folders import Clip
 from avsl.evaluation.held_out import HeldOutScenes, load_held_out
-from avsl.evaluation.report import draw_boxes, overlay, picture_of
+from avsl.evaluation.sheet import draw_boxes, overlay, picture_of
 from avsl.model.caption_features import encode_captions
 from avsl.model.checkpoints import open_model, recorded_data
 from avsl.model.encoders import Encoded
@@ -301,7 +301,9 @@ def run_get_started(target: Path) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
     parser.add_argument("--run", type=Path, default=Path("runs/composed-crops-seed0"), help="folder of the run")
     parser.add_argument("--scene", type=int, default=70, help="number of the test scene")
     parser.add_argument("--cache", type=Path, default=Path("data/cache"), help="folder with features of captions")

@@ -123,6 +123,7 @@ def _protocols(names: str) -> list[Protocol]:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
+        allow_abbrev=False,
         prog="python -m sslosses.evaluate",
         description="Scores saved heatmaps by one or more evaluation protocols, with chance levels and pictures.",
     )

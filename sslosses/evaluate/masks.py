@@ -196,6 +196,7 @@ def _table(values: dict[str, float], share: str) -> str:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
+        allow_abbrev=False,
         prog="python -m sslosses.evaluate.masks",
         description="Scores saved maps against a folder of PNG masks: AVSBench's M_J and M_F, or metrics of classes.",
     )

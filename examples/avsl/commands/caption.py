@@ -20,11 +20,12 @@ from ..captioning.records import Records
 from .exit_status import exit_status
 
 
-def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
-    """Parses the options of ``generate_captions.py``."""
+def build_parser() -> argparse.ArgumentParser:
+    """Builds the parser of ``generate_captions.py``."""
     parser = argparse.ArgumentParser(
+        allow_abbrev=False,
         description="Let a multimodal language model write foreground and background captions of the training frames. "
-        "Run the same command again to resume."
+        "Run the same command again to resume.",
     )
     add = parser.add_argument
     add("--data-root", type=Path, required=True, help="data folder with frames/<id>.jpg and metadata/")
@@ -93,6 +94,12 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
         default="OPENAI_API_KEY",
         help="environment variable that contains the API key (default: %(default)s)",
     )
+    return parser
+
+
+def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    """Parses the options of ``generate_captions.py``."""
+    parser = build_parser()
     options = parser.parse_args(arguments)
     if not options.model and not options.dry_run:
         parser.error("--model is required")

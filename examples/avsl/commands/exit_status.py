@@ -7,7 +7,6 @@ import logging
 import sys
 from collections.abc import Callable
 
-from ..machine_errors import of_this_machine
 from .standard_output import patient_output
 
 log = logging.getLogger(__name__)
@@ -39,6 +38,8 @@ def exit_status(job: Callable[[], int | None], *, resumes: bool = True) -> int:
         log.error("%s", _reason(error))
         return 2
     except RuntimeError as error:
+        from ..machine_errors import of_this_machine  # imports what reads videos
+
         if not of_this_machine(error):
             raise
         log.error("%s", _reason(error))

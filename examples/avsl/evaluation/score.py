@@ -27,13 +27,11 @@ from ..methods.object_aware import ObjectAware
 from ..model.localizer import Localizer
 from .held_out import HeldOutScenes
 from .predict import Prediction, frame_resolution
+from .report import SHARE_OF_LIST, WITHOUT_MAP, Metrics
 
 #: Percent by the name of the metric, such as "duet CAP": one row of a run's table.
-Metrics = dict[str, float]
 RUN_PROTOCOL = "paper"
-WITHOUT_MAP = "without map"  # a number of scenes
 SALIENCY = "saliency (frame only)"
-SHARE_OF_LIST = "share of the public list"
 
 
 def run_metrics(held_out: HeldOutScenes, prediction: Prediction) -> Metrics:

@@ -12,7 +12,7 @@ import torch
 from ..data.folders import Clip, ClipFolder
 from ..evaluation.held_out import HeldOutScenes
 from ..evaluation.predict import Prediction, predict
-from ..evaluation.report import draw_boxes, entitle, overlay, picture_of
+from ..evaluation.sheet import draw_boxes, entitle, overlay, picture_of
 from ..files import atomic_buffer
 from ..model.checkpoints import open_model
 from ..pictures import read_picture

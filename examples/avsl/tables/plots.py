@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import matplotlib
 
-from ..evaluation.report import entitle
+from ..evaluation.sheet import entitle
 from ..files import atomic_buffer
 from .collect import Result
 from .specification import TestSet

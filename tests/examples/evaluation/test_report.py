@@ -9,10 +9,11 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import torch
-from avsl.evaluation import report
+from avsl.evaluation import sheet
 from avsl.evaluation.held_out import HeldOutScenes
 from avsl.evaluation.predict import Prediction
-from avsl.evaluation.report import SMOKE_TEST, draw_sheet, entitle, markdown_table, rich_table, write_report
+from avsl.evaluation.report import SMOKE_TEST, markdown_table, rich_table, write_report
+from avsl.evaluation.sheet import draw_sheet, entitle
 from PIL import Image
 from rich.console import Console
 
@@ -135,7 +136,7 @@ def test_a_smoke_test_says_so_in_every_file(
     assert json.loads((tmp_path / "metrics.json").read_text())["notes"] == [SMOKE_TEST]
     assert (tmp_path / "table.md").read_text() == f"{SMOKE_TEST}\n\n{markdown_table(ROWS)}"
     titles = []
-    monkeypatch.setattr(report.plt, "close", lambda figure: titles.append(figure.get_suptitle().replace("\n", " ")))
+    monkeypatch.setattr(sheet.plt, "close", lambda figure: titles.append(figure.get_suptitle().replace("\n", " ")))
     for title in (SMOKE_TEST, ""):
         draw_sheet(tmp_path / "sheet.png", [(held_out["solo"], perfect(held_out["solo"]))], title)
     assert titles == [SMOKE_TEST, ""]

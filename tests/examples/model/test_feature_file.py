@@ -17,7 +17,7 @@ from avsl.data.music import MusicFolder
 from avsl.data.scenes import Scenes
 from avsl.evaluation.held_out import load_held_out
 from avsl.evaluation.predict import Prediction, _stack
-from avsl.evaluation.report import draw_sheet
+from avsl.evaluation.sheet import draw_sheet
 from avsl.model import feature_file
 from avsl.model.encoders import Features, Tower
 from avsl.model.feature_file import BATCH, CPU_BATCH, FeatureFile, compute_features, file_key
