@@ -70,7 +70,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         text, passed = self_test()
         write_out(text)
         return 0 if passed else 1
-    options = _parser().parse_args(arguments)
+    options = build_parser().parse_args(arguments)
     return exit_status(lambda: _run(options), options.out)
 
 
@@ -82,8 +82,6 @@ def _run(options: argparse.Namespace) -> str:
         raise CommandError(f"Expected --frames-dir to be a folder, but there is no folder {options.frames_dir}")
     if options.saliency and options.frames_dir is None:
         raise CommandError("Expected --frames-dir with --saliency, but got no folder of frames")
-    if not options.no_sheet:
-        sheet.check_packages()  # before the scoring, which takes long
     benchmark = read_benchmark(
         options.annotations,
         options.format,
@@ -106,6 +104,8 @@ def _run(options: argparse.Namespace) -> str:
         if options.against is not None:
             others = opened.enter_context(SavedMaps(options.against))
             against = OtherMaps(others, check_clips(others, benchmark, options.allow_missing))
+        if not options.no_sheet:
+            sheet.check_packages()  # before the scoring, which takes long, but after what needs no import
         from sslosses.evaluate.job import score_and_write  # imports torchmetrics, which takes seconds
 
         return score_and_write(options, benchmark, chosen, MapsToScore(saved, missing, against, frame_only), leak)
@@ -121,7 +121,8 @@ def _protocols(names: str) -> list[Protocol]:
         raise CommandError(str(error)) from error
 
 
-def _parser() -> argparse.ArgumentParser:
+def build_parser() -> argparse.ArgumentParser:
+    """Builds the parser of the command."""
     parser = argparse.ArgumentParser(
         allow_abbrev=False,
         prog="python -m sslosses.evaluate",

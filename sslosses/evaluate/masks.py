@@ -67,7 +67,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         Scored 1 of 1 clips with masks; 1 videos per batch
         0
     """
-    options = _parser().parse_args(argv)
+    options = build_parser().parse_args(argv)
     return exit_status(lambda: _run(options), options.out)
 
 
@@ -194,7 +194,8 @@ def _table(values: dict[str, float], share: str) -> str:
     return "\n".join([*rows, "", ", ".join(counts), "", share, ""])
 
 
-def _parser() -> argparse.ArgumentParser:
+def build_parser() -> argparse.ArgumentParser:
+    """Builds the parser of the command."""
     parser = argparse.ArgumentParser(
         allow_abbrev=False,
         prog="python -m sslosses.evaluate.masks",

@@ -47,7 +47,7 @@ def add_common(parser: argparse.ArgumentParser) -> None:
         "--workers",
         type=int,
         default=os.cpu_count() or 1,
-        help="number of processes; 0: no extra processes (default: %(default)s)",
+        help="number of processes; 0: no extra processes (default: one per core)",
     )
     add(
         "--frame-side",
