@@ -28,6 +28,7 @@ def exit_status(job: Callable[[], int | None], *, resumes: bool = True) -> int:
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     for name in NOISY_LOGGERS:
         logging.getLogger(name).setLevel(logging.WARNING)
+    logging.getLogger("huggingface_hub").propagate = False  # it has a handler of its own, and would print all twice
     try:
         with patient_output():
             return job() or 0

@@ -13,6 +13,7 @@ from typing import Any
 from rich.console import Console
 
 from sslosses.metrics import LocalizationResult, protocols
+from sslosses.metrics.result import shown_interval
 
 from ..clip_ids import is_public
 from ..commands.arguments import THRESHOLDS, print_plain, selected_model
@@ -27,7 +28,7 @@ from ..training.data_location import FOLDERS, DataLocation, open_data
 from .held_out import HeldOutScenes, load_held_out
 from .negative_sounds import NegativeScores, negative_sound_scores
 from .predict import Prediction, frame_resolution, predict, save_maps
-from .report import SMOKE_TEST, markdown_table, metric_notes, pipe_table, rich_table
+from .report import SAMPLES, SHARE_OF_LIST, SMOKE_TEST, markdown_table, metric_notes, pipe_table, rich_table
 from .score import SALIENCY, protocol_result, saliency_prediction, source_counts
 from .sheet import SHEET_ROWS, draw_sheet
 from .timing import measure
@@ -69,7 +70,9 @@ def evaluate(options: argparse.Namespace, console: Console) -> None:
         with_saliency = options.saliency or (chance and test.silent)  # only composed scenes know silent objects
         others = {SALIENCY: saliency_prediction(test)} if with_saliency else {}
         results = {
-            protocol.name: protocol_result(test, prediction, protocol, chance=chance, seed=options.seed, others=others)
+            protocol.name: protocol_result(
+                test, prediction, protocol, data_set=dataset, chance=chance, seed=options.seed, others=others
+            )
             for protocol in chosen
         }
         counts = None if known or test.task == "single" else source_counts(test, prediction)
@@ -81,7 +84,7 @@ def evaluate(options: argparse.Namespace, console: Console) -> None:
         draw_sheet(out / f"{name}.png", shown, title=SMOKE_TEST if model.config.smoke_test else "")
         content["subsets"][test.subset] = _as_dict(test, prediction, results, counts)
         pages.append(_page(title, test.share, results, counts))
-        _print_results(console, title, test.share, results, counts)
+        _print_results(console, title, test.share, results, counts, _remarks(test))
         if options.negative_sounds:
             oracle = options.negative_sounds == "oracle"
             scores = negative_sound_scores(
@@ -194,13 +197,36 @@ def _count_summary(counts: dict[str, Any]) -> str:
     return f"Right number of sources: {100 * counts['accuracy']:.1f} % (sources found: {found})"
 
 
-def _print_results(console: Console, title: str, share: str, results: Results, counts: dict[str, Any] | None) -> None:
+def _remarks(test: HeldOutScenes) -> dict[str, float]:
+    """The number of scored scenes and, of an incomplete list, their share, for the table."""
+    count = len(test.test.scenes)
+    share = {SHARE_OF_LIST: 100 * count / test.listed} if test.listed and test.listed != count else {}
+    return {SAMPLES: float(count), **share}
+
+
+def _intervals(result: LocalizationResult) -> dict[str, str]:
+    """The intervals over videos in words, by the name of the row."""
+    if result.videos is None or not result.videos.intervals:
+        return {}
+    return {f"{result.label} {metric}": shown_interval(result.videos.intervals[metric]) for metric in result.metrics}
+
+
+def _print_results(
+    console: Console,
+    title: str,
+    share: str,
+    results: Results,
+    counts: dict[str, Any] | None,
+    remarks: Mapping[str, float],
+) -> None:
     rows: dict[str, dict[str, float]] = {}
     for result in results.values():
         for name, metrics in {"model": result.metrics, **result.chance}.items():
             cells = {f"{result.label} {metric}": 100 * value for metric, value in metrics.items()}
             rows.setdefault(name, {}).update(cells)
-    console.print(rich_table(rows, title))
+    rows["model"] |= remarks
+    intervals = {name: cell for result in results.values() for name, cell in _intervals(result).items()}
+    console.print(rich_table(rows, title, {"95 % interval": intervals} if intervals else None))
     print_plain(console, f"{title}: {share}")
     for result in results.values():
         print_plain(console, f"{result.label}: {result.printed_counts}")

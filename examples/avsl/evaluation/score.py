@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sslosses.annotations import rasterize
+from sslosses.annotations import rasterize, video_of
 from sslosses.metrics import (
     LocalizationResult,
     Protocol,
@@ -154,10 +154,12 @@ def protocol_result(
     chance: bool = True,
     seed: int = 0,
     others: Mapping[str, Prediction] | None = None,
+    data_set: str | None = None,
 ) -> LocalizationResult:
     """Scores a prediction by ``protocol``, also by class and size, beside the chance levels at the maps' resolution.
 
-    ``others`` are further predictions to show beside it, by name.
+    ``others`` are further predictions to show beside it, by name. With ``data_set``, the result has intervals over the
+    videos that the ids of clips name.
 
     A protocol that inverts maps gets them negated, since ours are high where the sound comes from.
     """
@@ -166,10 +168,13 @@ def protocol_result(
     names = sorted({name for clip in clips for name in clip.classes})
     classes = [[names.index(name) for clip in scene for name in clips[clip].classes] for scene in scenes]
 
+    ids = ["+".join(clips[clip].name for clip in scene) for scene in scenes]
+    videos = None if data_set is None else [video_of(name, data_set) for name in ids]
+
     def scored(shown: Prediction) -> SoundLocalization:
         metric = SoundLocalization(protocol, **options)
         maps = -shown.maps if protocol.inverts_maps else shown.maps
-        metric.update(maps, truths, shown.valid, source_classes=classes)
+        metric.update(maps, truths, shown.valid, source_classes=classes, videos=videos)
         return metric
 
     metric, levels = scored(prediction), {}

@@ -56,8 +56,7 @@ class ObjectAware(Method):
             batch.source_mask,
             batch.background_mask,
         )
-        # A term of weight 0 is not computed, and a 0 in the progress bar would look like a perfect loss.
-        return {name: term for name, term in terms._asdict().items() if getattr(self.objective, f"{name}_weight", 1)}
+        return terms._asdict()
 
     def warm_up(self, device: torch.device) -> None:
         if self.objective.ori_weight:

@@ -21,6 +21,7 @@ from tqdm import tqdm
 from .. import pool
 from ..clip_files import is_whole_frame, is_whole_sound
 from ..clip_ids import ClipId
+from ..data.overlap import overlap_note
 from ..files import write_json
 from . import worker
 from .frame_rates import settle_rates
@@ -97,6 +98,8 @@ def _prepare_locked(dataset: PublicDataset, preparation: Preparation, console: C
     split_lists = dataset.read_lists(preparation.lists)
     prepared, unusable = _prepare_clips(split_lists, preparation, console)
     metadata = preparation.out / "metadata"
+    for note in overlap_of(split_lists):
+        log.warning("%s", note)
     counts = {split_list: split_list.write(metadata, prepared) for split_list in split_lists}
     for name in dataset.box_files:
         if (preparation.lists / name).is_file():
@@ -105,6 +108,16 @@ def _prepare_locked(dataset: PublicDataset, preparation: Preparation, console: C
         return False
     print_next_steps(console, dataset, preparation.out, counts)
     return True
+
+
+def overlap_of(split_lists: Iterable[SplitList]) -> list[str]:
+    """Returns, for each test list, what it shares with the training lists; nothing if they are apart."""
+    by_part: dict[bool, dict[str, list[str]]] = {True: {}, False: {}}
+    for part in split_lists:
+        by_part[part.test][part.name] = list(itertools.chain.from_iterable(line.clips for line in part.lines))
+    trained = set(itertools.chain.from_iterable(by_part[False].values()))
+    notes = (overlap_note(trained, tested, name) for name, tested in by_part[True].items())
+    return [note for note in notes if note]
 
 
 def _prepare_clips(
@@ -123,6 +136,9 @@ def _prepare_clips(
         f"{len(prepared)} already prepared, {len(names) - len(prepared) - len(missing)} to prepare, "
         f"{len(missing)} without a video"
     )
+    if others := videos.without_a_listed_id(names):
+        first = ", ".join(path.name for path in others[:3])
+        print_line(console, f"{len(others)} files have no listed id in their names and are not used, first {first}")
     jobs = [
         Job(
             path=file.path,
@@ -246,6 +262,11 @@ def print_next_steps(console: Console, dataset: PublicDataset, out: Path, counts
         commands.append("python examples/generate_captions.py --model NAME --data-root")
     commands.append(f"python examples/{dataset.training_script} --data-root")
     print_commands(console, out, commands)
+
+
+def print_line(console: Console, text: str) -> None:
+    """Prints a line as it is, without wrapping or markup."""
+    console.print(text, soft_wrap=True, highlight=False, markup=False)
 
 
 def print_commands(console: Console, out: Path, commands: Iterable[str]) -> None:

@@ -70,6 +70,11 @@ class VideoFolder:
     def __len__(self) -> int:
         return len(self._paths)
 
+    def without_a_listed_id(self, names: Iterable[str]) -> list[Path]:
+        """Returns the files whose names fit none of the clips ``names``, in the order in which they were found."""
+        used = {video.path for video in map(self.find, names) if video}
+        return [path for path in self._paths.values() if path not in used]
+
     def find(self, name: str) -> VideoFile | None:
         """The file of clip ``name``: for VGGSound ``<video>_<start>``, zero-padded or not; otherwise ``<video>``."""
         clip = ClipId.parse(name)

@@ -68,7 +68,10 @@ class Progress(TQDMProgressBar):
     def get_metrics(
         self, trainer: L.Trainer, module: L.LightningModule
     ) -> dict[str, int | str | float | dict[str, float]]:
-        metrics = {name: value for name, value in super().get_metrics(trainer, module).items() if name != "v_num"}
+        # A term of weight 0 is not computed. Its 0 would look like a perfect loss.
+        weights = {"v_num": 0.0} | {name: getattr(module.config, f"{name}_weight") for name in ("trimap", "oca", "ori")}
+        shown = super().get_metrics(trainer, module)
+        metrics = {name: value for name, value in shown.items() if weights.get(name, 1.0)}
         done = trainer.fit_loop.epoch_loop.total_batch_idx + 1
         if self._start is not None and done > self._first:
             pace = (time.monotonic() - self._start) / (done - self._first)

@@ -15,6 +15,7 @@ from ..config import CAPTIONED_METHODS, Config
 from ..data.folders import ClipFolder
 from ..evaluation.report import ROW_SUFFIX, Metrics, rich_table
 from ..files import read_json
+from ..model_names import check_name
 from .clock import Clock
 from .data_location import DataLocation, data_root, open_data
 from .run_folder import claimed
@@ -34,6 +35,7 @@ def run(config: Config, location: DataLocation, directory: Path, console: Consol
     clock = Clock()
     folder = open_data(location, config)
     folder.check_files(config.subsets, captions=config.method in CAPTIONED_METHODS)
+    _check_weights(config)
     clock.lap("data")
     with claimed(directory, config, folder.root):
         if (directory / "metrics.json").is_file():  # another process finished the run while this one waited for data
@@ -48,6 +50,13 @@ def run(config: Config, location: DataLocation, directory: Path, console: Consol
         markup=False,
     )
     return rows
+
+
+def _check_weights(config: Config) -> None:
+    """Checks that the models that the configuration names by a path exist."""
+    for argument in ("visual_weights", "audio_weights", "text_encoder"):
+        if source := getattr(config, argument):
+            check_name(argument, source)
 
 
 def _complete(
