@@ -132,7 +132,7 @@ def build_parser() -> argparse.ArgumentParser:
         "maps": "folder of <clip>.npy or <clip>.npz, or one NPZ keyed by clip id; arrays of shape (h, w) or (M, h, w)",
         "annotations": "annotation file; for flickr the folder of XML files, for vggsound-duet and the extended sets "
         "the list of mixtures or pairs",
-        "protocol": f"one or more protocols, separated by commas: {', '.join(protocols.available())}",
+        "protocol": f"one or more protocols, separated by commas: {', '.join(protocols.available())} (default: paper)",
         "clips": "score only these clips: a text file with one id per line, or a CSV file with the id first",
         "list": "score only the clips of a public test list, such as vggss-4911; see sslosses.annotations.lists",
         "train_list": "ids that the model was trained on: count the scored clips among them, and score without them",
@@ -154,7 +154,7 @@ def build_parser() -> argparse.ArgumentParser:
     add("--maps", type=Path, required=True, help=helps["maps"])
     add("--annotations", type=Path, required=True, help=helps["annotations"])
     add("--format", choices=FORMATS, required=True, help="format of the annotations")
-    add("--protocol", required=True, metavar="NAMES", help=helps["protocol"])
+    add("--protocol", default="paper", metavar="NAMES", help=helps["protocol"])
     add("--out", type=Path, required=True, help="folder for metrics.json, table.md, table.tex and sheet.png")
     chosen = parser.add_mutually_exclusive_group()
     chosen.add_argument("--clips", type=Path, metavar="FILE", help=helps["clips"])

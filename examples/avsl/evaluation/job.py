@@ -230,8 +230,14 @@ def _print_results(
     print_plain(console, f"{title}: {share}")
     for result in results.values():
         print_plain(console, f"{result.label}: {result.printed_counts}")
+        for note in result.notes:
+            print_plain(console, f"Note: {note}.")
     if counts:
         print_plain(console, _count_summary(counts))
+    elif any("CountAcc" in result.metrics for result in results.values()):
+        print_plain(
+            console, "CountAcc: the number of sources was given (--sources known), so below 100 % a map was not found."
+        )
 
 
 def _print_timing(console: Console, title: str, timing: Mapping[str, Any]) -> None:

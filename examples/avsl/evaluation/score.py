@@ -19,6 +19,7 @@ from sslosses.metrics import (
     chance_levels,
     protocols,
 )
+from sslosses.metrics.localization import QuietLocalization
 
 from ..constants import FRAME_SIZE
 from ..data.folders import Box
@@ -172,7 +173,7 @@ def protocol_result(
     videos = None if data_set is None else [video_of(name, data_set) for name in ids]
 
     def scored(shown: Prediction) -> SoundLocalization:
-        metric = SoundLocalization(protocol, **options)
+        metric = QuietLocalization(protocol, **options)  # its notes are printed with the table
         maps = -shown.maps if protocol.inverts_maps else shown.maps
         metric.update(maps, truths, shown.valid, source_classes=classes, videos=videos)
         return metric

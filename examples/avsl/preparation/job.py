@@ -98,7 +98,7 @@ def _prepare_locked(dataset: PublicDataset, preparation: Preparation, console: C
     split_lists = dataset.read_lists(preparation.lists)
     prepared, unusable = _prepare_clips(split_lists, preparation, console)
     metadata = preparation.out / "metadata"
-    for note in overlap_of(split_lists):
+    for note in overlap_of(split_lists, prepared):
         log.warning("%s", note)
     counts = {split_list: split_list.write(metadata, prepared) for split_list in split_lists}
     for name in dataset.box_files:
@@ -110,13 +110,11 @@ def _prepare_locked(dataset: PublicDataset, preparation: Preparation, console: C
     return True
 
 
-def overlap_of(split_lists: Iterable[SplitList]) -> list[str]:
-    """Returns, for each test list, what it shares with the training lists; nothing if they are apart."""
-    by_part: dict[bool, dict[str, list[str]]] = {True: {}, False: {}}
-    for part in split_lists:
-        by_part[part.test][part.name] = list(itertools.chain.from_iterable(line.clips for line in part.lines))
-    trained = set(itertools.chain.from_iterable(by_part[False].values()))
-    notes = (overlap_note(trained, tested, name) for name, tested in by_part[True].items())
+def overlap_of(split_lists: Iterable[SplitList], prepared: Set[str]) -> list[str]:
+    """Returns what the prepared clips of each test list share with those of the training lists."""
+    clips = {part: [c for line in part.lines for c in line.clips if c in prepared] for part in split_lists}
+    trained = {clip for part, names in clips.items() if not part.test for clip in names}
+    notes = (overlap_note(trained, names, part.name) for part, names in clips.items() if part.test)
     return [note for note in notes if note]
 
 

@@ -65,12 +65,21 @@ def test_music(run: Path, duets: Path, tmp_path: Path, sources: str, capsys: pyt
     assert [found["scenes_of_public_list"] for found in content["subsets"].values()] == [None, 1000]
     for text in (printed, (out / "table.md").read_text()):
         assert "3 of 1,000 scenes of the public list (0.3 %)" in text
+    assert "interval" in printed
+    assert len([line for line in printed.splitlines() if line.split() == ["samples", "3"]]) == 2
+    assert (
+        len([line for line in printed.splitlines() if line.split()[:5] == ["share", "of", "the", "public", "list"]])
+        == 1
+    )
+    assert sum(line.startswith("share of the public list") for line in printed.splitlines()) == 1
     for subset, found in content["subsets"].items():
         annotations = duets / "metadata" / f"music_{subset}.json"
         maps = out / "maps" / f"music-{subset}.npz"
         scored = score_maps(maps, annotations, f"music-{subset}", PROTOCOLS, tmp_path / subset, *no_chance)
         agree(found["protocols"], scored)
         result = found["protocols"]["noprior"]
+        low_high = found["protocols"]["noprior"]["videos"]["intervals"]["AUC"]
+        assert any("noprior AUC" in row and f"{100 * low_high[0]:.1f} to" in row for row in printed.splitlines())
         assert any("noprior AUC" in row and _cell(result, "AUC") in row for row in printed.splitlines())
         assert sum(part["entries"] for part in result["per_size"].values()) == 3 * (1 if subset == "solo" else 2)
         assert (found["scenes"], found["layout"], found["resolution"]) == (3, "one", [8, 8])
