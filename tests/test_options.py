@@ -60,3 +60,8 @@ def test_the_configuration_of_music_spells_out_the_defaults() -> None:
         *("audio_widths", "audio_depths", "audioclip_map", "tokenizer", "method_options"),
         *("ori_margin", "ori_temperature"),  # of the separation loss
     }
+
+
+def test_scoring_needs_no_protocol() -> None:
+    line = ["--maps", "maps", "--annotations", "vggss.json", "--format", "vggss", "--out", "out"]
+    assert command.build_parser().parse_args(line).protocol == "paper"

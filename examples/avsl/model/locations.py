@@ -24,8 +24,9 @@ def check_model(path: Path) -> None:
 
 
 def is_hub_name(text: str) -> bool:
-    """Whether ``text`` has the form ``owner/name`` and its first part is not the name of a folder here."""
-    return _HUB_NAME.fullmatch(text) is not None and not Path(text.partition("/")[0]).is_dir()
+    """Whether ``text`` has the form ``owner/name`` and its first part is not ``runs`` or the name of a folder here."""
+    owner = text.partition("/")[0]
+    return _HUB_NAME.fullmatch(text) is not None and owner != "runs" and not Path(owner).is_dir()
 
 
 def is_shared_folder(path: Path) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -68,6 +69,8 @@ def folder(tmp_path: Path) -> Path:
             (tmp_path / name / part).mkdir(parents=True)
         for file in lists:
             (tmp_path / name / "metadata" / file).touch()
+    shutil.copytree(tmp_path / "music", tmp_path / "captioned")
+    (tmp_path / "captioned" / "metadata" / "captions.jsonl").touch()
     run = tmp_path / "runs" / "finished"
     run.mkdir(parents=True)
     config = Config.load(["quick"], {})
@@ -89,6 +92,11 @@ MISTAKES = {
     "The folder holds VGGSound. Use train_vggsound.py": ["train_music.py", "--data-root", "vggsound"],
     "The folder holds MUSIC. Use train_music.py": ["train_vggsound.py", "--data-root", "music"],
     "there is no folder or file none": ["evaluate.py", "none"],
+    "there is no folder or file runs/mistyped": ["evaluate.py", "runs/mistyped"],
+    "Expected `text_encoder` to be a folder": [
+        *("train_music.py", "--data-root", "captioned", "--subsets", "solo", "--text-encoder", "./nomodel"),
+    ],
+    "Expected `model` to be a folder": ["generate_captions.py", "--data-root", "music", "--model", "./nomodel"],
     "and metadata/ (vggsound_train.csv": [
         *("evaluate.py", "runs", "--data-root", "music/frames", "--dataset", "vggsound"),
     ],
