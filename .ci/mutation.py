@@ -298,7 +298,9 @@ def write(kept: Row, folder: Path) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
     parser.add_argument("--count", type=int, default=300, help="number of mutants, including those of earlier runs")
     parser.add_argument("--only", default="", metavar="PLACE", help="only files whose path starts with this")
     parser.add_argument("--seed", type=int, default=0)

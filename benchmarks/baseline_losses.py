@@ -161,7 +161,9 @@ def _mib(peak: Row | None) -> str:
 
 
 def parser() -> argparse.ArgumentParser:
-    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    options = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
     options.add_argument("--batch", type=int, default=128, help="samples; default: 128")
     options.add_argument("--channels", type=int, default=512, help="default: 512")
     options.add_argument("--losses", nargs="+", default=[""], metavar="NAME", help="beginnings of names; default: all")

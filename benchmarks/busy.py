@@ -149,7 +149,9 @@ def table(results: Results) -> str:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
     parser.add_argument("--rounds", type=int, default=15, help="rounds per case, way and turn; default: 15")
     parser.add_argument("--budget", type=float, default=3, help="seconds for the rounds; default: 3")
     parser.add_argument("--turns", type=int, default=2, help="processes per case and way; default: 2")

@@ -69,7 +69,9 @@ def measure(side: tuple[int, int], batch: int, threads: int, rounds: int) -> Row
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
     parser.add_argument(
         "--threads", type=int, nargs="+", default=sorted({1, torch.get_num_threads()}), help="numbers of threads"
     )

@@ -331,7 +331,9 @@ def time_cell(row: Row) -> str:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
     parser.add_argument("--batch", type=int, default=128, help="samples; default: 128")
     parser.add_argument(
         "--step-batch", type=int, help="samples of the training step, 0 for none; default: 128 on a GPU, else 16"

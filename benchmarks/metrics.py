@@ -267,7 +267,9 @@ def table(results: Results) -> str:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
     metadata = os.environ.get("SSLOSSES_METADATA")
     known = Path(metadata) / "vggss.json" if metadata else None
     parser.add_argument("--annotations", type=Path, default=known, help="vggss.json; synthetic boxes if not given")

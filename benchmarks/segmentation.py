@@ -158,7 +158,9 @@ def table(results: Results) -> str:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
     parser.add_argument("--videos", type=int, default=64, help="videos of 5 frames to score (default: 64, as in MS3)")
     parser.add_argument("--loop-videos", type=int, default=4, help="videos that the loop scores and is timed on")
     parser.add_argument("--rounds", type=int, default=5, help="default: 5")

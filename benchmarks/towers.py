@@ -109,7 +109,9 @@ def table(results: Results) -> str:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
     parser.add_argument("--batch", type=int, default=8, help="scenes per step; default: 8")
     parser.add_argument("--rounds", type=int, default=5, help="steps per case after the first; default: 5")
     parser.add_argument("--small", action="store_true", help=argparse.SUPPRESS)

@@ -345,7 +345,9 @@ def measure_all(preset: Preset, results: Results, options: argparse.Namespace) -
 
 
 def main(arguments: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
     parser.add_argument("--preset", choices=[*presets(), "iterations"], default="target")
     parser.add_argument("--pixels", nargs="+", metavar="HxW", help="sizes of a map, instead of a preset")
     parser.add_argument("--batch", nargs="+", type=int, help="samples, with --pixels; default: 64")

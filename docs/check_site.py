@@ -126,7 +126,9 @@ def check(browser: Any, site: Path, address: str, screenshots: Path | None) -> d
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
     parser.add_argument("site", type=Path, help="the folder with the built HTML")
     parser.add_argument("--screenshots", type=Path, metavar="DIR", help="write pictures of every page to this folder")
     options = parser.parse_args()

@@ -318,7 +318,9 @@ def _opened(run: Path) -> tuple[Localizer, ClipFolder]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
     parser.add_argument("--run", type=Path, help="run for the pictures of the method")
     parser.add_argument("--default-run", type=Path, help="run for the pictures that explain")
     parser.add_argument("--scene", type=int, default=70, help="number of the test scene of the method's pictures")

@@ -82,7 +82,9 @@ def scenes_per_second(scenes: TrainingScenes, workers: int, batches: int) -> flo
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
     add = parser.add_argument
     add("--data-root", type=Path, help="VGGSound folder (default: a temporary folder)")
     add("--clips", type=int, default=144_000, help="clips of the temporary folder (default: %(default)s)")

@@ -14,7 +14,9 @@ from pathlib import Path
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
     parser.add_argument("runs", nargs="+", type=Path, help="folders of complete runs")
     runs = [json.loads((run / "metrics.json").read_bytes()) for run in parser.parse_args().runs]
     for note in dict.fromkeys(note for run in runs for note in run.get("notes", ())):

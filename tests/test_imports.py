@@ -8,7 +8,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 import sslosses
+import sslosses.metrics
 
 ROOT = Path(sslosses.__file__).parent
 PRIVATE = {
@@ -230,8 +233,45 @@ def test_import_takes_little_beyond_torch() -> None:
     assert min(float(run(code)) for _ in range(2)) < 0.3
 
 
+@pytest.mark.parametrize("command", ["sslosses.evaluate", "sslosses.evaluate.masks"])
+def test_scoring_commands_import_what_takes_seconds_after_their_checks(command: str) -> None:
+    of_boxes, of_masks = "--annotations none --format vggss --protocol paper", "--masks none --scale logits"
+    wrong = f"--maps none --out out {of_masks if command.endswith('masks') else of_boxes}"
+    code = f"""
+import sys, runpy, torch
+before = set(sys.modules)
+for line in (["--help"], {wrong.split()!r}):
+    sys.argv = ["command", *line]
+    try:
+        runpy.run_module({command!r}, run_name="__main__")
+    except SystemExit as end:
+        print("END", end.code, *sorted({OPTIONAL!r} & (set(sys.modules) - before - {{"PIL"}})))
+"""
+    ends = [line for line in run(code).splitlines() if line.startswith("END")]
+    assert ends == ["END 0", "END 2"]
+
+
+def test_protocols_and_functions_of_metrics_need_torch_only() -> None:
+    code = (
+        "import sys, torch; before = set(sys.modules); from sslosses.metrics import functional, protocols;"
+        "print(*(set(sys.modules) - before))"
+    )
+    assert not {name.split(".")[0] for name in run(code).split()} & OPTIONAL
+
+
+def test_metrics_are_imported_from_the_modules_that_type_checkers_see() -> None:
+    tree = ast.parse((ROOT / "metrics" / "__init__.py").read_text(encoding="utf-8"))
+    (block,) = (node for node in tree.body if isinstance(node, ast.If))
+    seen = {alias.name: node.module for node in block.body for alias in node.names}
+    assert seen == {name: f"sslosses.metrics.{module}" for name, module in sslosses.metrics._MODULES.items()}
+    assert set(sslosses.metrics.__all__) == seen.keys() | {"Protocol", "functional", "protocols"}
+    assert set(sslosses.metrics.__all__) <= set(dir(sslosses.metrics))
+    with pytest.raises(AttributeError, match="has no attribute 'CAPP'"):
+        _ = sslosses.metrics.CAPP
+
+
 def test_every_export_exists() -> None:
-    for module in (sslosses, sslosses.losses, sslosses.losses.baselines, sslosses.transport):
+    for module in (sslosses, sslosses.metrics, sslosses.losses, sslosses.losses.baselines, sslosses.transport):
         for name in module.__all__:
             assert getattr(module, name).__doc__ or isinstance(getattr(module, name), tuple)
     assert sslosses.__version__

@@ -38,7 +38,9 @@ __all__ = [
 
 def study_parser(description: str | None, *, figures: bool = False, metadata: bool = False) -> argparse.ArgumentParser:
     """A parser with ``--output``, and on request with ``--figures`` and ``--metadata``."""
-    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
     parser.add_argument("--output", type=Path, default=RESULTS, help="folder of the results")
     if figures:
         parser.add_argument("--figures", type=Path, default=FIGURES, help="folder of the plots")

@@ -21,8 +21,8 @@ from study import ROOT, markdown, study_parser, write_text
 sys.path.insert(0, str(ROOT / "examples"))
 from avsl.evaluation.held_out import load_held_out
 from avsl.evaluation.predict import predictions, usable_identifications
-from avsl.evaluation.report import ROW_SUFFIX
-from avsl.evaluation.score import Metrics, run_metrics
+from avsl.evaluation.report import ROW_SUFFIX, Metrics
+from avsl.evaluation.score import run_metrics
 from avsl.files import read_json
 from avsl.model.checkpoints import open_model, recorded_data
 from avsl.tables.runs import Plan, Run

@@ -25,7 +25,11 @@ TWO_WAYS, ONE_MAP = IDENTIFICATIONS[:2], IDENTIFICATIONS[:4]
 METHODS = tuple(
     sorted(p.stem.replace("_", "-") for p in (Path(__file__).parent / "methods").glob("*.py") if p.stem[0] != "_")
 )
+#: Those that need captions.
+CAPTIONED_METHODS = ("object-aware",)
 QUALITIES = ("true", "noisy", "class", "shuffled")
+#: As ``sslosses.transport.SOLVERS``, whose import takes a second.
+SOLVERS = ("auto", "dense", "fused", "pot", "pot-batch", "exact", "geomloss", "geomloss-keops")
 AUDIOCLIP, AUDIOCLIP_FILE = "audioclip", "AudioCLIP-Full-Training.pt"
 #: Visual and audio weights of each backbone; None: an encoder from scratch.
 DEFAULT_WEIGHTS: dict[str, tuple[str, str | None]] = {
@@ -45,6 +49,7 @@ CHOICES: dict[str, Sequence[str]] = {
     "audio_pooling": ("mean+max", "mean", "max"),
     "false_negatives": ("visual-reference", "reference-reference"),
     "ori_target": ("complement", "separate"),
+    "ori_solver": SOLVERS,
     "identification": IDENTIFICATIONS,
     "schedule": ("constant", "one-cycle"),
     "precision": ("32-true", "16-mixed", "bf16-mixed", "64-true"),

@@ -15,19 +15,14 @@ from sslosses.evaluate.benchmark import FORMATS, LAYOUTS, read_benchmark
 from sslosses.evaluate.errors import CommandError
 from sslosses.evaluate.exit_status import exit_status
 from sslosses.evaluate.frame_only import frame_only_maps
-from sslosses.evaluate.leaks import compare_unseen, find_leak
-from sslosses.evaluate.output import as_json, latex, tables
-from sslosses.evaluate.progress import progress
-from sslosses.evaluate.results_folder import atomic_write
+from sslosses.evaluate.leaks import find_leak
+from sslosses.evaluate.maps_to_score import MapsToScore, OtherMaps, check_clips
 from sslosses.evaluate.saved_maps import SavedMaps
-from sslosses.evaluate.scoring import OtherMaps, check_clips, score, steps
-from sslosses.evaluate.self_test import self_test
 from sslosses.evaluate.standard_output import write_out
 from sslosses.metrics import Protocol, protocols
 
 _SELF_TEST = "--self-test"
 _MOST_RESAMPLES = 100_000
-_FILES = ("metrics.json", "table.md", "table.tex", "sheet.png")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -70,10 +65,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     arguments = sys.argv[1:] if argv is None else list(argv)
     if arguments == [_SELF_TEST]:
+        from sslosses.evaluate.self_test import self_test
+
         text, passed = self_test()
         write_out(text)
         return 0 if passed else 1
-    options = _parser().parse_args(arguments)
+    options = build_parser().parse_args(arguments)
     return exit_status(lambda: _run(options), options.out)
 
 
@@ -85,8 +82,6 @@ def _run(options: argparse.Namespace) -> str:
         raise CommandError(f"Expected --frames-dir to be a folder, but there is no folder {options.frames_dir}")
     if options.saliency and options.frames_dir is None:
         raise CommandError("Expected --frames-dir with --saliency, but got no folder of frames")
-    if not options.no_sheet:
-        sheet.check_packages()  # before the scoring, which takes long
     benchmark = read_benchmark(
         options.annotations,
         options.format,
@@ -109,74 +104,11 @@ def _run(options: argparse.Namespace) -> str:
         if options.against is not None:
             others = opened.enter_context(SavedMaps(options.against))
             against = OtherMaps(others, check_clips(others, benchmark, options.allow_missing))
-        total = steps(benchmark, chosen, not options.no_chance, against is not None, len(frame_only))
-        with progress(total) as tick:
-            scores = score(
-                saved,
-                benchmark,
-                chosen,
-                missing=missing,
-                chance=not options.no_chance,
-                seed=options.seed,
-                tick=tick,
-                resamples=options.resamples,
-                against=against,
-                frame_only=frame_only,
-            )
-        share = f"{benchmark.share(len(missing))}\n{benchmark.identity}"
-        comparison = None
-        if leak is not None:
-            share += f"\n{leak}"
-            comparison = compare_unseen(
-                leak,
-                benchmark,
-                scores,
-                saved=saved,
-                protocols=chosen,
-                missing=missing,
-                chance=not options.no_chance,
-                seed=options.seed,
-                resamples=options.resamples,
-            )
-        with atomic_write(options.out, _FILES) as temporary:
-            table = tables(scores, share, options.breakdown)
-            if comparison and comparison.unseen:
-                table += f"\n{comparison}"
-            (temporary / "table.md").write_text(table, encoding="utf-8")
-            (temporary / "table.tex").write_text(latex(scores, share), encoding="utf-8")
-            (temporary / "metrics.json").write_text(
-                as_json(
-                    scores,
-                    benchmark,
-                    sorted(missing),
-                    maps=str(options.maps),
-                    against=None if options.against is None else str(options.against),
-                    videos=None if options.videos is None else str(options.videos),
-                    annotations=str(options.annotations),
-                    format=options.format,
-                    on_invalid=options.on_invalid,
-                    seed=options.seed,
-                    resolution=scores.resolution,
-                    clip_list=benchmark.identity.to_dict(),
-                    training_list=comparison and comparison.to_dict(),
-                ),
-                encoding="utf-8",
-                errors="backslashreplace",  # paths that are not UTF-8 become JSON escapes
-            )
-            if not options.no_sheet:
-                sheet.draw(
-                    temporary / "sheet.png",
-                    scores.ranking,
-                    saved,
-                    benchmark,
-                    chosen[0],
-                    missing=missing,
-                    frames=options.frames_dir,
-                    per_group=options.pictures,
-                )
-    report = benchmark.annotations.report
-    # metrics.json lists the boxes and clips themselves.
-    return table + (f"\n{str(report).splitlines()[0]}\n" if report.invalid or report.without_box else "")
+        if not options.no_sheet:
+            sheet.check_packages()  # before the scoring, which takes long, but after what needs no import
+        from sslosses.evaluate.job import score_and_write  # imports torchmetrics, which takes seconds
+
+        return score_and_write(options, benchmark, chosen, MapsToScore(saved, missing, against, frame_only), leak)
 
 
 def _protocols(names: str) -> list[Protocol]:
@@ -189,8 +121,10 @@ def _protocols(names: str) -> list[Protocol]:
         raise CommandError(str(error)) from error
 
 
-def _parser() -> argparse.ArgumentParser:
+def build_parser() -> argparse.ArgumentParser:
+    """Builds the parser of the command."""
     parser = argparse.ArgumentParser(
+        allow_abbrev=False,
         prog="python -m sslosses.evaluate",
         description="Scores saved heatmaps by one or more evaluation protocols, with chance levels and pictures.",
     )
@@ -198,7 +132,7 @@ def _parser() -> argparse.ArgumentParser:
         "maps": "folder of <clip>.npy or <clip>.npz, or one NPZ keyed by clip id; arrays of shape (h, w) or (M, h, w)",
         "annotations": "annotation file; for flickr the folder of XML files, for vggsound-duet and the extended sets "
         "the list of mixtures or pairs",
-        "protocol": f"one or more protocols, separated by commas: {', '.join(protocols.available())}",
+        "protocol": f"one or more protocols, separated by commas: {', '.join(protocols.available())} (default: paper)",
         "clips": "score only these clips: a text file with one id per line, or a CSV file with the id first",
         "list": "score only the clips of a public test list, such as vggss-4911; see sslosses.annotations.lists",
         "train_list": "ids that the model was trained on: count the scored clips among them, and score without them",
@@ -220,7 +154,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--maps", type=Path, required=True, help=helps["maps"])
     add("--annotations", type=Path, required=True, help=helps["annotations"])
     add("--format", choices=FORMATS, required=True, help="format of the annotations")
-    add("--protocol", required=True, metavar="NAMES", help=helps["protocol"])
+    add("--protocol", default="paper", metavar="NAMES", help=helps["protocol"])
     add("--out", type=Path, required=True, help="folder for metrics.json, table.md, table.tex and sheet.png")
     chosen = parser.add_mutually_exclusive_group()
     chosen.add_argument("--clips", type=Path, metavar="FILE", help=helps["clips"])

@@ -8,10 +8,12 @@ import sys
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
+from sslosses import metrics
 from sslosses.annotations import AnnotationError, MaskFolder, read_masks
 from sslosses.annotations.text_files import lines_of
 from sslosses.evaluate.errors import CommandError, named, some
@@ -19,8 +21,10 @@ from sslosses.evaluate.exit_status import exit_status
 from sslosses.evaluate.progress import progress
 from sslosses.evaluate.results_folder import atomic_write
 from sslosses.evaluate.saved_maps import SavedMaps
-from sslosses.metrics import AVSBenchSegmentation, SemanticSegmentation
 from sslosses.metrics.functional import resize_bilinear
+
+if TYPE_CHECKING:
+    _Metric = metrics.AVSBenchSegmentation | metrics.SemanticSegmentation
 
 _FILES = ("metrics.json", "table.md")
 
@@ -63,7 +67,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         Scored 1 of 1 clips with masks; 1 videos per batch
         0
     """
-    options = _parser().parse_args(argv)
+    options = build_parser().parse_args(argv)
     return exit_status(lambda: _run(options), options.out)
 
 
@@ -72,8 +76,9 @@ def _run(options: argparse.Namespace) -> str:
         raise CommandError("Expected either --scale, for binary masks, or --classes, for masks of class ids")
     if options.out.exists() and not options.out.is_dir():
         raise CommandError(f"Expected --out to be a folder, but {options.out} is a file")
+    if options.videos_per_batch < 1:
+        raise CommandError(f"Expected `videos_per_batch` to be at least 1, but got {options.videos_per_batch}")
     try:
-        metric = _metric(options)
         masks = read_masks(
             options.masks,
             num_classes=options.classes,
@@ -81,6 +86,7 @@ def _run(options: argparse.Namespace) -> str:
             other_values=options.other_values,
             subfolder=options.subfolder,
         )
+        metric = _metric(options)  # imports torchmetrics, which takes seconds
     except AnnotationError:
         raise
     except ValueError as error:
@@ -122,10 +128,10 @@ def _run(options: argparse.Namespace) -> str:
     return table
 
 
-def _metric(options: argparse.Namespace) -> AVSBenchSegmentation | SemanticSegmentation:
+def _metric(options: argparse.Namespace) -> _Metric:
     if options.classes is None:
-        return AVSBenchSegmentation(scale=options.scale, videos_per_batch=options.videos_per_batch)
-    return SemanticSegmentation(options.classes, ignore_index=options.ignore_index, without=options.without)
+        return metrics.AVSBenchSegmentation(scale=options.scale, videos_per_batch=options.videos_per_batch)
+    return metrics.SemanticSegmentation(options.classes, ignore_index=options.ignore_index, without=options.without)
 
 
 def _chosen(saved: SavedMaps, masks: MaskFolder, listed: Path | None) -> list[str]:
@@ -155,23 +161,23 @@ def _chosen(saved: SavedMaps, masks: MaskFolder, listed: Path | None) -> list[st
     return clips
 
 
-def _add(metric: AVSBenchSegmentation | SemanticSegmentation, maps: Tensor, masks: Tensor, resize: bool) -> None:
+def _add(metric: _Metric, maps: Tensor, masks: Tensor, resize: bool) -> None:
     """Adds the frames of one clip."""
     frames, height, width = masks.shape
     if len(maps) != frames:
         raise ValueError(f"expected {frames} maps, one per mask, but got {len(maps)}")
-    if isinstance(metric, SemanticSegmentation):
+    if isinstance(metric, metrics.SemanticSegmentation):
         if not torch.equal(maps, maps.round()):
             raise ValueError("expected maps of class ids, which are integers, but got other numbers")
         maps = maps.long()
     elif resize:
         maps = resize_bilinear(maps, (height, width))
     if maps.shape != masks.shape:
-        hint = "" if isinstance(metric, SemanticSegmentation) else ". Pass --resize to resize maps bilinearly"
+        hint = "" if isinstance(metric, metrics.SemanticSegmentation) else ". Pass --resize to resize maps bilinearly"
         raise ValueError(
             f"expected maps of {height} × {width} like the masks, but got {maps.shape[1]} × {maps.shape[2]}{hint}"
         )
-    if isinstance(metric, SemanticSegmentation):
+    if isinstance(metric, metrics.SemanticSegmentation):
         metric.update(maps, masks)
     else:
         metric.update(maps[None], masks[None])
@@ -188,8 +194,10 @@ def _table(values: dict[str, float], share: str) -> str:
     return "\n".join([*rows, "", ", ".join(counts), "", share, ""])
 
 
-def _parser() -> argparse.ArgumentParser:
+def build_parser() -> argparse.ArgumentParser:
+    """Builds the parser of the command."""
     parser = argparse.ArgumentParser(
+        allow_abbrev=False,
         prog="python -m sslosses.evaluate.masks",
         description="Scores saved maps against a folder of PNG masks: AVSBench's M_J and M_F, or metrics of classes.",
     )

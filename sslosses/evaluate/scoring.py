@@ -11,8 +11,9 @@ from torch import Tensor
 
 from sslosses.annotations import Record
 from sslosses.evaluate.benchmark import Benchmark, LazyTruths
-from sslosses.evaluate.errors import CommandError, named, some
+from sslosses.evaluate.errors import CommandError, named
 from sslosses.evaluate.frame_only import FrameMaps
+from sslosses.evaluate.maps_to_score import OtherMaps
 from sslosses.evaluate.saved_maps import SavedMaps
 from sslosses.metrics import Comparison, LocalizationResult, Protocol, SoundLocalization, chance_levels, compare
 from sslosses.metrics.localization import QuietLocalization
@@ -56,13 +57,6 @@ class Surplus(NamedTuple):
             f"{self.clips:,} clips have more maps than sources, such as {named(self.clip)}: {self.shape[0]:,} maps for "
             f"{self.sources} source(s), from an array of shape {self.shape}"
         )
-
-
-class OtherMaps(NamedTuple):
-    """Maps to compare with."""
-
-    saved: SavedMaps
-    missing: Collection[str]  #: clips without a file, scored as clips without a map
 
 
 def steps(
@@ -204,32 +198,6 @@ def _frame_only_levels(
         for level, metric in zip(levels, metrics, strict=True):
             level[name] = metric.compute()
     return levels
-
-
-def check_clips(saved: SavedMaps, benchmark: Benchmark, allow_missing: bool) -> set[str]:
-    """Returns the clips to score that have no map.
-
-    Raises:
-        CommandError: if there are any without ``allow_missing``, if all are, or if there are maps of clips without
-            annotation.
-    """
-    known = {record.clip for record in benchmark.annotations} | set(benchmark.annotations.report.dropped)
-    extra = [clip for clip in saved.clips if clip not in known]
-    if extra:
-        raise CommandError(
-            f"Expected maps of annotated clips only, but {saved.path} holds {len(extra)} of others: {some(extra)}"
-        )
-    present = set(saved.clips)
-    missing = [record.clip for record in benchmark.records if record.clip not in present]
-    if missing and not allow_missing:
-        also = f"It holds {saved.contents} besides maps. " if saved.contents.others else ""
-        raise CommandError(
-            f"Expected maps of all {len(benchmark.records)} clips, but {saved.path} has none of {len(missing)}: "
-            f"{some(missing)}. {also}Use --allow-missing to score them as clips without a map"
-        )
-    if len(missing) == len(benchmark.records):
-        raise CommandError(f"Expected a map of at least one clip, but {saved.path} has none of {len(missing)}")
-    return set(missing)
 
 
 def _load(

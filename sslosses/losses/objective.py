@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+import dataclasses
+from collections.abc import Mapping
+from typing import NamedTuple, Never
 
 import torch
 from torch import Tensor, nn
@@ -53,7 +55,8 @@ class ObjectAwareObjective(nn.Module):
             attribute too: assigning True or False sets the option of all losses.
 
     Raises:
-        TypeError: if a weight is not a number, or a loss is not a module.
+        TypeError: if a weight is not a number, a loss is not a module, or an option is one of a loss: pass
+            ``oca=OCALoss(temperature=0.07)``.
         ValueError: if a weight is negative or all weights are 0, if the ``reduction`` of the losses differs, or if a
             loss has the opposite ``gather_distributed``.
 
@@ -81,8 +84,11 @@ class ObjectAwareObjective(nn.Module):
         oca: nn.Module | None = None,
         ori: nn.Module | None = None,
         gather_distributed: bool | None = None,
+        **unknown: Never,
     ) -> None:
         super().__init__()
+        for name in unknown:
+            raise TypeError(f"ObjectAwareObjective got an unexpected keyword argument {name!r}.{_where(name, unknown)}")
         weights = {"trimap_weight": trimap_weight, "oca_weight": oca_weight, "ori_weight": ori_weight}
         for name, weight in weights.items():
             weights[name] = check_number(name, weight, least=0)
@@ -190,3 +196,16 @@ class ObjectAwareObjective(nn.Module):
 def _zero_of(value: Tensor) -> Tensor:
     """A zero with ``value`` in its graph, whatever ``value`` holds."""
     return (value[:0] if value.ndim else value[None][:0]).sum()
+
+
+def _where(name: str, values: Mapping[str, object]) -> str:
+    """Says which loss has the option ``name``, if one has it."""
+    losses = {
+        "oca": ("OCALoss", ObjectAwareContrastiveLoss),
+        "ori": ("ORILoss", ObjectRegionIsolationLoss),
+        "trimap": ("TriMapContrastiveLoss", TriMapContrastiveLoss),
+    }
+    for argument, (short, loss) in losses.items():
+        if name in {field.name for field in dataclasses.fields(loss)}:
+            return f" It is an option of a loss: pass {argument}={short}({name}={values[name]!r})"
+    return ""

@@ -184,6 +184,11 @@ class NegativeSounds(RuledMetric):
         for name, shape in sums:
             self.add_state(name, torch.zeros(shape, dtype=torch.float64), dist_reduce_fx="sum")
 
+    def extra_repr(self) -> str:
+        """Names the settings, for ``repr``."""
+        names = ("threshold", "kinds", "upsampling", "overlaps", "oracle")
+        return ", ".join(f"{name}={getattr(self, name)!r}" for name in names)
+
     def update(self, maps: Tensor, truths: Tensor, negatives: Mapping[str, Tensor]) -> None:
         """Adds one entry per frame. After an error nothing is added.
 

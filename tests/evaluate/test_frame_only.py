@@ -14,7 +14,7 @@ from PIL import Image
 from torch import Tensor
 
 from sslosses.annotations import rasterize
-from sslosses.evaluate import command, main
+from sslosses.evaluate import job, main
 from sslosses.metrics import SoundLocalization, center_surround_saliency
 
 BOXES = [[0.1, 0.2, 0.6, 0.9], [0.5, 0.5, 1.0, 0.8], [0.0, 0.0, 0.3, 0.4]]
@@ -146,7 +146,7 @@ def test_every_step_is_reported(tmp_path: Path, vggss: Path, frames: Path, monke
         def __exit__(self, *_: object) -> None:
             pass
 
-    monkeypatch.setattr(command, "progress", Bar)
+    monkeypatch.setattr(job, "progress", Bar)
     maps = saved(tmp_path / "maps.npz", CLIPS, 7, 7)
     more = ("--frames-dir", frames, "--saliency", "--object-maps", maps)
     assert run(tmp_path, maps, vggss, "vggss", *more, protocol="paper,lvs") == 0

@@ -94,7 +94,9 @@ def readers_table() -> str:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
     parser.add_argument("--only", nargs="+", choices=TABLES, default=list(TABLES), help="tables to write")
     parser.add_argument("--output", type=Path, default=RESULTS, help="folder of the tables")
     options = parser.parse_args(arguments)

@@ -187,3 +187,12 @@ def test_compiles_to_one_graph() -> None:
     torch.testing.assert_close(actual, expected, atol=1e-10, rtol=0)
     (wanted,), (got,) = torch.autograd.grad(expected, visual), torch.autograd.grad(actual, visual)
     torch.testing.assert_close(got, wanted, atol=1e-10, rtol=0)
+
+
+def test_an_option_of_a_loss_names_that_loss() -> None:
+    with pytest.raises(TypeError, match=r"pass oca=OCALoss\(temperature=0\.07\)"):
+        ObjectAwareObjective(temperature=0.07)
+    with pytest.raises(TypeError, match=r"pass ori=ORILoss\(epsilon=0\.1\)"):
+        ObjectAwareObjective(epsilon=0.1)
+    with pytest.raises(TypeError, match=r"unexpected keyword argument 'temprature'\.$"):
+        ObjectAwareObjective(temprature=0.07)

@@ -261,3 +261,19 @@ def test_an_empty_batch_may_have_self_costs() -> None:
     cost, mass = torch.zeros(0, 3, 4), torch.zeros(0, 3)
     result = solve(cost, mass, torch.zeros(0, 4), self_costs=(torch.zeros(0, 3, 3), torch.zeros(0, 4, 4)))
     assert result.value(kind="divergence").shape == (0,)
+
+
+def test_auto_says_once_that_numba_is_missing(monkeypatch, caplog):
+    """It is logged, so that programs that turn warnings into errors go on."""
+    solve_module._say_once_that_numba_is_missing.cache_clear()
+    monkeypatch.setattr(_optional, "is_installed", lambda package: package != "numba")
+    for _ in range(2):
+        assert solve(torch.rand(3, 3), epsilon=0.1).solver == "dense"
+    (message,) = [r.getMessage() for r in caplog.records if r.name == "sslosses.transport.solve"]
+    assert "pip install 'sslosses[fused]'" in message
+    assert "9 to 60 times" in message
+    caplog.clear()
+    solve_module._say_once_that_numba_is_missing.cache_clear()
+    solve(torch.rand(3, 3), epsilon=0.1, solver="dense")
+    solve(torch.rand(3, 3), epsilon=0.1, gradient="unrolled")
+    assert not caplog.records

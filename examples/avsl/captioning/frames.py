@@ -10,8 +10,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from sslosses.annotations import read_music_split
-
+from ..data.kinds import prepare_command
 from ..data.vggsound_list import read_vggsound_list
 from ..pictures import ORIENTATION, read_picture
 
@@ -44,7 +43,7 @@ def read_clips(root: Path, lists: Sequence[str] = ()) -> list[ClipToCaption]:
         known = ", ".join(f"metadata/{name}" for name in TRAINING_LISTS)
         raise FileNotFoundError(
             f"Expected `data_root` to hold frames/<id>.jpg and at least one of {known}, "
-            f"but {metadata.resolve()} has none"
+            f"but {metadata.resolve()} has none. Create them with: {prepare_command(root)}"
         )
     clips: dict[str, ClipToCaption] = {}
     for name in names:
@@ -61,13 +60,18 @@ def read_clips(root: Path, lists: Sequence[str] = ()) -> list[ClipToCaption]:
                 )
     missing = [clip.frame for clip in clips.values() if not clip.frame.is_file()]
     if missing:
-        raise FileNotFoundError(f"{len(missing)} of {len(clips)} listed frames are missing, first {missing[0]}")
+        raise FileNotFoundError(
+            f"{len(missing)} of {len(clips)} listed frames are missing, first {missing[0]}. "
+            f"Create them with: {prepare_command(root)}"
+        )
     return list(clips.values())
 
 
 def _entries(path: Path) -> Iterator[tuple[str, tuple[str, ...]]]:
     """Clip id and classes per line of a list."""
     if not path.name.startswith("vggsound"):
+        from sslosses.annotations import read_music_split  # imports torch
+
         yield from ((entry.clip, entry.classes) for entry in read_music_split(path))
         return
     yield from ((name, (label,)) for name, label in read_vggsound_list(path))

@@ -68,6 +68,17 @@ def _complete_captions(path: Path) -> Iterator[tuple[str, tuple[tuple[str, ...],
     return read_captions(path, whole_lines=True) if path.is_file() else iter(())
 
 
+def recorded_ids(path: Path, *, failures: bool) -> set[str]:
+    """The clips that the output file ``path`` has captions of and, with ``failures``, those that have failed."""
+    ids = {name for name, _ in _complete_captions(path)}
+    return ids | ({entry["id"] for entry in read_lines(failed_path(path))} if failures else set())
+
+
+def failed_path(path: Path) -> Path:
+    """The file of failures that belongs to the output file ``path``."""
+    return path.with_name(f"{path.stem}.failed.jsonl")
+
+
 class Records:
     """Captions, failures and provenance of one output file, for one process at a time.
 
@@ -87,7 +98,7 @@ class Records:
     def __init__(
         self, path: Path, provenance: Mapping[str, Any], *, force: bool = False, retry_failed: bool = False
     ) -> None:
-        self.path, self.failed_path = path, path.with_name(f"{path.stem}.failed.jsonl")
+        self.path, self.failed_path = path, failed_path(path)
         self.provenance_path = path.with_name(f"{path.stem}.provenance.json")
         self._provenance, self._force, self._retry_failed = dict(provenance), force, retry_failed
 

@@ -6,12 +6,14 @@ import argparse
 import dataclasses
 from collections.abc import Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 
 from ..config import IDENTIFICATIONS
-from ..model.checkpoints import open_model, pick_device
-from ..model.localizer import Localizer
+
+if TYPE_CHECKING:
+    from ..model.localizer import Localizer
 
 THRESHOLDS = {
     "peak_threshold": "lowest peak of the sound's map that counts as another source; the first counts anyway",
@@ -49,8 +51,10 @@ def selected_model(options: argparse.Namespace) -> Localizer:
     """Opens the selected model and overrides its identification and thresholds with those of the command line.
 
     Raises:
-        ValueError: as :func:`open_model` and :func:`pick_device`, or if a threshold has no effect.
+        ValueError: as ``open_model`` and ``pick_device``, or if a threshold has no effect.
     """
+    from ..model.checkpoints import open_model, pick_device
+
     model = open_model(options.model, pick_device(options.device))
     changes = {name: getattr(options, name) for name in given(options, ("identification", *THRESHOLDS))}
     model.config = dataclasses.replace(model.config, **changes)

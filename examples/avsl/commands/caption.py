@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import math
 import time
 from collections.abc import Sequence
@@ -15,16 +14,18 @@ from typing import Any
 from ..captioning.backend import Backend, Generation
 from ..captioning.frames import ClipToCaption, data_url, read_clips
 from ..captioning.job import caption_missing
-from ..captioning.prompt import build_prompt, messages, prompt_hash
-from ..captioning.records import Records
+from ..captioning.prompt import build_prompt, prompt_hash
+from ..captioning.records import Records, recorded_ids
+from ..model_names import advice, check_name
 from .exit_status import exit_status
 
 
-def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
-    """Parses the options of ``generate_captions.py``."""
+def build_parser() -> argparse.ArgumentParser:
+    """Builds the parser of ``generate_captions.py``."""
     parser = argparse.ArgumentParser(
+        allow_abbrev=False,
         description="Let a multimodal language model write foreground and background captions of the training frames. "
-        "Run the same command again to resume."
+        "Run the same command again to resume.",
     )
     add = parser.add_argument
     add("--data-root", type=Path, required=True, help="data folder with frames/<id>.jpg and metadata/")
@@ -41,7 +42,11 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     add("--attempts", type=_positive, default=3, help="attempts before a clip counts as failed (default: %(default)s)")
     add("--retry-failed", action="store_true", help="ask again about clips that failed in earlier runs")
     add("--force", action="store_true", help="add to a file with captions of another model or prompt")
-    add("--dry-run", action="store_true", help="print the messages about the first clip without calling the model")
+    add(
+        "--dry-run",
+        action="store_true",
+        help="print the prompt about the first clip and how many clips would be asked about; call no model",
+    )
     generation = Generation()
     add(
         "--temperature",
@@ -93,6 +98,12 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
         default="OPENAI_API_KEY",
         help="environment variable that contains the API key (default: %(default)s)",
     )
+    return parser
+
+
+def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    """Parses the options of ``generate_captions.py``."""
+    parser = build_parser()
     options = parser.parse_args(arguments)
     if not options.model and not options.dry_run:
         parser.error("--model is required")
@@ -140,9 +151,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(options: argparse.Namespace) -> int:
+    if options.model and not options.server:
+        check_name("model", options.model)
     clips = read_clips(options.data_root, options.lists)
     if options.dry_run:
-        print(_preview(clips[0], options))
+        print(_preview(clips, options))
         return 0
     temperature = None if options.no_temperature else options.temperature
     generation = Generation(temperature, options.max_tokens, options.longest_side)
@@ -181,9 +194,13 @@ def _open_backend(options: argparse.Namespace, generation: Generation) -> Backen
         )
     from ..captioning.local import LocalModel
 
-    return LocalModel(
-        options.model, generation, batch_size=options.batch_size, device=options.device, dtype=options.dtype
-    )
+    try:
+        return LocalModel(
+            options.model, generation, batch_size=options.batch_size, device=options.device, dtype=options.dtype
+        )
+    except OSError as error:
+        reason = str(error).strip().splitlines()[0]
+        raise OSError(f"`model` {options.model!r} can't be loaded: {reason}{advice('model', options.model)}") from error
 
 
 def _provenance(options: argparse.Namespace, generation: Generation) -> dict[str, Any]:
@@ -206,11 +223,20 @@ def _provenance(options: argparse.Namespace, generation: Generation) -> dict[str
     }
 
 
-def _preview(clip: ClipToCaption, options: argparse.Namespace) -> str:
-    """The prompt and the messages about ``clip`` as readable text, with image data shortened."""
-    prompt = build_prompt(clip.labels)
-    image: dict[str, Any] = {"type": "image", "image": str(clip.frame)}
+def _preview(clips: Sequence[ClipToCaption], options: argparse.Namespace) -> str:
+    """What would be asked: the number of clips, the prompt about the first one, and what goes with it."""
+    clip, pending = clips[0], _pending(clips, options)
+    image = f"the picture {clip.frame}"
     if options.server:
-        image = {"type": "image_url", "image_url": {"url": data_url(clip.frame, options.longest_side)[:60] + "..."}}
-    shown = json.dumps(messages(prompt, image), indent=1, ensure_ascii=False)
-    return f"{prompt}\n\nMessages about {clip.name}:\n{shown}\n\nSHA-256 of the prompt: {prompt_hash()}"
+        image = f"{image}, as {data_url(clip.frame, options.longest_side)[:60]}..."
+    return (
+        f"{len(pending):,} of {len(clips):,} clips would be asked about, each up to {options.attempts} times.\n\n"
+        f"Prompt about {clip.name}, which follows {image}:\n\n{build_prompt(clip.labels)}\n\n"
+        f"SHA-256 of the prompt: {prompt_hash()}"
+    )
+
+
+def _pending(clips: Sequence[ClipToCaption], options: argparse.Namespace) -> Sequence[ClipToCaption]:
+    """The clips that this run would ask about. Reads the files of earlier runs and changes nothing."""
+    done = recorded_ids(options.out, failures=not options.retry_failed)
+    return [clip for clip in clips if clip.name not in done][: options.limit]

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from importlib.util import find_spec
 
 from ..demo.limits import Limits
+from ..model.locations import check_model
 from .arguments import add_model
 from .exit_status import exit_status
 
@@ -19,8 +20,8 @@ PACKAGES = ("starlette", "uvicorn")
 PORT = 8321
 
 
-def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
-    """Reads the command line."""
+def build_parser() -> argparse.ArgumentParser:
+    """Builds the parser of the command."""
     parser = argparse.ArgumentParser(
         description="Try a model on a local page: drop a picture and a sound, or a video. Ctrl-C ends it.",
         allow_abbrev=False,
@@ -37,12 +38,12 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     size, length = limits.megabytes, limits.seconds
     add("--max-megabytes", type=_above_zero, default=size, help=f"largest upload, in MB (default: {size:g})")
     add("--max-seconds", type=_above_zero, default=length, help=f"longest sound or video, in s (default: {length:g})")
-    return parser.parse_args(arguments)
+    return parser
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Serves the page until Ctrl-C; returns 0, or 2 on an error, 130 if interrupted before the page is there."""
-    options = parse_arguments(arguments)
+    options = build_parser().parse_args(arguments)
     return exit_status(lambda: serve(options), resumes=False)
 
 
@@ -60,6 +61,7 @@ def serve(options: argparse.Namespace) -> None:
             "Run in the checkout: pip install '.[demo]'"
         )
     with listening(options.host, options.port) as listener:  # first, because a model takes seconds to open
+        check_model(options.model)
         from ..demo.server import make_app, run
         from .arguments import selected_model
 

@@ -7,7 +7,6 @@ import logging
 import sys
 from collections.abc import Callable
 
-from ..machine_errors import of_this_machine
 from .standard_output import patient_output
 
 log = logging.getLogger(__name__)
@@ -29,6 +28,7 @@ def exit_status(job: Callable[[], int | None], *, resumes: bool = True) -> int:
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     for name in NOISY_LOGGERS:
         logging.getLogger(name).setLevel(logging.WARNING)
+    logging.getLogger("huggingface_hub").propagate = False  # it has a handler of its own, and would print all twice
     try:
         with patient_output():
             return job() or 0
@@ -39,6 +39,8 @@ def exit_status(job: Callable[[], int | None], *, resumes: bool = True) -> int:
         log.error("%s", _reason(error))
         return 2
     except RuntimeError as error:
+        from ..machine_errors import of_this_machine  # imports what reads videos
+
         if not of_this_machine(error):
             raise
         log.error("%s", _reason(error))

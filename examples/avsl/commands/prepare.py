@@ -17,16 +17,23 @@ from .exit_status import exit_status
 __all__ = ["MUSIC", "VGGSOUND", "main", "parse_arguments"]
 
 
-def parse_arguments(arguments: Sequence[str] | None = None, *, dataset: PublicDataset) -> argparse.Namespace:
-    """Parses the options of the command for ``dataset``."""
+def build_parser(dataset: PublicDataset) -> argparse.ArgumentParser:
+    """Builds the parser of the command for ``dataset``."""
     parser = argparse.ArgumentParser(
+        allow_abbrev=False,
         description=f"Prepare {dataset.name} for training: extract a frame and a sound for every listed clip from "
-        "downloaded videos, and write lists of the prepared clips. Run the same command again to resume."
+        "downloaded videos, and write lists of the prepared clips. Run the same command again to resume.",
     )
     add = parser.add_argument
     add("--videos", type=Path, required=True, metavar="DIR", help="folder of videos, searched at any depth")
     add("--lists", type=Path, required=True, metavar="DIR", help="folder of the public lists and boxes")
     add_common(parser)
+    return parser
+
+
+def parse_arguments(arguments: Sequence[str] | None = None, *, dataset: PublicDataset) -> argparse.Namespace:
+    """Parses the options of the command for ``dataset``."""
+    parser = build_parser(dataset)
     options = parser.parse_args(arguments)
     check_common(parser, options)
     return options
@@ -35,12 +42,12 @@ def parse_arguments(arguments: Sequence[str] | None = None, *, dataset: PublicDa
 def add_common(parser: argparse.ArgumentParser) -> None:
     """Adds the options that all preparations share."""
     add = parser.add_argument
-    add("--out", type=Path, required=True, metavar="DIR", help="folder to write; the --data-root of training")
+    add("--out", type=Path, required=True, metavar="DIR", help="folder to write, the --data-root of training")
     add(
         "--workers",
         type=int,
         default=os.cpu_count() or 1,
-        help="number of processes; 0: no extra processes (default: %(default)s)",
+        help="number of processes; 0: no extra processes (default: one per core)",
     )
     add(
         "--frame-side",

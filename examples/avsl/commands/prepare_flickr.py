@@ -8,17 +8,17 @@ from pathlib import Path
 
 from rich.console import Console
 
-from ..preparation.flickr import FlickrPreparation, prepare_flickr
 from .exit_status import exit_status
 from .prepare import add_common, check_common
 
 
-def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
-    """Parses the options of the command."""
+def build_parser() -> argparse.ArgumentParser:
+    """Builds the parser of the command."""
     parser = argparse.ArgumentParser(
+        allow_abbrev=False,
         description="Prepare Flickr-SoundNet for training and evaluation: take the picture and the sound of every "
         "listed clip out of unpacked archives, and write lists of the prepared clips and the boxes of test clips. Run "
-        "the same command again to resume."
+        "the same command again to resume.",
     )
     add = parser.add_argument
     add(
@@ -43,6 +43,12 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
         help="folder of <id>.xml, the boxes of the test clips (default: Annotations in an archive)",
     )
     add_common(parser)
+    return parser
+
+
+def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    """Parses the options of the command."""
+    parser = build_parser()
     options = parser.parse_args(arguments)
     check_common(parser, options)
     return options
@@ -51,4 +57,10 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command. Returns 0 if any clip can be used, 2 if none can or on an error, 130 if interrupted."""
     options = parse_arguments(arguments)
-    return exit_status(lambda: 0 if prepare_flickr(FlickrPreparation(**vars(options)), Console()) else 2)
+
+    def job() -> int:
+        from ..preparation.flickr import FlickrPreparation, prepare_flickr
+
+        return 0 if prepare_flickr(FlickrPreparation(**vars(options)), Console()) else 2
+
+    return exit_status(job)

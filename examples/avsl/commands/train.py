@@ -17,10 +17,11 @@ from .exit_status import exit_status
 TITLES = {"music": "MUSIC", "vggsound": "VGGSound", "flickr": "Flickr-SoundNet"}
 
 
-def parse_arguments(arguments: Sequence[str] | None = None, *, dataset: str = "music") -> argparse.Namespace:
-    """Reads the command line; ``config`` is set to the default configuration of ``dataset`` if none is named."""
+def build_parser(dataset: str = "music") -> argparse.ArgumentParser:
+    """Builds the parser of the command for ``dataset``."""
     composed = " or, without --data-root, on composed scenes, which are made if they do not exist"
     parser = argparse.ArgumentParser(
+        allow_abbrev=False,
         description=f"Train and evaluate on {TITLES[dataset]}{'' if dataset == 'flickr' else composed}. If the command "
         "is interrupted, run it again to resume.",
     )
@@ -39,6 +40,12 @@ def parse_arguments(arguments: Sequence[str] | None = None, *, dataset: str = "m
     add("--runs", type=Path, default=Path("runs"), help="folder of all runs (default: runs)")
     add("--data", type=Path, default=Path("data"), help="folder of composed scenes and of features (default: data)")
     add_options(parser)
+    return parser
+
+
+def parse_arguments(arguments: Sequence[str] | None = None, *, dataset: str = "music") -> argparse.Namespace:
+    """Reads the command line; ``config`` is set to the default configuration of ``dataset`` if none is named."""
+    parser = build_parser(dataset)
     options = parser.parse_args(arguments)
     given = [name for name in ("data_root", "media", "soundfont") if getattr(options, name)]
     if len(given) > 1:

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from pathlib import Path
 from typing import ClassVar
-
-from sslosses.annotations import lists as clip_lists
-from sslosses.annotations import read_flickr
 
 from .folders import Clip, ClipFolder, ListedScenes
 
@@ -24,20 +21,29 @@ class FlickrFolder(ClipFolder):
     several_annotators: ClassVar[bool] = True
     lists = "flickr_train.txt, flickr_single_test.csv, flickr_boxes/<id>.xml"
 
+    def files(self, subset: str) -> tuple[str, ...]:
+        return "flickr_train.txt", f"flickr_{subset}_test.csv"
+
     def training_list(self, subset: str) -> tuple[str, list[tuple[str, tuple[str, ...]]]]:  # noqa: ARG002
+        from sslosses.annotations import lists as clip_lists
+
         name = "flickr_train.txt"
         return name, [(clip, ANY_CLASS) for clip in clip_lists.read_ids(self.listed(name))]
 
-    def with_captions(self, listed: Iterable[tuple[str, tuple[str, ...]]], list_name: str) -> list[Clip]:
+    @property
+    def captions(self) -> Path:
         path = self.root / "metadata" / "captions.jsonl"
         if not path.is_file():
             raise FileNotFoundError(
                 f"Expected {path.resolve()}, but there is no such file. generate_captions.py can't write it, as it "
                 "needs the class of each clip. Choose a method without captions, such as --method ez-vsl"
             )
-        return super().with_captions(listed, list_name)
+        return path
 
     def test_scenes(self, subset: str) -> ListedScenes:
+        from sslosses.annotations import lists as clip_lists
+        from sslosses.annotations import read_flickr
+
         path = self.listed(f"flickr_{subset}_test.csv")
         annotations = read_flickr(self.root / "metadata" / "flickr_boxes")
         names = clip_lists.read_ids(path)

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, NamedTuple
 
-from ..constants import WHERE_LISTS_ARE
 from ..files import parse_object
+from .kinds import hint_for_missing_list
 
 #: left, top, right and bottom in fractions of the frame.
 Box = tuple[float, float, float, float]
@@ -74,6 +74,21 @@ class ClipFolder(ABC):
     several_annotators: ClassVar[bool] = False
 
     @abstractmethod
+    def files(self, subset: str) -> tuple[str, ...]:
+        """Names of the files in ``metadata/`` that training on ``subset`` needs."""
+
+    def check_files(self, subsets: Iterable[str], *, captions: bool) -> None:
+        """Checks that all lists exist and, if they are needed, captions. Reads none of them.
+
+        Raises:
+            FileNotFoundError: naming the first file that is missing, with the command that makes it.
+        """
+        for name in dict.fromkeys(name for subset in subsets for name in self.files(subset)):
+            self.listed(name)
+        if captions:
+            _ = self.captions
+
+    @abstractmethod
     def training_list(self, subset: str) -> tuple[str, list[tuple[str, tuple[str, ...]]]]:
         """The name of the training list of ``subset``, and the ids and classes of its clips."""
 
@@ -110,9 +125,28 @@ class ClipFolder(ABC):
         path = self.root / "metadata" / name
         if not path.is_file():
             raise FileNotFoundError(
-                f"Expected {path.resolve()}, one of the public lists, but there is no such file. {WHERE_LISTS_ARE}"
+                f"Expected {path.resolve()}, one of the public lists, but there is no such file. "
+                f"{hint_for_missing_list(self.root, name)}"
             )
         return path
+
+    @property
+    def captions(self) -> Path:
+        """The file of captions.
+
+        Raises:
+            FileNotFoundError: if it does not exist; the message has the command that makes it.
+        """
+        path = self.root / "metadata" / "captions.jsonl"
+        if not path.is_file():
+            raise FileNotFoundError(
+                f"Expected {path.resolve()}, but there is no such file. Create it with: {self._captions_command}"
+            )
+        return path
+
+    @property
+    def _captions_command(self) -> str:
+        return f"python examples/generate_captions.py --model NAME --data-root {shlex.quote(str(self.root))}"
 
     def with_captions(self, listed: Iterable[tuple[str, tuple[str, ...]]], list_name: str) -> list[Clip]:
         """The clips with these ids and classes, and their captions.
@@ -121,16 +155,13 @@ class ClipFolder(ABC):
             FileNotFoundError: if there is no captions.jsonl.
             ValueError: as :meth:`training_pool`.
         """
-        path = self.root / "metadata" / "captions.jsonl"
-        command = f"python examples/generate_captions.py --model NAME --data-root {shlex.quote(str(self.root))}"
-        if not path.is_file():
-            raise FileNotFoundError(f"Expected {path.resolve()}, but there is no such file. Create it with: {command}")
-        captions = dict(read_captions(path))
+        captions = dict(read_captions(self.captions))
         clips = []
         for name, classes in listed:
             if name not in captions:
                 raise ValueError(
-                    f"Clip {name!r} of {list_name} has no line in captions.jsonl. Create it with: {command}"
+                    f"Clip {name!r} of {list_name} has no line in captions.jsonl. "
+                    f"Create it with: {self._captions_command}"
                 )
             foreground, background = captions[name]
             if len(foreground) != len(classes):

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from sslosses.annotations import read_music_duet, read_music_solo, read_music_split
-
 from .folders import Clip, ClipFolder, ListedScenes
 
 
@@ -16,11 +14,18 @@ class MusicFolder(ClipFolder):
 
     lists = "music_solo_train.txt, music_solo_test.csv, music_solo.json, the same for duet"
 
+    def files(self, subset: str) -> tuple[str, ...]:
+        return f"music_{subset}_train.txt", f"music_{subset}_test.csv", f"music_{subset}.json"
+
     def training_list(self, subset: str) -> tuple[str, list[tuple[str, tuple[str, ...]]]]:
+        from sslosses.annotations import read_music_split
+
         name = f"music_{subset}_train.txt"
         return name, [(entry.clip, entry.classes) for entry in read_music_split(self.listed(name))]
 
     def test_scenes(self, subset: str) -> ListedScenes:
+        from sslosses.annotations import read_music_duet, read_music_solo, read_music_split
+
         read = read_music_solo if subset == "solo" else read_music_duet
         annotations = read(self.listed(f"music_{subset}.json"))
         records = []

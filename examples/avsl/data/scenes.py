@@ -20,6 +20,7 @@ from ..model.encoders.tower import Features, Tower
 from ..model.feature_file import FeatureFile, compute_features, file_key
 from ..pictures import read_picture
 from ..sounds import flaw, level, read_clip
+from .kinds import prepare_command
 
 #: Indices of the clips of one scene: their frames are placed side by side and their sounds mixed.
 ClipIndices = tuple[int, ...]
@@ -80,7 +81,10 @@ class Scenes(Dataset[Example]):
             if not any(file in sounds for file in sound_files(name)):
                 missing, first = missing + 1, first or self._audio / f"{name}.wav"
         if missing:
-            raise FileNotFoundError(f"{missing} of {2 * len(self._names)} listed files are missing, first {first}")
+            raise FileNotFoundError(
+                f"{missing} of {2 * len(self._names)} listed files are missing, first {first}. "
+                f"Create them with: {prepare_command(self._frames.parent)}"
+            )
 
     def _listen(self) -> None:
         """Reads some sounds, evenly picked, because a model trains on silence without any other sign."""

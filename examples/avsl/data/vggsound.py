@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from sslosses.annotations import read_vggsound_mixtures, read_vggss
-
 from .folders import Clip, ClipFolder, ListedScenes
 from .vggsound_list import read_vggsound_list
 
@@ -20,11 +18,16 @@ class VggsoundFolder(ClipFolder):
     clips_per_scene: ClassVar = {"single": 1, "duet": 2, "trio": 3}
     lists = "vggsound_train.csv, vggsound_single_test.csv, vggsound_duet_test.csv, vggss.json"
 
+    def files(self, subset: str) -> tuple[str, ...]:
+        return "vggsound_train.csv", f"vggsound_{subset}_test.csv", "vggss.json"
+
     def training_list(self, subset: str) -> tuple[str, list[tuple[str, tuple[str, ...]]]]:  # noqa: ARG002
         name = "vggsound_train.csv"
         return name, [(clip, (label,)) for clip, label in read_vggsound_list(self.listed(name))]
 
     def test_scenes(self, subset: str) -> ListedScenes:
+        from sslosses.annotations import read_vggsound_mixtures, read_vggss
+
         boxes, path = self.listed("vggss.json"), self.listed(f"vggsound_{subset}_test.csv")
         if subset == "single":
             annotations = read_vggss(boxes)

@@ -1,10 +1,11 @@
-"""The report of a run: a table, and the metrics as JSON."""
+"""The report of a run: a table, and the metrics as JSON. Imports no torch, so that a finished run is shown at once."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.box import SIMPLE_HEAD
 from rich.markup import escape
@@ -13,9 +14,14 @@ from rich.table import Table
 from ..config import Config
 from ..data.overlap import overlap_note
 from ..files import write_json, write_text
-from .held_out import HeldOutScenes
-from .score import SHARE_OF_LIST, WITHOUT_MAP, Metrics
 
+if TYPE_CHECKING:
+    from .held_out import HeldOutScenes
+
+Metrics = dict[str, float]
+WITHOUT_MAP = "without map"  # a number of scenes
+SHARE_OF_LIST = "share of the public list"
+SAMPLES = "samples"
 #: What the names of a model's rows end with, by identification; the paper's comes first and adds nothing.
 ROW_SUFFIX = {
     "iterative": "",
@@ -38,20 +44,26 @@ def metric_notes(config: Config, trained: Collection[str], tests: Sequence[HeldO
     return [note for note in (SMOKE_TEST if config.smoke_test else "", *overlaps) if note]
 
 
-def rich_table(rows: Mapping[str, Metrics], title: str) -> Table:
-    """Makes a table for the terminal, one row per metric, bold where a trained model exceeds all references."""
+def rich_table(rows: Mapping[str, Metrics], title: str, texts: Mapping[str, Mapping[str, str]] | None = None) -> Table:
+    """Makes a table for the terminal, one row per metric, bold where a trained model exceeds all references.
+
+    ``texts`` are further columns after the first one: a text per metric.
+    """
     # One word per line and no outer edges, so that all rows of a run fit a terminal of 80 columns.
     table = Table("%", title=escape(title), box=SIMPLE_HEAD, show_edge=False, pad_edge=False, collapse_padding=True)
-    for row in rows:
+    texts = texts or {}
+    for row in (*list(rows)[:1], *texts, *list(rows)[1:]):
         table.add_column(row.replace(" ", "\n"), justify="right")
     trained = [row for row in rows if row.startswith("trained")] or list(rows)[:1]
     for name in _common(rows):
         best = max((values[name] for row, values in rows.items() if row not in trained), default=math.inf)
         bold = {row for row in trained if rows[row][name] > best}
         cells = {row: f"{values[name]:.1f}" for row, values in rows.items()}
-        table.add_row(name, *(f"[bold]{cell}[/]" if row in bold else cell for row, cell in cells.items()))
-    for name, *cells in _remarks(rows):
-        table.add_row(name, *(cell.replace(" ", "\n") for cell in cells))
+        first, *others = (f"[bold]{cell}[/]" if row in bold else cell for row, cell in cells.items())
+        table.add_row(name, first, *(column.get(name, "") for column in texts.values()), *others)
+    for name, first, *others in _remarks(rows):
+        first, *others = (cell.replace(" ", "\n") for cell in (first, *others))
+        table.add_row(name, first, *("" for _ in texts), *others)
     return table
 
 
@@ -71,19 +83,20 @@ def pipe_table(rows: Sequence[Sequence[str]]) -> str:
 def _common(rows: Mapping[str, Metrics]) -> list[str]:
     """Names of the metrics that all rows have, in the order of the first row."""
     first, *others = rows.values()
-    return [
-        name for name in first if not name.endswith((WITHOUT_MAP, SHARE_OF_LIST)) and all(name in row for row in others)
-    ]
+    remarks = (WITHOUT_MAP, SHARE_OF_LIST, SAMPLES)
+    return [name for name in first if not name.endswith(remarks) and all(name in row for row in others)]
 
 
 def _remarks(rows: Mapping[str, Metrics]) -> list[list[str]]:
-    """Rows on what the metrics are of: scenes without a map, where there are any, and the share of the public list."""
+    """Rows on what the metrics are of: the number of samples, scenes without a map, the share of the public list."""
     names = dict.fromkeys(name for row in rows.values() for name in row)
     cells = []
     for name in names:
         values = [row.get(name) for row in rows.values()]
         if name.endswith(WITHOUT_MAP) and any(values):
             cells.append([name, *("–" if v is None else f"{v:,.0f} scenes" for v in values)])
+        elif name == SAMPLES:
+            cells.append([name, *("" if v is None else f"{v:,.0f}" for v in values)])
         elif name.endswith(SHARE_OF_LIST):
             cells.append([name, *("–" if v is None else f"{min(max(v, 0.1), 99.9):.1f}" for v in values)])
     return cells

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sslosses.annotations import rasterize
+from sslosses.annotations import rasterize, video_of
 from sslosses.metrics import (
     LocalizationResult,
     Protocol,
@@ -19,6 +19,7 @@ from sslosses.metrics import (
     chance_levels,
     protocols,
 )
+from sslosses.metrics.localization import QuietLocalization
 
 from ..constants import FRAME_SIZE
 from ..data.folders import Box
@@ -27,13 +28,11 @@ from ..methods.object_aware import ObjectAware
 from ..model.localizer import Localizer
 from .held_out import HeldOutScenes
 from .predict import Prediction, frame_resolution
+from .report import SHARE_OF_LIST, WITHOUT_MAP, Metrics
 
 #: Percent by the name of the metric, such as "duet CAP": one row of a run's table.
-Metrics = dict[str, float]
 RUN_PROTOCOL = "paper"
-WITHOUT_MAP = "without map"  # a number of scenes
 SALIENCY = "saliency (frame only)"
-SHARE_OF_LIST = "share of the public list"
 
 
 def run_metrics(held_out: HeldOutScenes, prediction: Prediction) -> Metrics:
@@ -156,10 +155,12 @@ def protocol_result(
     chance: bool = True,
     seed: int = 0,
     others: Mapping[str, Prediction] | None = None,
+    data_set: str | None = None,
 ) -> LocalizationResult:
     """Scores a prediction by ``protocol``, also by class and size, beside the chance levels at the maps' resolution.
 
-    ``others`` are further predictions to show beside it, by name.
+    ``others`` are further predictions to show beside it, by name. With ``data_set``, the result has intervals over the
+    videos that the ids of clips name.
 
     A protocol that inverts maps gets them negated, since ours are high where the sound comes from.
     """
@@ -168,10 +169,13 @@ def protocol_result(
     names = sorted({name for clip in clips for name in clip.classes})
     classes = [[names.index(name) for clip in scene for name in clips[clip].classes] for scene in scenes]
 
+    ids = ["+".join(clips[clip].name for clip in scene) for scene in scenes]
+    videos = None if data_set is None else [video_of(name, data_set) for name in ids]
+
     def scored(shown: Prediction) -> SoundLocalization:
-        metric = SoundLocalization(protocol, **options)
+        metric = QuietLocalization(protocol, **options)  # its notes are printed with the table
         maps = -shown.maps if protocol.inverts_maps else shown.maps
-        metric.update(maps, truths, shown.valid, source_classes=classes)
+        metric.update(maps, truths, shown.valid, source_classes=classes, videos=videos)
         return metric
 
     metric, levels = scored(prediction), {}

@@ -33,6 +33,7 @@ class ObjectAware(Method):
     def __init__(self, setting: Setting) -> None:
         super().__init__(setting)
         c = setting.config
+        self._grid = max(1, c.image_size // 32)
         self.text = TextProjection(setting.text, c.embedding_dim)
         masks = {"alpha_foreground": c.alpha_foreground, "alpha_background": c.alpha_background, "omega": c.omega}
         self.objective = ObjectAwareObjective(
@@ -56,6 +57,12 @@ class ObjectAware(Method):
             batch.background_mask,
         )
         return terms._asdict()
+
+    def warm_up(self, device: torch.device) -> None:
+        if self.objective.ori_weight:
+            visual = torch.zeros(1, 1, self._grid, self._grid, device=device, requires_grad=True)
+            references = torch.zeros(1, 2, 1, device=device)
+            self.objective.ori(visual, references, references[:, 0]).sum().backward()
 
     @torch.no_grad()
     def reference_deviation(self, batch: SceneBatch, encoders: Encoders) -> Tensor:

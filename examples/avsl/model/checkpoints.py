@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import reprlib
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from ..machine_errors import of_this_machine
-from ..yaml_files import read_yaml
-from .frozen_towers import is_hub_name
 from .localizer import Localizer
-from .shared_folder import is_shared_folder
+from .locations import checkpoint_file, is_hub_name, is_shared_folder
 from .weight_files import read_values
 
 
@@ -31,7 +28,7 @@ def open_model(path: Path, device: torch.device) -> Localizer:
     """
     if is_shared_folder(path) or (not path.exists() and is_hub_name(str(path))):
         return Localizer.from_pretrained(path).to(device)
-    file = _checkpoint(path)
+    file = checkpoint_file(path)
     checkpoint = read_checkpoint(file)
     try:
         model = Localizer(**checkpoint["hyper_parameters"])
@@ -61,49 +58,6 @@ def pick_device(name: str) -> torch.device:
             f"Expected `device` to be auto, cpu or a GPU of this machine, but got {name!r}: {reason}"
         ) from error
     return device
-
-
-def run_folder(path: Path) -> Path | None:
-    """Returns the folder of the run that a model belongs to; None for a separate checkpoint file."""
-    for folder in (path,) if path.is_dir() else (path.parent.parent,):
-        if (folder / "config.yaml").is_file() and (folder / "checkpoints").is_dir():
-            return folder
-    return None
-
-
-def run_name(path: Path) -> str:
-    """Returns the name of the model's run, or else of its file or folder."""
-    if not path.exists():  # a name on the Hugging Face hub
-        return path.name
-    folder = run_folder(path.resolve()) or (path.resolve() if path.is_dir() else None)
-    return folder.name if folder else path.stem
-
-
-def recorded_data(path: Path) -> Path | None:
-    """Returns the data folder that the model was trained on, if its run records one."""
-    folder = run_folder(path.resolve())
-    if folder is None:
-        return None
-    data = read_yaml(folder / "config.yaml").get("data")
-    if data is not None and not isinstance(data, str):
-        raise ValueError(f"Expected {folder / 'config.yaml'} to name a folder as `data`, but got {reprlib.repr(data)}")
-    return Path(data) if data else None
-
-
-def _checkpoint(path: Path) -> Path:
-    if path.is_file():
-        return path
-    if not path.exists():
-        raise FileNotFoundError(
-            f"Expected the folder of a run or of a shared model, or a checkpoint, but there is no folder or file {path}"
-        )
-    file = path / "checkpoints" / "last.ckpt"
-    if not file.is_file():
-        raise FileNotFoundError(
-            f"Expected {path} to be the folder of a run or of a shared model, but it holds no checkpoints/last.ckpt "
-            "and no config.json"
-        )
-    return file
 
 
 def read_checkpoint(file: Path) -> dict[str, Any]:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import re
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -14,14 +12,9 @@ from torch import Tensor, nn
 from ..config import Config
 from .encoders import Tower, build_encoders
 from .encoders.efficientnet import LITE0
+from .locations import is_hub_name
 
 PARTS = ("visual", "audio")
-_HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
-
-
-def is_hub_name(text: str) -> bool:
-    """Whether ``text`` has the form ``owner/name`` and its first part is not the name of a folder here."""
-    return _HUB_NAME.fullmatch(text) is not None and not Path(text.partition("/")[0]).is_dir()
 
 
 def fingerprint(state: Mapping[str, Tensor]) -> str:

@@ -102,6 +102,9 @@ class Method(nn.Module, ABC):
         self.config = setting.config
         self.options: Any = read_options(self.Options, setting.config.method, setting.config.method_options)
 
+    def warm_up(self, device: torch.device) -> None:
+        """Runs, on values that do not matter, what compiles code when it first runs. Called once before training."""
+
     @abstractmethod
     def loss(self, batch: SceneBatch, encoders: Encoders) -> dict[str, Tensor]:
         """Computes the loss of a batch under the name "total", and terms to report under other names."""

@@ -15,9 +15,10 @@ from torch import Tensor, nn
 from ..config import Config
 from ..files import read_json, write_bytes, write_json
 from ..machine_errors import of_this_machine
-from .frozen_towers import is_hub_name, load_towers, public_towers
+from .frozen_towers import load_towers, public_towers
+from .locations import CONFIG_FILE, WEIGHTS_FILE, is_hub_name
 
-CONFIG_FILE, WEIGHTS_FILE, CARD_FILE = "config.json", "model.safetensors", "README.md"
+CARD_FILE = "README.md"
 FORMAT = "avsl-localizer-1"
 #: Keys of ``config.json`` with their types.
 _KEYS: dict[str, type] = {
@@ -59,11 +60,6 @@ def find_folder(source: str | Path, **download: Any) -> Path:
             f"Expected the folder of a model, or its name on the Hugging Face hub, but there is no folder {source}, "
             f"and downloading a model of this name failed: {reason}"
         ) from error
-
-
-def is_shared_folder(path: Path) -> bool:
-    """Whether ``path`` looks like the folder of a shared model, and not like that of a run."""
-    return any((path / name).is_file() for name in (CONFIG_FILE, WEIGHTS_FILE)) and not (path / "checkpoints").is_dir()
 
 
 def write_folder(model: Any, folder: Path) -> None:

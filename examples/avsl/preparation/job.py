@@ -21,6 +21,7 @@ from tqdm import tqdm
 from .. import pool
 from ..clip_files import is_whole_frame, is_whole_sound
 from ..clip_ids import ClipId
+from ..data.overlap import overlap_note
 from ..files import read_json, write_json
 from . import worker
 from .frame_rates import settle_rates
@@ -97,6 +98,8 @@ def _prepare_locked(dataset: PublicDataset, preparation: Preparation, console: C
     split_lists = dataset.read_lists(preparation.lists)
     prepared, unusable, still = _prepare_clips(split_lists, preparation, console)
     metadata = preparation.out / "metadata"
+    for note in overlap_of(split_lists, prepared):
+        log.warning("%s", note)
     counts = {split_list: split_list.write(metadata, prepared) for split_list in split_lists}
     for name in dataset.box_files:
         if (preparation.lists / name).is_file():
@@ -105,6 +108,14 @@ def _prepare_locked(dataset: PublicDataset, preparation: Preparation, console: C
         return False
     print_next_steps(console, dataset, preparation.out, counts)
     return True
+
+
+def overlap_of(split_lists: Iterable[SplitList], prepared: Set[str]) -> list[str]:
+    """Returns what the prepared clips of each test list share with those of the training lists."""
+    clips = {part: [c for line in part.lines for c in line.clips if c in prepared] for part in split_lists}
+    trained = {clip for part, names in clips.items() if not part.test for clip in names}
+    notes = (overlap_note(trained, names, part.name) for part, names in clips.items() if part.test)
+    return [note for note in notes if note]
 
 
 def _still_clips(path: Path) -> set[str]:
@@ -128,8 +139,9 @@ def _prepare_clips(
         f"{len(prepared)} already prepared, {len(names) - len(prepared) - len(missing)} to prepare, "
         f"{len(missing)} without a video"
     )
-    if unlisted := videos.unlisted(names):
-        console.print(f"Videos without a listed id in their names: {len(unlisted)}, such as {escape(unlisted[0].name)}")
+    if others := videos.unlisted(names):
+        first = ", ".join(path.name for path in others[:3])
+        print_line(console, f"{len(others)} files have no listed id in their names and are not used, first {first}")
     jobs = [
         Job(
             path=file.path,
@@ -264,6 +276,11 @@ def print_next_steps(console: Console, dataset: PublicDataset, out: Path, counts
         commands.append("python examples/generate_captions.py --model NAME --data-root")
     commands.append(f"python examples/{dataset.training_script} --data-root")
     print_commands(console, out, commands)
+
+
+def print_line(console: Console, text: str) -> None:
+    """Prints a line as it is, without wrapping or markup."""
+    console.print(text, soft_wrap=True, highlight=False, markup=False)
 
 
 def print_commands(console: Console, out: Path, commands: Iterable[str]) -> None:

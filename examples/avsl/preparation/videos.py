@@ -85,7 +85,7 @@ class VideoFolder:
         return VideoFile(self._paths[clip.video], cut=False) if clip.video in self._paths else None
 
     def unlisted(self, names: Iterable[str]) -> list[Path]:
-        """The files that hold no clip of ``names``."""
+        """The files that hold no clip of ``names``, in the order in which they were found."""
         listed = {video.path for name in names if (video := self.find(name))}
         return [path for path in self._paths.values() if path not in listed]
 

@@ -22,6 +22,7 @@ from ..evaluation.report import SMOKE_TEST
 from ..parent_process import VARIABLE
 from ..training.data_location import DataLocation
 from ..training.run_folder import differing_keys
+from .specification import Row, TestSet
 
 log = logging.getLogger(__name__)
 _GRACE = 10.0  # s for a run to stop after Ctrl-C
@@ -136,7 +137,7 @@ class Run:
     @property
     def configuration(self) -> Config:
         """The whole configuration, including the options of the plan."""
-        parser = argparse.ArgumentParser(add_help=False)
+        parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
         add_options(parser)
         options = chosen_options(parser.parse_known_args(self.plan.options)[0])
         return Config.load(self._configs, {"subsets": list(self.subsets), "seed": self.seed} | options)
@@ -178,6 +179,10 @@ class Run:
             *(("--data-root", str(root)) if root else ()),
             *self.plan.options,
         ]
+
+
+#: The runs of a row on a test set, one per seed.
+RunsByRow = dict[tuple[Row, TestSet], list[Run]]
 
 
 def complete_runs(runs: Iterable[Run], jobs: int) -> list[Run]:

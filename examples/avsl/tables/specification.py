@@ -8,6 +8,8 @@ from typing import Any
 from ..config import CONFIGS
 from ..yaml_files import read_yaml
 
+CAPTIONS, COST = 6, 9  #: Numbers of the tables that need more than runs.
+
 #: The paper's values of one row on one test set, in the order of :attr:`TestSet.metrics`.
 PaperValues = tuple[float | None, ...]
 SINGLE, MIXTURES = ("AP", "IoU@0.5", "AUC"), ("CAP", "CIoU@0.3", "AUC")

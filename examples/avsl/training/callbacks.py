@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
+from typing import Any
 
 import lightning as L
 from lightning.pytorch.callbacks import Checkpoint, TQDMProgressBar
@@ -50,18 +51,29 @@ class KeepLast(Checkpoint):
 
 
 class Progress(TQDMProgressBar):
-    """A progress bar with the loss terms and the time until the end of training."""
+    """A progress bar with the loss terms and the time until the end of training.
+
+    The first step takes longer than the others and does not count for the time.
+    """
 
     def on_train_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         super().on_train_start(trainer, module)
-        self._start, self._first = time.monotonic(), trainer.fit_loop.epoch_loop.total_batch_idx + 1
+        self._start: float | None = None
+
+    def on_train_batch_end(self, trainer: L.Trainer, *arguments: Any) -> None:
+        if self._start is None:
+            self._start, self._first = time.monotonic(), trainer.fit_loop.epoch_loop.total_batch_idx + 1
+        super().on_train_batch_end(trainer, *arguments)
 
     def get_metrics(
         self, trainer: L.Trainer, module: L.LightningModule
     ) -> dict[str, int | str | float | dict[str, float]]:
-        metrics = {name: value for name, value in super().get_metrics(trainer, module).items() if name != "v_num"}
+        # A term of weight 0 is not computed. Its 0 would look like a perfect loss.
+        weights = {"v_num": 0.0} | {name: getattr(module.config, f"{name}_weight") for name in ("trimap", "oca", "ori")}
+        shown = super().get_metrics(trainer, module)
+        metrics = {name: value for name, value in shown.items() if weights.get(name, 1.0)}
         done = trainer.fit_loop.epoch_loop.total_batch_idx + 1
-        if done > self._first:
+        if self._start is not None and done > self._first:
             pace = (time.monotonic() - self._start) / (done - self._first)
             left = round(pace * (trainer.num_training_batches * (trainer.max_epochs or 0) - done))
             metrics["left"] = f"{left // 3600}:{left // 60 % 60:02}:{left % 60:02}"

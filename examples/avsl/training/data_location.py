@@ -6,8 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..config import Config
-from ..data.composed.dataset import Description, ensure_composed
-from ..data.composed.soundfont import FontFile
+from ..data.composed.description import Description
 from ..data.flickr import FlickrFolder
 from ..data.folders import ClipFolder
 from ..data.music import MusicFolder
@@ -38,6 +37,11 @@ class DataLocation:
         return self.storage / "cache"
 
 
+def data_root(location: DataLocation, config: Config) -> Path:
+    """Returns the user's folder, or that of the composed scenes, whether or not it exists."""
+    return location.root or location.storage / _description(location, config).folder
+
+
 def open_data(location: DataLocation, config: Config) -> ClipFolder:
     """Opens the user's folder, or the composed scenes, which are made if they do not exist."""
     folder_type = FOLDERS[config.dataset]
@@ -45,7 +49,16 @@ def open_data(location: DataLocation, config: Config) -> ClipFolder:
         return folder_type(location.root)
     if not folder_type.has_classes:  # scenes are composed in the forms of the other data sets only
         raise ValueError(f"Expected `data_root`, as there are no composed scenes for {config.dataset}")
+    from ..data.composed.dataset import ensure_composed
+
+    return folder_type(ensure_composed(location.storage, _description(location, config)))
+
+
+def _description(location: DataLocation, config: Config) -> Description:
     media = str(location.media) if location.media else None
-    font = FontFile.of(location.soundfont) if location.soundfont else None
-    description = Description(config.data_seed, config.train_scenes, config.test_scenes, media=media, soundfont=font)
-    return folder_type(ensure_composed(location.storage, description))
+    font = None
+    if location.soundfont:
+        from ..data.composed.soundfont import FontFile
+
+        font = FontFile.of(location.soundfont)
+    return Description(config.data_seed, config.train_scenes, config.test_scenes, media=media, soundfont=font)

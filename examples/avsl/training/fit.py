@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import logging
+import threading
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,6 +12,7 @@ from pathlib import Path
 import lightning as L
 import torch
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+from lightning.pytorch.utilities import rank_zero_only
 
 from ..config import Config
 from ..data.loading import TrainingScenes
@@ -17,6 +20,8 @@ from ..model.checkpoints import read_checkpoint
 from ..model.localizer import Localizer
 from .callbacks import KeepLast, Progress
 
+log = logging.getLogger(__name__)
+_QUIET = 3.0  # s that compiled kernels take to be loaded, at most
 #: What a checkpoint holds for resuming, beside the weights and the configuration.
 _STATE: dict[str, type] = {
     "pytorch-lightning_version": str,
@@ -38,6 +43,7 @@ def fit(model: Localizer, data: TrainingScenes, directory: Path, config: Config)
     last = directory / "checkpoints" / "last.ckpt"
     if last.is_file():
         _check_resumable(last, model)
+    _warm_up(model)
     model.train()
     trainer = _trainer(directory, last, config, unused=model.method.leaves_parameters_unused)
     with _expected_warnings_ignored():
@@ -50,6 +56,17 @@ def fit(model: Localizer, data: TrainingScenes, directory: Path, config: Config)
     if torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()  # evaluation runs in one process
     model.to(trainer.strategy.root_device)
+
+
+def _warm_up(model: Localizer) -> None:
+    """Compiles what training compiles, so that it does not stand still in its first step; says so if it takes long."""
+    announcement = threading.Timer(_QUIET, log.info, ["Compiling the transport kernel, once: about half a minute"])
+    if rank_zero_only.rank == 0:
+        announcement.start()
+    try:
+        model.method.warm_up(model.device)
+    finally:
+        announcement.cancel()
 
 
 def _check_resumable(last: Path, model: Localizer) -> None:

@@ -1,28 +1,23 @@
-"""A run: data, model, training, evaluation and report. After an interruption, the same call resumes it."""
+"""A run: data, model, training, evaluation and report. After an interruption, the same call resumes it.
+
+Imports no torch, so that a finished run is shown, and a wrong argument or a missing file is named, at once.
+"""
 
 from __future__ import annotations
 
 import logging
-import os
-import time
 from collections.abc import Sequence
 from pathlib import Path
 
-import torch
-from lightning.pytorch.utilities import rank_zero_only
 from rich.console import Console
 
-from ..config import Config
-from ..evaluation.held_out import HeldOutScenes, load_held_out
-from ..evaluation.predict import Prediction, frame_resolution, predictions, usable_identifications
-from ..evaluation.report import ROW_SUFFIX, SMOKE_TEST, metric_notes, rich_table, write_report
-from ..evaluation.score import Metrics, chance_metrics, mean_reference_deviation, run_metrics
-from ..evaluation.sheet import draw_sheet
-from ..files import read_json, write_json
-from ..model.localizer import Localizer
-from .data_location import DataLocation, open_data
-from .fit import fit
-from .model_setup import set_up_training, standardize_features, use_cached_features
+from ..config import CAPTIONED_METHODS, Config
+from ..data.folders import ClipFolder
+from ..evaluation.report import ROW_SUFFIX, Metrics, rich_table
+from ..files import read_json
+from ..model_names import check_name
+from .clock import Clock
+from .data_location import DataLocation, data_root, open_data
 from .run_folder import claimed
 
 log = logging.getLogger(__name__)
@@ -34,54 +29,50 @@ def run(config: Config, location: DataLocation, directory: Path, console: Consol
     Returns:
         The rows of the printed table; an empty dict in processes that only take part in training.
     """
-    clock = _Clock()
+    if (directory / "metrics.json").is_file():
+        with claimed(directory, config, data_root(location, config)):
+            return _show(directory, config, console)
+    clock = Clock()
     folder = open_data(location, config)
+    folder.check_files(config.subsets, captions=config.method in CAPTIONED_METHODS)
+    _check_weights(config)
     clock.lap("data")
     with claimed(directory, config, folder.root):
-        if (directory / "metrics.json").is_file():
-            rows: dict[str, Metrics] = read_json(directory / "metrics.json", "percent")
-            note = "complete; delete it or choose another --name to run again"
-            console.print(rich_table(_printed(rows, config.identification), f"{directory} ({note})"))
-            _warn(run_notes(directory / "metrics.json"))
-            return rows
-        model, training = set_up_training(location, config, folder)
-        clock.lap("setup")
-        tests = [load_held_out(folder, subset, config.image_size) for subset in config.subsets]
-        model.to(_device(config))
-        clips = [(training.scenes, training.largest_scene), *((test.scenes, test.num_frames) for test in tests)]
-        use_cached_features(model, location, config, clips)
-        standardize_features(model, training.scenes)
-        clock.lap("features")
-        names = usable_identifications(model, tests)
-        notes = metric_notes(config, training.names, tests)
-        if rank_zero_only.rank == 0:
-            _warn(notes)
-            untrained = _untrained_metrics(directory / "untrained.json", model, tests, names, config)
-        fit(model, training, directory, config)
-        clock.lap("training")
-        if rank_zero_only.rank != 0:
-            return {}
-        maps = [predictions(model, test, names, workers=config.workers) for test in tests]
-        trained = _metrics(tests, maps)
-        trained[names[0]] |= mean_reference_deviation(model, training)
-        shown = [prediction[config.identification] for prediction in maps]
-        resolution = frame_resolution(tests[0], shown[0])
-        chance = [chance_metrics(test, resolution) for test in tests]
-        rows = {f"trained{ROW_SUFFIX[name]}": trained[name] for name in names}
-        rows |= {f"untrained{ROW_SUFFIX[name]}": untrained[name] for name in names}
-        rows |= {baseline: _merged([levels[baseline] for levels in chance]) for baseline in chance[0]}
-        clock.lap("evaluation")
-        draw_sheet(
-            directory / "sheet.png", list(zip(tests, shown, strict=True)), title=SMOKE_TEST if config.smoke_test else ""
-        )
-        clock.lap("drawing")
-        write_report(directory, rows, clock.laps, notes)
+        if (directory / "metrics.json").is_file():  # another process finished the run while this one waited for data
+            return _show(directory, config, console)
+        rows, notes = _complete(config, location, folder, directory, clock)
+    if not rows:
+        return {}
     console.print(rich_table(_printed(rows, config.identification), str(directory)))
     _warn(notes)
     console.print(
         f"{directory}/ holds the table, pictures, configuration and checkpoint ({sum(clock.laps.values()):.0f} s)",
         markup=False,
     )
+    return rows
+
+
+def _check_weights(config: Config) -> None:
+    """Checks that the models that the configuration names by a path exist."""
+    for argument in ("visual_weights", "audio_weights", "text_encoder"):
+        if source := getattr(config, argument):
+            check_name(argument, source)
+
+
+def _complete(
+    config: Config, location: DataLocation, folder: ClipFolder, directory: Path, clock: Clock
+) -> tuple[dict[str, Metrics], list[str]]:
+    from .steps import complete_run  # imports torch and more, which takes seconds
+
+    return complete_run(config, location, folder, directory, clock)
+
+
+def _show(directory: Path, config: Config, console: Console) -> dict[str, Metrics]:
+    """Prints the table of a finished run."""
+    rows: dict[str, Metrics] = read_json(directory / "metrics.json", "percent")
+    note = "complete; delete it or choose another --name to run again"
+    console.print(rich_table(_printed(rows, config.identification), f"{directory} ({note})"))
+    _warn(run_notes(directory / "metrics.json"))
     return rows
 
 
@@ -102,45 +93,3 @@ def run_notes(metrics: Path) -> list[str]:
 def _warn(notes: Sequence[str]) -> None:
     for note in notes:
         log.warning("%s", note)
-
-
-def _device(config: Config) -> torch.device:
-    if config.accelerator == "cpu" or not torch.cuda.is_available():
-        return torch.device("cpu")
-    return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
-
-
-class _Clock:
-    """Seconds per step."""
-
-    def __init__(self) -> None:
-        self.laps: dict[str, float] = {}
-        self._last = time.monotonic()
-
-    def lap(self, name: str) -> None:
-        now = time.monotonic()
-        self.laps[name], self._last = round(now - self._last, 1), now
-
-
-def _merged(parts: Sequence[Metrics]) -> Metrics:
-    return {name: value for part in parts for name, value in part.items()}
-
-
-def _metrics(tests: Sequence[HeldOutScenes], maps: Sequence[dict[str, Prediction]]) -> dict[str, Metrics]:
-    """The metrics of all test sets, by identification."""
-    return {
-        name: _merged([run_metrics(test, by_name[name]) for test, by_name in zip(tests, maps, strict=True)])
-        for name in maps[0]
-    }
-
-
-def _untrained_metrics(
-    path: Path, model: Localizer, tests: Sequence[HeldOutScenes], names: Sequence[str], config: Config
-) -> dict[str, Metrics]:
-    """Metrics before training, written to a file so that a resumed run does not compute them again."""
-    metrics: dict[str, Metrics] = read_json(path) if path.is_file() else {}
-    if not set(names) <= metrics.keys():  # the file of an earlier version has no identifications
-        maps = [predictions(model, test, names, workers=config.workers) for test in tests]
-        metrics = _metrics(tests, maps)
-        write_json(path, metrics)
-    return metrics

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import yaml
 from filelock import FileLock, Timeout
-from lightning.pytorch.utilities import rank_zero_only
 
 from ..config import RESUMABLE_CHANGES, Config
 from ..files import write_text
@@ -22,7 +22,7 @@ def claimed(directory: Path, config: Config, data: Path) -> Iterator[None]:
     Raises:
         ValueError: if another process uses the folder, or if it holds a run with another configuration.
     """
-    if rank_zero_only.rank != 0:
+    if _rank() != 0:
         yield
         return
     directory.mkdir(parents=True, exist_ok=True)
@@ -35,6 +35,12 @@ def claimed(directory: Path, config: Config, data: Path) -> Iterator[None]:
             incomplete.unlink(missing_ok=True)
         _claim(directory / "config.yaml", config.as_dict() | {"data": str(data.resolve())})
         yield
+
+
+def _rank() -> int:
+    """The number of this process among those of a training; 0 if it is the only one. Lightning reads the same names."""
+    names = ("RANK", "LOCAL_RANK", "SLURM_PROCID", "JSM_NAMESPACE_RANK")
+    return next((int(os.environ[name]) for name in names if name in os.environ), 0)
 
 
 def _claim(path: Path, values: dict[str, object]) -> None:

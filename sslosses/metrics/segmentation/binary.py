@@ -87,6 +87,10 @@ class AVSBenchSegmentation(SumsOfFrames):
         for name, size in (("whole", _VIDEOS + 1), ("begun", _VIDEOS + 1), ("batches", 3)):
             self.add_state(name, torch.zeros(size, dtype=torch.float64), dist_reduce_fx="sum")
 
+    def extra_repr(self) -> str:
+        """Names the settings, for ``repr``."""
+        return ", ".join(f"{name}={getattr(self, name)!r}" for name in ("scale", "videos_per_batch"))
+
     def update(self, maps: Tensor, truths: Tensor) -> None:
         """Adds videos. After an error nothing is added.
 

@@ -96,6 +96,10 @@ class SemanticSegmentation(SumsOfFrames):
         self.add_state("ratios", torch.zeros(3, self.num_classes, dtype=torch.float64), dist_reduce_fx="sum")
         self.add_state("frames", torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
 
+    def extra_repr(self) -> str:
+        """Names the settings, for ``repr``."""
+        return ", ".join(f"{name}={getattr(self, name)!r}" for name in ("num_classes", "ignore_index", "without"))
+
     def update(self, predictions: Tensor, truths: Tensor) -> None:
         """Adds frames. After an error nothing is added.
 

@@ -462,11 +462,28 @@ def test_one_process_a_file(start, folder: Path, caplog: pytest.LogCaptureFixtur
 def test_dry_run(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--data-root", str(folder), "--dry-run"]) == 0
     shown = capsys.readouterr().out
-    assert '["cello"]' in shown
+    assert shown.count('["cello"]') == 1  # the prompt is printed once
     assert str(folder / "frames" / "s0.jpg") in shown
+    assert "4 of 4 clips would be asked about, each up to 3 times" in shown
+    assert main(["--data-root", str(folder), "--dry-run", "--limit", "1"]) == 0
+    assert "1 of 4 clips would be asked about" in capsys.readouterr().out
     assert main(["--data-root", str(folder), "--dry-run", "--server", "http://x/v1"]) == 0
     assert "data:image/jpeg;base64," in capsys.readouterr().out
     assert not list((folder / "metadata").glob("captions*"))
+
+
+def test_a_dry_run_counts_what_is_left(start, server, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert start("--limit", "1") == 0
+    (folder / "metadata" / "captions.failed.jsonl").write_text('{"id": "s2", "reason": "odd", "answer": null}\n')
+    capsys.readouterr()
+    for more, left in (((), 2), (("--retry-failed",), 3)):
+        assert main(["--data-root", str(folder), "--dry-run", *more]) == 0
+        assert f"{left} of 4 clips would be asked about" in capsys.readouterr().out
+
+
+def test_a_mistyped_model_folder(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    assert main(["--data-root", str(folder), "--model", "./nomodel"]) == 2
+    assert "there is no folder './nomodel'" in caplog.text
 
 
 def test_the_key_comes_from_the_environment_and_stays_there(start, server, folder: Path, monkeypatch) -> None:

@@ -10,10 +10,9 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from avsl.commands import evaluate
 from avsl.commands.arguments import THRESHOLDS
 from avsl.commands.evaluate import main
-from avsl.evaluation import timing
+from avsl.evaluation import job, timing
 from avsl.model.checkpoints import open_model
 from PIL import Image
 
@@ -48,7 +47,7 @@ def agree(ours: dict[str, Any], scored: dict[str, Any]) -> None:
 @pytest.fixture
 def no_sheet(monkeypatch: pytest.MonkeyPatch) -> None:
     """Pictures take longer than all the rest."""
-    monkeypatch.setattr(evaluate, "draw_sheet", lambda *_, **__: None)
+    monkeypatch.setattr(job, "draw_sheet", lambda *_, **__: None)
 
 
 @pytest.mark.usefixtures("no_sheet")
@@ -66,12 +65,21 @@ def test_music(run: Path, duets: Path, tmp_path: Path, sources: str, capsys: pyt
     assert [found["scenes_of_public_list"] for found in content["subsets"].values()] == [None, 1000]
     for text in (printed, (out / "table.md").read_text()):
         assert "3 of 1,000 scenes of the public list (0.3 %)" in text
+    assert "interval" in printed
+    assert len([line for line in printed.splitlines() if line.split() == ["samples", "3"]]) == 2
+    assert (
+        len([line for line in printed.splitlines() if line.split()[:5] == ["share", "of", "the", "public", "list"]])
+        == 1
+    )
+    assert sum(line.startswith("share of the public list") for line in printed.splitlines()) == 1
     for subset, found in content["subsets"].items():
         annotations = duets / "metadata" / f"music_{subset}.json"
         maps = out / "maps" / f"music-{subset}.npz"
         scored = score_maps(maps, annotations, f"music-{subset}", PROTOCOLS, tmp_path / subset, *no_chance)
         agree(found["protocols"], scored)
         result = found["protocols"]["noprior"]
+        low_high = found["protocols"]["noprior"]["videos"]["intervals"]["AUC"]
+        assert any("noprior AUC" in row and f"{100 * low_high[0]:.1f} to" in row for row in printed.splitlines())
         assert any("noprior AUC" in row and _cell(result, "AUC") in row for row in printed.splitlines())
         assert sum(part["entries"] for part in result["per_size"].values()) == 3 * (1 if subset == "solo" else 2)
         assert (found["scenes"], found["layout"], found["resolution"]) == (3, "one", [8, 8])
@@ -199,7 +207,7 @@ def test_composed_data(run: Path, duets: Path, tmp_path: Path, monkeypatch: pyte
         asked.append((root, description))
         return duets
 
-    monkeypatch.setattr("avsl.training.data_location.ensure_composed", compose)
+    monkeypatch.setattr("avsl.data.composed.dataset.ensure_composed", compose)
     alone = write_checkpoint(tmp_path / "alone.ckpt")
     line = ["--no-chance", "--subsets", "solo", "--data", str(tmp_path / "data"), "--out", str(tmp_path / "out")]
     assert main([str(alone), *line]) == 0
@@ -321,7 +329,7 @@ def test_the_sheet_shows_as_many_sources_as_were_found(
     run: Path, duets: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shown = []
-    monkeypatch.setattr(evaluate, "draw_sheet", lambda _, drawn, **__: shown.extend(drawn))
+    monkeypatch.setattr(job, "draw_sheet", lambda _, drawn, **__: shown.extend(drawn))
     line = [str(run), "--data-root", str(duets), "--no-chance", "--subsets", "duet", "--out", str(tmp_path / "out")]
     assert main([*line, "--sources", "found"]) == 0
     ((_, prediction),) = shown
@@ -363,8 +371,8 @@ def test_saliency_beside_the_model(run: Path, duets: Path, tmp_path: Path, compo
     for name, more in {"plain": [], "asked": ["--saliency"], "alone": ["--saliency", "--no-chance"]}.items():
         assert main([*line, str(tmp_path / name), *more]) == 0
         rows[name] = metrics(tmp_path / name)["subsets"]["duet"]["protocols"]["paper"]["chance"]
-    assert (evaluate.SALIENCY in rows["plain"]) == composed
-    assert list(rows["asked"]) == ["centered Gaussian", "whole frame", "random maps", evaluate.SALIENCY]
-    assert list(rows["alone"]) == [evaluate.SALIENCY]
+    assert (job.SALIENCY in rows["plain"]) == composed
+    assert list(rows["asked"]) == ["centered Gaussian", "whole frame", "random maps", job.SALIENCY]
+    assert list(rows["alone"]) == [job.SALIENCY]
     assert main([*line, str(tmp_path / "none"), "--no-chance"]) == 0
     assert metrics(tmp_path / "none")["subsets"]["duet"]["protocols"]["paper"]["chance"] == {}

@@ -10,6 +10,7 @@ import pytest
 import torch
 import yaml
 from avsl.commands import evaluate, export, localize
+from avsl.evaluation import job
 from avsl.evaluation.report import write_report
 from avsl.evaluation.run_results import results_section
 from avsl.model import shared_folder
@@ -116,7 +117,7 @@ def test_localize_gives_the_same_maps(shared: Path, finished: Path, duets: Path,
 def test_evaluate_gives_the_same_metrics(
     shared: Path, finished: Path, duets: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(evaluate, "draw_sheet", lambda *_, **__: None)
+    monkeypatch.setattr(job, "draw_sheet", lambda *_, **__: None)
     monkeypatch.chdir(tmp_path)
     line = ["--data-root", str(duets), "--no-chance", "--subsets", "duet", "--protocol", "noprior"]
     results = []
@@ -150,9 +151,9 @@ def test_a_shared_model_inside_a_run(finished: Path) -> None:
     """The data of the run around it are not those that its files say."""
     folder = finished / "models" / "shared"
     assert export.main([str(finished), str(folder)]) == 0
-    assert evaluate.recorded_data(folder) is None
-    assert evaluate.run_name(folder) == "shared"
-    assert isinstance(evaluate.selected_model(_options(folder)), Localizer)
+    assert job.recorded_data(folder) is None
+    assert job.run_name(folder) == "shared"
+    assert isinstance(job.selected_model(_options(folder)), Localizer)
 
 
 def _options(folder: Path) -> object:

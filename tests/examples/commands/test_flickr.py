@@ -12,11 +12,12 @@ import torch
 from avsl.commands import evaluate
 from avsl.commands.train import main as train
 from avsl.data.flickr import FlickrFolder
+from avsl.evaluation import job
 from avsl.evaluation.held_out import load_held_out
 from avsl.evaluation.predict import Prediction
 from avsl.evaluation.score import chance_metrics, run_metrics
 from avsl.files import write_json
-from avsl.training import run as training_run
+from avsl.training import steps
 
 from sslosses.metrics import SoundLocalization
 
@@ -52,7 +53,7 @@ def flickr(tmp_path: Path) -> Path:
 @pytest.fixture
 def no_sheet(monkeypatch: pytest.MonkeyPatch) -> None:
     """Pictures take longer than all the rest."""
-    for module in (evaluate, training_run):
+    for module in (job, steps):
         monkeypatch.setattr(module, "draw_sheet", lambda *_, **__: None)
 
 

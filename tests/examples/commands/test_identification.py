@@ -13,7 +13,7 @@ from avsl.commands import evaluate, localize
 from avsl.commands.arguments import THRESHOLDS
 from avsl.config import TWO_WAYS
 from avsl.data.music import MusicFolder
-from avsl.evaluation import timing
+from avsl.evaluation import job, timing
 from avsl.evaluation.held_out import load_held_out
 from avsl.evaluation.predict import predictions
 from avsl.localization.user_files import as_frame, read_sound
@@ -44,7 +44,7 @@ def options(named: bool, configured: str) -> tuple[list[str], str]:
 def test_evaluate(
     trained: tuple[Path, str], duets: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, named: bool
 ) -> None:
-    monkeypatch.setattr(evaluate, "draw_sheet", lambda *_, **__: None)
+    monkeypatch.setattr(job, "draw_sheet", lambda *_, **__: None)
     path, configured = trained
     more, identification = options(named, configured)
     line = [str(path), "--data-root", str(duets), "--no-chance", "--out", str(tmp_path / "out"), *more]

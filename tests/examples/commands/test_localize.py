@@ -225,7 +225,7 @@ def test_maps_are_kept_if_drawing_fails(run: Path, tmp_path: Path, monkeypatch: 
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("avsl.localization.video.paint", refuse)
-    monkeypatch.setattr("avsl.commands.localize.paint", refuse)
+    monkeypatch.setattr("avsl.localization.job.paint", refuse)
     path, out = write_video(tmp_path / "own.mp4"), tmp_path / "out"
     Image.new("RGB", (40, 20)).save(tmp_path / "picture.png")
     assert main([str(run), str(path), "--out", str(out)]) == 2

@@ -86,8 +86,10 @@ def test_a_missing_list(music: Path, name: str, read) -> None:
 @pytest.mark.parametrize("name", ["frames/b.jpg", "audio/b.wav"])
 def test_a_missing_frame_or_sound(music: Path, name: str) -> None:
     (music / name).unlink()
-    with pytest.raises(FileNotFoundError, match=f"1 of 4 listed files are missing, first .*{name}"):
+    with pytest.raises(FileNotFoundError, match=f"1 of 4 listed files are missing, first .*{name}") as error:
         scenes(music)
+    command = f"python examples/prepare_music.py --videos DIR --lists DIR --out {music}"
+    assert f"Create them with: {command}" in str(error.value)
 
 
 def test_a_test_clip_without_boxes(music: Path) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from avsl.commands import demo
-from avsl.commands.demo import listening, main, parse_arguments
+from avsl.commands.demo import build_parser, listening, main
 
 
 @pytest.fixture(autouse=True)
@@ -16,7 +16,7 @@ def installed(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_it_serves_this_machine_only_by_default() -> None:
-    options = parse_arguments(["runs/x"])
+    options = build_parser().parse_args(["runs/x"])
     assert (options.host, options.port, options.open) == ("127.0.0.1", 8321, False)
     assert (options.max_megabytes, options.max_seconds) == (100, 120)
 

@@ -10,9 +10,9 @@ import av
 import numpy as np
 import pytest
 import torch
-from avsl.commands.localize import find_sources
 from avsl.demo.results import View, draw, identifications, localize_in_picture, localize_in_video, shown
 from avsl.demo.scenes import SCENES, composed_scene
+from avsl.localization.job import find_sources
 from avsl.localization.user_files import as_frame, read_sound
 from avsl.localization.video import localize_video
 from avsl.model.localizer import Localizer

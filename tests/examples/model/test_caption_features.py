@@ -86,6 +86,15 @@ def test_more_outputs_than_features() -> None:
         TextProjection(12, 13)
 
 
+def test_a_hub_that_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_, **__):
+        raise OSError("no connection")
+
+    monkeypatch.setattr(transformers.PretrainedConfig, "get_config_dict", fail)
+    with pytest.raises(OSError, match=r"no connection.*no folder 'bert'.*--text-encoder minilm.*HF_HUB_OFFLINE=1"):
+        TextEncoder("bert")
+
+
 def reject_loading(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_, **__):
         raise AssertionError("a text encoder was loaded")

@@ -66,10 +66,14 @@ def state(root: Path) -> dict[str, int]:
     return {str(path): path.stat().st_mtime_ns for name in ("frames", "audio") for path in (root / name).iterdir()}
 
 
-def test_music(source: Path, tmp_path: Path, media: Media, capsys: pytest.CaptureFixture[str]) -> None:
+def test_music(
+    source: Path, tmp_path: Path, media: Media, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
     out = tmp_path / "out"
     assert main(arguments(source, out), dataset=MUSIC) == 0
     shown = capsys.readouterr().out
+    assert "files have no listed id" not in shown
+    assert "0 of 1 test clips of music_solo_test.csv are also training clips, and 1 more are of the same" in caplog.text
     metadata = out / "metadata"
     prepared = names(SOLO, 0, 2, 21, 35) + names(DUET, 0, 12, 40)
     assert sorted(path.stem for path in (out / "frames").iterdir()) == sorted(prepared)
@@ -99,6 +103,25 @@ def test_music(source: Path, tmp_path: Path, media: Media, capsys: pytest.Captur
         assert len(scenes) == training + 1
         assert scenes[0].frame.shape == (3, 224, 224)
         assert scenes[0].waveform.abs().max() > 0.05
+
+
+def test_files_and_clips_to_know_about(
+    source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    """Files that no list names, and test clips that are in the training list, too."""
+    copy = tmp_path / "source"
+    (copy / "videos").mkdir(parents=True)
+    (copy / "videos" / f"{SOLO}.mp4").symlink_to(source / "videos" / "solo" / "flute" / f"{SOLO}.mp4")
+    for name in ("my duet.mp4", "b.mkv", "c.mov", "d.avi"):
+        (copy / "videos" / name).touch()
+    (copy / "lists").mkdir()
+    clips = names(SOLO, 0, 2)
+    (copy / "lists" / "music_solo_train.txt").write_text("".join(f"{name},flute\n" for name in clips))
+    (copy / "lists" / "music_solo_test.csv").write_text(f"{clips[1]},flute\n")
+    assert main(arguments(copy, tmp_path / "out"), dataset=MUSIC) == 0
+    said = "4 files have no listed id in their names and are not used, first b.mkv, c.mov, d.avi"
+    assert said in capsys.readouterr().out
+    assert "1 of 1 test clips of music_solo_test.csv are also training clips, and 0 more are" in caplog.text
 
 
 def test_again(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -391,5 +414,5 @@ def test_still_clips_and_unlisted_videos_are_told_in_every_run(
         report = json.loads((tmp_path / "out" / "metadata" / "report.json").read_text())
         assert report["still"] == [f"{SOLO}_000030"]
         shown = " ".join(capsys.readouterr().out.split())
-        assert "Videos without a listed id in their names: 1, such as my [own] clip.mp4" in shown
+        assert "1 files have no listed id in their names and are not used, first my [own] clip.mp4" in shown
         assert f"Still pictures: 1 of the prepared clips, such as {SOLO}_000030" in shown

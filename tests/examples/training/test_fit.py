@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,7 +13,9 @@ import pytest
 import torch
 from avsl.config import Config
 from avsl.model.localizer import Localizer
-from avsl.training.callbacks import KeepLast
+from avsl.training import callbacks
+from avsl.training import fit as fitting
+from avsl.training.callbacks import KeepLast, Progress
 from avsl.training.fit import fit
 
 from ..conftest import TINY
@@ -115,3 +119,50 @@ def test_weights_that_are_not_finite_do_not_replace_a_checkpoint(tmp_path: Path)
     with pytest.raises(ValueError, match=r"diverged: weights are NaN or infinite at step 7\. .*last\.ckpt is left"):
         KeepLast(last).on_train_epoch_end(trainer, made)
     assert last.read_text() == "later"
+
+
+def test_the_bar_leaves_out_the_first_step_and_terms_without_weight(monkeypatch: pytest.MonkeyPatch) -> None:
+    terms = {"v_num": 1, "total": "0.5", "trimap": "0.000", "oca": "0.5"}
+    for name, result in (("on_train_start", None), ("on_train_batch_end", None), ("get_metrics", terms)):
+        monkeypatch.setattr(callbacks.TQDMProgressBar, name, lambda *_, result=result: result)
+    now = 0.0
+    monkeypatch.setattr(callbacks.time, "monotonic", lambda: now)
+    loop = SimpleNamespace(total_batch_idx=-1)
+    trainer = SimpleNamespace(
+        fit_loop=SimpleNamespace(epoch_loop=loop), num_training_batches=10, max_epochs=2, num_sanity_val_steps=0
+    )
+    module, bar = SimpleNamespace(config=Config(ori_weight=0.0)), Progress()
+    bar.on_train_start(trainer, module)
+    assert bar.get_metrics(trainer, module) == {"total": "0.5", "oca": "0.5"}
+    for now, done in ((60.0, 1), (62.0, 2), (64.0, 3)):  # noqa: B007 - the first step compiles
+        loop.total_batch_idx = done - 1
+        bar.on_train_batch_end(trainer, module, None, None, 0)
+    assert bar.get_metrics(trainer, module)["left"] == "0:00:34"  # 17 steps of 2 s
+
+
+def test_what_training_compiles_is_announced_if_it_takes_long(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    announced = threading.Event()
+    monkeypatch.setattr(fitting.log, "info", lambda *_: announced.set())
+    slow = SimpleNamespace(device="cpu", method=SimpleNamespace(warm_up=lambda _: announced.wait(60)))
+    quick = SimpleNamespace(device="cpu", method=SimpleNamespace(warm_up=lambda _: None))
+    fitting._warm_up(quick)
+    assert not announced.is_set()
+    monkeypatch.setattr(fitting, "_QUIET", 0.0)
+    fitting._warm_up(slow)
+    assert announced.is_set()
+
+
+@pytest.mark.parametrize("weight", [0.0, 0.1])
+def test_the_transport_kernel_is_compiled_before_training(weight: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    made, shapes = model(ori_weight=weight), []
+    compute = made.method.objective.ori.forward
+    monkeypatch.setattr(
+        made.method.objective.ori,
+        "forward",
+        lambda visual, *rest: shapes.append(visual.shape) or compute(visual, *rest),
+    )
+    made.method.warm_up(torch.device("cpu"))
+    assert shapes == ([torch.Size([1, 1, 2, 2])] if weight else [])

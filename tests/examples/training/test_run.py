@@ -23,7 +23,7 @@ from avsl.evaluation.predict import predictions
 from avsl.evaluation.report import ROW_SUFFIX, SMOKE_TEST
 from avsl.evaluation.score import run_metrics
 from avsl.model.localizer import Localizer
-from avsl.training import run as training
+from avsl.training import steps as training
 from avsl.training.run_folder import claimed
 from PIL import Image
 

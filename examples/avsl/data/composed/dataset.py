@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
@@ -18,49 +17,13 @@ from ...clip_files import is_whole_frame, is_whole_sound, write_frame, write_sou
 from ...files import read_json, write_json, write_text
 from .arrangement import Scene, sample_scene
 from .composer import DrawnSource, ObjectSource, captions, render_audio, render_frame
+from .description import Description
 from .media import MediaSource
-from .soundfont import FontFile
 
 log = logging.getLogger(__name__)
 
-FORMAT = 2  # to be raised when the same description gives different files
 SUBSETS = {"solo": 1, "duet": 2}  # number of sounding objects
 Job = tuple[str, str, int]  # split, subset and number of a scene
-
-
-@dataclass(frozen=True)
-class Description:
-    """Everything that the composed data set depends on.
-
-    Args:
-        seed: seed of all scenes.
-        train: number of training scenes per subset.
-        test: number of test scenes per subset.
-        side: side of a frame, in pixels.
-        media: folder of photographs and recordings; ``None``: drawn instruments.
-        soundfont: SoundFont with the sounds of the drawn instruments; ``None``: synthesized sounds.
-    """
-
-    seed: int = 0
-    train: int = 800
-    test: int = 200
-    side: int = 224
-    media: str | None = None
-    soundfont: FontFile | None = None
-
-    @property
-    def folder(self) -> str:
-        """Name of the data set's folder."""
-        kind = "media" if self.media else "soundfont" if self.soundfont else "drawn"
-        return f"{kind}-seed{self.seed}-{self.train}-{self.test}"
-
-    def as_json(self) -> dict[str, Any]:
-        """The content of the folder's ``dataset.json``."""
-        values = {"format": FORMAT, **asdict(self)}
-        del values["soundfont"]
-        if self.soundfont:  # older data sets have no such key
-            values["soundfont"] = self.soundfont.as_json()
-        return values
 
 
 @cache

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from transformers import FeatureExtractionMixin, PretrainedConfig, PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
+from ...model_names import advice, is_path
 from .encoded import Encoding
 
 Model = TypeVar("Model", bound=PreTrainedModel)
@@ -25,8 +26,7 @@ def read_config(argument: str, source: str) -> dict[str, Any]:
     Raises:
         OSError: if it does not exist; FileNotFoundError if ``source`` can only be a path and is not a folder.
     """
-    path_only = source.startswith(("/", ".", "~")) or source.count("/") > 1 or "\\" in source
-    if path_only and not Path(source).is_dir():
+    if is_path(source) and not Path(source).is_dir():
         raise FileNotFoundError(
             f"Expected `{argument}` to be a folder written by save_pretrained, or a name on the Hugging Face hub, "
             f"but there is no folder {source!r}"
@@ -47,7 +47,9 @@ def errors_name_option(argument: str, source: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise OSError(f"`{argument}` {source!r} can't be loaded: {_first_line(error)}") from error
+        raise OSError(
+            f"`{argument}` {source!r} can't be loaded: {_first_line(error)}{advice(argument, source)}"
+        ) from error
     except (ValueError, RuntimeError) as error:  # for example, sizes that do not fit
         raise ValueError(f"`{argument}` {source!r} can't be loaded: {_first_line(error)}") from error
     finally:
