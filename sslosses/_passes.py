@@ -1,0 +1,198 @@
+"""Unit vectors, cosines of pixels and weighted sums of pixels, in few passes over large features.
+
+On a CPU, these functions take as long as they read and write memory. Plain operations read features about ten times for
+a cosine and its gradient. The autograd functions below read them three times forward and three times backward. Their
+backward passes consist of differentiable operations, so that second derivatives need no formulas of their own.
+Compiled graphs, ``torch.func`` and forward mode get plain operations.
+
+A square leaves the range of float32 for entries of 1e-23 or 1e19. Only then are vectors divided by their largest entry.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from sslosses._torch import has_values
+
+# Elements of a product that is summed right away: it stays in a cache.
+_CACHED = 1 << 20
+
+
+def unit(value: Tensor, dim: int) -> Tensor:
+    """Scale ``value``, however small or large, to length 1 along ``dim``; a zero vector stays zero with zero gradient.
+
+    Squares of 1e-30 or 1e30 do not fit into float32, and a lower bound for the length would make the result depend on
+    the scale. So the vector is first divided by its largest entry, unless all squares fit. The result does not depend
+    on that factor, so it is detached. A vector with all entries below 1e-35 (2e-305 in float64) counts as zero: its
+    gradient would overflow.
+
+    Example:
+        >>> unit(torch.tensor([[3e-30, 4e-30], [0.0, 0.0]]), dim=1)
+        tensor([[0.6000, 0.8000],
+                [0.0000, 0.0000]])
+    """
+    if _is_plain(value):
+        value = _scaled(value, dim)
+        return value * _over_length((value * value).sum(dim, keepdim=True))
+    value, inverse = _with_inverse_length(value, dim)
+    result: Tensor = _Unit.apply(value, inverse, dim)  # type: ignore[no-untyped-call]
+    return result
+
+
+def pixel_cosines(features: Tensor, directions: Tensor) -> Tensor:
+    """Cosines (B, K, N) of all pixels (B, C, N) with unit vectors (B, K, C) or (K, C), without unit features."""
+    if _is_plain(features, directions):
+        features = _scaled(features, 1)
+        inverse = _over_length((features * features).sum(1, keepdim=True))
+        return torch.matmul(directions, features) * inverse
+    features, inverse = _with_inverse_length(features, 1)
+    result: Tensor = _PixelCosines.apply(features, directions, inverse)  # type: ignore[no-untyped-call]
+    return result
+
+
+def weighted_sums(features: Tensor, weights: Tensor) -> Tensor:
+    """Sums (B, C, K) of the pixels (B, C, N) under weights (B, K, N)."""
+    if _is_plain(features, weights):
+        return torch.bmm(features, weights.mT)
+    result: Tensor = _WeightedSums.apply(features, weights)  # type: ignore[no-untyped-call]
+    return result
+
+
+class _Unit(torch.autograd.Function):
+    """Vectors over their lengths."""
+
+    @staticmethod
+    def forward(ctx: Any, value: Tensor, inverse: Tensor, dim: int) -> Tensor:
+        result = value * inverse
+        ctx.save_for_backward(value, inverse, result)
+        ctx.dim = dim
+        return result
+
+    @staticmethod
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, None, None]:
+        (grad,) = grad_outputs
+        value, inverse, result = ctx.saved_tensors
+        inverse = _differentiable(inverse, value, ctx.dim)
+        along = (grad * result).sum(ctx.dim, keepdim=True)
+        return torch.addcmul(grad, result, along, value=-1) * inverse, None, None
+
+
+class _PixelCosines(torch.autograd.Function):
+    """Products of pixels and unit vectors, over the lengths of the pixels."""
+
+    @staticmethod
+    def forward(ctx: Any, features: Tensor, directions: Tensor, inverse: Tensor) -> Tensor:
+        result = torch.matmul(directions, features) * inverse
+        ctx.save_for_backward(features, directions, inverse, result)
+        return result
+
+    @staticmethod
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
+        (grad,) = grad_outputs
+        features, directions, inverse, result = ctx.saved_tensors
+        inverse = _differentiable(inverse, features, 1)
+        along = (grad * result).sum(1, keepdim=True) * inverse * inverse
+        grad = grad * inverse
+        grad_features = grad_directions = None
+        if ctx.needs_input_grad[0]:
+            each = directions if directions.ndim == 3 else directions.expand(features.shape[0], -1, -1)
+            grad_features = _outer(each.mT, grad, features)
+            if torch.is_grad_enabled():
+                grad_features = grad_features - features * along
+            else:
+                grad_features.addcmul_(features, along, value=-1)
+        if ctx.needs_input_grad[1]:
+            grad_directions = torch.bmm(features, grad.mT).mT
+            if directions.ndim == 2:
+                grad_directions = grad_directions.sum(0)
+        return grad_features, grad_directions, None
+
+
+class _WeightedSums(torch.autograd.Function):
+    """A batched product. Autograd's own backward takes ten times as long, by the memory layout of what it multiplies."""
+
+    @staticmethod
+    def forward(ctx: Any, features: Tensor, weights: Tensor) -> Tensor:
+        ctx.save_for_backward(features, weights)
+        return torch.bmm(features, weights.contiguous().mT)
+
+    @staticmethod
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, Tensor | None]:
+        (grad,) = grad_outputs
+        features, weights = ctx.saved_tensors
+        grad_features = _outer(grad, weights, features) if ctx.needs_input_grad[0] else None
+        grad_weights = torch.bmm(grad.mT.contiguous(), features) if ctx.needs_input_grad[1] else None
+        return grad_features, grad_weights
+
+
+def _outer(left: Tensor, right: Tensor, like: Tensor) -> Tensor:
+    """The product of (B, C, K) and (B, K, N) with the memory layout of ``like``: channels last or first."""
+    if like.stride(1) == 1 and like.shape[1] > 1:
+        return torch.bmm(right.mT, left.mT).mT
+    return torch.bmm(left, right)
+
+
+def _is_plain(*tensors: Tensor) -> bool:
+    """Whether plain operations are needed: in a graph that is compiled or traced, or under another derivative."""
+    if torch.compiler.is_compiling() or torch._C._is_tracing() or torch._C._are_functorch_transforms_active():
+        return True
+    unpack = torch.autograd.forward_ad.unpack_dual
+    return any(unpack(x).tangent is not None for x in tensors)  # type: ignore[no-untyped-call]
+
+
+def _with_inverse_length(value: Tensor, dim: int) -> tuple[Tensor, Tensor]:
+    """``value``, scaled if its squares leave the range of the dtype, and the inverse of its length, 0 for zero."""
+    if _can_branch(value):
+        square = _squared_sum(value.detach(), dim)
+        if _fits(square, value.shape[dim]):
+            return value, square.rsqrt()
+    value = _scaled(value, dim)
+    return value, _over_length(_squared_sum(value.detach(), dim))
+
+
+def _can_branch(value: Tensor) -> bool:
+    """Whether a branch on values is cheap: on a GPU it waits for all work before it."""
+    return value.device.type == "cpu" and has_values(value) and type(value) in (Tensor, nn.Parameter)
+
+
+def _fits(square: Tensor, count: int) -> bool:
+    """Whether sums of ``count`` squares have lost no digits by underflow or overflow. Zero and NaN count as lost."""
+    if not square.numel():
+        return False
+    least, most = (float(x) for x in square.aminmax())
+    limits = torch.finfo(square.dtype)
+    return least >= max(count, 1) * limits.tiny / limits.eps and most <= limits.max
+
+
+def _scaled(value: Tensor, dim: int) -> Tensor:
+    """Vectors with largest entries of about 1, and zeros for those that count as zero."""
+    fixed = value.detach()
+    # Not vector_norm, which takes 7 times as long on a CPU; abs would make a copy.
+    divisor = largest = torch.maximum(fixed.amax(dim, keepdim=True), -fixed.amin(dim, keepdim=True))
+    if not _is_plain(value):
+        # A power of two, so that results have the same digits as without scaling.
+        divisor = largest / (2 * largest.frexp().mantissa)
+    return value / divisor.masked_fill(largest < 1024 * torch.finfo(largest.dtype).tiny, math.inf)
+
+
+def _squared_sum(value: Tensor, dim: int) -> Tensor:
+    """Sums of squares, in parts whose squares stay in a cache. Norms of strided vectors take 10 times as long."""
+    per_sample = value[:1].numel()
+    if value.numel() <= _CACHED or dim % value.ndim == 0 or not per_sample:
+        return (value * value).sum(dim, keepdim=True)
+    parts = value.split(max(1, _CACHED // per_sample))
+    return torch.cat([(part * part).sum(dim, keepdim=True) for part in parts])
+
+
+def _over_length(square: Tensor) -> Tensor:
+    """The inverse of the length, 0 for zero, whose first and second derivative are 0, too."""
+    return square.masked_fill(square == 0, math.inf).rsqrt()
+
+
+def _differentiable(inverse: Tensor, value: Tensor, dim: int) -> Tensor:
+    """The inverse length of ``value``, with a graph if there will be a second derivative."""
+    return _over_length((value * value).sum(dim, keepdim=True)) if torch.is_grad_enabled() else inverse
