@@ -14,6 +14,7 @@ import math
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sslosses._torch import has_values
@@ -60,6 +61,44 @@ def weighted_sums(features: Tensor, weights: Tensor) -> Tensor:
         return torch.bmm(features, weights.mT)
     result: Tensor = _WeightedSums.apply(features, weights)  # type: ignore[no-untyped-call]
     return result
+
+
+def pool_by_first_map(
+    features: Tensor, directions: Tensor, alpha_foreground: float, alpha_background: float, omega: float
+) -> tuple[Tensor, Tensor]:
+    """Cosines of all pixels, and their means under both masks of the first cosine's map.
+
+    Args:
+        features: (B, C, N).
+        directions: (B, K, C), unit vectors.
+        alpha_foreground: as in :func:`~sslosses.masks.masked_pool`.
+        alpha_background: the same.
+        omega: the same, as a divisor of the dtype.
+
+    Returns:
+        (B, K, N) cosines and (B, 2, C) *halves* of the means, as a mean can overflow by rounding.
+    """
+    options = (alpha_foreground, alpha_background, omega)
+    if not _is_plain(features, directions):
+        scaled, inverse = _with_inverse_length(features, 1)
+        if scaled is features:
+            cosines, halves = _PoolByFirstMap.apply(features, directions, inverse, options)  # type: ignore[no-untyped-call]
+            return cosines, halves
+    return _pool_by_first_map(features, directions, *options)
+
+
+def _pool_by_first_map(
+    features: Tensor, directions: Tensor, alpha_foreground: float, alpha_background: float, omega: float
+) -> tuple[Tensor, Tensor]:
+    cosines = pixel_cosines(features, directions)
+    weights = _mask_scores(cosines[:, 0], alpha_foreground, alpha_background, omega)
+    weights = F.logsigmoid(weights).softmax(-1)
+    return cosines, weighted_sums(features, weights / 2).mT
+
+
+def _mask_scores(cosines: Tensor, alpha_foreground: float, alpha_background: float, omega: float) -> Tensor:
+    """What the masks are sigmoids of, (B, 2, N)."""
+    return torch.stack([cosines - alpha_foreground, alpha_background - cosines], dim=1) / omega
 
 
 class _Unit(torch.autograd.Function):
@@ -127,6 +166,50 @@ class _WeightedSums(torch.autograd.Function):
         grad_features = _outer(grad, weights, features) if ctx.needs_input_grad[0] else None
         grad_weights = torch.bmm(grad.mT.contiguous(), features) if ctx.needs_input_grad[1] else None
         return grad_features, grad_weights
+
+
+class _PoolByFirstMap(torch.autograd.Function):
+    """Cosines and means in one function, so that the backward pass writes one gradient of the features."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, features: Tensor, directions: Tensor, inverse: Tensor, options: tuple[float, float, float]
+    ) -> tuple[Tensor, Tensor]:
+        cosines = torch.matmul(directions, features) * inverse
+        scores = _mask_scores(cosines[:, 0], *options)
+        weights = F.logsigmoid(scores).softmax(-1)
+        halves = torch.bmm(features, weights.mT).mul_(0.5)
+        ctx.save_for_backward(features, directions, inverse, cosines, scores, weights)
+        ctx.options = options
+        ctx.set_materialize_grads(True)
+        return cosines, halves.mT
+
+    @staticmethod
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
+        features, directions, inverse, cosines, scores, weights = ctx.saved_tensors
+        if torch.is_grad_enabled():
+            # A second derivative is that of the plain operations.
+            inputs = [x for x, needed in zip((features, directions), ctx.needs_input_grad, strict=False) if needed]
+            outputs = _pool_by_first_map(features, directions, *ctx.options)
+            grads = iter(torch.autograd.grad(outputs, inputs, grad_outputs, create_graph=True))
+            first, second = (next(grads) if needed else None for needed in ctx.needs_input_grad[:2])
+            return first, second, None, None
+        grad_cosines, grad_halves = grad_outputs
+        grad_means = (0.5 * grad_halves).contiguous()
+        # Backward through the softmax, the logarithm of the sigmoid and the scores.
+        grad = torch.bmm(grad_means, features)
+        grad = weights * (grad - (weights * grad).sum(-1, keepdim=True)) * torch.sigmoid(-scores)
+        grad_cosines = grad_cosines.clone()
+        grad_cosines[:, 0] += (grad[:, 0] - grad[:, 1]) / ctx.options[2]
+        along = (grad_cosines * cosines).sum(1, keepdim=True) * inverse * inverse
+        grad_products = grad_cosines * inverse
+        grad_features = grad_directions = None
+        if ctx.needs_input_grad[0]:
+            left, right = torch.cat([directions, grad_means], dim=1), torch.cat([grad_products, weights], dim=1)
+            grad_features = _outer(left.mT, right, features).addcmul_(features, along, value=-1)
+        if ctx.needs_input_grad[1]:
+            grad_directions = torch.bmm(features, grad_products.mT).mT
+        return grad_features, grad_directions, None, None
 
 
 def _outer(left: Tensor, right: Tensor, like: Tensor) -> Tensor:
