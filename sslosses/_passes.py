@@ -37,7 +37,7 @@ def unit(value: Tensor, dim: int) -> Tensor:
                 [0.0000, 0.0000]])
     """
     if _is_plain(value):
-        value = _scaled(value, dim)
+        value = value / _divisor(value, dim)
         return value * _over_length((value * value).sum(dim, keepdim=True))
     value, inverse = _with_inverse_length(value, dim)
     result: Tensor = _Unit.apply(value, inverse, dim)  # type: ignore[no-untyped-call]
@@ -47,7 +47,7 @@ def unit(value: Tensor, dim: int) -> Tensor:
 def pixel_cosines(features: Tensor, directions: Tensor) -> Tensor:
     """Cosines (B, K, N) of all pixels (B, C, N) with unit vectors (B, K, C) or (K, C), without unit features."""
     if _is_plain(features, directions):
-        features = _scaled(features, 1)
+        features = features / _divisor(features, 1)
         inverse = _over_length((features * features).sum(1, keepdim=True))
         return torch.matmul(directions, features) * inverse
     features, inverse = _with_inverse_length(features, 1)
@@ -79,12 +79,13 @@ def pool_by_first_map(
         (B, K, N) cosines and (B, 2, C) *halves* of the means, as a mean can overflow by rounding.
     """
     options = (alpha_foreground, alpha_background, omega)
-    if not _is_plain(features, directions):
-        scaled, inverse = _with_inverse_length(features, 1)
-        if scaled is features:
-            cosines, halves = _PoolByFirstMap.apply(features, directions, inverse, options)  # type: ignore[no-untyped-call]
-            return cosines, halves
-    return _pool_by_first_map(features, directions, *options)
+    if torch.compiler.is_compiling() and features.device.type == "cpu":
+        cosines, halves, *_ = _pool_forward_op(features, directions, *options)
+    elif _is_plain(features, directions):
+        cosines, halves = _pool_by_first_map(features, directions, *options)
+    else:
+        cosines, halves = _PoolByFirstMap.apply(features, directions, options)  # type: ignore[no-untyped-call]
+    return cosines, halves
 
 
 def _pool_by_first_map(
@@ -168,55 +169,119 @@ class _WeightedSums(torch.autograd.Function):
         return grad_features, grad_weights
 
 
+def _pool_forward(
+    features: Tensor, directions: Tensor, alpha_foreground: float, alpha_background: float, omega: float
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """The results of :func:`pool_by_first_map`, and what the backward pass needs."""
+    square = _fitting_square(features, 1)
+    if square is None:
+        divisor = _divisor(features, 1)
+        scaled = features / divisor
+        inverse = _over_length(_squared_sum(scaled, 1))
+    else:
+        scaled, divisor, inverse = features, torch.ones_like(square), square.rsqrt()
+    cosines = torch.matmul(directions, scaled) * inverse
+    scores = _mask_scores(cosines[:, 0], alpha_foreground, alpha_background, omega)
+    weights = F.logsigmoid(scores).softmax(-1)
+    halves = (0.5 * torch.bmm(features, weights.mT)).mT.contiguous()
+    return cosines, halves, divisor, inverse, scores, weights
+
+
+def _pool_backward(
+    grad_cosines: Tensor,
+    grad_halves: Tensor,
+    features: Tensor,
+    directions: Tensor,
+    cosines: Tensor,
+    divisor: Tensor,
+    inverse: Tensor,
+    scores: Tensor,
+    weights: Tensor,
+    omega: float,
+) -> tuple[Tensor, Tensor]:
+    """The gradients of the features and of the directions, each written once."""
+    grad_means = (0.5 * grad_halves).contiguous()
+    # Backward through the softmax, the logarithm of the sigmoid and the scores.
+    grad = torch.bmm(grad_means, features)
+    grad = weights * (grad - (weights * grad).sum(-1, keepdim=True)) * torch.sigmoid(-scores)
+    first = grad_cosines[:, :1] + (grad[:, :1] - grad[:, 1:]) / omega
+    grad_cosines = torch.cat([first, grad_cosines[:, 1:]], dim=1)
+    along = (grad_cosines * cosines).sum(1, keepdim=True) * inverse * inverse
+    grad_products = grad_cosines * inverse
+    scaled = features
+    if not (_can_branch(divisor) and bool((divisor == 1).all())):
+        scaled, along = features / divisor, along / divisor
+    grad_directions = torch.bmm(scaled, grad_products.mT).mT.contiguous()
+    left, right = torch.cat([directions, grad_means], dim=1), torch.cat([grad_products / divisor, weights], dim=1)
+    return _outer(left.mT, right, features).addcmul_(scaled, along, value=-1), grad_directions
+
+
 class _PoolByFirstMap(torch.autograd.Function):
     """Cosines and means in one function, so that the backward pass writes one gradient of the features."""
 
     @staticmethod
     def forward(
-        ctx: Any, features: Tensor, directions: Tensor, inverse: Tensor, options: tuple[float, float, float]
+        ctx: Any, features: Tensor, directions: Tensor, options: tuple[float, float, float]
     ) -> tuple[Tensor, Tensor]:
-        cosines = torch.matmul(directions, features) * inverse
-        scores = _mask_scores(cosines[:, 0], *options)
-        weights = F.logsigmoid(scores).softmax(-1)
-        halves = torch.bmm(features, weights.mT).mul_(0.5)
-        ctx.save_for_backward(features, directions, inverse, cosines, scores, weights)
+        cosines, halves, *others = _pool_forward(features, directions, *options)
+        ctx.save_for_backward(features, directions, cosines, *others)
         ctx.options = options
-        ctx.set_materialize_grads(True)
-        return cosines, halves.mT
+        return cosines, halves
 
     @staticmethod
-    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
-        features, directions, inverse, cosines, scores, weights = ctx.saved_tensors
-        if torch.is_grad_enabled():
-            # A second derivative is that of the plain operations.
-            inputs = [x for x, needed in zip((features, directions), ctx.needs_input_grad, strict=False) if needed]
-            outputs = _pool_by_first_map(features, directions, *ctx.options)
-            grads = iter(torch.autograd.grad(outputs, inputs, grad_outputs, create_graph=True))
-            first, second = (next(grads) if needed else None for needed in ctx.needs_input_grad[:2])
-            return first, second, None, None
-        grad_cosines, grad_halves = grad_outputs
-        grad_means = (0.5 * grad_halves).contiguous()
-        # Backward through the softmax, the logarithm of the sigmoid and the scores.
-        grad = torch.bmm(grad_means, features)
-        grad = weights * (grad - (weights * grad).sum(-1, keepdim=True)) * torch.sigmoid(-scores)
-        grad_cosines = grad_cosines.clone()
-        grad_cosines[:, 0] += (grad[:, 0] - grad[:, 1]) / ctx.options[2]
-        along = (grad_cosines * cosines).sum(1, keepdim=True) * inverse * inverse
-        grad_products = grad_cosines * inverse
-        grad_features = grad_directions = None
-        if ctx.needs_input_grad[0]:
-            left, right = torch.cat([directions, grad_means], dim=1), torch.cat([grad_products, weights], dim=1)
-            grad_features = _outer(left.mT, right, features).addcmul_(features, along, value=-1)
-        if ctx.needs_input_grad[1]:
-            grad_directions = torch.bmm(features, grad_products.mT).mT
-        return grad_features, grad_directions, None, None
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
+        saved = ctx.saved_tensors
+        if not torch.is_grad_enabled():
+            return *_pool_backward(*grad_outputs, *saved, ctx.options[-1]), None
+        # A second derivative is that of plain operations.
+        needed = ctx.needs_input_grad[:2]
+        inputs = [x for x, counts in zip(saved, needed, strict=False) if counts]
+        outputs = _pool_by_first_map(*saved[:2], *ctx.options)
+        grads = iter(torch.autograd.grad(outputs, inputs, grad_outputs, create_graph=True))
+        first, second = (next(grads) if counts else None for counts in needed)
+        return first, second, None
+
+
+# Custom operators for compiled graphs, whose own code for these products takes twice as long on a CPU.
+_pool_forward_op = torch.library.custom_op("sslosses::pool_by_first_map", _pool_forward, mutates_args=())
+_pool_backward_op = torch.library.custom_op("sslosses::pool_by_first_map_backward", _pool_backward, mutates_args=())
+
+
+@_pool_forward_op.register_fake
+def _(features: Tensor, directions: Tensor, *_options: float) -> tuple[Tensor, ...]:
+    batch, channels, pixels = features.shape
+    rows = (directions.shape[1], pixels), (2, channels), (1, pixels), (1, pixels), (2, pixels), (2, pixels)
+    return tuple(features.new_empty((batch, *shape)) for shape in rows)
+
+
+@_pool_backward_op.register_fake
+def _(_cosines: Tensor, _halves: Tensor, features: Tensor, directions: Tensor, *_: Any) -> tuple[Tensor, Tensor]:
+    batch, channels, pixels = features.shape
+    last = _is_channels_last(features)
+    grad = features.new_empty(batch, pixels, channels).mT if last else features.new_empty(features.shape)
+    return grad, directions.new_empty(directions.shape)
+
+
+def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+    cosines, _, *others = output
+    ctx.save_for_backward(*inputs[:2], cosines, *others)
+    ctx.omega = inputs[-1]
+
+
+def _backward(ctx: Any, grad_cosines: Tensor, grad_halves: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
+    return *_pool_backward_op(grad_cosines, grad_halves, *ctx.saved_tensors, ctx.omega), None, None, None
+
+
+_pool_forward_op.register_autograd(_backward, setup_context=_keep)
 
 
 def _outer(left: Tensor, right: Tensor, like: Tensor) -> Tensor:
     """The product of (B, C, K) and (B, K, N) with the memory layout of ``like``: channels last or first."""
-    if like.stride(1) == 1 and like.shape[1] > 1:
-        return torch.bmm(right.mT, left.mT).mT
-    return torch.bmm(left, right)
+    return torch.bmm(right.mT, left.mT).mT if _is_channels_last(like) else torch.bmm(left, right)
+
+
+def _is_channels_last(features: Tensor) -> bool:
+    return features.stride(1) == 1 and features.shape[1] > 1
 
 
 def _is_plain(*tensors: Tensor) -> bool:
@@ -229,12 +294,19 @@ def _is_plain(*tensors: Tensor) -> bool:
 
 def _with_inverse_length(value: Tensor, dim: int) -> tuple[Tensor, Tensor]:
     """``value``, scaled if its squares leave the range of the dtype, and the inverse of its length, 0 for zero."""
-    if _can_branch(value):
-        square = _squared_sum(value.detach(), dim)
-        if _fits(square, value.shape[dim]):
-            return value, square.rsqrt()
-    value = _scaled(value, dim)
+    square = _fitting_square(value, dim)
+    if square is not None:
+        return value, square.rsqrt()
+    value = value / _divisor(value, dim)
     return value, _over_length(_squared_sum(value.detach(), dim))
+
+
+def _fitting_square(value: Tensor, dim: int) -> Tensor | None:
+    """The sums of squares, if it is cheap to see that they fit and they do."""
+    if not _can_branch(value):
+        return None
+    square = _squared_sum(value.detach(), dim)
+    return square if _fits(square, value.shape[dim]) else None
 
 
 def _can_branch(value: Tensor) -> bool:
@@ -251,15 +323,15 @@ def _fits(square: Tensor, count: int) -> bool:
     return least >= max(count, 1) * limits.tiny / limits.eps and most <= limits.max
 
 
-def _scaled(value: Tensor, dim: int) -> Tensor:
-    """Vectors with largest entries of about 1, and zeros for those that count as zero."""
+def _divisor(value: Tensor, dim: int) -> Tensor:
+    """About the largest entries of vectors, as divisors of the vectors; inf for vectors that count as zero."""
     fixed = value.detach()
     # Not vector_norm, which takes 7 times as long on a CPU; abs would make a copy.
     divisor = largest = torch.maximum(fixed.amax(dim, keepdim=True), -fixed.amin(dim, keepdim=True))
     if not _is_plain(value):
         # A power of two, so that results have the same digits as without scaling.
         divisor = largest / (2 * largest.frexp().mantissa)
-    return value / divisor.masked_fill(largest < 1024 * torch.finfo(largest.dtype).tiny, math.inf)
+    return divisor.masked_fill(largest < 1024 * torch.finfo(largest.dtype).tiny, math.inf)
 
 
 def _squared_sum(value: Tensor, dim: int) -> Tensor:
