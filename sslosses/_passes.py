@@ -15,9 +15,9 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
-from sslosses._torch import has_values
+from sslosses._torch import can_branch, has_transform
 
 # Elements of a product that is summed right away: it stays in a cache.
 _CACHED = 1 << 20
@@ -36,7 +36,7 @@ def unit(value: Tensor, dim: int) -> Tensor:
         tensor([[0.6000, 0.8000],
                 [0.0000, 0.0000]])
     """
-    if _is_plain(value):
+    if is_plain(value):
         value = value / _divisor(value, dim)
         return value * _over_length((value * value).sum(dim, keepdim=True))
     value, inverse = _with_inverse_length(value, dim)
@@ -46,7 +46,7 @@ def unit(value: Tensor, dim: int) -> Tensor:
 
 def pixel_cosines(features: Tensor, directions: Tensor) -> Tensor:
     """Cosines (B, K, N) of all pixels (B, C, N) with unit vectors (B, K, C) or (K, C), without unit features."""
-    if _is_plain(features, directions):
+    if is_plain(features, directions):
         features = features / _divisor(features, 1)
         inverse = _over_length((features * features).sum(1, keepdim=True))
         return torch.matmul(directions, features) * inverse
@@ -57,7 +57,7 @@ def pixel_cosines(features: Tensor, directions: Tensor) -> Tensor:
 
 def weighted_sums(features: Tensor, weights: Tensor) -> Tensor:
     """Sums (B, C, K) of the pixels (B, C, N) under weights (B, K, N)."""
-    if _is_plain(features, weights):
+    if is_plain(features, weights):
         return torch.bmm(features, weights.mT)
     result: Tensor = _WeightedSums.apply(features, weights)  # type: ignore[no-untyped-call]
     return result
@@ -81,7 +81,7 @@ def pool_by_first_map(
     options = (alpha_foreground, alpha_background, omega)
     if torch.compiler.is_compiling() and features.device.type == "cpu":
         cosines, halves, *_ = _pool_forward_op(features, directions, *options)
-    elif _is_plain(features, directions):
+    elif is_plain(features, directions):
         cosines, halves = _pool_by_first_map(features, directions, *options)
     else:
         cosines, halves = _PoolByFirstMap.apply(features, directions, options)  # type: ignore[no-untyped-call]
@@ -153,7 +153,7 @@ class _PixelCosines(torch.autograd.Function):
 
 
 class _WeightedSums(torch.autograd.Function):
-    """A batched product. Autograd's own backward takes ten times as long, by the memory layout of what it multiplies."""
+    """A batched product. Autograd's own backward pass multiplies in a memory layout that takes ten times as long."""
 
     @staticmethod
     def forward(ctx: Any, features: Tensor, weights: Tensor) -> Tensor:
@@ -209,7 +209,7 @@ def _pool_backward(
     along = (grad_cosines * cosines).sum(1, keepdim=True) * inverse * inverse
     grad_products = grad_cosines * inverse
     scaled = features
-    if not (_can_branch(divisor) and bool((divisor == 1).all())):
+    if not (can_branch(divisor) and bool((divisor == 1).all())):
         scaled, along = features / divisor, along / divisor
     grad_directions = torch.bmm(scaled, grad_products.mT).mT.contiguous()
     left, right = torch.cat([directions, grad_means], dim=1), torch.cat([grad_products / divisor, weights], dim=1)
@@ -232,7 +232,8 @@ class _PoolByFirstMap(torch.autograd.Function):
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
         saved = ctx.saved_tensors
         if not torch.is_grad_enabled():
-            return *_pool_backward(*grad_outputs, *saved, ctx.options[-1]), None
+            grad_cosines, grad_halves = grad_outputs
+            return *_pool_backward(grad_cosines, grad_halves, *saved, omega=ctx.options[-1]), None
         # A second derivative is that of plain operations.
         needed = ctx.needs_input_grad[:2]
         inputs = [x for x, counts in zip(saved, needed, strict=False) if counts]
@@ -284,9 +285,9 @@ def _is_channels_last(features: Tensor) -> bool:
     return features.stride(1) == 1 and features.shape[1] > 1
 
 
-def _is_plain(*tensors: Tensor) -> bool:
+def is_plain(*tensors: Tensor) -> bool:
     """Whether plain operations are needed: in a graph that is compiled or traced, or under another derivative."""
-    if torch.compiler.is_compiling() or torch._C._is_tracing() or torch._C._are_functorch_transforms_active():
+    if torch.compiler.is_compiling() or has_transform():
         return True
     unpack = torch.autograd.forward_ad.unpack_dual
     return any(unpack(x).tangent is not None for x in tensors)  # type: ignore[no-untyped-call]
@@ -303,15 +304,10 @@ def _with_inverse_length(value: Tensor, dim: int) -> tuple[Tensor, Tensor]:
 
 def _fitting_square(value: Tensor, dim: int) -> Tensor | None:
     """The sums of squares, if it is cheap to see that they fit and they do."""
-    if not _can_branch(value):
+    if not can_branch(value):
         return None
     square = _squared_sum(value.detach(), dim)
     return square if _fits(square, value.shape[dim]) else None
-
-
-def _can_branch(value: Tensor) -> bool:
-    """Whether a branch on values is cheap: on a GPU it waits for all work before it."""
-    return value.device.type == "cpu" and has_values(value) and type(value) in (Tensor, nn.Parameter)
 
 
 def _fits(square: Tensor, count: int) -> bool:
@@ -328,7 +324,7 @@ def _divisor(value: Tensor, dim: int) -> Tensor:
     fixed = value.detach()
     # Not vector_norm, which takes 7 times as long on a CPU; abs would make a copy.
     divisor = largest = torch.maximum(fixed.amax(dim, keepdim=True), -fixed.amin(dim, keepdim=True))
-    if not _is_plain(value):
+    if not is_plain(value):
         # A power of two, so that results have the same digits as without scaling.
         divisor = largest / (2 * largest.frexp().mantissa)
     return divisor.masked_fill(largest < 1024 * torch.finfo(largest.dtype).tiny, math.inf)
@@ -339,8 +335,9 @@ def _squared_sum(value: Tensor, dim: int) -> Tensor:
     per_sample = value[:1].numel()
     if value.numel() <= _CACHED or dim % value.ndim == 0 or not per_sample:
         return (value * value).sum(dim, keepdim=True)
-    parts = value.split(max(1, _CACHED // per_sample))
-    return torch.cat([(part * part).sum(dim, keepdim=True) for part in parts])
+    parts = torch.split(value, max(1, _CACHED // per_sample))
+    squares = torch.empty_like(parts[0])
+    return torch.cat([torch.mul(x, x, out=squares[: len(x)]).sum(dim, keepdim=True) for x in parts])
 
 
 def _over_length(square: Tensor) -> Tensor:

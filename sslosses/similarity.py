@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 from sslosses._checks import check_dimensions, check_floating, check_shapes
-from sslosses._passes import pixel_cosines, unit
+from sslosses._passes import pixel_cosines
+from sslosses._passes import unit as unit
 from sslosses._torch import at_least_float32, autocast_off
 
 
@@ -134,4 +134,5 @@ def cross_similarity_map(features: Tensor, vectors: Tensor) -> Tensor:
 
 def _cosines(features: Tensor, directions: Tensor) -> Tensor:
     """Cosines of all pixels (B, C, H, W) with unit vectors (B, K, C) or (K, C), as maps."""
-    return pixel_cosines(features.flatten(2), directions).unflatten(2, features.shape[2:])
+    cosines = pixel_cosines(features.flatten(2), directions)
+    return cosines.view(*cosines.shape[:2], *features.shape[2:])

@@ -10,9 +10,16 @@ from torch import Tensor, nn
 from sslosses._checks import check_floating, check_number
 from sslosses.losses._gathering import check_gathering, warn_if_not_gathered
 from sslosses.losses._module import LossModule
+from sslosses.losses._shared import can_share, is_oca, is_of_maps, shared_losses
 from sslosses.losses.object_aware import ObjectAwareContrastiveLoss
 from sslosses.losses.region_isolation import ObjectRegionIsolationLoss
 from sslosses.losses.trimap import TriMapContrastiveLoss
+
+_INPUTS: dict[type[nn.Module], tuple[str, ...]] = {
+    TriMapContrastiveLoss: ("visual", "audio"),
+    ObjectAwareContrastiveLoss: ("visual", "audio", "foreground", "background"),
+    ObjectRegionIsolationLoss: ("visual", "foreground", "background"),
+}
 
 
 class ObjectiveTerms(NamedTuple):
@@ -154,17 +161,29 @@ class ObjectAwareObjective(nn.Module):
         # By name, and only if there is one: a loss from elsewhere need not know it, and its error names it.
         masks = {} if background_mask is None else {"background_mask": background_mask}
         trimap = self.trimap(visual, audio) if self.trimap_weight else zero
-        oca = self.oca(visual, audio, *captions, **masks) if self.oca_weight else zero
-        ori = self.ori(visual, *captions, **masks) if self.ori_weight else zero
+        weighted = self.oca_weight and self.ori_weight
+        if weighted and is_oca(self.oca) and is_of_maps(self.ori) and can_share(visual, audio, foreground, background):
+            oca, ori = shared_losses(self.oca, self.ori, visual, audio, *captions, background_mask)
+        else:
+            oca = self.oca(visual, audio, *captions, **masks) if self.oca_weight else zero
+            ori = self.ori(visual, *captions, **masks) if self.ori_weight else zero
         total = self.trimap_weight * trimap + self.oca_weight * oca + self.ori_weight * ori
         # DistributedDataParallel fails for parameters outside the graph, for example of an encoder that no loss needs.
-        for value in (visual, audio, foreground, background, *self._skipped_parameters()):
+        inputs = {"visual": visual, "audio": audio, "foreground": foreground, "background": background}
+        used = self._used_inputs()
+        outside = [value for name, value in inputs.items() if name not in used]
+        for value in (*outside, *self._skipped_parameters()):
             if isinstance(value, Tensor) and value.requires_grad:
                 total = total + _zero_of(value).to(dtype)
         return ObjectiveTerms(total, trimap, oca, ori)
 
     def _weighted(self) -> tuple[tuple[float, nn.Module], ...]:
         return (self.trimap_weight, self.trimap), (self.oca_weight, self.oca), (self.ori_weight, self.ori)
+
+    def _used_inputs(self) -> set[str]:
+        """Inputs that are in the graph of a loss of the library; adding zeros to their gradients would take time."""
+        used = [_INPUTS.get(type(loss), ()) for weight, loss in self._weighted() if weight]
+        return {name for names in used for name in names}
 
     def _skipped_parameters(self) -> list[nn.Parameter]:
         return [parameter for weight, loss in self._weighted() if not weight for parameter in loss.parameters()]
