@@ -188,6 +188,8 @@ def _pool_forward(
 
 
 def _pool_backward(
+    omega: float,
+    of_features: bool,
     grad_cosines: Tensor,
     grad_halves: Tensor,
     features: Tensor,
@@ -197,9 +199,8 @@ def _pool_backward(
     inverse: Tensor,
     scores: Tensor,
     weights: Tensor,
-    omega: float,
 ) -> tuple[Tensor, Tensor]:
-    """The gradients of the features and of the directions, each written once."""
+    """The gradients of the features, empty unless ``of_features``, and of the directions, each written once."""
     grad_means = (0.5 * grad_halves).contiguous()
     # Backward through the softmax, the logarithm of the sigmoid and the scores.
     grad = torch.bmm(grad_means, features)
@@ -212,6 +213,8 @@ def _pool_backward(
     if not (can_branch(divisor) and bool((divisor == 1).all())):
         scaled, along = features / divisor, along / divisor
     grad_directions = torch.bmm(scaled, grad_products.mT).mT.contiguous()
+    if not of_features:
+        return features.new_empty(0), grad_directions
     left, right = torch.cat([directions, grad_means], dim=1), torch.cat([grad_products / divisor, weights], dim=1)
     return _outer(left.mT, right, features).addcmul_(scaled, along, value=-1), grad_directions
 
@@ -229,18 +232,16 @@ class _PoolByFirstMap(torch.autograd.Function):
         return cosines, halves
 
     @staticmethod
-    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
-        saved = ctx.saved_tensors
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
+        saved, needed = ctx.saved_tensors, ctx.needs_input_grad[:2]
         if not torch.is_grad_enabled():
-            grad_cosines, grad_halves = grad_outputs
-            return *_pool_backward(grad_cosines, grad_halves, *saved, omega=ctx.options[-1]), None
+            first, second = _pool_backward(ctx.options[-1], needed[0], *grad_outputs, *saved)
+            return first if needed[0] else None, second, None
         # A second derivative is that of plain operations.
-        needed = ctx.needs_input_grad[:2]
         inputs = [x for x, counts in zip(saved, needed, strict=False) if counts]
         outputs = _pool_by_first_map(*saved[:2], *ctx.options)
         grads = iter(torch.autograd.grad(outputs, inputs, grad_outputs, create_graph=True))
-        first, second = (next(grads) if counts else None for counts in needed)
-        return first, second, None
+        return *(next(grads) if counts else None for counts in needed), None
 
 
 # Custom operators for compiled graphs, whose own code for these products takes twice as long on a CPU.
@@ -256,7 +257,8 @@ def _(features: Tensor, directions: Tensor, *_options: float) -> tuple[Tensor, .
 
 
 @_pool_backward_op.register_fake
-def _(_cosines: Tensor, _halves: Tensor, features: Tensor, directions: Tensor, *_: Any) -> tuple[Tensor, Tensor]:
+def _(_omega: float, _of_features: bool, *tensors: Tensor) -> tuple[Tensor, Tensor]:
+    _, _, features, directions, *_ = tensors
     batch, channels, pixels = features.shape
     last = _is_channels_last(features)
     grad = features.new_empty(batch, pixels, channels).mT if last else features.new_empty(features.shape)
@@ -270,7 +272,7 @@ def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None
 
 
 def _backward(ctx: Any, grad_cosines: Tensor, grad_halves: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
-    return *_pool_backward_op(grad_cosines, grad_halves, *ctx.saved_tensors, ctx.omega), None, None, None
+    return *_pool_backward_op(ctx.omega, True, grad_cosines, grad_halves, *ctx.saved_tensors), None, None, None
 
 
 _pool_forward_op.register_autograd(_backward, setup_context=_keep)
