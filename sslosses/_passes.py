@@ -235,8 +235,7 @@ class _PoolByFirstMap(torch.autograd.Function):
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
         saved, needed = ctx.saved_tensors, ctx.needs_input_grad[:2]
         if not torch.is_grad_enabled():
-            first, second = _pool_backward(ctx.options[-1], needed[0], *grad_outputs, *saved)
-            return first if needed[0] else None, second, None
+            return *_pool_backward(ctx.options[-1], needed[0], *grad_outputs, *saved), None
         # A second derivative is that of plain operations.
         inputs = [x for x, counts in zip(saved, needed, strict=False) if counts]
         outputs = _pool_by_first_map(*saved[:2], *ctx.options)

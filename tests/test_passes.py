@@ -59,7 +59,7 @@ def test_squares_that_do_not_fit_change_no_digit(name: str) -> None:
     function, inputs = FUNCTIONS[name]
     inputs = tuple(x.float() for x in inputs)
     expected, gradient = graded(function, inputs)
-    for power in (-90, 90):
+    for power in (-90, -72, 90):  # at -72, squares are subnormal
         scaled, of_scaled = graded(function, (inputs[0] * 2.0**power, *inputs[1:]))
         factor = 2.0**power if name == "pool" else 1.0  # means grow with the features
         assert torch.equal(scaled[-1], expected[-1] * factor)
@@ -102,11 +102,8 @@ def test_the_operator_of_compiled_graphs(power: int, last: bool) -> None:
     features = FEATURES.float() * 2.0**power
     features = channels_last(features) if last else features
     leaves = [features.clone().requires_grad_(), unit(VECTORS.float(), -1).requires_grad_()]
-    torch.library.opcheck(
-        _passes._pool_forward_op,
-        (*leaves, *MASKS),
-        test_utils=("test_schema", "test_faketensor", "test_autograd_registration"),
-    )
+    checks = ("test_schema", "test_faketensor", "test_autograd_registration")
+    torch.library.opcheck(_passes._pool_forward_op, (*leaves, *MASKS), test_utils=checks)
     results = [_passes._pool_forward_op(*leaves, *MASKS)[:2], pool_by_first_map(*leaves, *MASKS)]
     gradients = [torch.autograd.grad(x.sum() + y.square().sum() * 4.0**-power, leaves) for x, y in results]
     for first, second in zip(*results, strict=True):
