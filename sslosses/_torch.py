@@ -39,8 +39,9 @@ def can_branch(tensor: Tensor) -> bool:
 
 
 def has_transform() -> bool:
-    """Whether a transform of ``torch.func`` or a trace is active."""
-    return torch._C._is_tracing() or torch._C._are_functorch_transforms_active()
+    """Whether a transform of ``torch.func``, a trace, or a mode that sees all operations is active."""
+    core = torch._C
+    return core._is_tracing() or core._are_functorch_transforms_active() or core._len_torch_dispatch_stack() > 0
 
 
 def check_no_transform(name: str, value: Tensor, *, differentiable: bool) -> None:

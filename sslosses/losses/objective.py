@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from sslosses._checks import check_floating, check_number
+from sslosses._passes import is_plain
 from sslosses.losses._gathering import check_gathering, warn_if_not_gathered
 from sslosses.losses._module import LossModule
 from sslosses.losses._shared import can_share, is_oca, is_of_maps, shared_losses
 from sslosses.losses.object_aware import ObjectAwareContrastiveLoss
 from sslosses.losses.region_isolation import ObjectRegionIsolationLoss
 from sslosses.losses.trimap import TriMapContrastiveLoss
-
-_INPUTS: dict[type[nn.Module], tuple[str, ...]] = {
-    TriMapContrastiveLoss: ("visual", "audio"),
-    ObjectAwareContrastiveLoss: ("visual", "audio", "foreground", "background"),
-    ObjectRegionIsolationLoss: ("visual", "foreground", "background"),
-}
 
 
 class ObjectiveTerms(NamedTuple):
@@ -169,21 +164,13 @@ class ObjectAwareObjective(nn.Module):
             ori = self.ori(visual, *captions, **masks) if self.ori_weight else zero
         total = self.trimap_weight * trimap + self.oca_weight * oca + self.ori_weight * ori
         # DistributedDataParallel fails for parameters outside the graph, for example of an encoder that no loss needs.
-        inputs = {"visual": visual, "audio": audio, "foreground": foreground, "background": background}
-        used = self._used_inputs()
-        outside = [value for name, value in inputs.items() if name not in used]
-        for value in (*outside, *self._skipped_parameters()):
-            if isinstance(value, Tensor) and value.requires_grad:
-                total = total + _zero_of(value).to(dtype)
+        needed = (visual, audio, foreground, background, *self._skipped_parameters())
+        for value in _outside(total, [x for x in needed if isinstance(x, Tensor) and x.requires_grad]):
+            total = total + _zero_of(value).to(dtype)
         return ObjectiveTerms(total, trimap, oca, ori)
 
     def _weighted(self) -> tuple[tuple[float, nn.Module], ...]:
         return (self.trimap_weight, self.trimap), (self.oca_weight, self.oca), (self.ori_weight, self.ori)
-
-    def _used_inputs(self) -> set[str]:
-        """Inputs that are in the graph of a loss of the library; adding zeros to their gradients would take time."""
-        used = [_INPUTS.get(type(loss), ()) for weight, loss in self._weighted() if weight]
-        return {name for names in used for name in names}
 
     def _skipped_parameters(self) -> list[nn.Parameter]:
         return [parameter for weight, loss in self._weighted() if not weight for parameter in loss.parameters()]
@@ -200,6 +187,25 @@ class ObjectAwareObjective(nn.Module):
     def extra_repr(self) -> str:
         """Returns the weights, for printing."""
         return f"trimap_weight={self.trimap_weight}, oca_weight={self.oca_weight}, ori_weight={self.ori_weight}"
+
+
+def _outside(total: Tensor, values: list[Tensor]) -> list[Tensor]:
+    """Those of ``values`` that are not in the graph of ``total``; all of them where a graph can't be read."""
+    if is_plain(total, *values):
+        return values
+    edges = {id(x): torch.autograd.graph.get_gradient_edge(x) for x in values}
+    ends = {edge.node for edge in edges.values()}
+    found: set[tuple[Any, int]] = set()
+    seen: set[Any] = set()
+    nodes = [total.grad_fn]
+    while nodes:
+        node = nodes.pop()
+        if node is None or node in seen or node in ends:
+            continue
+        seen.add(node)
+        found.update(node.next_functions)
+        nodes.extend(following for following, _ in node.next_functions)
+    return [x for x in values if (edges[id(x)].node, edges[id(x)].output_nr) not in found]
 
 
 def _zero_of(value: Tensor) -> Tensor:

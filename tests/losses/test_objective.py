@@ -23,6 +23,10 @@ class Never(nn.Module):
         raise AssertionError("computed")
 
 
+class Foreign(OCALoss):
+    """A loss that the objective does not know."""
+
+
 def make(dtype: torch.dtype = torch.float32) -> tuple[Tensor, ...]:
     generator = torch.Generator().manual_seed(0)
     shapes = ((3, 6, 3, 3), (3, 6), (3, 2, 6), (3, 6))
@@ -87,6 +91,9 @@ def test_the_default_objective_reads_the_pixels_once(monkeypatch: pytest.MonkeyP
         x.requires_grad_()
     objective = ObjectAwareObjective(ori=ORILoss(epsilon=0.3))
     assert all(x.any() for x in torch.autograd.grad(objective(*inputs), inputs[:4]))
+    # The graph shows what a loss from elsewhere has used.
+    used = torch.autograd.grad(ObjectAwareObjective(oca=Foreign(), ori_weight=0)(*inputs), inputs[:4])
+    assert all(x.any() for x in used)
     objective.ori.forward = objective.ori.forward
     with pytest.raises(AssertionError, match="computed"):
         objective(*inputs)
