@@ -1,11 +1,13 @@
 """Unit vectors, cosines of pixels and weighted sums of pixels, in few passes over large features.
 
-On a CPU, these functions take as long as they read and write memory. Plain operations read features about ten times for
-a cosine and its gradient. The autograd functions below read them three times forward and three times backward. Their
-backward passes consist of differentiable operations, so that second derivatives need no formulas of their own.
-Compiled graphs, ``torch.func`` and forward mode get plain operations.
+On a CPU, these functions take as long as they read and write memory. Autograd of plain operations reads the features
+about twenty times for OCA and its gradient; :func:`pool_by_first_map` reads them three times forward and three times
+backward, and writes one gradient. Second derivatives are those of differentiable operations.
 
-A square leaves the range of float32 for entries of 1e-23 or 1e19. Only then are vectors divided by their largest entry.
+Compiled graphs, ``torch.func`` and forward mode get plain operations, except that a compiled graph on a CPU gets
+:func:`pool_by_first_map` as an operator.
+
+Squares leave the range of float32 for entries of 1e-23 or 1e19. Only then are vectors divided by their largest entry.
 """
 
 from __future__ import annotations

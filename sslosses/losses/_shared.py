@@ -30,7 +30,8 @@ def is_of_maps(loss: nn.Module) -> TypeGuard[PairLossModule]:
 
 def _has_hooks(module: nn.Module) -> bool:
     hooks = (module._forward_pre_hooks, module._forward_hooks, module._backward_pre_hooks, module._backward_hooks)
-    return any(hooks) or "forward" in vars(module)
+    replaced = "forward" in vars(module) or module._compiled_call_impl is not None
+    return any(hooks) or replaced
 
 
 def can_share(*inputs: Tensor) -> bool:
