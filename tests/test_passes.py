@@ -47,6 +47,11 @@ def test_first_and_second_derivatives(name: str, last: bool) -> None:
         x.requires_grad_()
     assert torch.autograd.gradcheck(function, (features, *inputs[1:]))
     assert torch.autograd.gradgradcheck(function, (features, *inputs[1:]), fast_mode=True)
+    # The first derivative is the same whether a second one follows or not.
+    total = weighted_total(function(features, *inputs[1:]))
+    gradients = [torch.autograd.grad(total, (features, *inputs[1:]), create_graph=x) for x in (True, False)]
+    for first, second in zip(*gradients, strict=True):
+        torch.testing.assert_close(first, second, atol=1e-12, rtol=0)
     # With one input that needs a gradient, too.
     for i in range(len(inputs)):
         one = tuple(x.detach().requires_grad_(i == j) for j, x in enumerate((features, *inputs[1:])))
@@ -69,6 +74,11 @@ def test_squares_that_do_not_fit_change_no_digit(name: str) -> None:
             torch.testing.assert_close(of_scaled, gradient)
     beside = torch.cat([inputs[0][:1], inputs[0][1:] * 0])
     assert torch.equal(graded(function, (beside, *inputs[1:]))[0][-1][0], expected[-1][0])
+
+
+def weighted_total(result: object) -> Tensor:
+    parts = result if isinstance(result, tuple) else (result,)
+    return torch.stack([(x * torch.arange(x.numel()).view_as(x)).sum() for x in parts]).sum()
 
 
 def graded(function: Callable[..., object], inputs: tuple[Tensor, ...]) -> tuple[tuple[Tensor, ...], Tensor]:
