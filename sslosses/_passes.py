@@ -336,7 +336,8 @@ def _divisor(value: Tensor, dim: int) -> Tensor:
 def _squared_sum(value: Tensor, dim: int) -> Tensor:
     """Sums of squares, in parts whose squares stay in a cache. Norms of strided vectors take 10 times as long."""
     per_sample = value[:1].numel()
-    if value.numel() <= _CACHED or dim % value.ndim == 0 or not per_sample:
+    whole = value.numel() <= _CACHED or dim % value.ndim == 0 or not per_sample
+    if whole or value.device.type != "cpu":
         return (value * value).sum(dim, keepdim=True)
     parts = torch.split(value, max(1, _CACHED // per_sample))
     squares = torch.empty_like(parts[0])
