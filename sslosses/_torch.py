@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import AbstractContextManager, nullcontext
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 
 def autocast_off(tensor: Tensor) -> AbstractContextManager[object]:
@@ -47,6 +47,18 @@ def safe_divisor(value: float, dtype: torch.dtype) -> float:
 def has_values(tensor: Tensor) -> bool:
     """Whether Python can read values of ``tensor``: not during compilation, and not from a meta tensor."""
     return not (torch.compiler.is_compiling() or tensor.is_meta)
+
+
+def can_branch(tensor: Tensor) -> bool:
+    """Whether a branch on values of ``tensor`` is possible and cheap: on a GPU it waits for all work before it."""
+    plain = type(tensor) in (Tensor, nn.Parameter) and tensor.device.type == "cpu"
+    return plain and has_values(tensor) and not has_transform()
+
+
+def has_transform() -> bool:
+    """Whether a transform of ``torch.func``, a trace, or a mode that sees all operations is active."""
+    core = torch._C
+    return core._is_tracing() or core._are_functorch_transforms_active() or core._len_torch_dispatch_stack() > 0
 
 
 def check_no_transform(name: str, value: Tensor, *, differentiable: bool) -> None:
