@@ -160,7 +160,7 @@ STEPS = (
     (
         "evaluate.py",
         ("runs/RUN, test clips", "and boxes of DIR"),
-        ("evaluation/RUN/:", "scores, maps, pictures"),
+        ("evaluation/RUN-music/:", "scores, maps, pictures"),
     ),
     (
         "localize.py",

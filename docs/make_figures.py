@@ -53,8 +53,9 @@ from avsl.data.folders import ClipFolder
 from avsl.evaluation.held_out import HeldOutScenes, load_held_out
 from avsl.evaluation.predict import predict
 from avsl.evaluation.sheet import draw_boxes, draw_sheet, overlay, picture_of
-from avsl.model.checkpoints import open_model, recorded_data
+from avsl.model.checkpoints import open_model
 from avsl.model.localizer import Localizer
+from avsl.model.locations import recorded_data
 from avsl.model.method import SourceMaps
 from avsl.training.data_location import FOLDERS
 from diagrams import draw_files

@@ -280,6 +280,42 @@ def test_metrics_are_imported_from_the_modules_that_type_checkers_see() -> None:
         _ = sslosses.metrics.CAPP
 
 
+@functools.cache
+def defined(path: Path) -> frozenset[str]:
+    """The names that a module binds at its top level, inside ``if`` and ``try`` too."""
+    names: set[str] = set()
+    nodes = list(ast.parse(path.read_text(encoding="utf-8")).body)
+    while nodes:
+        node = nodes.pop()
+        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+            names.add(node.name)
+        elif isinstance(node, ast.If | ast.Try):
+            nodes += node.body
+        elif isinstance(node, ast.Import | ast.ImportFrom):
+            names |= {alias.asname or alias.name for alias in node.names}
+        else:
+            names |= {n.id for n in ast.walk(node) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)}
+    return frozenset(names)
+
+
+def test_programs_import_names_of_the_example_that_exist() -> None:
+    """Studies and programs of the docs run for minutes, so no test runs them."""
+    examples, missing, seen = ROOT.parent / "examples", [], 0
+    for folder in ("benchmarks", "docs", "tests"):
+        for path in (ROOT.parent / folder).rglob("*.py"):
+            text = path.read_text(encoding="utf-8")
+            for node in ast.walk(ast.parse(text)) if "from avsl" in text else ():
+                if not (isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "avsl"):
+                    continue
+                seen += 1
+                module = examples.joinpath(*node.module.split("."))
+                file = module / "__init__.py" if module.is_dir() else module.with_suffix(".py")
+                names = {alias.name for alias in node.names if not (module / f"{alias.name}.py").exists()}
+                missing += [f"{path.name}: {node.module}.{name}" for name in names - defined(file)]
+    assert seen > 100
+    assert missing == []
+
+
 def test_every_export_exists() -> None:
     for module in (sslosses, sslosses.metrics, sslosses.losses, sslosses.losses.baselines, sslosses.transport):
         for name in module.__all__:

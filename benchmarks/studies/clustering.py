@@ -29,9 +29,10 @@ sys.path.insert(0, str(ROOT / "examples"))
 from avsl.evaluation.held_out import HeldOutScenes, load_held_out
 from avsl.evaluation.predict import Prediction
 from avsl.evaluation.score import run_metrics
-from avsl.model.checkpoints import open_model, recorded_data
+from avsl.model.checkpoints import open_model
 from avsl.model.encoders import Encoded
 from avsl.model.localizer import Localizer
+from avsl.model.locations import recorded_data
 from avsl.training.data_location import FOLDERS
 
 #: Values of each option around its default.

@@ -99,7 +99,8 @@ def trained(run: Path) -> Iterator[TableRow]:
     sys.path.insert(0, str(ROOT / "docs"))
     from avsl.evaluation.held_out import load_held_out
     from avsl.evaluation.predict import predict
-    from avsl.model.checkpoints import open_model, recorded_data
+    from avsl.model.checkpoints import open_model
+    from avsl.model.locations import recorded_data
     from avsl.training.data_location import FOLDERS
     from make_figures import features
 

@@ -24,7 +24,8 @@ from avsl.evaluation.predict import predictions, usable_identifications
 from avsl.evaluation.report import ROW_SUFFIX, Metrics
 from avsl.evaluation.score import run_metrics
 from avsl.files import read_json
-from avsl.model.checkpoints import open_model, recorded_data
+from avsl.model.checkpoints import open_model
+from avsl.model.locations import recorded_data
 from avsl.tables.runs import Plan, Run
 from avsl.tables.specification import Row, read_table
 from avsl.tables.statistics import Estimate

@@ -24,8 +24,9 @@ from avsl.data.vggsound import VggsoundFolder
 from avsl.data.vggsound_list import read_vggsound_list
 from avsl.files import read_json, read_rows
 from avsl.localization.user_files import read_sound
-from avsl.model.checkpoints import open_model, recorded_data
+from avsl.model.checkpoints import open_model
 from avsl.model.localizer import Localizer
+from avsl.model.locations import recorded_data
 from avsl.pictures import read_picture
 from avsl.preparation.split_lists import read_music, read_vggsound
 from avsl.sounds import read_clip
