@@ -19,7 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from sslosses._torch import can_branch, has_transform
+from sslosses._torch import can_branch, compiles_transform, has_transform
 
 # Elements of a product that is summed right away: it stays in a cache.
 _CACHED = 1 << 20
@@ -81,7 +81,7 @@ def pool_by_first_map(
         (B, K, N) cosines and (B, 2, C) *halves* of the means, as a mean can overflow by rounding.
     """
     options = (alpha_foreground, alpha_background, omega)
-    if torch.compiler.is_compiling() and features.device.type == "cpu":
+    if torch.compiler.is_compiling() and features.device.type == "cpu" and not compiles_transform():
         cosines, halves, *_ = _pool_forward_op(features, directions, *options)
     elif is_plain(features, directions):
         cosines, halves = _pool_by_first_map(features, directions, *options)

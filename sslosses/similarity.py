@@ -134,5 +134,6 @@ def cross_similarity_map(features: Tensor, vectors: Tensor) -> Tensor:
 
 def _cosines(features: Tensor, directions: Tensor) -> Tensor:
     """Cosines of all pixels (B, C, H, W) with unit vectors (B, K, C) or (K, C), as maps."""
-    cosines = pixel_cosines(features.flatten(2), directions)
+    # A copy, which callers may change in place: the backward pass reads the cosines.
+    cosines = pixel_cosines(features.flatten(2), directions).clone()
     return cosines.view(*cosines.shape[:2], *features.shape[2:])

@@ -125,6 +125,22 @@ def test_the_operator_of_compiled_graphs(power: int, last: bool) -> None:
     torch.library.opcheck(_passes._pool_backward_op, (0.3, True, *rows), test_utils=checks[:2])
 
 
+def derivative(features: Tensor) -> Tensor:
+    def total(x: Tensor) -> Tensor:
+        cosines, halves = pool_by_first_map(x, unit(VECTORS, -1), *MASKS)
+        return cosines.sum() + halves.square().sum()
+
+    return torch.func.grad(total)(features) + torch.func.jvp(total, (features,), (features.sin(),))[1]
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch's own
+def test_transforms_in_a_compiled_graph() -> None:
+    """The operator has no rule for them: forward mode gave wrong values."""
+    torch.compiler.reset()
+    compiled = torch.compile(derivative, backend="aot_eager")
+    torch.testing.assert_close(compiled(FEATURES), derivative(FEATURES), atol=1e-12, rtol=0)
+
+
 def test_finite_samples_and_their_values() -> None:
     largest = torch.full((3, 4), torch.finfo(torch.float32).max)  # sums overflow
     assert finite_samples(largest).all()

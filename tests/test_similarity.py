@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -101,6 +102,16 @@ def test_gradcheck() -> None:
     vectors = torch.randn(2, 2, 3, dtype=torch.float64, requires_grad=True)
     assert torch.autograd.gradcheck(similarity_map, (features, vectors))
     assert torch.autograd.gradcheck(cross_similarity_map, (features, vectors[0].detach().requires_grad_()))
+
+
+@pytest.mark.parametrize("function", [similarity_map, cross_similarity_map])
+def test_maps_may_be_changed_in_place(function: Callable[..., torch.Tensor]) -> None:
+    torch.manual_seed(0)
+    features, vectors = torch.randn(2, 5, 3, 4, requires_grad=True), torch.randn(2, 5, requires_grad=True)
+    results = function(features, vectors).relu(), function(features, vectors).relu_()
+    gradients = [torch.autograd.grad(x.square().sum(), (features, vectors)) for x in results]
+    for first, second in zip(*gradients, strict=True):
+        assert torch.equal(first, second)
 
 
 def test_cosine_and_unit() -> None:

@@ -29,7 +29,9 @@ def is_of_maps(loss: nn.Module) -> TypeGuard[PairLossModule]:
 
 
 def _has_hooks(module: nn.Module) -> bool:
-    hooks = (module._forward_pre_hooks, module._forward_hooks, module._backward_pre_hooks, module._backward_hooks)
+    kinds = ("forward_pre_hooks", "forward_hooks", "backward_pre_hooks", "backward_hooks")
+    hooks = [getattr(module, f"_{kind}") for kind in kinds]
+    hooks += [getattr(nn.modules.module, f"_global_{kind}") for kind in kinds]  # of all modules, as a profiler sets
     replaced = "forward" in vars(module) or module._compiled_call_impl is not None
     return any(hooks) or replaced
 

@@ -200,7 +200,9 @@ class ObjectAwareObjective(nn.Module):
 
 
 def _outside(total: Tensor, values: list[Tensor]) -> list[Tensor]:
-    """Those of ``values`` that are not in the graph of ``total``; all of them where a graph can't be read."""
+    """Those of ``values`` that are not in the graph of ``total``; all where it can't be read, none without a graph."""
+    if not torch.is_grad_enabled():
+        return []
     if is_plain(total, *values):
         return values
     edges = {id(x): torch.autograd.graph.get_gradient_edge(x) for x in values}

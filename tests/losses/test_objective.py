@@ -99,6 +99,24 @@ def test_the_default_objective_reads_the_pixels_once(monkeypatch: pytest.MonkeyP
         objective(*inputs)
 
 
+def test_hooks_of_all_modules_see_both_losses() -> None:
+    calls: list[str] = []
+    hook = nn.modules.module.register_module_forward_hook(lambda module, *_: calls.append(type(module).__name__))
+    try:
+        ObjectAwareObjective(ori=ORILoss(epsilon=0.3))(*make())
+    finally:
+        hook.remove()
+    assert calls == ["ObjectAwareContrastiveLoss", "ObjectRegionIsolationLoss", "ObjectAwareObjective"]
+
+
+def test_inference_mode_with_inputs_that_need_gradients() -> None:
+    visual, *others = make()
+    objective = ObjectAwareObjective(ori=ORILoss(epsilon=0.3))
+    expected = objective(visual, *others)
+    with torch.inference_mode():
+        assert torch.equal(objective(visual.requires_grad_(), *others), expected)
+
+
 def test_second_derivatives_of_one_pass() -> None:
     ori = ORILoss(solver="dense", gradient="unrolled", epsilon=0.5, max_iter=3, tol=1e-9)
     ori._warned = True
