@@ -9,6 +9,8 @@ import datetime
 import gc
 import multiprocessing
 import os
+import runpy
+import signal
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
@@ -41,6 +43,17 @@ def start(function: Callable[..., None], *arguments: Any) -> BaseProcess:
     process = multiprocessing.get_context(METHOD).Process(target=_call, args=(dict(os.environ), function, *arguments))
     process.start()
     return process
+
+
+def run_script(script: Path, arguments: list[str], out: Path, errors: Path | None = None) -> None:
+    """In a process that was started: runs a program. It prints to ``out``, and errors to ``errors`` or to ``out``."""
+    for descriptor, path in ((1, out), (2, errors or out)):
+        with path.open("a") as file:
+            os.dup2(file.fileno(), descriptor)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # commands in the background of a shell ignore it
+    sys.argv = [str(script), *arguments]
+    sys.path.insert(0, str(script.parent))
+    runpy.run_path(str(script), run_name="__main__")
 
 
 def run(function: Callable[..., Any], *arguments: Any, processes: int = 2) -> list[Any]:

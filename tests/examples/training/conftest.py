@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import csv
 import os
-import runpy
 import signal
-import sys
 import time
 from collections.abc import Callable
 from multiprocessing.process import BaseProcess
@@ -16,7 +14,7 @@ import torch
 
 from ... import processes
 
-processes.preload("avsl.commands.train", __name__)
+processes.preload("avsl.commands.train")
 SCRIPT = Path(__file__).parents[3] / "examples" / "train_music.py"
 EPOCHS = 5
 SIZES = ("--train-scenes", "16", "--test-scenes", "6", "--batch-size", "4", "--epochs", str(EPOCHS))
@@ -54,16 +52,7 @@ def losses(run: Path) -> dict[int, dict[str, float]]:
 
 def start(line: list[str], log: Path, script: Path = SCRIPT) -> BaseProcess:
     """Starts the command in a new process, since losses are compared closely and this one has run other tests."""
-    return processes.start(_run, script, line, log)
-
-
-def _run(script: Path, line: list[str], log: Path) -> None:
-    with log.open("w") as out:
-        os.dup2(out.fileno(), 1)
-        os.dup2(out.fileno(), 2)
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell starts commands in the background without
-    sys.argv = [str(script), *line]
-    runpy.run_path(str(script), run_name="__main__")
+    return processes.start(processes.run_script, script, line, log)
 
 
 def complete(line: list[str], log: Path) -> None:
