@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import datetime
 import functools
-import tempfile
 import warnings
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-import torch.distributed as dist
-import torch.multiprocessing as mp
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
@@ -30,8 +25,10 @@ from sslosses import (
 )
 from sslosses.distributed import NotGatheredWarning, gather_rows, process_count, sum_over_processes
 
-#: A process that fails leaves the other one waiting; the tests then fail after this time.
-LIMIT = datetime.timedelta(minutes=2)
+from .processes import preload, run_group
+
+preload("torch._dynamo", __name__)
+
 BACKGROUNDS = torch.tensor([True, False, True, True, False, False])
 SOURCES = torch.tensor([[True, True], [False, False], [True, False], [True, True], [False, True], [True, True]])
 CASES: dict[str, dict[str, Any]] = {
@@ -167,8 +164,7 @@ def warned(call: Callable[[], Any]) -> list[str]:
 SPLITS = (3, 2)  # number of samples of the first process: even, uneven
 
 
-def work(rank: int, folder: str, split: int) -> None:
-    dist.init_process_group("gloo", init_method=f"file://{folder}/store{split}", rank=rank, world_size=2, timeout=LIMIT)
+def work(rank: int, split: int) -> dict[Any, Any]:
     rows = slice(0, split) if rank == 0 else slice(split, 6)
     model = DistributedDataParallel(Encoders())
     results = {setting: step(model, rows, *setting) for setting in SETTINGS}
@@ -191,28 +187,21 @@ def work(rank: int, folder: str, split: int) -> None:
     results["none"] = none["loss"]
     if split == 3:
         results["warnings"] = {name: warned(call) for name, call in CALLS.items()}
-    torch.save(results, Path(folder) / f"{split}-{rank}.pt")
-    dist.destroy_process_group()
+    return results
 
 
-def work_on_all(rank: int, folder: str) -> None:
-    for split in SPLITS:
-        work(rank, folder, split)
+def work_on_all(rank: int) -> dict[int, dict[Any, Any]]:
+    return {split: work(rank, split) for split in SPLITS}
 
 
 @functools.cache
-def all_runs() -> dict[int, list[dict[Any, Any]]]:
+def all_runs() -> list[dict[int, dict[Any, Any]]]:
     # In the same two processes, because their start takes longer than the work.
-    with tempfile.TemporaryDirectory() as folder:
-        mp.spawn(work_on_all, args=(folder,), nprocs=2)
-        return {
-            split: [torch.load(Path(folder) / f"{split}-{rank}.pt", weights_only=True) for rank in range(2)]
-            for split in SPLITS
-        }
+    return run_group(work_on_all)
 
 
 def run(split: int) -> list[dict[Any, Any]]:
-    return all_runs()[split]
+    return [results[split] for results in all_runs()]
 
 
 @pytest.fixture(params=[3, 2], ids=["even", "uneven"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import re
 import runpy
@@ -10,30 +11,32 @@ from pathlib import Path
 
 import pytest
 import torch
-import torch.multiprocessing as mp
 from torch.utils.data import DataLoader, TensorDataset
+
+from . import processes
+
+processes.preload(__name__)
 
 PAGE = (Path(__file__).resolve().parents[1] / "docs" / "guide" / "own_loop.md").read_text(encoding="utf-8")
 
 
-def work(rank: int, folder: str) -> None:
+def printed(rank: int, script: Path, store: str) -> str:
     os.environ |= {"RANK": str(rank), "WORLD_SIZE": "2", "MASTER_ADDR": "localhost"}
-    torch.set_num_threads(1)
-    store = torch.distributed.FileStore(f"{folder}/store", 2)
+    group = {"store": torch.distributed.FileStore(store, 2), "rank": rank, "world_size": 2}
     start = torch.distributed.init_process_group
-    torch.distributed.init_process_group = lambda backend: start(backend, store=store, rank=rank, world_size=2)
-    with Path(folder, f"{rank}.txt").open("w") as file, contextlib.redirect_stdout(file):
-        runpy.run_path(f"{folder}/two_processes.py")
+    torch.distributed.init_process_group = lambda backend: start(backend, **group)
+    with contextlib.redirect_stdout(io.StringIO()) as output:
+        runpy.run_path(str(script))
+    return output.getvalue()
 
 
 def test_two_processes_print_what_the_page_says(tmp_path):
     code, output = re.search(
         r"`two_processes.py`:\n\n```{code-block} python\n(.*?)^```.*?```text\n(.*?)^```", PAGE, re.DOTALL | re.MULTILINE
     ).groups()
-    (tmp_path / "two_processes.py").write_text(code)
-    mp.spawn(work, args=(str(tmp_path),), nprocs=2)
-    assert (tmp_path / "0.txt").read_text() == output
-    assert (tmp_path / "1.txt").read_text() == ""
+    script = tmp_path / "two_processes.py"
+    script.write_text(code)
+    assert processes.run(printed, script, str(tmp_path / "store")) == [output, ""]
 
 
 @pytest.mark.filterwarnings("ignore")  # Lightning's, of workers and deprecated parts of torch

@@ -2,31 +2,35 @@
 
 import os
 import re
-import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from .. import processes
+
+processes.preload("sslosses.metrics", __name__)
+
 ROOT = Path(__file__).resolve().parents[2]
 EXAMPLES = ("minimal_training", "score_saved_maps", "own_solver", "own_protocol")
 
 
+def program(name: str, folder: Path, *arguments: str) -> None:
+    os.chdir(folder)
+    warnings.simplefilter("error", UserWarning)
+    processes.run_script(ROOT / "examples" / f"{name}.py", list(arguments), folder / "printed", folder / "errors")
+
+
 def run(name: str, folder: Path, *arguments: str) -> str:
     """What the example prints. A warning of the library is an error."""
-    paths = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
-    finished = subprocess.run(
-        [sys.executable, "-W", "error::UserWarning", str(ROOT / "examples" / f"{name}.py"), *arguments],
-        env={**os.environ, "PYTHONPATH": paths, "PYTHONIOENCODING": "utf-8"},
-        cwd=folder,
-        capture_output=True,
-        encoding="utf-8",
-        timeout=300,
-    )
-    assert finished.returncode == 0, finished.stderr
-    assert finished.stderr == ""
-    return finished.stdout
+    process = processes.start(program, name, folder, *arguments)
+    process.join(300)
+    errors = (folder / "errors").read_text()
+    assert process.exitcode == 0, errors
+    assert errors == ""
+    return (folder / "printed").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("name", EXAMPLES)

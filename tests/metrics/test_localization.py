@@ -1,9 +1,6 @@
 """SoundLocalization against a slow loop in NumPy and scikit-learn, written from the protocol's description."""
 
-import json
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +11,17 @@ from hypothesis import strategies as st
 from sklearn.metrics import auc, average_precision_score
 
 from sslosses.annotations import rasterize, read_music_duet
-from sslosses.metrics import LocalizationMetric, SoundLocalization, chance_levels, protocols
+from sslosses.metrics import (
+    LocalizationMetric,
+    SilentObjectDiscrimination,
+    SoundLocalization,
+    chance_levels,
+    protocols,
+)
+
+from ..processes import preload, run_group
+
+preload(__name__)
 
 METADATA = os.environ.get("SSLOSSES_METADATA")
 
@@ -394,44 +401,27 @@ def test_wrong_types_are_refused():
 
 # Two processes
 
-WORKER = """
-import json, sys, torch
-import torch.distributed as dist
-from sslosses.metrics import SilentObjectDiscrimination, SoundLocalization, protocols
 
-rank, store = int(sys.argv[1]), sys.argv[2]
-dist.init_process_group("gloo", init_method="file://" + store, rank=rank, world_size=2)
-metric = SoundLocalization(protocols.noprior.replace(size=8))
-maps, truths = torch.load(store + ".pt", weights_only=True)
-mine = slice(0, 2) if rank == 0 else slice(2, None)
-metric.update(maps[mine], truths[mine])
-twins = SilentObjectDiscrimination()
-if rank == 0:  # the other process never sees a pair
-    twins.update(torch.eye(2)[None], torch.eye(2).bool()[None], ~torch.eye(2).bool()[None, None])
-result = {**metric.compute(), **twins.compute()}
-with open(f"{store}.{rank}.json", "w") as file:
-    json.dump({name: float(value) for name, value in result.items()}, file)
-dist.destroy_process_group()
-"""
+def localized_by(rank, maps, truths):
+    metric = SoundLocalization(protocols.noprior.replace(size=8))
+    mine = slice(0, 2) if rank == 0 else slice(2, None)
+    metric.update(maps[mine], truths[mine])
+    twins = SilentObjectDiscrimination()
+    if rank == 0:  # the other process never sees a pair
+        twins.update(torch.eye(2)[None], torch.eye(2).bool()[None], ~torch.eye(2).bool()[None, None])
+    return {name: float(value) for name, value in {**metric.compute(), **twins.compute()}.items()}
 
 
 @pytest.mark.slow
-def test_two_processes_agree_with_one(tmp_path):
+def test_two_processes_agree_with_one():
     generator = torch.Generator().manual_seed(0)
     maps = [torch.rand(m, 4, 4, generator=generator) for m in (2, 0, 1, 3, 2)]
     truths = [(torch.rand(s, 8, 8, generator=generator) > 0.5).float() for s in (2, 1, 2, 2, 3)]
-    store = tmp_path / "store"
-    torch.save((maps, truths), f"{store}.pt")
-    command = [sys.executable, "-W", "ignore", "-c", WORKER]
-    root = Path(__file__).parents[2]
-    workers = [subprocess.Popen([*command, str(rank), str(store)], cwd=root) for rank in range(2)]
-    assert [worker.wait(timeout=300) for worker in workers] == [0, 0]
     alone = SoundLocalization(protocols.noprior.replace(size=8))
     alone.update(maps, truths)
     expected = {name: float(value) for name, value in alone.compute().items()}
     expected |= {"share": 1.0, "same_class_share": float("nan"), "pairs": 1.0, "same_class_pairs": 0.0}
-    for rank in range(2):
-        result = json.loads(Path(f"{store}.{rank}.json").read_text())
+    for result in run_group(localized_by, maps, truths):
         assert result == pytest.approx(expected, abs=1e-12, nan_ok=True)
 
 

@@ -1,9 +1,6 @@
 """Results, breakdowns, single metrics, and all of it over two processes."""
 
 import json
-import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -20,6 +17,10 @@ from sslosses.metrics import (
     chance_levels,
     protocols,
 )
+
+from ..processes import preload, run_group
+
+preload(__name__)
 
 # Generated samples lack maps, have surplus ones, or ground truth without a pixel.
 pytestmark = pytest.mark.filterwarnings("ignore:.* (samples|sources|maps) have :UserWarning")
@@ -185,46 +186,29 @@ def test_chance_levels_of_every_protocol(name):
         assert chance_levels(middle, protocol)["centered Gaussian"]["CIoU"] > 0.2
 
 
-WORKER = """
-import json, sys, torch
-import torch.distributed as dist
-from sslosses.metrics import SoundLocalization, protocols
-
-rank, store = int(sys.argv[1]), sys.argv[2]
-dist.init_process_group("gloo", init_method="file://" + store, rank=rank, world_size=2)
-maps, boxes, classes = torch.load(store + ".pt", weights_only=False)
-results = []
-for cut in (5, len(maps)):  # then the second process sees no sample
-    mine = slice(0, cut) if rank == 0 else slice(cut, None)
-    for name in protocols.available():
-        metric = SoundLocalization(protocols.get(name).replace(size=56))
-        if maps[mine]:
-            metric.update(maps[mine], boxes[mine], source_classes=classes[mine])
-        metrics = {k: float(v) for k, v in metric.compute().items()}
-        result = metric.result()
-        assert metrics == {**result.metrics, **result.counts} or any(v != v for v in metrics.values())
-        results.append(result.to_dict())
-        if maps[mine]:
-            assert len(metric.tables()[1]) == len(maps[mine])  # its own samples again
-with open(f"{store}.{rank}.json", "w") as file:
-    json.dump(results, file)
-dist.destroy_process_group()
-"""
+def results_of_both(rank, maps, boxes, classes):
+    results = []
+    for cut in (5, len(maps)):  # then the second process sees no sample
+        mine = slice(0, cut) if rank == 0 else slice(cut, None)
+        for name in protocols.available():
+            metric = SoundLocalization(protocols.get(name).replace(size=56))
+            if maps[mine]:
+                metric.update(maps[mine], boxes[mine], source_classes=classes[mine])
+            metrics = {k: float(v) for k, v in metric.compute().items()}
+            result = metric.result()
+            assert metrics == {**result.metrics, **result.counts} or any(v != v for v in metrics.values())
+            results.append(result.to_json())
+            if maps[mine]:
+                assert len(metric.tables()[1]) == len(maps[mine])  # its own samples again
+    return results
 
 
 @pytest.mark.slow
-def test_two_processes_agree_with_one_for_every_protocol(tmp_path):
+def test_two_processes_agree_with_one_for_every_protocol():
     maps, boxes, classes, size = scenes()
-    store = tmp_path / "store"
-    torch.save((maps, boxes, classes), f"{store}.pt")
-    command = [sys.executable, "-W", "ignore", "-c", WORKER]
-    root = Path(__file__).parents[2]
-    workers = [subprocess.Popen([*command, str(rank), str(store)], cwd=root) for rank in range(2)]
-    assert [worker.wait(timeout=300) for worker in workers] == [0, 0]
     expected = []
     for name in protocols.available():
         metric = SoundLocalization(protocols.get(name).replace(size=size))
         metric.update(maps, boxes, source_classes=classes)
-        expected.append(json.loads(metric.result().to_json()))
-    for rank in range(2):
-        assert json.loads(Path(f"{store}.{rank}.json").read_text()) == expected * 2
+        expected.append(metric.result().to_json())
+    assert run_group(results_of_both, maps, boxes, classes) == [expected * 2] * 2

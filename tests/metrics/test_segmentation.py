@@ -2,7 +2,6 @@
 
 import functools
 import math
-import subprocess
 import sys
 from pathlib import Path
 
@@ -17,10 +16,13 @@ from sslosses.metrics import AVSBenchSegmentation, SemanticSegmentation
 from sslosses.metrics.functional import class_areas, f_measure_curve, foreground_iou
 from sslosses.metrics.functional import segmentation as pieces
 
+from ..processes import preload, run_group
+
 sys.path.insert(0, str(Path(__file__).parent))
 import segmentation_reference as reference
 
-ROOT = Path(__file__).parents[2]
+preload(__name__)
+
 probabilities = functools.partial(AVSBenchSegmentation, scale="probabilities")
 seeds = st.integers(0, 2**32 - 1)
 
@@ -224,33 +226,23 @@ def test_states_do_not_grow():
     assert sizes[0] == sizes[1] == sizes[2]
 
 
-PROCESS = """
-import sys, torch, torch.distributed as dist
-from sslosses.metrics import AVSBenchSegmentation, SemanticSegmentation
-rank, folder = int(sys.argv[1]), sys.argv[2]
-maps, truths, predicted, true, expected = torch.load(folder + "/inputs.pt")
-dist.init_process_group("gloo", init_method="file://" + folder + "/store", rank=rank, world_size=2)
-part = slice(0, 3) if rank == 0 else slice(3, 5)
-metric = AVSBenchSegmentation(scale="probabilities", videos_per_batch=2)
-semantic = SemanticSegmentation(5, ignore_index=9)
-metric.update(maps[part], truths[part])
-semantic.update(predicted[part], true[part])
-for name, value in (metric.compute() | {"class " + n: v for n, v in semantic.compute().items()}).items():
-    assert abs(float(value) - expected[name]) < 1e-6, name
-if rank == 0:  # after the sums of both, the process goes on with its own batch
-    assert int(metric.begun[-1]) == 1
-dist.destroy_process_group()
-"""
+def segmented_by(rank):
+    part = slice(0, 3) if rank == 0 else slice(3, 5)
+    metric, semantic = probabilities(videos_per_batch=2), SemanticSegmentation(5, ignore_index=9)
+    metric.update(MAPS[part], TRUTHS[part])
+    semantic.update(*(values[part] for values in FRAMES))
+    result = {**metric.compute(), **{f"class {name}": value for name, value in semantic.compute().items()}}
+    # After the sums of both, the process goes on with its own batch.
+    return result, metric.begun
 
 
 @pytest.mark.slow
-def test_two_processes(tmp_path):
+def test_two_processes():
     expected = merged_expectation() | {f"class {name}": value for name, value in semantic_expectation().items()}
-    expected = {name: float(value) for name, value in expected.items()}
-    torch.save((MAPS, TRUTHS, *FRAMES, expected), tmp_path / "inputs.pt")
-    command = [sys.executable, "-W", "ignore", "-c", PROCESS]
-    workers = [subprocess.Popen([*command, str(rank), str(tmp_path)], cwd=ROOT) for rank in (0, 1)]
-    assert [worker.wait(timeout=300) for worker in workers] == [0, 0]
+    (first, begun), (second, _) = run_group(segmented_by)
+    for result in (first, second):
+        close(result, expected)
+    assert int(begun[-1]) == 1
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,6 @@
 """The states of metrics: memory, wrappers of torchmetrics, and the order in which samples come."""
 
 import pickle
-import subprocess
-import sys
 from itertools import pairwise
 from pathlib import Path
 
@@ -11,8 +9,12 @@ import torch
 from torchmetrics import MetricCollection
 from torchmetrics.wrappers import BootStrapper, MetricTracker, MinMaxMetric, MultitaskWrapper, Running
 
-from sslosses.metrics import AUC, CAP, SilentObjectDiscrimination, SoundLocalization, protocols
+from sslosses.metrics import AUC, CAP, CIoU, SilentObjectDiscrimination, SoundLocalization, protocols
 from sslosses.metrics._pipeline.tables import joined
+
+from .. import processes
+
+processes.preload(__name__)
 
 SMALL = protocols.paper.replace(size=16)
 COUNT = 7
@@ -82,33 +84,30 @@ def test_rows_that_are_kept_on_the_cpu():
     assert float(metric.compute()) == pytest.approx(direct(*range(COUNT)), abs=1e-15)
 
 
-MEMORY = """
-import sys, torch
-from torchmetrics import MetricCollection
-from sslosses.metrics import AUC, CAP, CIoU, SilentObjectDiscrimination, SoundLocalization
-
 def resident():
-    with open("/proc/self/status") as status:
+    with Path("/proc/self/status").open() as status:
         return next(1024 * int(line.split()[1]) for line in status if line.startswith("VmRSS"))
 
-torch.set_num_threads(1)
-maps, boxes = torch.rand(1, 1, 7, 7), [[[(0.1, 0.1, 0.5, 0.6)]]]
-mask = torch.zeros(1, 224, 224, dtype=torch.bool)
-mask[:, 20:100, 30:150] = True
-metric, method = {
-    "update": lambda: (SoundLocalization("paper", task="single"), "update"),
-    "forward": lambda: (CAP(), "forward"),
-    "collection": lambda: (MetricCollection([CAP(), AUC(), CIoU()]), "update"),
-    "discrimination": lambda: (SilentObjectDiscrimination(), "update"),
-}[sys.argv[1]]()
-arguments = (maps[:, 0], mask, mask[:, None]) if sys.argv[1] == "discrimination" else (maps, boxes)
-count = 1500
-for i in range(300 + count):
-    if i == 300:  # buffers and compiled code are there
-        before = resident()
-    getattr(metric, method)(*arguments)
-print((resident() - before) / count)
-"""
+
+def growth(_rank, kind):
+    """Bytes per update."""
+    torch.set_num_threads(1)
+    maps, boxes = torch.rand(1, 1, 7, 7), [[[(0.1, 0.1, 0.5, 0.6)]]]
+    mask = torch.zeros(1, 224, 224, dtype=torch.bool)
+    mask[:, 20:100, 30:150] = True
+    metric, method = {
+        "update": lambda: (SoundLocalization("paper", task="single"), "update"),
+        "forward": lambda: (CAP(), "forward"),
+        "collection": lambda: (MetricCollection([CAP(), AUC(), CIoU()]), "update"),
+        "discrimination": lambda: (SilentObjectDiscrimination(), "update"),
+    }[kind]()
+    arguments = (maps[:, 0], mask, mask[:, None]) if kind == "discrimination" else (maps, boxes)
+    count = 1500
+    for i in range(300 + count):
+        if i == 300:  # buffers and compiled code are there
+            before = resident()
+        getattr(metric, method)(*arguments)
+    return (resident() - before) / count
 
 
 @pytest.mark.slow
@@ -116,10 +115,8 @@ print((resident() - before) / count)
 @pytest.mark.parametrize("kind", ["update", "forward", "collection", "discrimination"])
 def test_an_update_of_one_sample_takes_no_more_memory_than_its_rows(kind):
     """In a process of its own: small tensors of every update pin the memory of large temporary ones."""
-    root = Path(__file__).parents[2]
-    command = [sys.executable, "-W", "ignore", "-c", MEMORY, kind]
-    done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=True)
-    assert float(done.stdout) < 3000  # 128 bytes of rows, and what the allocator keeps; 8,000 to 24,000 unjoined
+    (grown,) = processes.run(growth, kind, processes=1)
+    assert grown < 3000  # 128 bytes of rows, and what the allocator keeps; 8,000 to 24,000 unjoined
 
 
 # Wrappers of torchmetrics

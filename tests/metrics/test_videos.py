@@ -1,7 +1,6 @@
 """Results by video: ids, means over videos, intervals and notes, against a slow loop."""
 
 import json
-import subprocess
 import sys
 import warnings
 from pathlib import Path
@@ -15,8 +14,12 @@ from sslosses.metrics import CAP, LocalizationMetric, SoundLocalization, chance_
 from sslosses.metrics._pipeline.bootstrap import draws
 from sslosses.metrics._pipeline.tables import CIOU, CONFIDENCE, ENTRIES, MAPS, PRECISION, SOURCE, SOURCES, SUMMED, VIDEO
 
+from ..processes import preload, run_group
+
 sys.path.insert(0, str(Path(__file__).parent))
 import spread_reference as slow  # beside this file
+
+preload(__name__)
 
 # Generated samples lack maps, have surplus ones, or ground truth without a pixel; some are of few videos.
 pytestmark = pytest.mark.filterwarnings("ignore:.* (samples|sources|maps) have |.*interval over videos:UserWarning")
@@ -458,36 +461,21 @@ def test_results_in_words():
     assert "interval" not in without.to_markdown()
 
 
-WORKER = """
-import json, sys, torch
-import torch.distributed as dist
-from sslosses.metrics import SoundLocalization, protocols
+def result_of(maps, boxes, videos):
+    metric = SoundLocalization(protocols.noprior.replace(size=8, mixture_metrics=("CAP", "AUC", "IAUC")))
+    metric.update(maps, boxes, videos=videos, groups=videos)
+    return metric.result().to_json()
 
-rank, store = int(sys.argv[1]), sys.argv[2]
-dist.init_process_group("gloo", init_method="file://" + store, rank=rank, world_size=2)
-maps, boxes, videos = torch.load(store + ".pt", weights_only=False)
-mine = slice(0, 7) if rank == 0 else slice(7, None)
-metric = SoundLocalization(protocols.noprior.replace(size=8, mixture_metrics=("CAP", "AUC", "IAUC")))
-metric.update(maps[mine], boxes[mine], videos=videos[mine], groups=videos[mine])
-with open(f"{store}.{rank}.json", "w") as file:
-    json.dump(metric.result().to_dict(), file)
-dist.destroy_process_group()
-"""
+
+def result_with_others(rank, *samples):
+    mine = slice(0, 7) if rank == 0 else slice(7, None)
+    return result_of(*(values[mine] for values in samples))
 
 
 @pytest.mark.slow
-def test_two_processes_agree_with_one(tmp_path):
+def test_two_processes_agree_with_one():
     maps, boxes = scenes(12)
     videos = [f"v{i // 3}" for i in range(12)]
-    store = tmp_path / "store"
-    torch.save((maps, boxes, videos), f"{store}.pt")
-    root = Path(__file__).parents[2]
-    command = [sys.executable, "-W", "ignore", "-c", WORKER]
-    workers = [subprocess.Popen([*command, str(rank), str(store)], cwd=root) for rank in range(2)]
-    assert [worker.wait(timeout=300) for worker in workers] == [0, 0]
-    metric = SoundLocalization(protocols.noprior.replace(size=8, mixture_metrics=("CAP", "AUC", "IAUC")))
-    metric.update(maps, boxes, videos=videos, groups=videos)
-    expected = json.loads(metric.result().to_json())
-    for rank in range(2):
-        found = json.loads(Path(f"{store}.{rank}.json").read_text())
-        assert found == expected  # each process knows the videos of both
+    expected = result_of(maps, boxes, videos)
+    # Each process knows the videos of both.
+    assert run_group(result_with_others, maps, boxes, videos) == [expected] * 2

@@ -2,8 +2,6 @@
 
 import itertools
 import math
-import os
-import subprocess
 import sys
 from pathlib import Path
 
@@ -12,7 +10,6 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import sslosses
 from sslosses.transport import (
     available,
     grid_cost,
@@ -21,6 +18,10 @@ from sslosses.transport import (
     pointcloud_cost,
     solve,
 )
+
+from .. import processes
+
+processes.preload("hypothesis.strategies", "sslosses.transport")
 
 ENTROPIC = ("dense", "fused", "pot", "pot-batch", "geomloss")
 KEOPS = pytest.mark.skipif(not available()["geomloss-keops"], reason=str(available()["geomloss-keops"]))
@@ -559,41 +560,36 @@ def test_arguments_are_checked():
         solve(cost, solver="geomloss-keops")
 
 
-GROWTH = """
-import sys, torch
-from pathlib import Path
-from sslosses.transport import grid_positions, pointcloud_cost, solve
-
 def peak():
     # Not ru_maxrss: that begins with the peak of the process that started this one.
     return int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0]) / 1024
 
-def run(size, solver):
+
+def use_lazily(size, solver):
     positions = grid_positions(size, size, dtype=torch.float64)
     source, target = torch.rand(2, 2, size**2, dtype=torch.float64).unbind()
     cost = pointcloud_cost(source.requires_grad_(), target, positions, positions)
     solve(cost, epsilon=1.0, solver=solver, max_iter=1).value().sum().backward()
 
-if sys.argv[1] == "fused":
-    from sslosses.transport.solvers.fused.cpu import problems as cpu
-    cpu._KEPT_BYTES = 0  # the path of large problems for both sizes, so that both use the same compiled code
-run(4, sys.argv[1])
-before = peak()
-run(40, sys.argv[1])
-print(peak() - before)
-"""
+
+def growth(_rank, solver):
+    if solver == "fused":
+        from sslosses.transport.solvers.fused.cpu import problems as cpu
+
+        cpu._KEPT_BYTES = 0  # the path of large problems for both sizes, so that both use the same compiled code
+    use_lazily(4, solver)
+    before = peak()
+    use_lazily(40, solver)
+    return peak() - before
 
 
 @KEOPS
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_lazy_solvers_build_no_matrix():
     # Peak memory of a forward and backward pass in MB; the matrix of one of the two problems takes 20 MB.
-    environment = {**os.environ, "PYTHONPATH": str(Path(sslosses.__file__).parents[1])}
     grown = {}
     for solver in ("geomloss-keops", "fused", "dense"):
-        command = [sys.executable, "-c", GROWTH, solver]
-        printed = subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout
-        grown[solver] = float(printed.split()[-1])
+        (grown[solver],) = processes.run(growth, solver, processes=1)
     assert grown["dense"] > 40, grown
     assert grown["geomloss-keops"] < 10
     assert grown["fused"] < 10

@@ -5,17 +5,16 @@ from __future__ import annotations
 import csv
 import os
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable
+from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import IO
 
 import torch
 
-import sslosses
+from ... import processes
 
+processes.preload("avsl.commands.train")
 SCRIPT = Path(__file__).parents[3] / "examples" / "train_music.py"
 EPOCHS = 5
 SIZES = ("--train-scenes", "16", "--test-scenes", "6", "--batch-size", "4", "--epochs", str(EPOCHS))
@@ -51,34 +50,31 @@ def losses(run: Path) -> dict[int, dict[str, float]]:
     return {int(row["step"]): {k: float(row[k]) for k in ("total", "trimap", "oca", "ori")} for row in rows}
 
 
-def start(line: list[str], out: IO[str] | int, script: Path = SCRIPT) -> subprocess.Popen:
+def start(line: list[str], log: Path, script: Path = SCRIPT) -> BaseProcess:
     """Starts the command in a new process, since losses are compared closely and this one has run other tests."""
-    root = Path(sslosses.__file__).parents[1]
-    path = os.pathsep.join([str(root), os.environ.get("PYTHONPATH", "")])
-    environment = os.environ | {"PYTHONPATH": path, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
-    return subprocess.Popen([sys.executable, str(script), *line], stdout=out, stderr=subprocess.STDOUT, env=environment)
+    return processes.start(processes.run_script, script, line, log)
 
 
-def complete(line: list[str]) -> None:
-    process = start(line, subprocess.PIPE)
-    said, _ = process.communicate(timeout=300)
-    assert process.returncode == 0, said.decode()
+def complete(line: list[str], log: Path) -> None:
+    process = start(line, log)
+    process.join(300)
+    assert process.exitcode == 0, log.read_text()
 
 
 def start_and_stop(
     line: list[str], log: Path, ready: Callable[[], bool], how: signal.Signals, script: Path = SCRIPT
 ) -> int:
     """Runs the command until ``ready``, sends it a signal, and returns its exit status."""
-    with log.open("w") as out:
-        process = start(line, out, script)
+    process = start(line, log, script)
     deadline = time.monotonic() + 300
     try:
         while not ready():
-            assert process.poll() is None, f"ended too early:\n{log.read_text()}"
+            assert process.is_alive(), f"ended too early:\n{log.read_text()}"
             assert time.monotonic() < deadline, f"took too long:\n{log.read_text()}"
             time.sleep(0.01)
-        process.send_signal(how)
-        return process.wait(120)
+        os.kill(process.pid, how)
+        process.join(120)
+        return process.exitcode
     finally:
         process.kill()
-        process.wait()
+        process.join()

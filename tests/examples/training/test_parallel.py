@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import gc
 import json
 import os
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -19,7 +17,10 @@ from torch import nn
 
 import sslosses
 
+from ... import processes
 from ..conftest import TINY
+
+processes.preload(__name__)
 
 pytestmark = pytest.mark.slow
 
@@ -66,39 +67,25 @@ class _Step(nn.Module):
         return self.model.training_step(part, 0)
 
 
-def _worker(rank: int, processes: int, port: int, path: str) -> None:
-    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    torch.set_num_threads(1)
-    torch.distributed.init_process_group("gloo", rank=rank, world_size=processes)
+def _worker(rank: int) -> tuple[torch.Tensor, list[torch.Tensor]]:
     step = nn.parallel.DistributedDataParallel(_Step(build()))
-    part = SceneBatch(*(value[rank::processes] for value in batch()))
+    part = SceneBatch(*(value[rank::2] for value in batch()))
     loss = step(part)
     loss.backward()
-    mean = loss.detach() / processes
+    mean = loss.detach() / 2
     torch.distributed.all_reduce(mean)
-    if rank == 0:
-        torch.save((mean, [p.grad for p in step.module.model.parameters()]), path)
-    # The reducer has to be gone before the group: as the last owner it would wait, holding the interpreter's lock, for
-    # the group's thread, which may be waiting for that lock.
-    del step, loss
-    gc.collect()
-    torch.distributed.destroy_process_group()
+    return mean, [p.grad for p in step.module.model.parameters()]
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_two_processes_with_half_of_the_batch_each(tmp_path: Path) -> None:
+def test_two_processes_with_half_of_the_batch_each() -> None:
     model = build()
     loss = model.training_step(batch(), 0)
     loss.backward()
-    path = tmp_path / "two.pt"
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port = listener.getsockname()[1]
-    torch.multiprocessing.spawn(_worker, (2, port, str(path)), 2)
-    mean, gradients = torch.load(path, weights_only=True)
-    torch.testing.assert_close(mean, loss.detach(), rtol=1e-6, atol=0)
-    for ours, theirs in zip(gradients, model.parameters(), strict=True):
-        torch.testing.assert_close(ours, theirs.grad, rtol=1e-6, atol=1e-9)
+    for mean, gradients in processes.run_group(_worker):
+        torch.testing.assert_close(mean, loss.detach(), rtol=1e-6, atol=0)
+        for ours, theirs in zip(gradients, model.parameters(), strict=True):
+            torch.testing.assert_close(ours, theirs.grad, rtol=1e-6, atol=1e-9)
 
 
 LAUNCHERS = {"lightning": [], "torchrun": ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]}

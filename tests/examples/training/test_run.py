@@ -57,14 +57,14 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def whole(place: Path) -> Path:
     """The folder of a run that nothing interrupted."""
-    complete(arguments(place, "whole"))
+    complete(arguments(place, "whole"), place / "log")
     return place / "runs" / "whole"
 
 
 @pytest.fixture(scope="module")
 def whole_crops(place: Path) -> Path:
     """The same for a visual ResNet from scratch that is pretrained on crops."""
-    complete(arguments(place, "whole-crops", recipe="crops"))
+    complete(arguments(place, "whole-crops", recipe="crops"), place / "log-crops")
     return place / "runs" / "whole-crops"
 
 
@@ -186,7 +186,7 @@ def test_an_interrupted_run_is_resumed(whole: Path, tmp_path: Path) -> None:
     second = checkpoint(run)["epoch"]
     assert first < second < EPOCHS - 1
 
-    complete(line)
+    complete(line, tmp_path / "rest")
     assert [p.name for p in (run / "checkpoints").iterdir()] == ["last.ckpt"]
     assert (run / "untrained.json").read_text() == untrained
     resumed, expected = losses(run), losses(whole)
@@ -224,7 +224,7 @@ def test_killed_within_an_epoch(recipe: str, unbroken: str, tmp_path: Path, requ
 
     assert start_and_stop(line, tmp_path / "log", within_the_second_epoch, signal.SIGKILL) == -signal.SIGKILL
     assert checkpoint(run)["global_step"] % 8
-    complete(line)
+    complete(line, tmp_path / "rest")
     ours, theirs = checkpoint(run), checkpoint(whole)
     assert (ours["epoch"], ours["global_step"]) == (theirs["epoch"], theirs["global_step"])
     torch.testing.assert_close(ours["state_dict"], theirs["state_dict"], rtol=0, atol=0)
@@ -265,7 +265,7 @@ def test_killed_while_features_are_computed(whole: Path, tmp_path: Path) -> None
     with contextlib.closing(sqlite3.connect(path)) as table, table:  # so that a row that is computed again is seen
         table.execute("UPDATE features SET feature = zeroblob(length(feature))")
     done = stored(path)
-    complete(line)
+    complete(line, tmp_path / "rest")
     assert (tmp_path / "features" / "metrics.json").is_file()
     finished = stored(path)
     assert len(finished) == 32 + 12  # 16 scenes of training and 6 of the test, twice

@@ -21,7 +21,10 @@ from avsl.training.model_setup import set_up_training
 
 from sslosses import Dictionary, build_dictionary
 
+from ... import processes
 from ..conftest import TINY, write_clip
+
+processes.preload(__name__)
 
 pytestmark = [
     pytest.mark.slow,
@@ -105,9 +108,8 @@ def test_stopped_at_any_checkpoint(method: str, folder: MusicFolder, tmp_path: P
             torch.testing.assert_close(resumed[key], whole[key], rtol=0, atol=0)
 
 
-def _worker(rank: int, port: int, root: Path, run: Path) -> None:
+def _worker(rank: int, port: int, root: Path, run: Path) -> dict[str, torch.Tensor]:
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "LOCAL_RANK": str(rank), "NODE_RANK": "0"}
-    torch.set_num_threads(1)
 
     def differing(*arguments: object, **options: object) -> Dictionary:
         """Clusters that differ between the processes, as those of different batch statistics can."""
@@ -118,7 +120,7 @@ def _worker(rank: int, port: int, root: Path, run: Path) -> None:
     config = configuration("dsol", devices=2, batch_size=1)
     model, scenes = set_up_training(DataLocation(run), config, MusicFolder(root))
     fit(model, scenes, run, config)
-    torch.save(model.cpu().state_dict(), run / f"{rank}.pt")
+    return model.cpu().state_dict()
 
 
 @pytest.mark.filterwarnings("ignore")
@@ -127,8 +129,7 @@ def test_two_processes(folder: MusicFolder, tmp_path: Path) -> None:
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         port = listener.getsockname()[1]
-    torch.multiprocessing.spawn(_worker, (port, folder.root, tmp_path), 2)
-    first, second = (torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in (0, 1))
+    first, second = processes.run(_worker, port, folder.root, tmp_path)
     assert first["method._extra_state"]["second_stage"]
     assert len(first["method._extra_state"]["labels"].unique()) == 2
     names = [name for name in first if "running" not in name and "num_batches" not in name]

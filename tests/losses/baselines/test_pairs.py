@@ -3,20 +3,15 @@
 from __future__ import annotations
 
 import copy
-import datetime
 import functools
 import pickle
-import tempfile
 import warnings
 from collections.abc import Callable
 from itertools import product
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-import torch.distributed as dist
-import torch.multiprocessing as mp
 from torch import Tensor, nn
 from torch._dynamo.testing import CompileCounterWithBackend
 from torch.nn.parallel import DistributedDataParallel
@@ -31,7 +26,10 @@ from sslosses import (
 )
 from sslosses.distributed import NotGatheredWarning
 
-LIMIT = datetime.timedelta(minutes=2)
+from ...processes import preload, run_group
+
+preload(__name__)
+
 #: Name of a loss: its function, its module, and the shapes of its two arguments without B.
 LOSSES: dict[str, tuple[Callable[..., Any], Callable[..., nn.Module], tuple[int, ...], tuple[int, ...]]] = {
     "correspondence": (
@@ -319,8 +317,7 @@ def step(setting: tuple[str, str, str, str], rows: slice | None, split: int) -> 
 SPLITS = (3, 2)  # number of samples of the first process: even, uneven
 
 
-def work(rank: int, folder: str, split: int) -> None:
-    dist.init_process_group("gloo", init_method=f"file://{folder}/store{split}", rank=rank, world_size=2, timeout=LIMIT)
+def work(rank: int, split: int) -> list[Any]:
     rows = slice(0, split) if rank == 0 else slice(split, 6)
     results: Any = [step(setting, rows, split) for setting in SETTINGS]
     for name, (function, module, *_) in LOSSES.items():
@@ -329,28 +326,21 @@ def work(rank: int, folder: str, split: int) -> None:
                 warnings.simplefilter("always")
                 loss(*make(name))
             results.append([str(r.message) for r in records if issubclass(r.category, NotGatheredWarning)])
-    torch.save(results, Path(folder) / f"{split}-{rank}.pt")
-    dist.destroy_process_group()
+    return results
 
 
-def work_on_all(rank: int, folder: str) -> None:
-    for split in SPLITS:
-        work(rank, folder, split)
+def work_on_all(rank: int) -> dict[int, list[Any]]:
+    return {split: work(rank, split) for split in SPLITS}
 
 
 @functools.cache
-def all_runs() -> dict[int, list[list[Any]]]:
+def all_runs() -> list[dict[int, list[Any]]]:
     # In the same two processes, because their start takes longer than the work.
-    with tempfile.TemporaryDirectory() as folder:
-        mp.spawn(work_on_all, args=(folder,), nprocs=2)
-        return {
-            split: [torch.load(Path(folder) / f"{split}-{rank}.pt", weights_only=True) for rank in range(2)]
-            for split in SPLITS
-        }
+    return run_group(work_on_all)
 
 
 def run(split: int) -> list[list[Any]]:
-    return all_runs()[split]
+    return [results[split] for results in all_runs()]
 
 
 @pytest.mark.parametrize("split", [3, 2])

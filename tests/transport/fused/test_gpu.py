@@ -31,8 +31,9 @@ def test_cases():
 
 
 @pytest.mark.slow
-def test_cases_as_compiled_for_an_h100(tmp_path):
+@pytest.mark.parametrize("cases", ["float32", "not float32"])  # two tests, so that two workers share them
+def test_cases_as_compiled_for_an_h100(cases, tmp_path):
     # Hides a GPU from torch, because the emulator needs all numbers on the CPU.
     path = os.pathsep.join([str(CASES.parent), os.environ.get("PYTHONPATH", "")])
     environment = {"PYTHONPATH": path, "CUDA_VISIBLE_DEVICES": "", "TRITON_CACHE_DIR": str(tmp_path)}
-    run_cases("-p", "gpu_emulated", TRITON_INTERPRET="0", **environment)
+    run_cases("-p", "gpu_emulated", "-k", cases, TRITON_INTERPRET="0", **environment)
