@@ -12,7 +12,8 @@ from pathlib import Path
 # eleven characters, which may include "_" and "-".
 _MUSIC = re.compile(r"([\w-]{11})_(\d{3,6})_(\d{5,8})", re.ASCII)
 _VGGSOUND = re.compile(r"([\w-]{11})_(\d{6})", re.ASCII)
-_CENTER = 5.0  # s; the boxes of VGG-SS belong to frame 125 at 25 Hz, counted from 0, the middle of a clip of 10 s
+CLIP_SECONDS = 10  # of VGGSound
+_CENTER = CLIP_SECONDS / 2  # s; the boxes of VGG-SS belong to frame 125 at 25 Hz, counted from 0
 _MAX_RATE = 31.0  # Hz; no public list counts faster
 _COMMON_RATES = (30.0, 25.0, 24.0, 15.0, 20.0, 12.0)
 _MAX_NAME_BYTES = 200  # file names, suffix included, may have 255

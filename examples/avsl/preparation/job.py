@@ -22,7 +22,7 @@ from .. import pool
 from ..clip_files import is_whole_frame, is_whole_sound
 from ..clip_ids import ClipId
 from ..data.overlap import overlap_note
-from ..files import write_json
+from ..files import read_json, write_json
 from . import worker
 from .frame_rates import settle_rates
 from .split_lists import SplitList, copy, read_music, read_vggsound
@@ -96,7 +96,7 @@ def locked(out: Path) -> Iterator[None]:
 
 def _prepare_locked(dataset: PublicDataset, preparation: Preparation, console: Console) -> bool:
     split_lists = dataset.read_lists(preparation.lists)
-    prepared, unusable = _prepare_clips(split_lists, preparation, console)
+    prepared, unusable, still = _prepare_clips(split_lists, preparation, console)
     metadata = preparation.out / "metadata"
     for note in overlap_of(split_lists, prepared):
         log.warning("%s", note)
@@ -104,7 +104,7 @@ def _prepare_locked(dataset: PublicDataset, preparation: Preparation, console: C
     for name in dataset.box_files:
         if (preparation.lists / name).is_file():
             copy(preparation.lists / name, metadata)
-    if not report(console, metadata / "report.json", counts, unusable, prepared):
+    if not report(console, metadata / "report.json", counts, unusable, prepared, still):
         return False
     print_next_steps(console, dataset, preparation.out, counts)
     return True
@@ -118,10 +118,15 @@ def overlap_of(split_lists: Iterable[SplitList], prepared: Set[str]) -> list[str
     return [note for note in notes if note]
 
 
+def _still_clips(path: Path) -> set[str]:
+    """The clips that an earlier run reported as still."""
+    return set(read_json(path).get("still", ())) if path.is_file() else set()
+
+
 def _prepare_clips(
     split_lists: Sequence[SplitList], preparation: Preparation, console: Console
-) -> tuple[set[str], list[Outcome]]:
-    """Names of all prepared clips, and sorted outcomes of the clips that can't be used."""
+) -> tuple[set[str], list[Outcome], set[str]]:
+    """Names of all prepared clips, sorted outcomes of those that can't be used, and names of prepared still clips."""
     lines = itertools.chain.from_iterable(split_list.lines for split_list in split_lists)
     names = dict.fromkeys(itertools.chain.from_iterable(line.clips for line in lines))
     videos = VideoFolder(preparation.videos)
@@ -134,7 +139,7 @@ def _prepare_clips(
         f"{len(prepared)} already prepared, {len(names) - len(prepared) - len(missing)} to prepare, "
         f"{len(missing)} without a video"
     )
-    if others := videos.without_a_listed_id(names):
+    if others := videos.unlisted(names):
         first = ", ".join(path.name for path in others[:3])
         print_line(console, f"{len(others)} files have no listed id in their names and are not used, first {first}")
     jobs = [
@@ -150,12 +155,12 @@ def _prepare_clips(
         for file, clips in groups.items()
     ]
     unusable = [Outcome(name, "no video", ClipId.parse(name).video) for name in missing]
-    for outcome in run_jobs(worker.prepare, jobs, preparation.workers):
-        if outcome.reason:
-            unusable.append(outcome)
-        else:
-            prepared.add(outcome.name)
-    return prepared, sorted(unusable)  # workers finish in any order
+    outcomes = run_jobs(worker.prepare, jobs, preparation.workers)
+    unusable += [outcome for outcome in outcomes if outcome.reason]
+    still = _still_clips(preparation.out / "metadata" / "report.json") & prepared
+    still |= {outcome.name for outcome in outcomes if outcome.still}
+    prepared |= {outcome.name for outcome in outcomes if not outcome.reason}
+    return prepared, sorted(unusable), still  # workers finish in any order
 
 
 def already_prepared(out: Path, names: Iterable[str]) -> set[str]:
@@ -207,17 +212,27 @@ def run_jobs(prepare: Callable[[JobT], list[Outcome]], jobs: Sequence[JobT], wor
 
 
 def report(
-    console: Console, path: Path, counts: dict[SplitList, int], unusable: list[Outcome], prepared: Set[str]
+    console: Console,
+    path: Path,
+    counts: dict[SplitList, int],
+    unusable: list[Outcome],
+    prepared: Set[str],
+    still: Set[str] = frozenset(),
 ) -> bool:
     """Writes and prints how many clips of each list can be used, and why others can't; returns whether any can."""
-    _write_report(path, counts, unusable)
+    _write_report(path, counts, unusable, still)
     _print_report(console, counts, unusable)
+    if still:
+        console.print(
+            f"Still pictures: {len(still)} of the prepared clips, such as {escape(min(still))}. They are kept; "
+            '"still" in the report lists them.'
+        )
     if not prepared:
         log.error("No clip could be prepared. %s lists the reason for each clip.", path)
     return bool(prepared)
 
 
-def _write_report(path: Path, counts: dict[SplitList, int], unusable: list[Outcome]) -> None:
+def _write_report(path: Path, counts: dict[SplitList, int], unusable: list[Outcome], still: Set[str]) -> None:
     write_json(
         path,
         {
@@ -225,6 +240,7 @@ def _write_report(path: Path, counts: dict[SplitList, int], unusable: list[Outco
             "reasons": dict(Counter(outcome.reason for outcome in unusable).most_common()),
             "missing_videos": sorted({outcome.detail for outcome in unusable if outcome.reason == "no video"}),
             "unusable": {o.name: {"reason": o.reason, "detail": o.detail} for o in unusable},
+            "still": sorted(still),
         },
     )
 

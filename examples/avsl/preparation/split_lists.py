@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ..clip_ids import ClipId
+from ..constants import WHERE_LISTS_ARE
 from ..files import read_rows, write_bytes, write_text
 
 
@@ -83,7 +84,8 @@ def _read(folder: Path, names: list[str], read: Callable[[Path], tuple[Line, ...
     paths = [folder / name for name in names if (folder / name).is_file()]
     if not paths:
         raise FileNotFoundError(
-            f"Expected `--lists` to be a folder with one or more of {', '.join(names)}, but {folder.resolve()} has none"
+            f"Expected `--lists` to be a folder with one or more of {', '.join(names)}, "
+            f"but {folder.resolve()} has none. {WHERE_LISTS_ARE}"
         )
     return [SplitList(path.name, _checked(path, read(path))) for path in paths]
 

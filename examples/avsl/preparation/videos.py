@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from ..clip_ids import ClipId
+from ..clip_ids import CLIP_SECONDS, ClipId
 
 log = logging.getLogger(__name__)
 EXTENSIONS = (".mp4", ".webm", ".mkv", ".m4v", ".mov", ".avi")
@@ -70,19 +70,24 @@ class VideoFolder:
     def __len__(self) -> int:
         return len(self._paths)
 
-    def without_a_listed_id(self, names: Iterable[str]) -> list[Path]:
-        """Returns the files whose names fit none of the clips ``names``, in the order in which they were found."""
-        used = {video.path for video in map(self.find, names) if video}
-        return [path for path in self._paths.values() if path not in used]
-
     def find(self, name: str) -> VideoFile | None:
-        """The file of clip ``name``: for VGGSound ``<video>_<start>``, zero-padded or not; otherwise ``<video>``."""
+        """The file of clip ``name``: ``<video>``, or that of its 10 s alone.
+
+        The latter are of VGGSound: ``<video>_<start>`` in seconds, zero-padded or not, or ``<video>_<start>_<end>`` in
+        milliseconds.
+        """
         clip = ClipId.parse(name)
         if clip.frame is None:
-            for stem in (name, f"{clip.video}_{clip.second}"):
+            start = 1000 * clip.second
+            for stem in (name, f"{clip.video}_{clip.second}", f"{clip.video}_{start}_{start + CLIP_SECONDS * 1000}"):
                 if stem in self._paths:
                     return VideoFile(self._paths[stem], cut=True)
         return VideoFile(self._paths[clip.video], cut=False) if clip.video in self._paths else None
+
+    def unlisted(self, names: Iterable[str]) -> list[Path]:
+        """The files that hold no clip of ``names``, in the order in which they were found."""
+        listed = {video.path for name in names if (video := self.find(name))}
+        return [path for path in self._paths.values() if path not in listed]
 
     def group(self, names: Iterable[str]) -> tuple[dict[VideoFile, list[str]], list[str]]:
         """Clips grouped by file, the file with most clips first, and the clips without a file."""

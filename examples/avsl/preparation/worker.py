@@ -17,6 +17,8 @@ from .excerpts import Unusable, inspect, read_frames, read_sounds
 
 _GAP = 20.0  # s between clips above which seeking is cheaper than decoding
 _MAX_SPAN = 600.0  # s decoded at a time, to limit memory
+_EARLIER = (2.0, 1.0)  # s before a frame of VGGSound, to which it is compared
+_STILL = 1.0  # mean difference of gray levels below which two pictures are the same: compression alone makes some
 
 
 class Job(NamedTuple):
@@ -42,18 +44,23 @@ class Job(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """The result for one clip: ``reason`` is empty if it was prepared, else it says why not."""
+    """The result for one clip: ``reason`` is empty if it was prepared, else it says why not.
+
+    ``still``: the picture does not move before the frame. Only clips of VGGSound are looked at.
+    """
 
     name: str
     reason: str = ""
     detail: str = ""
+    still: bool = False
 
 
 class Excerpt(NamedTuple):
-    """The frame and the sound of a clip."""
+    """The frame and the sound of a clip, and whether the picture is still before the frame."""
 
     frame: Image.Image
     sound: np.ndarray
+    still: bool = False
 
 
 def file_rate(path: Path) -> float | None:
@@ -79,7 +86,7 @@ def prepare(job: Job) -> list[Outcome]:
             outcomes[name] = Outcome(name, excerpt.reason, excerpt.detail)
         else:
             _write(job, name, excerpt)
-            outcomes[name] = Outcome(name)
+            outcomes[name] = Outcome(name, still=excerpt.still)
     return [outcomes[name] for name in job.names]
 
 
@@ -118,9 +125,30 @@ def _decode(job: Job) -> Iterator[tuple[str, Excerpt | Unusable]]:
             else:
                 sounds[name] = checked
         if sounds:
-            frames = read_frames(job.path, [times[name] for name in sounds], origin)
-            for (name, sound), frame in zip(sounds.items(), frames, strict=True):
-                yield name, frame if isinstance(frame, Unusable) else Excerpt(frame, sound)
+            frames = _frames(job, [times[name] for name in sounds], origin)
+            for (name, sound), (frame, still) in zip(sounds.items(), frames, strict=True):
+                yield name, frame if isinstance(frame, Unusable) else Excerpt(frame, sound, still)
+
+
+def _frames(job: Job, times: list[float], origin: float) -> Iterator[tuple[Image.Image | Unusable, bool]]:
+    """Yields the frame at each of the ascending ``times``, and whether the picture was the same before it."""
+    counts_frames = ClipId.parse(job.names[0]).frame is not None  # an id of MUSIC
+    shifts = (0.0,) if counts_frames else (*_EARLIER, 0.0)
+    points = sorted(
+        (time - shift, number, shift) for number, time in enumerate(times) for shift in shifts if time >= shift
+    )
+    earlier: list[list[np.ndarray]] = [[] for _ in times]
+    for (_, number, shift), frame in zip(points, read_frames(job.path, [p[0] for p in points], origin), strict=True):
+        picture = None if isinstance(frame, Unusable) else _small(frame)
+        if shift == 0:
+            differences = [] if picture is None else [np.abs(picture - other).mean() for other in earlier[number]]
+            yield frame, bool(differences and max(differences) < _STILL)
+        elif picture is not None:
+            earlier[number].append(picture)
+
+
+def _small(frame: Image.Image) -> np.ndarray:
+    return np.asarray(frame.convert("L").resize((64, 64), Image.Resampling.BOX), np.float32)
 
 
 def audible(sound: np.ndarray, silence: float) -> np.ndarray | Unusable:

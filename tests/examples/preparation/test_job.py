@@ -395,3 +395,24 @@ def test_the_next_commands_can_be_pasted(tmp_path: Path, capsys: pytest.CaptureF
     shown = capsys.readouterr().out
     assert f"python examples/train_music.py --data-root '{out}'" in shown
     assert "my [old] folder/metadata/report.json" in shown
+
+
+def test_still_clips_and_unlisted_videos_are_told_in_every_run(
+    tmp_path: Path, media: Media, monkeypatch, capsys
+) -> None:
+    frame = media.frame
+    monkeypatch.setattr(media, "frame", lambda _: frame(0))
+    media.write(tmp_path / "videos" / f"{SOLO}_000030.mp4", 10, 10)
+    monkeypatch.setattr(media, "frame", frame)
+    media.write(tmp_path / "videos" / f"{SILENT}_000000.mp4", 10, 10)
+    (tmp_path / "videos" / "my [own] clip.mp4").touch()
+    (tmp_path / "lists").mkdir()
+    rows = f'{SOLO},30,"playing flute",train\n{SILENT},0,"playing flute",train\n'
+    (tmp_path / "lists" / "vggsound.csv").write_text(rows)
+    for _ in range(2):  # the second run makes no clip
+        assert main(arguments(tmp_path, tmp_path / "out"), dataset=VGGSOUND) == 0
+        report = json.loads((tmp_path / "out" / "metadata" / "report.json").read_text())
+        assert report["still"] == [f"{SOLO}_000030"]
+        shown = " ".join(capsys.readouterr().out.split())
+        assert "1 files have no listed id in their names and are not used, first my [own] clip.mp4" in shown
+        assert f"Still pictures: 1 of the prepared clips, such as {SOLO}_000030" in shown

@@ -104,7 +104,9 @@ def test_empty_fields_at_the_end_of_a_line_are_left_out(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("read", [read_music, read_vggsound])
 def test_no_list(tmp_path: Path, read) -> None:
-    with pytest.raises(FileNotFoundError, match=r"Expected `--lists` to be a folder with one or more of .*_test\.csv"):
+    with pytest.raises(
+        FileNotFoundError, match=r"Expected `--lists` to be a folder with one or more of .*_test\.csv.*links\.md"
+    ):
         read(tmp_path)
 
 

@@ -18,6 +18,7 @@ def folder(tmp_path: Path) -> VideoFolder:
         "zpWuikVorYg_000032.mp4",
         "zpWuikVorYg.mp4",
         "gEvCUcZ6w88_30.mp4",
+        "gEvCUcZ6w88_40000_50000.mp4",
         "JIemsK_0lXc.mp4",
         "b/JIemsK_0lXc.mkv",
         "notes/RgyqhpOJFM4.txt",
@@ -39,6 +40,7 @@ def folder(tmp_path: Path) -> VideoFolder:
         ("zpWuikVorYg_000032", "zpWuikVorYg_000032.mp4", True),
         ("zpWuikVorYg_000099", "zpWuikVorYg.mp4", False),
         ("gEvCUcZ6w88_000030", "gEvCUcZ6w88_30.mp4", True),
+        ("gEvCUcZ6w88_000040", "gEvCUcZ6w88_40000_50000.mp4", True),
         ("JIemsK_0lXc_000364", "JIemsK_0lXc.mp4", False),
     ],
 )
@@ -101,3 +103,11 @@ def test_a_folder_that_cannot_be_read_is_named(
 def test_no_folder(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"Expected `--videos` to be a folder, but there is none at .*nowhere"):
         VideoFolder(tmp_path / "nowhere")
+
+
+def test_files_of_no_listed_clip(folder: VideoFolder, tmp_path: Path) -> None:
+    every = set(folder.unlisted([]))
+    assert len(every) == len(folder)
+    names = ["zpWuikVorYg_000032", "E7E1kMExVcg_000_00000", "gEvCUcZ6w88_000099"]  # the last one has no file
+    listed = {tmp_path / "zpWuikVorYg_000032.mp4", tmp_path / "solo/flute/E7E1kMExVcg.mp4"}
+    assert every - set(folder.unlisted(names)) == listed

@@ -36,7 +36,7 @@ def job(path: Path, names: Sequence[str], *, cut: bool = False, side: int = 256,
 
 
 def only(outcomes: list[Outcome]) -> tuple[str, str]:
-    ((_, reason, detail),) = outcomes
+    ((_, reason, detail, _),) = outcomes
     return reason, detail
 
 
@@ -364,3 +364,20 @@ def test_spans() -> None:
     assert [times[span] for span in worker._spans(times)] == [[0.0, 0.2, 19.0], [40.0, 60.0], [80.1]]
     long = [10.0 * index for index in range(100)]
     assert [len(long[span]) for span in worker._spans(long)] == [61, 39]
+
+
+@pytest.mark.parametrize(
+    ("moves", "second", "still"),
+    [
+        (lambda _: 0, 5, True),
+        (lambda number: number // 10, 5, False),  # once a second
+        (lambda number: number if 80 <= number < 90 else 0, 5, False),  # another picture for a second, 2 s before
+        (lambda number: number if number >= 101 else 0, 5, True),  # it moves after the frame
+    ],
+)
+def test_a_still_picture_before_the_frame_of_vggsound_is_told(tmp_path, media, monkeypatch, moves, second, still):
+    frame = media.frame
+    monkeypatch.setattr(media, "frame", lambda number: frame(moves(number)))
+    path = media.write(tmp_path / f"{VIDEO}.mp4", 14, 10)
+    (outcome,) = prepare(job(path, [f"{VIDEO}_{second:06d}"]))
+    assert outcome == Outcome(f"{VIDEO}_{second:06d}", still=still)
