@@ -101,17 +101,22 @@ def locked(out: Path, part: Part | None = None) -> Iterator[None]:
     own = whole if part is None else out / f".preparing-{part.file_name}.lock"
     with _lock(own, 0):
         for other in sorted(out.glob(".preparing-*.lock")) if part is None else [whole]:
-            _lock(other, LOOKING).release()
+            with _lock(other, LOOKING):
+                pass
         yield
 
 
-def _lock(path: Path, timeout: float) -> FileLock:
+@contextlib.contextmanager
+def _lock(path: Path, timeout: float) -> Iterator[None]:
     lock = FileLock(path, timeout=timeout)
     try:
         lock.acquire()
     except Timeout:
         raise BlockingIOError(f"Another process is preparing {path.parent.resolve()}, by {path.name}") from None
-    return lock
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def _prepare_locked(dataset: PublicDataset, preparation: Preparation, console: Console) -> bool:
