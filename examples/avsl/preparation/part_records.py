@@ -25,7 +25,7 @@ class Result:
 
     Args:
         prepared: ids of the clips that can be used.
-        unusable: sorted outcomes of the others.
+        unusable: outcomes of the others.
         still: ids of the prepared clips whose picture does not move.
         without_boxes: outcomes of test clips whose boxes can't be used.
     """
@@ -108,8 +108,6 @@ def joined(out: Path, settings: Settings, names: Sequence[str]) -> Result:
     for part in parts:
         _add(result, part, read_json(record_path(out, part)), record_path(out, part), names)
     _check_files(out, result.prepared)
-    result.unusable.sort()
-    result.without_boxes.sort()
     join_rates(out, parts)
     return result
 
