@@ -63,6 +63,9 @@ def test_a_join_equals_one_process(server, options, parts: Path, tmp_path: Path,
     assert not (parts / "captions.failed.jsonl").exists()
     assert main([*options, "--part", "2/3"]) == 0
     assert main(options) == 0
+    for path in parts.glob("captions.3-of-3.*"):  # what was joined is not asked about again
+        path.unlink()
+    assert main([*options, "--part", "3/3"]) == 0
     assert len(server.requests) == 48  # none of these runs asked
 
 
