@@ -65,3 +65,10 @@ def test_the_configuration_of_music_spells_out_the_defaults() -> None:
 def test_scoring_needs_no_protocol() -> None:
     line = ["--maps", "maps", "--annotations", "vggss.json", "--format", "vggss", "--out", "out"]
     assert command.build_parser().parse_args(line).protocol == "paper"
+
+
+def test_a_backbone_leaves_the_data_set_and_what_else_comes_before_it_alone() -> None:
+    for backbone in ("clip-clap", "efficientnet-lite0", "audioclip"):
+        config = Config.load(["vggsound", backbone], {})
+        assert (config.dataset, config.subsets) == ("vggsound", ("duet",))
+        assert Config.load([backbone], {}) == Config.load(["music", backbone], {})
