@@ -42,7 +42,6 @@ from result_files import (
     add_run_options,
     machine_and_command,
     markdown,
-    number,
     open_results,
     seconds,
     spread,
@@ -259,14 +258,14 @@ def table(results: Results) -> str:
             continue
         sizes = [row["size"] for row in rows]
         times, peaks = ([value(row) for row in rows] for value in (_time, _peak))
-        memory = number(exponent(sizes, peaks), 2) if min(peaks[-3:]) >= 8 else "–"
+        memory = f"{exponent(sizes, peaks):.2f}" if min(peaks[-3:]) >= 8 else "–"
         cells.append(
             [
                 curve.name,
                 f"{sizes[0]:,} to {sizes[-1]:,}",
                 curve.fixed,
                 f"{seconds(times[0])} to {seconds(times[-1])}",
-                f"{exponent(sizes, times):.2f}",
+                f"{round(exponent(sizes, times), 2) + 0:.2f}",
                 f"{peaks[-1]:,.0f}",
                 memory,
             ]
@@ -300,17 +299,17 @@ def plot(results: Results, path: Path) -> None:
             ratios = [[row["size"] / rows[0]["size"], _time(row) / _time(rows[0])] for row in rows]
             slope = exponent([row["size"] for row in rows], [_time(row) for row in rows])
             label = size if name in groups else name.removesuffix(" captions")
-            axis.plot(*zip(*ratios, strict=True), marker="o", markersize=4, label=f"{label}: {slope:.1f}")
+            axis.plot(*zip(*ratios, strict=True), marker="o", markersize=4, label=f"{label}: {round(slope, 1) + 0:.1f}")
         for power in (1, 2):
             axis.plot([1, 32], [1, 32**power], color="0.6", linewidth=1, linestyle=(":", "--")[power - 1], zorder=0)
         axis.set(xscale="log", yscale="log", title=group)
         axis.set_xticks([1, 2, 4, 8, 16, 32], ["1", "2", "4", "8", "16", "32"])
         axis.set_xticks([], minor=True)
-        axis.set_ylim(0.5, 1500)
+        axis.set_ylim(0.5, 20_000)  # space for the legend
         axis.legend(fontsize=10, frameon=False, loc="upper left", title="exponent", alignment="left")
     figure.supxlabel("size, relative to the smallest")
     figure.supylabel("time, relative to the smallest")
-    write_figure(figure, path, dpi=150)
+    write_figure(figure, path, dpi=120)
     plt.close(figure)
 
 
