@@ -1,10 +1,11 @@
-"""Checks every page of the built site in headless Chromium, light and dark, at the widths of a phone and a wide screen.
+"""Checks the files of the built site, and every page in headless Chromium, light and dark, at three widths.
 
     python docs/check_site.py docs/_build/html --screenshots /tmp/screenshots
 
-Prints the faults and exits with 1 if there are any: content that leaves the window and does not scroll, columns of
-single words, formulas that are not drawn, pictures that are missing or have no text, broken links, ids used twice,
-headings that skip a level, text without contrast, errors on the console, a search without result.
+Prints the faults and exits with 1 if there are any: those that check_html.py finds, content that leaves the window and
+does not scroll, boxes that scroll without a sign, columns of single words, pictures that are cut off or not loaded,
+text without contrast, errors on the console, a search without result. Without Chromium, it checks the files only and
+says so.
 """
 
 from __future__ import annotations
@@ -18,36 +19,25 @@ import sys
 import threading
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote, urldefrag
 
-WIDTHS = {"narrow": 390, "wide": 1440}
+import check_html
+
+WIDTHS = {"phone": 390, "laptop": 1280, "wide": 1440}
 SLICE = 1800  # pixels of a page on one screenshot
 
 READY = """
-const done = arguments[0], ready = [document.fonts.ready, window.MathJax?.startup?.promise];
-Promise.all(ready).then(() => setTimeout(done, location.search ? 2000 : 0, ''), e => done(`MathJax: ${e}`));
+const done = arguments[0];
+document.fonts.ready.then(() => setTimeout(done, location.search ? 2000 : 0));
 """
 
-# Independent of width and theme: faults, links, ids.
+# Independent of width and theme.
 CONTENT = r"""
-const all = s => [...document.querySelectorAll(s)], wrong = [], tex = /\\\(|\\\[|\$[^$]+\$|\\[a-z]+\{/;
-const drawn = f => f.querySelector('mjx-container') && !f.querySelector('mjx-merror, [data-mml-node="merror"]');
-for (const f of all('.math')) if (!drawn(f)) wrong.push(`formula not drawn: ${f.textContent.slice(0, 60)}`);
-const text = document.createTreeWalker(document.querySelector('article'), NodeFilter.SHOW_TEXT);
-for (let n; (n = text.nextNode());)
-  if (tex.test(n.data) && !n.parentElement.closest('pre, code, .sig, mjx-container, script, #search-results'))
-    wrong.push(`TeX in the text: ${n.data.trim().slice(0, 60)}`);
-for (const i of all('img')) {
-  if (!i.naturalWidth) wrong.push(`picture not loaded: ${i.src}`);
-  if (!i.alt.trim()) wrong.push(`picture without text: ${i.src}`);
-}
-const ids = all('[id]').map(e => e.id).filter(id => !id.startsWith('MJX'));
-for (const id of new Set(ids.filter((id, i) => ids.indexOf(id) < i))) wrong.push(`id used twice: ${id}`);
-const headings = all('article :is(h1, h2, h3, h4, h5, h6)').map(h => [+h.tagName[1], h.textContent]);
-headings.forEach(([level, title], i) => {
-  if (i && level > headings[i - 1][0] + 1) wrong.push(`heading skips a level: ${title}`); });
+const all = s => [...document.querySelectorAll(s)], wrong = [];
+for (const f of all('math')) if (!f.getBoundingClientRect().width || f.querySelector('merror'))
+  wrong.push(`formula not drawn: ${f.textContent.slice(0, 60)}`);
+for (const i of all('img')) if (!i.naturalWidth) wrong.push(`picture not loaded: ${i.src}`);
 if (location.search && !document.querySelector('#search-results li')) wrong.push('the search finds nothing');
-return [wrong, all('a[href]').map(a => a.href), ids];
+return wrong;
 """
 
 # Dependent on width and theme: faults. WCAG asks for a contrast of 4.5, for large text of 3.
@@ -61,10 +51,13 @@ const ground = e => e ? over(rgba(style(e).backgroundColor), ground(up(e))) : [2
 const linear = v => v <= 10.3 ? v / 3294.6 : ((v / 255 + 0.055) / 1.055) ** 2.4;
 const light = ([r, g, b]) => 0.2126 * linear(r) + 0.7152 * linear(g) + 0.0722 * linear(b);
 if (root.scrollWidth > root.clientWidth) wrong.push(`the page is ${root.scrollWidth} px wide`);
-for (const e of document.querySelectorAll('article *:not(mjx-container *)')) {
+for (const e of document.querySelectorAll('article *:not(math *)')) {
   const box = e.getBoundingClientRect(), s = style(e), size = parseFloat(s.fontSize);
   if (!box.width || s.visibility === 'hidden') continue;
   if (box.right > root.clientWidth + 1 && !inside(up(e))) wrong.push(`cut off: ${name(e)}`);
+  if (e.matches('img') && box.right > root.clientWidth + 1) wrong.push(`picture cut off: ${e.src}`);
+  if (e.scrollWidth > e.clientWidth + 1 && /auto|scroll/.test(s.overflowX) && s.backgroundImage === 'none')
+    wrong.push(`scrolls without a sign: ${name(e)}`);
   if (e.matches('td') && box.width < 60 && e.textContent.length > 40) wrong.push(`narrow column: ${name(e)}`);
   if (e.matches('.headerlink') || ![...e.childNodes].some(n => n.nodeType === 3 && n.data.trim())) continue;
   const back = ground(e), [a, b] = [light(over(rgba(s.color), back)), light(back)].sort((x, y) => y - x);
@@ -81,13 +74,14 @@ class Quiet(http.server.SimpleHTTPRequestHandler):
 
 
 def chromium() -> Any:
+    """Starts the browser; returns a sentence that says what is missing if it can't."""
     try:
         from selenium import webdriver
     except ImportError:
-        sys.exit("Missing: pip install selenium")
+        return "pip install selenium"
     driver, browser = shutil.which("chromedriver"), shutil.which("chromium") or shutil.which("google-chrome")
     if not driver or not browser:
-        sys.exit("Missing: apt-get install chromium chromium-driver")
+        return "apt-get install chromium chromium-driver"
     options = webdriver.ChromeOptions()
     options.binary_location = browser
     for flag in ("headless", "no-sandbox", "disable-gpu", "no-first-run", "disable-background-networking"):
@@ -115,26 +109,20 @@ def photograph(browser: Any, width: int, stem: Path) -> None:
 def check(browser: Any, site: Path, address: str, screenshots: Path | None) -> dict[str, list[str]]:
     """Returns the faults by page. The search comes last, because its words are highlighted on the pages after it."""
     pages = [p.relative_to(site).as_posix() for p in site.rglob("*.html") if "_static" not in p.parts]
-    wrong, links, ids = {}, {}, {}
+    faults = {}
     for page in sorted(pages, key=lambda page: (page == "search.html", page)):
         browser.get(address + page + ("?q=loss" if page == "search.html" else ""))
-        failure = browser.execute_async_script(READY)
-        found, links[page], ids[page] = browser.execute_script(CONTENT)
+        browser.execute_async_script(READY)
+        wrong = browser.execute_script(CONTENT)
         for size, width in WIDTHS.items():
             for theme in ("light", "dark"):
                 set_view(browser, width, theme)
-                found += [f"{line} ({size}, {theme})" for line in browser.execute_script(LAYOUT)]
+                wrong += [f"{line} ({size}, {theme})" for line in browser.execute_script(LAYOUT)]
                 if screenshots and not page.startswith("_modules"):
                     photograph(browser, width, screenshots / f"{page.removesuffix('.html')}-{size}-{theme}")
-        found += [failure] if failure else []
         said = (entry["message"] for entry in browser.get_log("browser"))
-        wrong[page] = found + [f"console: {line}" for line in said if "favicon.ico" not in line]
-    for page, targets in links.items():
-        for target in (t.removeprefix(address) for t in targets if t.startswith(address)):
-            file, place = (unquote(part).partition("?")[0] for part in urldefrag(target))
-            if not (site / file).is_file() or (place and file in ids and place not in ids[file]):
-                wrong[page].append(f"broken link: {target}")
-    return {page: list(dict.fromkeys(lines)) for page, lines in wrong.items() if lines}
+        faults[page] = wrong + [f"console: {line}" for line in said if "favicon.ico" not in line]
+    return {page: list(dict.fromkeys(lines)) for page, lines in faults.items() if lines}
 
 
 def main() -> int:
@@ -145,19 +133,20 @@ def main() -> int:
     parser.add_argument("--screenshots", type=Path, metavar="DIR", help="write pictures of every page to this folder")
     options = parser.parse_args()
     site = options.site.resolve(strict=True)
-    handler = functools.partial(Quiet, directory=str(site))
+    faults = check_html.check(site)
     browser = chromium()
+    if isinstance(browser, str):
+        print(f"Skipped the checks in a browser. They need: {browser}")
+        return check_html.report(faults)
+    handler = functools.partial(Quiet, directory=str(site))
     try:
         with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
             threading.Thread(target=server.serve_forever, daemon=True).start()
-            wrong = check(browser, site, f"http://127.0.0.1:{server.server_port}/", options.screenshots)
+            drawn = check(browser, site, f"http://127.0.0.1:{server.server_port}/", options.screenshots)
             server.shutdown()
     finally:
         browser.quit()
-    for page, lines in wrong.items():
-        print(page, *lines, sep="\n  ")
-    print(f"{sum(map(len, wrong.values()))} faults on {len(wrong)} pages" if wrong else "No fault found")
-    return 1 if wrong else 0
+    return check_html.report({name: faults.get(name, []) + drawn.get(name, []) for name in faults | drawn})
 
 
 if __name__ == "__main__":

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import dataclasses
 import importlib
-import inspect
-import os
-from typing import Any
-
-from sphinx.application import Sphinx
+import sys
+import tomllib
+from pathlib import Path
 
 import sslosses
+
+sys.path.insert(0, str(Path(__file__).parent / "extensions"))
 
 project = "sslosses"
 author = "The sslosses authors"
@@ -19,9 +18,11 @@ version = release = sslosses.__version__
 extensions = [
     "myst_parser",
     "sphinx.ext.autodoc",
-    "sphinx.ext.mathjax",
     "sphinx.ext.napoleon",
     "sphinx.ext.viewcode",
+    "arguments",
+    "formulas",
+    "name_table",
 ]
 
 exclude_patterns = ["_build"]
@@ -40,13 +41,15 @@ napoleon_use_ivar = True
 napoleon_use_rtype = False
 python_maximum_signature_line_length = 100
 
-# Formulas are drawn by MathJax from a CDN, or from a copy: SSLOSSES_MATHJAX=path/below/the/site/tex-mml-chtml.js.
-if "SSLOSSES_MATHJAX" in os.environ:
-    mathjax_path = os.environ["SSLOSSES_MATHJAX"]
-
 html_static_path = ["static"]
 html_css_files = ["site.css"]
+html_math_renderer = "mathml"
 html_theme = "furo"
+# Links to the code, once pyproject.toml names a repository.
+with (Path(__file__).parents[1] / "pyproject.toml").open("rb") as _file:
+    _repository = tomllib.load(_file)["project"].get("urls", {}).get("Repository", "")
+if _repository:
+    html_theme_options = {"source_repository": _repository, "source_branch": "main", "source_directory": "docs/"}
 html_title = f"sslosses {version}"
 html_copy_source = False
 html_show_copyright = False
@@ -71,16 +74,3 @@ for _module in (
     "sslosses.transport",
 ):
     _silence_field_aliases(_module)
-
-
-def _signature(_app: Sphinx, what: str, _name: str, value: Any, _options: Any, *event: Any) -> tuple[str, Any] | None:
-    """Show the options of a loss module, and ``= ...`` for a default that a factory makes."""
-    signature, returns = event
-    if what == "class" and dataclasses.is_dataclass(value) and signature == "(*_args, **_options)":
-        signature = str(inspect.signature(value.__init__)).replace("(self, ", "(").replace(" -> None", "")
-    # Sphinx cannot parse ``= <factory>``.
-    return (signature.replace("<factory>", "..."), returns) if signature else None
-
-
-def setup(app: Sphinx) -> None:
-    app.connect("autodoc-process-signature", _signature)

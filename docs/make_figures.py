@@ -1,11 +1,15 @@
-"""Draws every map and mask of the method on one composed test scene, for two pages of docs/.
+"""Draws the pictures of the pages of docs/ from trained models.
 
-The pictures show a model of the example's earlier default recipe. The same checkpoint gives the same pictures:
+The pictures of the method show a model of the example's earlier default recipe, the sheets and the pictures that
+explain show the default run. The same checkpoints give the same pictures:
 
     OMP_NUM_THREADS=1 python examples/train_music.py --config crops
     python docs/make_figures.py --run runs/composed-crops-seed0
+    OMP_NUM_THREADS=1 python examples/train_music.py
+    python docs/make_figures.py --default-run runs/composed-seed0
 
-Writes docs/figures/scene.jpg and docs/figures/method-*.png, and runs the blocks of get_started.md for get_started.png.
+The first writes docs/figures/scene.jpg and docs/figures/method-*.png, and runs the blocks of get_started.md for
+get_started.png. The second writes docs/figures/explained-*.png and docs/figures/composed_sheet.jpg.
 """
 
 from __future__ import annotations
@@ -18,8 +22,8 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 import matplotlib as mpl
 import torch
@@ -45,62 +49,22 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "examples"))
-from avsl.data.composed.arrangement import Scene, SceneObject
-from avsl.data.composed.composer import DrawnSource, captions
-from avsl.data.folders import Clip
+from avsl.data.folders import ClipFolder
 from avsl.evaluation.held_out import HeldOutScenes, load_held_out
-from avsl.evaluation.sheet import draw_boxes, overlay, picture_of
-from avsl.model.caption_features import encode_captions
+from avsl.evaluation.predict import predict
+from avsl.evaluation.sheet import draw_boxes, draw_sheet, overlay, picture_of
 from avsl.model.checkpoints import open_model, recorded_data
-from avsl.model.encoders import Encoded
 from avsl.model.localizer import Localizer
 from avsl.model.method import SourceMaps
 from avsl.training.data_location import FOLDERS
+from diagrams import draw_files
+from explanations import Features, encode, features, oca_picture, pipeline_picture
 
 ROOT = Path(__file__).resolve().parents[1]
 plt.rcParams.update({"font.size": 9, "axes.titlesize": 9, "savefig.dpi": 110})
 EPSILON = 0.05
-
-
-class Features(NamedTuple):
-    """Features of scenes: F_v (B, C, H, W), l_a (B, C), F_r^p (B, K, C), l_r^n (B, C), and their captions."""
-
-    visual: Tensor
-    audio: Tensor
-    foreground: Tensor
-    background: Tensor
-    captions: list[list[str]]
-
-    @property
-    def reference_maps(self) -> Tensor:
-        """S_r, (B, K + 1, H, W), the background last."""
-        return similarity_map(self.visual, torch.cat([self.foreground, self.background[:, None]], dim=1))
-
-
-def scene_captions(held_out: HeldOutScenes, index: int) -> list[str]:
-    """The captions of a test scene as in training: one per source, then the background caption."""
-    number = held_out.test.scenes[index][0]
-    clip: Clip = held_out.test.clips[number]
-    names = [(n, True) for n in clip.classes] + [(n, False) for n in held_out.silent[number].classes]
-    texts = captions(Scene(tuple(SceneObject(n, s, (0, 0, 1, 1)) for n, s in names)), DrawnSource())
-    return [*texts["foreground"], texts["background"]]
-
-
-@torch.no_grad()
-def encode(model: Localizer, held_out: HeldOutScenes, indices: list[int]) -> Encoded:
-    examples = [held_out.scenes[held_out.test.scenes[i]] for i in indices]
-    return model.encode(torch.stack([e.frame for e in examples]), torch.stack([e.waveform for e in examples]))
-
-
-@torch.no_grad()
-def features(model: Localizer, held_out: HeldOutScenes, indices: list[int], cache: Path) -> Features:
-    texts = [scene_captions(held_out, i) for i in indices]
-    flat = [text for scene in texts for text in scene]
-    references = model.method.text(encode_captions(flat, model.config.text_encoder, cache))
-    references = references.view(len(texts), len(texts[0]), -1)
-    return Features(
-        *model.method.features(encode(model, held_out, indices)), references[:, :-1], references[:, -1], texts
-    )
+#: Test scenes of the pictures that explain: a duet, and three solos of which the first and third have one class.
+DUET, SOLOS = 2, (6, 1, 11)
 
 
 def panel(axis: Axes, values: Tensor, title: str, low: float | None = None, high: float | None = None) -> None:
@@ -275,9 +239,9 @@ def draw_identification(held_out: HeldOutScenes, index: int, visual: Tensor, sou
     return figure
 
 
-def save(figure: Figure, path: Path) -> None:
+def save(figure: Figure, path: Path, dpi: int = 110) -> None:
     pixels = io.BytesIO()
-    figure.savefig(pixels, format="png")
+    figure.savefig(pixels, format="png", dpi=dpi)
     plt.close(figure)
     picture = Image.open(pixels).convert("RGB")
     encoded = io.BytesIO()  # Pillow does not report a full disk if it writes a JPEG itself
@@ -300,26 +264,15 @@ def run_get_started(target: Path) -> None:
         shutil.copy(Path(folder) / "maps.png", target)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
-    )
-    parser.add_argument("--run", type=Path, default=Path("runs/composed-crops-seed0"), help="folder of the run")
-    parser.add_argument("--scene", type=int, default=70, help="number of the test scene")
-    parser.add_argument("--cache", type=Path, default=Path("data/cache"), help="folder with features of captions")
-    parser.add_argument("--out", type=Path, default=ROOT / "docs" / "figures", help="folder for the pictures")
-    options = parser.parse_args()
-    model = open_model(options.run, torch.device("cpu"))
-    data = recorded_data(options.run)
-    if data is None or not data.is_dir():
-        parser.error(f"Expected {data} to be the data folder of the run, but there is no such folder")
-    held_out = load_held_out(FOLDERS["music"](data), "duet", model.config.image_size)
+def draw_method(options: argparse.Namespace) -> None:
+    """Draws the pictures of the method from ``--run``."""
+    model, folder = _opened(options.run)
+    held_out = load_held_out(folder, "duet", model.config.image_size)
     index = options.scene
     scene = features(model, held_out, [index], options.cache)
     sound = similarity_map(scene.visual, scene.audio)[0]
     identified = model.source_maps(encode(model, held_out, [index]), num_sources=2)
     batch = features(model, held_out, list(range(24)), options.cache)
-    options.out.mkdir(parents=True, exist_ok=True)
     for name, figure in (
         ("scene.jpg", draw_scene(held_out, index, sound, identified)),
         ("method-masks.png", draw_masks(held_out, index, sound, scene.reference_maps[0, 0])),
@@ -330,6 +283,57 @@ def main() -> None:
     ):
         save(figure, options.out / name)
     run_get_started(options.out / "get_started.png")
+
+
+def draw_explanations(options: argparse.Namespace) -> None:
+    """Draws the pictures that explain from ``--default-run``."""
+    model, folder = _opened(options.default_run)
+    duets, solos = (load_held_out(folder, subset, model.config.image_size) for subset in ("duet", "solo"))
+    for name, figure in (
+        ("explained-pipeline.png", pipeline_picture(model, duets, DUET, options.cache)),
+        ("explained-oca.png", oca_picture(model, solos, SOLOS, options.cache)),
+        ("explained-files.png", draw_files()),
+    ):
+        save(figure, options.out / name, dpi=100)
+    sheet_of(model, [solos, duets], options.out / "composed_sheet.jpg")
+
+
+def sheet_of(model: Localizer, tests: Sequence[HeldOutScenes], path: Path, scenes: int = 3) -> None:
+    """Draws the first scenes of a run's sheet as a JPEG."""
+    parts = [t.test._replace(scenes=t.test.scenes[:scenes], boxes=t.test.boxes[:scenes]) for t in tests]
+    shown = [test._replace(test=part) for test, part in zip(tests, parts, strict=True)]
+    with tempfile.TemporaryDirectory() as folder:
+        png = Path(folder) / "sheet.png"
+        draw_sheet(png, [(test, predict(model, test)) for test in shown], "")
+        encoded = io.BytesIO()
+        Image.open(png).convert("RGB").save(encoded, format="JPEG", quality=64, optimize=True)
+    path.write_bytes(encoded.getvalue())
+
+
+def _opened(run: Path) -> tuple[Localizer, ClipFolder]:
+    data = recorded_data(run)
+    if data is None or not data.is_dir():
+        raise SystemExit(f"Expected {data} to be the data folder of {run}, but there is no such folder")
+    return open_model(run, torch.device("cpu")), FOLDERS["music"](data)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
+    parser.add_argument("--run", type=Path, help="run for the pictures of the method")
+    parser.add_argument("--default-run", type=Path, help="run for the pictures that explain")
+    parser.add_argument("--scene", type=int, default=70, help="number of the test scene of the method's pictures")
+    parser.add_argument("--cache", type=Path, default=Path("data/cache"), help="folder with features of captions")
+    parser.add_argument("--out", type=Path, default=ROOT / "docs" / "figures", help="folder for the pictures")
+    options = parser.parse_args()
+    if not (options.run or options.default_run):
+        parser.error("Expected --run or --default-run, but got neither")
+    options.out.mkdir(parents=True, exist_ok=True)
+    if options.run:
+        draw_method(options)
+    if options.default_run:
+        draw_explanations(options)
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import AbstractContextManager, nullcontext
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 
 def autocast_off(tensor: Tensor) -> AbstractContextManager[object]:
@@ -13,6 +13,23 @@ def autocast_off(tensor: Tensor) -> AbstractContextManager[object]:
     if tensor.is_meta:  # the meta device has no autocast
         return nullcontext()
     return torch.autocast(device_type=tensor.device.type, enabled=False)
+
+
+def rounds_to_tf32(tensor: Tensor) -> bool:
+    """Whether a matrix product of ``tensor`` may be computed in TF32, with 10 bits, because the program allows it."""
+    if not tensor.is_cuda or tensor.dtype != torch.float32:
+        return False
+    matmul = torch.backends.cuda.matmul
+    # Since torch 2.9 there are two settings, and to read `allow_tf32` raises where the newer one was used.
+    precision = getattr(matmul, "fp32_precision", None)
+    return bool(precision == "tf32" if precision is not None else matmul.allow_tf32)
+
+
+def full_matmul(a: Tensor, b: Tensor) -> Tensor:
+    """``a @ b``, in float64 where it would be rounded to TF32; the program's settings stay as they are."""
+    if rounds_to_tf32(a):
+        return (a.double() @ b.double()).to(a.dtype)
+    return a @ b
 
 
 def at_least_float32(*tensors: Tensor) -> tuple[Tensor, ...]:
@@ -30,6 +47,18 @@ def safe_divisor(value: float, dtype: torch.dtype) -> float:
 def has_values(tensor: Tensor) -> bool:
     """Whether Python can read values of ``tensor``: not during compilation, and not from a meta tensor."""
     return not (torch.compiler.is_compiling() or tensor.is_meta)
+
+
+def can_branch(tensor: Tensor) -> bool:
+    """Whether a branch on values of ``tensor`` is possible and cheap: on a GPU it waits for all work before it."""
+    plain = type(tensor) in (Tensor, nn.Parameter) and tensor.device.type == "cpu"
+    return plain and has_values(tensor) and not has_transform()
+
+
+def has_transform() -> bool:
+    """Whether a transform of ``torch.func``, a trace, or a mode that sees all operations is active."""
+    core = torch._C
+    return core._is_tracing() or core._are_functorch_transforms_active() or core._len_torch_dispatch_stack() > 0
 
 
 def check_no_transform(name: str, value: Tensor, *, differentiable: bool) -> None:

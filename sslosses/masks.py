@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from sslosses._checks import check_dimensions, check_flag, check_floating, check_number, check_shapes
+from sslosses._passes import weighted_sums
 from sslosses._torch import at_least_float32, autocast_off, safe_divisor
 
 ALPHA_FOREGROUND = 0.65
@@ -310,7 +311,7 @@ def masked_pool(
     features, similarity = at_least_float32(features, similarity)
     with autocast_off(features):
         weights = mask_weights(similarity, alpha=alpha, omega=omega, foreground=foreground)
-        half = torch.einsum("bchw,bhw->bc", features, weights / 2)
+        half = weighted_sums(features.flatten(2), weights.flatten(1)[:, None] / 2)[..., 0]
         # By rounding, a mean can exceed the largest of its values, and overflow if that is the largest float.
         limit = torch.finfo(half.dtype).max * (0.5 - torch.finfo(half.dtype).eps)
         return 2 * (half * (limit / half.detach().abs()).clamp(max=1))

@@ -2,36 +2,12 @@
 
 from __future__ import annotations
 
-import math
-
-import torch
 from torch import Tensor
 
 from sslosses._checks import check_dimensions, check_floating, check_shapes
+from sslosses._passes import pixel_cosines
+from sslosses._passes import unit as unit
 from sslosses._torch import at_least_float32, autocast_off
-
-
-def unit(value: Tensor, dim: int) -> Tensor:
-    """Scale ``value``, however small or large, to length 1 along ``dim``; a zero vector stays zero with zero gradient.
-
-    Squares of 1e-30 or 1e30 do not fit into float32, and a lower bound for the length would make the result depend on
-    the scale. So the vector is first divided by its largest entry. The result does not depend on that factor, so it is
-    detached. A vector with all entries below 1e-35 (2e-305 in float64) counts as zero: its gradient would overflow.
-
-    Example:
-        >>> unit(torch.tensor([[3e-30, 4e-30], [0.0, 0.0]]), dim=1)
-        tensor([[0.6000, 0.8000],
-                [0.0000, 0.0000]])
-    """
-    largest = value.detach().abs().amax(dim, keepdim=True)
-    value = value / _divisor(largest)
-    square = (value * value).sum(dim, keepdim=True)
-    return value * square.masked_fill(square == 0, 1).rsqrt()
-
-
-def _divisor(largest: Tensor) -> Tensor:
-    """The largest entries of vectors, as divisors of the vectors; inf for vectors that count as zero."""
-    return largest.masked_fill(largest < 1024 * torch.finfo(largest.dtype).tiny, math.inf)
 
 
 def cosine(first: Tensor, second: Tensor) -> Tensor:
@@ -157,14 +133,6 @@ def cross_similarity_map(features: Tensor, vectors: Tensor) -> Tensor:
 
 
 def _cosines(features: Tensor, directions: Tensor) -> Tensor:
-    """Cosines of all pixels (B, C, H, W) with unit vectors (B, K, C) or (K, C), without a copy of unit features."""
-    # Not vector_norm, which takes 7 times as long on a CPU; abs would make a copy.
-    fixed = features.detach()
-    largest = torch.maximum(fixed.amax(1, keepdim=True), -fixed.amin(1, keepdim=True))
-    features = features / _divisor(largest)
-    # Not vector_norm, whose second derivative at 0 is NaN.
-    square = (features * features).sum(1, keepdim=True)
-    length = square.masked_fill(square == 0, 1).sqrt()
-    shape = (features.shape[0], directions.shape[-2], *features.shape[2:])
-    products = torch.matmul(directions, features.flatten(2)).view(shape)
-    return products / length
+    """Cosines of all pixels (B, C, H, W) with unit vectors (B, K, C) or (K, C), as maps."""
+    cosines = pixel_cosines(features.flatten(2), directions)
+    return cosines.view(*cosines.shape[:2], *features.shape[2:])

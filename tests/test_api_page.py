@@ -1,4 +1,4 @@
-"""Every public name is on the API page."""
+"""Every public name is on a page of the API reference."""
 
 import importlib
 import re
@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-PAGE = Path(__file__).parents[1] / "docs" / "reference" / "api.md"
+PAGES = Path(__file__).parents[1] / "docs" / "reference" / "api"
 MODULES = (
     "",
     ".losses",
@@ -35,8 +35,15 @@ def public_names(module_name: str) -> list[str]:
 
 
 @pytest.mark.parametrize("module", MODULES)
-def test_every_public_name_is_on_the_page(module):
-    page = set(re.findall(r"\w+", PAGE.read_text(encoding="utf-8")))
+def test_every_public_name_is_on_a_page(module):
+    described = {word for page in PAGES.glob("*.md") for word in re.findall(r"\w+", page.read_text(encoding="utf-8"))}
     public = public_names(f"sslosses{module}")
     assert public
-    assert [name for name in public if name not in page] == []
+    assert [name for name in public if name not in described] == []
+
+
+def test_every_page_is_in_the_overview():
+    overview = (PAGES.parent / "api.md").read_text(encoding="utf-8")
+    tables = re.findall(r"^   api/(\w+)$", overview, re.MULTILINE)
+    assert tables == re.findall(r"^api/(\w+)$", overview, re.MULTILINE)
+    assert sorted(tables) == sorted(page.stem for page in PAGES.glob("*.md"))

@@ -20,16 +20,22 @@ from sslosses.transport import _foreign, available, solve
 pytest.importorskip("numba")
 
 
-def run_python(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
+def start_python(code: str, *arguments: str, **environment: str) -> subprocess.Popen[str]:
     path = os.pathsep.join(filter(None, [str(Path(sslosses.__file__).parents[1]), os.environ.get("PYTHONPATH")]))
     inherited = {name: value for name, value in os.environ.items() if name not in ("KEOPS_CACHE_FOLDER", "HOME")}
-    return subprocess.run(
-        [sys.executable, "-W", "always::RuntimeWarning", "-c", textwrap.dedent(code)],
+    return subprocess.Popen(
+        [sys.executable, "-W", "always::RuntimeWarning", "-c", textwrap.dedent(code), *arguments],
         env=inherited | {"PYTHONPATH": path, "HOME": "/proc/nohome"} | environment,
-        capture_output=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         text=True,
-        check=False,
     )
+
+
+def run_python(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    process = start_python(code, **environment)
+    output, errors = process.communicate()
+    return subprocess.CompletedProcess(process.args, process.returncode, output, errors)
 
 
 # numba finds no folder, whoever runs the tests.
@@ -116,6 +122,35 @@ def test_one_process_at_a_time_has_a_folder(tmp_path: Path) -> None:
     with _caches.locked(tmp_path):
         assert run_python(code).stdout == "locked\n"
     assert run_python(code).stdout == "free\n"
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform == "win32", reason="no lock there")
+def test_processes_that_compile_at_once_lose_none_of_their_kernels(tmp_path: Path) -> None:
+    (tmp_path / "kernel.py").write_text(
+        "import sslosses._numba\n\n\n@sslosses._numba.cached_njit()\ndef add(x, y):\n    return x + y\n"
+    )
+    code = f"""
+    import itertools, pathlib, sys, time
+    import numpy as np
+    sys.path.insert(0, {str(tmp_path)!r})
+    from kernel import add
+
+    mine, others = (np.int32, np.int64), (np.float32, np.float64)
+    pathlib.Path({str(tmp_path)!r}, f"ready{{sys.argv[1]}}").touch()
+    while len(list(pathlib.Path({str(tmp_path)!r}).glob("ready*"))) < 2:
+        time.sleep(0.001)
+    kinds = mine if sys.argv[1] == "0" else others
+    if sys.argv[1] == "2":
+        kinds = mine + others
+    for x, y in itertools.product(kinds, mine + others):
+        add(x(1), y(1))
+    print(sum(add.stats.cache_hits.values()), sum(add.stats.cache_misses.values()))
+    """
+    processes = [start_python(code, str(number), NUMBA_CACHE_DIR=str(tmp_path / "cache")) for number in range(2)]
+    for process in processes:
+        assert process.communicate() == ("0 8\n", "")
+    assert start_python(code, "2", NUMBA_CACHE_DIR=str(tmp_path / "cache")).communicate() == ("16 0\n", "")
 
 
 def test_a_folder_that_cannot_be_locked_is_used_without(tmp_path: Path) -> None:

@@ -12,7 +12,10 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 DOCS = ROOT / "docs"
 PAGES = sorted(
-    str(page.relative_to(DOCS)) for page in DOCS.rglob("*.md") if "```python" in page.read_text(encoding="utf-8")
+    str(page.relative_to(DOCS))
+    for page in DOCS.rglob("*.md")
+    if "```python" in page.read_text(encoding="utf-8")
+    and page.name != "tutorial.md"  # its commands are run too, by test_tutorial.py
 )
 
 
@@ -51,8 +54,20 @@ def test_pages_name_programs_that_exist():
 
 
 def test_every_page_is_in_a_table_of_contents():
-    contents = re.findall(
-        r"^```{toctree}\n(.*?)^```", (DOCS / "index.md").read_text(encoding="utf-8"), re.DOTALL | re.M
-    )
-    listed = {line for block in contents for line in block.split() if not line.startswith(":")}
-    assert {str(page.relative_to(DOCS).with_suffix("")) for page in DOCS.rglob("*.md")} - {"index"} <= listed
+    contents = [
+        (page.parent, block)
+        for page in DOCS.rglob("*.md")
+        for block in re.findall(r"^```{toctree}\n(.*?)^```", page.read_text(encoding="utf-8"), re.DOTALL | re.M)
+    ]
+    listed = {folder / line for folder, block in contents for line in block.split() if not line.startswith(":")}
+    assert {page.with_suffix("") for page in DOCS.rglob("*.md")} - {DOCS / "index"} <= listed
+
+
+def title(page: Path) -> str:
+    return re.search(r"^# (.*)$", page.read_text(encoding="utf-8"), re.MULTILINE)[1]
+
+
+def test_links_of_the_first_page_are_named_by_the_titles_of_pages():
+    links = re.findall(r"\[([^\]]+)\]\(([\w/]+\.md)\)", (DOCS / "index.md").read_text(encoding="utf-8"))
+    assert len(links) > 10
+    assert [(name, page) for name, page in links if name != title(DOCS / page)] == []

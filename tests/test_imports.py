@@ -16,7 +16,17 @@ import sslosses.metrics
 ROOT = Path(sslosses.__file__).parent
 PRIVATE = {
     f"sslosses.{name}"
-    for name in ("_caches", "_checks", "_numba", "_objects", "_optional", "_prototypes", "_threads", "_torch")
+    for name in (
+        "_caches",
+        "_checks",
+        "_numba",
+        "_objects",
+        "_optional",
+        "_passes",
+        "_prototypes",
+        "_threads",
+        "_torch",
+    )
 }
 OPTIONAL = {
     "PIL",

@@ -17,7 +17,16 @@ def test_usage_example_runs_and_is_short() -> None:
     assert scope["audio"].grad.abs().sum() > 0  # type: ignore[attr-defined]
 
 
+def slugs(page: Path) -> set[str]:
+    """The anchors of a page's headings."""
+    titles = re.findall(r"^#+ (.*)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in titles}
+
+
 def test_links_and_commands_point_to_files() -> None:
-    targets = re.findall(r"\]\(([^)#:]+)\)", README) + re.findall(r"python (examples/\S+\.py)", README)
-    missing = [t for t in targets if not (ROOT / t).exists()]
+    links = [link.partition("#") for link in re.findall(r"\]\(([^):]+)\)", README)]
+    programs = re.findall(r"python (examples/\S+\.py)", README)
+    missing = [t for t in [*programs, *(file for file, _, _ in links)] if not (ROOT / t).exists()]
     assert not missing
+    anchors = [(ROOT / (file or "README.md"), anchor) for file, _, anchor in links if anchor]
+    assert [(page.name, anchor) for page, anchor in anchors if anchor not in slugs(page)] == []

@@ -115,7 +115,8 @@ def test_layout_and_empty_batches() -> None:
     torch.manual_seed(0)
     features, vectors = torch.randn(3, 4, 5, 6).permute(3, 2, 0, 1), torch.randn(5, 6).T
     assert not features.is_contiguous()
-    assert torch.equal(similarity_map(features, vectors), similarity_map(features.contiguous(), vectors.contiguous()))
+    expected = similarity_map(features.contiguous(), vectors.contiguous())
+    torch.testing.assert_close(similarity_map(features, vectors), expected, atol=1e-6, rtol=0)
     assert similarity_map(torch.zeros(0, 4, 2, 3), torch.zeros(0, 4)).shape == (0, 2, 3)
     assert similarity_map(torch.zeros(0, 4, 2, 3), torch.zeros(0, 5, 4)).shape == (0, 5, 2, 3)
     assert similarity_map(torch.zeros(2, 4, 2, 3), torch.zeros(2, 0, 4)).shape == (2, 0, 2, 3)

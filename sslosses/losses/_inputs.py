@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from sslosses._checks import check_floating, check_mask, check_number, check_shapes
+from sslosses._torch import can_branch
 
 
 def finite_samples(values: Tensor) -> Tensor:
@@ -15,8 +16,20 @@ def finite_samples(values: Tensor) -> Tensor:
     flat = values.detach().flatten(1)
     if flat.shape[1] == 0:
         return flat.new_ones(flat.shape[0], dtype=torch.bool)
+    if can_branch(flat):
+        # A sum is the fastest pass. It is not finite if an entry is not, and seldom otherwise.
+        finite = flat.sum(1).isfinite()
+        if bool(finite.all()):
+            return finite
     # A NaN is both the largest and the smallest entry. On a CPU, isfinite of all entries takes 7 times as long.
     return flat.amax(1).isfinite() & flat.amin(1).isfinite()
+
+
+def zero_unless(finite: Tensor, values: Tensor) -> Tensor:
+    """``values`` (B, ...) with zeros in samples that are not ``finite`` (B,); without a copy if all are."""
+    if can_branch(finite) and bool(finite.all()):
+        return values
+    return values.where(finite.view(-1, *[1] * (values.ndim - 1)), 0)
 
 
 def check_scalar(name: str, value: Any, like: Tensor) -> Any:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from typing import Self
 
 Loss = TypeVar("Loss", bound="LossModule")
+Inputs = tuple[Tensor, Tensor, Tensor, Tensor | None, Tensor | None]
 
 
 def without_class_defaults(cls: type[Loss]) -> type[Loss]:
@@ -85,6 +86,8 @@ class PairLossModule(LossModule):
 
     _function: ClassVar[Callable[..., Any]]
     """Returns the terms of the loss."""
+    _of_maps: ClassVar[Callable[..., Any]]
+    """Returns them from maps and from which of these are present."""
 
     # Fields of the subclasses.
     solver: Any
@@ -126,18 +129,25 @@ class PairLossModule(LossModule):
         background_mask: Tensor | None = None,
     ) -> Tensor:
         """Computes the loss of a batch: a scalar, or (B,) with ``reduction="none"``."""
+        inputs = visual, foreground, background, source_mask, background_mask
+        return self._loss(self._function, inputs, inputs)
+
+    def of_maps(self, maps: Tensor, present: Tensor, inputs: Inputs) -> Tensor:
+        """The loss from the maps of ``inputs``, as of ``_pairs.reference_maps``, that were computed before."""
+        return self._loss(self._of_maps, (maps, present), inputs)
+
+    def _loss(self, function: Callable[..., Any], arguments: tuple[Tensor | None, ...], inputs: Inputs) -> Tensor:
         options = self._call_options()
         warm_start = options.pop("warm_start")
-        init = self._init(visual, foreground) if warm_start else None
-        terms = self._function(visual, foreground, background, source_mask, background_mask, init=init, **options)
+        init = self._init(*inputs[:2]) if warm_start else None
+        terms = function(*arguments, init=init, **options)
         if warm_start:
             self._potentials = terms.potentials
         if not self._warned and has_values(terms.loss) and not bool(terms.converged):
             self._warned = True
-            inputs = visual, foreground, background, source_mask, background_mask
             limits = {"epsilon": self.epsilon, "max_iter": self.max_iter, "tol": self._tolerance()}
             reason = explain_failure(type(self).__name__, terms, inputs, **limits)
-            warnings.warn(f"{reason} Shown once per instance.", ConvergenceWarning, stacklevel=2)
+            warnings.warn(f"{reason} Shown once per instance.", ConvergenceWarning, stacklevel=3)
         loss: Tensor = terms.loss
         return loss
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from sslosses._checks import check_option, find_non_finite
 from sslosses._torch import at_least_float32, check_no_transform, has_values
-from sslosses.losses._inputs import check_references
+from sslosses.losses._inputs import Present, check_references
 from sslosses.similarity import similarity_map
 from sslosses.transport import KINDS, PointcloudCost, solve
 
@@ -69,10 +69,15 @@ def reference_maps(
     for name, value in (arguments | masks).items():
         check_no_transform(name, value, differentiable=gradient == "unrolled")
     visual, foreground, background = at_least_float32(visual, foreground, background)
-    # Zeros keep whatever padding holds, NaN included, out of the gradient.
-    exists = torch.cat([present.foreground, present.background[:, None]], dim=1)
-    references = torch.cat([foreground, background[:, None]], dim=1).where(exists[..., None], 0)
+    references, exists = stack_references(foreground, background, present)
     return similarity_map(visual, references), exists
+
+
+def stack_references(foreground: Tensor, background: Tensor, present: Present) -> tuple[Tensor, Tensor]:
+    """All references of a sample (B, K + 1, C), the background last, and which of them are present, (B, K + 1) bool."""
+    exists = torch.cat([present.foreground, present.background[:, None]], dim=1)
+    # Zeros keep whatever padding holds, NaN included, out of the gradient.
+    return torch.cat([foreground, background[:, None]], dim=1).where(exists[..., None], 0), exists
 
 
 def has_pair(present: Tensor) -> Tensor:

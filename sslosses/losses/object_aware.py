@@ -10,14 +10,14 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from sslosses._checks import check_floating, check_number, check_option, check_shapes
+from sslosses._passes import pool_by_first_map, unit
 from sslosses._torch import at_least_float32, autocast_off, safe_divisor
 from sslosses.distributed import gather_rows
 from sslosses.losses._gathering import check_gathering, gathers
-from sslosses.losses._inputs import check_references, finite_samples
+from sslosses.losses._inputs import Present, check_references
 from sslosses.losses._module import LossModule
 from sslosses.losses._reduction import REDUCTIONS, reduce_samples
-from sslosses.masks import ALPHA_BACKGROUND, ALPHA_FOREGROUND, OMEGA, masked_pool
-from sslosses.similarity import cosine, similarity_map, unit
+from sslosses.masks import ALPHA_BACKGROUND, ALPHA_FOREGROUND, OMEGA
 
 FALSE_NEGATIVES = ("visual-reference", "reference-reference")
 
@@ -39,26 +39,34 @@ class ObjectAwareTerms(NamedTuple):
     kept_negatives: Tensor
 
 
-def _check_options(
-    alpha_foreground: float,
-    alpha_background: float,
-    omega: float,
-    tau: float,
-    temperature: float,
-    false_negatives: str,
-    gather_distributed: bool | None,
-    reduction: str,
-) -> tuple[float, float]:
-    """Check the options, and return tau and the temperature as Python numbers."""
-    check_number("alpha_foreground", alpha_foreground)
-    check_number("alpha_background", alpha_background)
-    check_number("omega", omega, above=0)
-    tau = check_number("tau", tau)
-    temperature = check_number("temperature", temperature, above=0)
-    check_option("false_negatives", false_negatives, FALSE_NEGATIVES)
-    check_gathering(gather_distributed)
-    check_option("reduction", reduction, REDUCTIONS)
-    return tau, temperature
+class ObjectAwareOptions(NamedTuple):
+    """The options of the loss, in the order of its arguments."""
+
+    alpha_foreground: float
+    alpha_background: float
+    omega: float
+    tau: float
+    temperature: float
+    false_negatives: str
+    gather_distributed: bool | None
+    reduction: str
+
+    def checked(self) -> ObjectAwareOptions:
+        """The options with Python numbers; raises if one is wrong."""
+        check_option("false_negatives", self.false_negatives, FALSE_NEGATIVES)
+        check_gathering(self.gather_distributed)
+        check_option("reduction", self.reduction, REDUCTIONS)
+        return self._replace(
+            alpha_foreground=check_number("alpha_foreground", self.alpha_foreground),
+            alpha_background=check_number("alpha_background", self.alpha_background),
+            omega=check_number("omega", self.omega, above=0),
+            tau=check_number("tau", self.tau),
+            temperature=check_number("temperature", self.temperature, above=0),
+        )
+
+    def masks(self, dtype: torch.dtype) -> tuple[float, float, float]:
+        """Both thresholds and the width of the masks, for :func:`~sslosses._passes.pool_by_first_map`."""
+        return self.alpha_foreground, self.alpha_background, safe_divisor(self.omega, dtype)
 
 
 def object_aware_contrastive_loss(
@@ -141,34 +149,40 @@ def object_aware_contrastive_loss(
         >>> object_aware_contrastive_loss(visual, right, left[:, None], right).loss  # log(1 + e): the wrong sound
         tensor(1.3133)
     """
-    tau, temperature = _check_options(
+    options = ObjectAwareOptions(
         alpha_foreground, alpha_background, omega, tau, temperature, false_negatives, gather_distributed, reduction
-    )
-    gather = gathers(gather_distributed, "object_aware_contrastive_loss")
+    ).checked()
     present, described = check_references(visual, foreground, background, source_mask, background_mask)
     check_floating("audio", audio)
     check_shapes(visual=(visual, "B C H W"), audio=(audio, "B C"))
-    valid = present.any(1)
     visual, audio, foreground, background = at_least_float32(visual, audio, foreground, background)
-    divisor = safe_divisor(temperature, visual.dtype)
     with autocast_off(visual):
-        similarity = similarity_map(visual, audio)
-        sounding = masked_pool(visual, similarity, alpha=alpha_foreground, omega=omega)
-        silent = masked_pool(visual, similarity, alpha=alpha_background, omega=omega, foreground=False)
-        # A cosine depends on directions only, and half of a mean of large values does not overflow.
-        references = (foreground.where(present[..., None], 0) / max(2 * foreground.shape[1], 1)).sum(1)
-        background = background.where(described[:, None], 0)
-        # A non-finite sample is not a negative: it would make the loss or the gradient of other samples NaN.
-        finite = valid & finite_samples(sounding) & finite_samples(references) & finite_samples(background)
-        pairs = _compare(sounding, references, finite, tau, false_negatives, gather)
-        negatives = pairs.cosines.masked_fill(~pairs.kept, -torch.inf)
-        positive = cosine(sounding, references)
-        hard = cosine(silent, references)
-        logits = torch.cat([positive[:, None], hard[:, None], negatives], dim=1) / divisor
-        frg = logits.logsumexp(1) - logits[:, 0]
-        bkg = F.softplus((cosine(sounding, background) - cosine(silent, background)) / divisor)
-        frg = reduce_samples(frg, valid, reduction, all_processes=gather)
-        bkg = reduce_samples(bkg, described, reduction, all_processes=gather)
+        _, pooled = pool_by_first_map(visual.flatten(2), unit(audio, -1)[:, None], *options.masks(visual.dtype))
+        return contrast(pooled, foreground, background, Present(present, described), options)
+
+
+def contrast(
+    pooled: Tensor, foreground: Tensor, background: Tensor, present: Present, options: ObjectAwareOptions
+) -> ObjectAwareTerms:
+    """Compute the terms from (a half of) the features pooled under M^p and M^n, (B, 2, C)."""
+    gather = gathers(options.gather_distributed, "object_aware_contrastive_loss")
+    valid = present.foreground.any(1)
+    divisor = safe_divisor(options.temperature, pooled.dtype)
+    # A cosine depends on directions only, and half of a mean of large values does not overflow.
+    references = (foreground.where(present.foreground[..., None], 0) / max(2 * foreground.shape[1], 1)).sum(1)
+    background = background.where(present.background[:, None], 0)
+    directions = unit(torch.cat([pooled, references[:, None], background[:, None]], dim=1), -1)
+    # A non-finite sample is not a negative: it would make the loss or the gradient of other samples NaN.
+    finite = valid & directions.detach().sum((1, 2)).isfinite()
+    pairs = _compare(directions[:, 0], directions[:, 2], finite, options.tau, options.false_negatives, gather)
+    negatives = pairs.cosines.masked_fill(~pairs.kept, -torch.inf)
+    # Cosines of the sounding and of the silent region with the foreground and with the background reference.
+    own = torch.bmm(directions[:, :2], directions[:, 2:].mT)
+    logits = torch.cat([own[:, :, 0], negatives], dim=1) / divisor
+    frg = logits.logsumexp(1) - logits[:, 0]
+    bkg = F.softplus((own[:, 0, 1] - own[:, 1, 1]) / divisor)
+    frg = reduce_samples(frg, valid, options.reduction, all_processes=gather)
+    bkg = reduce_samples(bkg, present.background, options.reduction, all_processes=gather)
     share = pairs.kept.sum().to(frg.dtype) / pairs.others.sum().clamp(min=1)
     return ObjectAwareTerms((frg + bkg) / 2, frg, bkg, share)
 
@@ -190,7 +204,7 @@ class _Pairs(NamedTuple):
 def _compare(
     sounding: Tensor, references: Tensor, valid: Tensor, tau: float, false_negatives: str, gather_distributed: bool
 ) -> _Pairs:
-    sounding, references = (unit(x.where(valid[:, None], 0), -1) for x in (sounding, references))
+    sounding, references = (x.where(valid[:, None], 0) for x in (sounding, references))
     rows, offset = torch.cat([sounding, references, valid[:, None].to(sounding.dtype)], dim=1), 0
     if gather_distributed:
         rows, offset = gather_rows(rows)
@@ -232,7 +246,7 @@ class ObjectAwareContrastiveLoss(LossModule):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _check_options(**self._options())
+        ObjectAwareOptions(**self._options()).checked()
 
     def forward(
         self,

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from typing import NamedTuple, Never
+from typing import Any, NamedTuple, Never
 
 import torch
 from torch import Tensor, nn
 
 from sslosses._checks import check_floating, check_number
+from sslosses._passes import is_plain
 from sslosses.losses._gathering import check_gathering, warn_if_not_gathered
 from sslosses.losses._module import LossModule
+from sslosses.losses._shared import can_share, is_oca, is_of_maps, shared_losses
 from sslosses.losses.object_aware import ObjectAwareContrastiveLoss
 from sslosses.losses.region_isolation import ObjectRegionIsolationLoss
 from sslosses.losses.trimap import TriMapContrastiveLoss
@@ -151,7 +153,11 @@ class ObjectAwareObjective(nn.Module):
         source_mask: Tensor | None = None,
         background_mask: Tensor | None = None,
     ) -> ObjectiveTerms:
-        """Computes the weighted sum and its terms. A sample without any reference only counts in the tri-map term."""
+        """Computes the weighted sum and its terms.
+
+        Arguments as in :func:`~sslosses.losses.object_aware_contrastive_loss`. A sample without any reference only
+        counts in the tri-map term.
+        """
         check_floating("visual", visual)
         dtype = torch.float64 if visual.dtype == torch.float64 else torch.float32
         zero = torch.zeros((), dtype=dtype, device=visual.device)
@@ -160,13 +166,17 @@ class ObjectAwareObjective(nn.Module):
         # By name, and only if there is one: a loss from elsewhere need not know it, and its error names it.
         masks = {} if background_mask is None else {"background_mask": background_mask}
         trimap = self.trimap(visual, audio) if self.trimap_weight else zero
-        oca = self.oca(visual, audio, *captions, **masks) if self.oca_weight else zero
-        ori = self.ori(visual, *captions, **masks) if self.ori_weight else zero
+        weighted = self.oca_weight and self.ori_weight
+        if weighted and is_oca(self.oca) and is_of_maps(self.ori) and can_share(visual, audio, foreground, background):
+            oca, ori = shared_losses(self.oca, self.ori, visual, audio, *captions, background_mask)
+        else:
+            oca = self.oca(visual, audio, *captions, **masks) if self.oca_weight else zero
+            ori = self.ori(visual, *captions, **masks) if self.ori_weight else zero
         total = self.trimap_weight * trimap + self.oca_weight * oca + self.ori_weight * ori
         # DistributedDataParallel fails for parameters outside the graph, for example of an encoder that no loss needs.
-        for value in (visual, audio, foreground, background, *self._skipped_parameters()):
-            if isinstance(value, Tensor) and value.requires_grad:
-                total = total + _zero_of(value).to(dtype)
+        needed = (visual, audio, foreground, background, *self._skipped_parameters())
+        for value in _outside(total, [x for x in needed if isinstance(x, Tensor) and x.requires_grad]):
+            total = total + _zero_of(value).to(dtype)
         return ObjectiveTerms(total, trimap, oca, ori)
 
     def _weighted(self) -> tuple[tuple[float, nn.Module], ...]:
@@ -187,6 +197,25 @@ class ObjectAwareObjective(nn.Module):
     def extra_repr(self) -> str:
         """Returns the weights, for printing."""
         return f"trimap_weight={self.trimap_weight}, oca_weight={self.oca_weight}, ori_weight={self.ori_weight}"
+
+
+def _outside(total: Tensor, values: list[Tensor]) -> list[Tensor]:
+    """Those of ``values`` that are not in the graph of ``total``; all of them where a graph can't be read."""
+    if is_plain(total, *values):
+        return values
+    edges = {id(x): torch.autograd.graph.get_gradient_edge(x) for x in values}
+    ends = {edge.node for edge in edges.values()}
+    found: set[tuple[Any, int]] = set()
+    seen: set[Any] = set()
+    nodes = [total.grad_fn]
+    while nodes:
+        node = nodes.pop()
+        if node is None or node in seen or node in ends:
+            continue
+        seen.add(node)
+        found.update(node.next_functions)
+        nodes.extend(following for following, _ in node.next_functions)
+    return [x for x in values if (edges[id(x)].node, edges[id(x)].output_nr) not in found]
 
 
 def _zero_of(value: Tensor) -> Tensor:

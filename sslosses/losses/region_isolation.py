@@ -141,9 +141,43 @@ def object_region_isolation_loss(
         tensor([[[0.0000, 0.5000],
                  [0.5000, 0.0000]]])
     """
+    maps, present = reference_maps(visual, foreground, background, source_mask, background_mask, gradient)
+    return isolate(
+        maps,
+        present,
+        solver=solver,
+        epsilon=epsilon,
+        max_iter=max_iter,
+        tol=tol,
+        formulation=formulation,
+        kind=kind,
+        gradient=gradient,
+        normalize=normalize,
+        value_weight=value_weight,
+        position_weight=position_weight,
+        reduction=reduction,
+        scaling=scaling,
+        init=init,
+        gather_distributed=gather_distributed,
+    )
+
+
+def isolate(
+    maps: Tensor,
+    present: Tensor,
+    *,
+    tol: float | None,
+    formulation: str,
+    normalize: str,
+    value_weight: float,
+    position_weight: float,
+    reduction: str,
+    gather_distributed: bool | None,
+    **options: Any,
+) -> RegionIsolationTerms:
+    """Compute the terms from the maps of all references (B, K + 1, H, W), and which are present, (B, K + 1) bool."""
     _check_options(formulation, normalize, value_weight, position_weight, reduction, gather_distributed)
     gather = reduction != "none" and gathers(gather_distributed, "object_region_isolation_loss")
-    maps, present = reference_maps(visual, foreground, background, source_mask, background_mask, gradient)
     height, width = maps.shape[-2:]
 
     def make_problems(sources: Tensor, targets: Tensor) -> PairProblems:
@@ -161,14 +195,8 @@ def object_region_isolation_loss(
             present,
             make_problems,
             symmetric=_symmetric(formulation),
-            kind=kind,
-            epsilon=epsilon,
-            init=init,
-            solver=solver,
-            max_iter=max_iter,
             tol=_tolerance(formulation) if tol is None else tol,
-            gradient=gradient,
-            scaling=scaling,
+            **options,
         )
         loss = reduce_samples(pairs.distances.sum((1, 2)), has_pair(present), reduction, all_processes=gather)
     return RegionIsolationTerms(loss, *pairs)
@@ -236,6 +264,7 @@ class ObjectRegionIsolationLoss(PairLossModule):
     """
 
     _function = staticmethod(object_region_isolation_loss)
+    _of_maps = staticmethod(isolate)
 
     solver: Any = "auto"
     epsilon: float = 0.05

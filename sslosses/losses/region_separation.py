@@ -123,9 +123,38 @@ def object_region_separation_loss(
         >>> object_region_separation_loss(visual, left[:, None], right).loss  # maps in different places cost nothing
         tensor(0.)
     """
+    maps, present = reference_maps(visual, foreground, background, source_mask, background_mask, gradient)
+    return separate(
+        maps,
+        present,
+        margin=margin,
+        temperature=temperature,
+        solver=solver,
+        epsilon=epsilon,
+        max_iter=max_iter,
+        tol=tol,
+        kind=kind,
+        gradient=gradient,
+        reduction=reduction,
+        scaling=scaling,
+        init=init,
+        gather_distributed=gather_distributed,
+    )
+
+
+def separate(
+    maps: Tensor,
+    present: Tensor,
+    *,
+    margin: float,
+    temperature: float,
+    reduction: str,
+    gather_distributed: bool | None,
+    **options: Any,
+) -> RegionSeparationTerms:
+    """Compute the terms from the maps of all references (B, K + 1, H, W), and which are present, (B, K + 1) bool."""
     margin, temperature = _check_options(margin, temperature, reduction, gather_distributed)
     gather = reduction != "none" and gathers(gather_distributed, "object_region_separation_loss")
-    maps, present = reference_maps(visual, foreground, background, source_mask, background_mask, gradient)
     height, width = maps.shape[-2:]
 
     def make_problems(sources: Tensor, targets: Tensor) -> PairProblems:
@@ -135,20 +164,7 @@ def object_region_separation_loss(
         return PairProblems(cost, a, b, (cost, cost))
 
     with autocast_off(maps):
-        pairs = transport_pairs(
-            maps,
-            present,
-            make_problems,
-            symmetric=True,
-            kind=kind,
-            epsilon=epsilon,
-            init=init,
-            solver=solver,
-            max_iter=max_iter,
-            tol=tol,
-            gradient=gradient,
-            scaling=scaling,
-        )
+        pairs = transport_pairs(maps, present, make_problems, symmetric=True, **options)
         counted = (present[:, :, None] & present[:, None]).triu(1)
         hinge = (margin - pairs.distances).relu().where(counted, 0)
         loss = reduce_samples(hinge.sum((1, 2)), has_pair(present), reduction, all_processes=gather)
@@ -190,6 +206,7 @@ class ObjectRegionSeparationLoss(PairLossModule):
     """
 
     _function = staticmethod(object_region_separation_loss)
+    _of_maps = staticmethod(separate)
 
     margin: float = 0.2
     temperature: float = 0.1

@@ -12,7 +12,7 @@ from sslosses._checks import check_floating, check_number, check_option, check_s
 from sslosses._torch import at_least_float32, autocast_off, safe_divisor
 from sslosses.distributed import gather_rows
 from sslosses.losses._gathering import check_gathering, gathers
-from sslosses.losses._inputs import finite_samples
+from sslosses.losses._inputs import finite_samples, zero_unless
 from sslosses.losses._module import LossModule
 from sslosses.losses._reduction import REDUCTIONS, reduce_samples
 from sslosses.masks import ALPHA_BACKGROUND, ALPHA_FOREGROUND, OMEGA, mask_weights
@@ -124,7 +124,7 @@ def trimap_contrastive_loss(
     with autocast_off(visual):
         # A non-finite sample makes only its own loss NaN. It is zeroed, so that it does not enter other gradients.
         finite = finite_samples(visual) & finite_samples(audio)
-        visual, audio = visual.where(finite[:, None, None, None], 0), audio.where(finite[:, None], torch.nan)
+        visual, audio = zero_unless(finite, visual), audio.where(finite[:, None], torch.nan)
         sounds, offset = gather_rows(audio) if gather else (audio, 0)
         audible = finite_samples(sounds)
         rows = torch.arange(visual.shape[0], device=visual.device)

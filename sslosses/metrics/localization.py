@@ -212,6 +212,11 @@ class LocalizationTables(RuledMetric):
             "video_names": torch.zeros(0, dtype=torch.uint8, device=self.device),
         }
 
+    def __repr__(self) -> str:
+        names = ", ".join(self.metrics)
+        options = f"protocol={self.protocol.name!r}, task={self.task!r}, layout={self.layout!r}"
+        return f"{type(self).__name__}({names}; {options})"
+
     def gathered_names(self) -> dict[int, str]:
         """Returns the ids of the videos of all processes by their digest."""
         with self.sync_context(dist_sync_fn=self.dist_sync_fn, should_sync=self._to_sync):
@@ -237,6 +242,9 @@ class SoundLocalization(LocalizationTables):
 
     The metric keeps one row of numbers per entry and per sample, 128 bytes together, and ids of videos. It scores a
     fixed number of pixels at once. DDP synchronizes by gathering the rows.
+
+    Lightning's ``log`` and the best epoch of torchmetrics' ``MetricTracker`` need one number per metric. Pass them a
+    ``MetricCollection`` of :class:`~sslosses.metrics.LocalizationMetric`, such as ``CAP()``.
 
     Args:
         protocol: name of a protocol (``protocols.available()`` lists them) or a

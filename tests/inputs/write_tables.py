@@ -24,6 +24,7 @@ from result_files import markdown, write_text
 
 from inputs import annotations, core, evaluate, metrics, training
 from inputs.cases import InputClass, Outcome, outcome
+from sslosses.losses import baselines
 
 PARTS = {
     "Metrics": metrics,
@@ -71,7 +72,15 @@ def listed(path: Path) -> list[tuple[str, str]]:
 
 
 def core_table() -> str:
-    return markdown(COLUMNS, table_rows(core.CLASSES))
+    return in_parts(table_rows(core.CLASSES))
+
+
+def in_parts(rows: Iterable[Row]) -> str:
+    """The table in two parts, because a page with both is slow to load."""
+    rows = list(rows)
+    others = [row for row in rows if row[0].strip("`") in baselines.__all__]
+    paper = [row for row in rows if row not in others]
+    return f"{markdown(COLUMNS, paper)}\n### Losses of other systems\n\n{markdown(COLUMNS, others)}"
 
 
 def readers_table() -> str:

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from sslosses import ObjectAwareObjective, OCALoss, ORILoss, TriMapContrastiveLoss
+from sslosses import ObjectAwareObjective, ObjectRegionSeparationLoss, OCALoss, ORILoss, TriMapContrastiveLoss
 
 
 class Never(nn.Module):
@@ -21,6 +21,10 @@ class Never(nn.Module):
 
     def forward(self, *_: Tensor) -> Tensor:
         raise AssertionError("computed")
+
+
+class Foreign(OCALoss):
+    """A loss that the objective does not know."""
 
 
 def make(dtype: torch.dtype = torch.float32) -> tuple[Tensor, ...]:
@@ -44,6 +48,63 @@ def test_is_the_weighted_sum() -> None:
     torch.testing.assert_close(terms.total, 0.5 * expected[0] + 2 * expected[1] + 0.25 * expected[2])
     for each in (objective, copy.deepcopy(objective), pickle.loads(pickle.dumps(objective))):
         assert torch.equal(each(*inputs), terms.total)
+
+
+@pytest.mark.parametrize("spoiled", [None, 0, 1, 2, 3])
+@pytest.mark.parametrize(
+    "ori",
+    [
+        ORILoss(epsilon=0.3, reduction="none"),
+        ORILoss(formulation="distribution", kind="divergence", epsilon=0.3, reduction="none"),
+        ObjectRegionSeparationLoss(reduction="none"),
+    ],
+)
+def test_one_pass_over_the_pixels_changes_nothing(ori: Any, spoiled: int | None) -> None:
+    """A loss that is watched by a hook is called by itself."""
+    inputs = [x.clone() for x in make(torch.float64)]
+    if spoiled is not None:
+        inputs[spoiled][1] = torch.nan
+    leaves = [x.requires_grad_() for x in inputs[:4]]
+    described = torch.tensor([True, False, True])
+    calls: list[Any] = []
+    watched = copy.deepcopy(ori)
+    watched.register_forward_hook(lambda *_: calls.append(None))
+    once, twice = (
+        ObjectAwareObjective(oca=OCALoss(reduction="none"), ori=x).terms(*inputs, described) for x in (ori, watched)
+    )
+    assert len(calls) == 1
+    rest = torch.tensor([0, 2])
+    assert once.oca[rest].isfinite().all()
+    for got, wanted in zip(once, twice, strict=True):
+        torch.testing.assert_close(got, wanted, atol=1e-12, rtol=0, equal_nan=True)
+    gradients = (torch.autograd.grad(x.total[rest].sum(), leaves) for x in (once, twice))
+    for got, wanted in zip(*gradients, strict=True):
+        assert got[rest].isfinite().all()
+        torch.testing.assert_close(got[rest], wanted[rest], atol=1e-10, rtol=0)
+
+
+def test_the_default_objective_reads_the_pixels_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sslosses.losses._pairs.similarity_map", Never())
+    monkeypatch.setattr("sslosses.losses.objective._zero_of", Never())  # its gradient would be another array of zeros
+    inputs = make()
+    for x in inputs[:4]:
+        x.requires_grad_()
+    objective = ObjectAwareObjective(ori=ORILoss(epsilon=0.3))
+    assert all(x.any() for x in torch.autograd.grad(objective(*inputs), inputs[:4]))
+    # The graph shows what a loss from elsewhere has used.
+    used = torch.autograd.grad(ObjectAwareObjective(oca=Foreign(), ori_weight=0)(*inputs), inputs[:4])
+    assert all(x.any() for x in used)
+    objective.ori.forward = objective.ori.forward
+    with pytest.raises(AssertionError, match="computed"):
+        objective(*inputs)
+
+
+def test_second_derivatives_of_one_pass() -> None:
+    ori = ORILoss(solver="dense", gradient="unrolled", epsilon=0.5, max_iter=3, tol=1e-9)
+    ori._warned = True
+    objective = ObjectAwareObjective(oca=OCALoss(omega=0.3), ori=ori)
+    inputs = [x[:2, ..., :2, :2] if x.ndim == 4 else x[:2] for x in make(torch.float64)[:4]]
+    assert torch.autograd.gradgradcheck(objective, [x.clone().requires_grad_() for x in inputs], fast_mode=True)
 
 
 def test_defaults_are_the_papers() -> None:

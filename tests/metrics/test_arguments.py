@@ -5,8 +5,9 @@ from itertools import product
 
 import pytest
 import torch
+from torchmetrics import MetricCollection
 
-from sslosses.metrics import Protocol, SoundLocalization, chance_levels, protocols
+from sslosses.metrics import AUC, CIoU, Protocol, SoundLocalization, chance_levels, protocols
 from sslosses.metrics._pipeline.tables import CONFIDENCE, SOURCE
 from sslosses.metrics.functional import (
     boxes_to_truths,
@@ -244,3 +245,11 @@ def test_detection_of_integers(detection: Callable[..., object], name: str) -> N
     given = {"ciou": torch.rand(3), "confidence": torch.rand(3)}
     with pytest.raises(TypeError, match=f"Expected `{name}` to have a floating dtype"):
         detection(**given | {name: torch.ones(3, dtype=torch.long)})
+
+
+def test_printing_shows_what_is_computed() -> None:
+    metric = SoundLocalization("lvs", task="single")
+    names = ", ".join(metric.metrics)
+    assert repr(metric) == f"SoundLocalization({names}; protocol='lvs', task='single', layout='one')"
+    assert repr(CIoU(0.5)) == "CIoU(CIoU@0.5; protocol='paper', task='mixtures', layout='one')"
+    assert "AUC(AUC; protocol='clean'" in repr(MetricCollection([AUC("clean")]))

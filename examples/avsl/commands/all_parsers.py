@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Callable, Mapping
 
 from ..preparation.job import MUSIC, VGGSOUND
-from . import audioclip_stand_in, caption, evaluate, export, localize, prepare, prepare_flickr, tables, train
+from . import audioclip_stand_in, caption, demo, evaluate, export, localize, prepare, prepare_flickr, tables, train
 
 _BUILD: Mapping[str, Callable[[], argparse.ArgumentParser]] = {
     "prepare_music.py": lambda: prepare.build_parser(MUSIC),
@@ -18,6 +18,7 @@ _BUILD: Mapping[str, Callable[[], argparse.ArgumentParser]] = {
     "train_flickr.py": lambda: train.build_parser("flickr"),
     "evaluate.py": evaluate.build_parser,
     "localize.py": localize.build_parser,
+    "demo.py": demo.build_parser,
     "export_model.py": export.build_parser,
     "reproduce_tables.py": tables.build_parser,
     "make_audioclip_stand_in.py": audioclip_stand_in.build_parser,

@@ -5,6 +5,8 @@ from __future__ import annotations
 import shlex
 from pathlib import Path
 
+from ..constants import WHERE_LISTS_ARE
+
 #: By the name of the data set, which its lists start with.
 _TITLES = {"music": "MUSIC", "vggsound": "VGGSound", "flickr": "Flickr-SoundNet"}
 _SOURCES = {"music": "--videos DIR --lists DIR", "vggsound": "--videos DIR --lists DIR", "flickr": "--archive DIR"}
@@ -22,7 +24,7 @@ def hint_for_missing_list(root: Path, list_name: str) -> str:
     wanted = "vggsound" if list_name == "vggss.json" else list_name.partition("_")[0]
     there = datasets_in(root)
     if wanted in there or not there:
-        return f"Create it with: {prepare_command(root, wanted)}"
+        return f"Create it with: {prepare_command(root, wanted)}. {WHERE_LISTS_ARE}"
     titles = " and ".join(_TITLES[dataset] for dataset in there)
     return f"The folder holds {titles}. Use train_{there[0]}.py, or evaluate.py with --dataset {there[0]}"
 

@@ -18,7 +18,7 @@ from ..model.localizer import Localizer
 from ..model.method import SourceMaps
 from ..pictures import read_picture
 from ..sounds import flaw
-from .overlay import paint, scaled
+from .overlay import draw_sheet, paint, save_figure, scaled
 from .user_files import as_frame, read_sound
 from .video import draw_heatmaps, localize_video, save_video_maps
 
@@ -60,6 +60,9 @@ def _localize_in_picture(options: argparse.Namespace, console: Console) -> None:
     _save_overlay(out / f"{stem}-sound.png", picture, sound)
     for number in valid.nonzero().flatten().tolist():
         _save_overlay(out / f"{stem}-source{number + 1}.png", picture, maps[number])
+    title = f"Where {options.media[1].name} comes from in {options.media[0].name}"
+    figure = draw_sheet(np.asarray(picture), [sound, *maps[valid]], peaks[valid].tolist(), options.sources, title)
+    save_figure(out / f"{stem}-sheet.png", figure)
     count = int(valid.sum())
     similarities = ", ".join(f"{peak:.2f}" for peak in peaks[valid].tolist())
     similar = f", similarity {similarities}" if count else ""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from fractions import Fraction
 from pathlib import Path
 from typing import NamedTuple
@@ -46,8 +46,17 @@ class VideoMaps(NamedTuple):
     width: int
 
 
+def terminal_bar(frames: Iterator[av.VideoFrame], stream: av.VideoStream, title: str) -> Iterator[av.VideoFrame]:
+    """Yields the frames of a video and shows a bar, if there is a terminal."""
+    return iter(tqdm(frames, total=stream.frames or None, desc=title, unit="frame", disable=None))
+
+
+#: Yields the frames of a stream while something is done with them, which has a title.
+Progress = Callable[[Iterator[av.VideoFrame], av.VideoStream, str], Iterator[av.VideoFrame]]
+
+
 @torch.no_grad()
-def localize_video(model: Localizer, path: Path, every: int) -> VideoMaps:
+def localize_video(model: Localizer, path: Path, every: int, progress: Progress = terminal_bar) -> VideoMaps:
     """Computes a map for every n-th frame, from the frame and the 3 s of sound around it.
 
     Raises:
@@ -65,7 +74,7 @@ def localize_video(model: Localizer, path: Path, every: int) -> VideoMaps:
     with open_media(path) as pictures, open_media(path) as sounds:
         stream = _video_stream(pictures, path)
         sound = SoundAround(sound_blocks(sounds, path), path)
-        for index, frame in enumerate(_with_progress(decode(pictures, stream, path), stream, "localizing")):
+        for index, frame in enumerate(progress(decode(pictures, stream, path), stream, "localizing")):
             if index % every:
                 continue
             seconds = index / _rate(stream) if frame.time is None else frame.time
@@ -86,7 +95,7 @@ def localize_video(model: Localizer, path: Path, every: int) -> VideoMaps:
     return VideoMaps(torch.tensor(times, dtype=torch.float64), torch.cat(parts), every, height, width)
 
 
-def draw_heatmaps(path: Path, out: Path, video_maps: VideoMaps) -> None:
+def draw_heatmaps(path: Path, out: Path, video_maps: VideoMaps, progress: Progress = terminal_bar) -> None:
     """Writes the video as MP4 with a heatmap over each frame; size, times and sound stay the same.
 
     Frames between two maps get an interpolated map. The colors span the range of all maps of the video.
@@ -110,7 +119,7 @@ def draw_heatmaps(path: Path, out: Path, video_maps: VideoMaps) -> None:
                 )
             sound = _SoundCopy(source, target, path)
             tick, clock = max(round(1 / (rate * stream.time_base)), 1), _Clock(stream.time_base)
-            for index, frame in enumerate(_with_progress(_frames(source, stream, sound), stream, "drawing")):
+            for index, frame in enumerate(progress(_frames(source, stream, sound), stream, "drawing")):
                 before, rest = divmod(index, video_maps.every)
                 heat = torch.lerp(maps[before], maps[min(before + 1, len(maps) - 1)], rest / video_maps.every)
                 painted = av.VideoFrame.from_ndarray(paint(upright(frame), heat), format="rgb24").reformat(
@@ -197,10 +206,6 @@ def _frames(source: av.container.InputContainer, stream: av.VideoStream, sound: 
             yield from packet.decode()
         else:
             sound.add(packet)
-
-
-def _with_progress(frames: Iterator[av.VideoFrame], stream: av.VideoStream, title: str) -> Iterator[av.VideoFrame]:
-    return iter(tqdm(frames, total=stream.frames or None, desc=title, unit="frame", disable=None))
 
 
 def _video_stream(container: av.container.InputContainer, path: Path) -> av.VideoStream:

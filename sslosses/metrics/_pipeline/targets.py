@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from sslosses._torch import at_least_float32
+from sslosses._torch import at_least_float32, full_matmul
 from sslosses.metrics._pipeline.marks import MedianMarks
 from sslosses.metrics._pipeline.samples import Samples
 from sslosses.metrics.functional.boxes import pixel_corners, rasterize_corners
@@ -72,8 +72,8 @@ class MaskTargets:
 
         def pairs(truths: Tensor) -> Tensor:
             if b.shape[2] == 1:
-                return b[:, :, 0] @ truths.transpose(-2, -1)
-            return (b.transpose(1, 2) @ truths[..., None])[..., 0].transpose(1, 2)
+                return full_matmul(b[:, :, 0], truths.transpose(-2, -1))
+            return full_matmul(b.transpose(1, 2), truths[..., None])[..., 0].transpose(1, 2)
 
         with torch.autocast(b.device.type, enabled=False):
             inter = pairs(g)

@@ -8,7 +8,9 @@ Its dual variables are defined by P = exp(u ⊕ v − C/ε), so u = f/ε + log a
 from __future__ import annotations
 
 import math
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -25,19 +27,22 @@ class PotSolver:
     unrolled = False
     lazy = False
 
+    @np.errstate(divide="ignore", invalid="ignore")  # of masses of 0, as in torch
     def solve(self, problem: Problem, *, max_iter: int, tol: float, init: Potentials | None) -> Solution:
         """Iterates until POT's error is within ``tol``; POT tests it at iterations 1, 11, 21, … only."""
         ot = load("ot", solver=self.name)
         cost, epsilon = problem.matrix, problem.epsilon
         batch, columns = problem.b.shape
         log_a, log_b = log_weights(problem.a), log_weights(problem.b)
+        start = None if init is None else (_array(init[0] / epsilon + log_a), _array(init[1] / epsilon + log_b))
+        a, b, matrices = _array(problem.a), _array(problem.b), _array(cost.expand(batch, -1, -1))
         duals, counts = [], []
-        for i, matrix in enumerate(cost.expand(batch, -1, -1)):
-            warmstart = None if init is None else (init[0][i] / epsilon + log_a[i], init[1][i] / epsilon + log_b[i])
+        for i in range(batch):
+            warmstart = None if start is None else (start[0][i], start[1][i])
             _, log = ot.bregman.sinkhorn_log(
-                problem.a[i],
-                problem.b[i],
-                matrix,
+                a[i],
+                b[i],
+                matrices[i],
                 epsilon,
                 numItermax=max_iter,
                 # POT measures in L2, and a vector's L1 norm is at most √M times its L2 norm.
@@ -46,7 +51,7 @@ class PotSolver:
                 warn=False,
                 warmstart=warmstart,
             )
-            duals.append(log["log_v"])
+            duals.append(torch.as_tensor(log["log_v"], device=problem.a.device))
             counts.append(log["niter"] + 1)
         # POT updates v, then u: our half-step stands for its u.
         g = _potential(torch.stack(duals), log_b)
@@ -63,6 +68,7 @@ class PotBatchSolver:
     unrolled = False
     lazy = False
 
+    @np.errstate(divide="ignore", invalid="ignore")  # of masses of 0, as in torch
     def solve(self, problem: Problem, *, max_iter: int, tol: float, init: Potentials | None) -> Solution:  # noqa: ARG002
         """Iterates until POT's error is within ``tol``; POT tests it at iterations 1, 11, 21, … only."""
         batch = load("ot.batch", solver=self.name)
@@ -71,10 +77,10 @@ class PotBatchSolver:
         log_a, log_b = log_weights(problem.a), log_weights(problem.b)
         # L2 again, here over the rows.
         solved = batch.solve_batch(
-            cost.expand(size, -1, -1),
+            _array(cost.expand(size, -1, -1)),
             epsilon,
-            problem.a,
-            problem.b,
+            _array(problem.a),
+            _array(problem.b),
             max_iter=max_iter,
             tol=tol / math.sqrt(rows),
             method="log_sinkhorn",
@@ -82,9 +88,17 @@ class PotBatchSolver:
         )
         # The batch version updates u, then v: our half-step stands for its v.
         cost = cost / epsilon
-        g = column_potential(cost, log_a, _potential(solved.potentials[0], log_a))
+        g = column_potential(cost, log_a, _potential(torch.as_tensor(solved.potentials[0], device=log_a.device), log_a))
         f = row_potential(cost, log_b, g)
         return finish(problem, cost, f, g, torch.full((size,), solved.log["n_iter"] + 1, device=f.device))
+
+
+def _array(tensor: Tensor) -> Any:
+    """Returns what POT computes with: the tensor, or for a tensor on the CPU beside a GPU the same memory as NumPy's.
+
+    For any tensor of torch, POT would start CUDA where there is a GPU, which takes some hundred megabytes of it.
+    """
+    return tensor if tensor.is_cuda or not torch.cuda.is_available() else tensor.detach().numpy()
 
 
 def _potential(dual: Tensor, log_weight: Tensor) -> Tensor:

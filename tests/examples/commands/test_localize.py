@@ -273,7 +273,7 @@ def test_a_picture_with_its_sound(run: Path, duets: Path, tmp_path: Path, capsys
     assert arrays["valid"].tolist() == expected.valid[0].tolist()
     assert arrays["frame_size"].tolist() == [24, 32]
     number = int(arrays["valid"].sum())
-    names = {"e-maps.npz", "e-sound.png", *(f"e-source{i + 1}.png" for i in range(number))}
+    names = {"e-maps.npz", "e-sheet.png", "e-sound.png", *(f"e-source{i + 1}.png" for i in range(number))}
     assert {file.name for file in out.iterdir()} == names
     with Image.open(out / "e-sound.png") as image:
         assert image.size == (32, 24)

@@ -53,7 +53,7 @@ def run_lines(lines: list[list[str]], folder: Path, heavy: tuple[str, ...] = HEA
 
 def test_help(tmp_path: Path) -> None:
     scripts = sorted(path.name for path in SCRIPTS.glob("*.py") if "avsl.commands" in path.read_text())
-    assert len(scripts) == 12
+    assert len(scripts) == 13
     ends, _ = run_lines([[name, "--help"] for name in scripts], tmp_path)
     assert dict(zip(scripts, ends, strict=True)) == {name: [0, []] for name in scripts}
 

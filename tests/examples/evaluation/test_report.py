@@ -11,9 +11,10 @@ import pytest
 import torch
 from avsl.evaluation import sheet
 from avsl.evaluation.held_out import HeldOutScenes
+from avsl.evaluation.legend import source_labels
 from avsl.evaluation.predict import Prediction
 from avsl.evaluation.report import SMOKE_TEST, markdown_table, rich_table, write_report
-from avsl.evaluation.sheet import draw_sheet, entitle
+from avsl.evaluation.sheet import SHEET_TITLE, draw_sheet, entitle
 from PIL import Image
 from rich.console import Console
 
@@ -139,14 +140,14 @@ def test_a_smoke_test_says_so_in_every_file(
     monkeypatch.setattr(sheet.plt, "close", lambda figure: titles.append(figure.get_suptitle().replace("\n", " ")))
     for title in (SMOKE_TEST, ""):
         draw_sheet(tmp_path / "sheet.png", [(held_out["solo"], perfect(held_out["solo"]))], title)
-    assert titles == [SMOKE_TEST, ""]
+    assert titles == [f"{SMOKE_TEST} {SHEET_TITLE}", SHEET_TITLE]
 
 
 def test_a_sheet_of_frames_side_by_side(side_by_side: HeldOutScenes, tmp_path: Path) -> None:
     path, heat = tmp_path / "sheet.png", torch.rand(2, 7, 14)
     draw_sheet(path, [(side_by_side, Prediction(heat, heat[:, None].expand(-1, 2, -1, -1), torch.ones(2, 2) > 0))], "")
     with Image.open(path) as image:
-        assert image.width > 3 * image.height
+        assert image.width > 2.5 * image.height
 
 
 def test_sheet(held_out: dict[str, HeldOutScenes], tmp_path: Path) -> None:
@@ -159,8 +160,30 @@ def test_sheet(held_out: dict[str, HeldOutScenes], tmp_path: Path) -> None:
         assert image.format == "PNG"
         assert image.width > image.height > 50
         pixels = torch.from_numpy(np.array(image.convert("RGB"))).view(-1, 3).int()
-    for box in ((0, 255, 0), (255, 0, 0)):  # of sounding and of silent objects
+    for box in ((0, 255, 0), (0, 191, 255), (255, 0, 0)):  # of two sounding objects and of silent ones
         assert ((pixels - torch.tensor(box)).abs().amax(1) < 40).sum() > 20
+
+
+def test_every_panel_of_a_sheet_says_what_it_is(
+    held_out: dict[str, HeldOutScenes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    duet = perfect(held_out["duet"])._replace(valid=torch.tensor([[True, False]]))
+    figures = []
+    monkeypatch.setattr(sheet.plt, "close", figures.append)
+    draw_sheet(tmp_path / "sheet.png", [(held_out["solo"], perfect(held_out["solo"])), (held_out["duet"], duet)], "")
+    (figure,) = figures
+    solo, both = (source_labels(held_out[subset], 0) for subset in ("solo", "duet"))
+    assert [axis.get_title() for axis in figure.axes] == [
+        *(solo[0], "map of the sound"),
+        *(" + ".join(both), "map of the sound", f"source 1: {both[0]}", "source 2: not found"),
+    ]
+    assert [text.get_text() for text in figure.axes[0].texts + figure.axes[2].texts] == [*solo, *both]
+    assert [text.get_text() for text in figure.axes[5].texts] == [f"{both[1]}\nnot found"]
+    assert len({text.get_color() for text in figure.axes[2].texts}) == 2
+    (legend,) = figure.legends
+    assert "the model has found no such source" in [text.get_text() for text in legend.get_texts()]
+    assert all(axis.get_window_extent().width >= 200 for axis in figure.axes)
+    plt.close("all")
 
 
 @pytest.mark.parametrize("width", [2.5, 4.2, 5.2, 14.0])

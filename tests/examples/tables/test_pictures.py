@@ -14,8 +14,10 @@ from avsl.data.folders import all_captions
 from avsl.data.loading import TrainingScenes
 from avsl.data.music import MusicFolder
 from avsl.evaluation.held_out import load_held_out
+from avsl.evaluation.legend import source_labels
 from avsl.evaluation.predict import predict
 from avsl.evaluation.score import mean_reference_deviation
+from avsl.evaluation.sheet import DPI
 from avsl.model.caption_features import CaptionTable
 from avsl.model.localizer import Localizer
 from avsl.tables.cost import measure_cost, write_cost
@@ -62,10 +64,19 @@ def test_every_row_and_column_is_named_and_a_missing_source_is_marked(model: Loc
     names = [f"row {number}" for number in range(7)]
     figure = draw_maps({name: none_found if name == "row 3" else all_found for name in names}, shown)
     grid = [figure.axes[4 * line : 4 * line + 4] for line in range(8)]
-    assert [line[0].get_ylabel() for line in grid] == ["frames", *names]
-    assert [axis.get_title() for axis in grid[0]] == [f"scene {s}, source {n}" for s in (1, 2) for n in (1, 2)]
-    assert [axis.get_title() for axis in grid[4]] == ["not found"] * 4
-    assert not any(axis.get_title() for axis in grid[3])
+    assert [line[0].get_ylabel().replace("\n", " ") for line in grid] == ["frames with the ground truth", *names]
+    labels = source_labels(shown, 0)
+    assert [axis.get_title() for axis in grid[0]] == [
+        f"scene {s}, source {n}:\n{labels[n - 1]}" for s in (1, 2) for n in (1, 2)
+    ]
+    assert [axis.get_title() for axis in grid[4]] == [f"source {n}: not found" for n in (1, 2, 1, 2)]
+    assert [axis.texts[0].get_text() for axis in grid[4]] == [f"{labels[n]}\nnot found" for n in (0, 1, 0, 1)]
+    assert not any(axis.get_title() or axis.texts for axis in grid[3])
+    (legend,) = figure.legends
+    assert [text.get_text() for text in legend.get_texts()][-1] == "the model has found no such source"
+    figure.set_dpi(DPI)
+    figure.canvas.draw()
+    assert all(axis.get_window_extent().width >= 200 for axis in figure.axes)
     plt.close(figure)
 
 

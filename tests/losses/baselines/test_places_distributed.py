@@ -112,23 +112,39 @@ def warnings_of(case: str) -> dict[str, list[str]]:
     }
 
 
+SPLITS = (3, 2)  # number of samples of the first process: even, uneven
+
+
 def work(rank: int, folder: str, split: int) -> None:
-    dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2, timeout=LIMIT)
+    dist.init_process_group("gloo", init_method=f"file://{folder}/store{split}", rank=rank, world_size=2, timeout=LIMIT)
     torch.set_num_threads(1)
     rows = slice(0, split) if rank == 0 else slice(split, SAMPLES)
     model = DistributedDataParallel(Encoders())
     results: dict[Any, Any] = {setting: step(model, rows, *setting) for setting in SETTINGS}
     results["none"] = {case: step(model, rows, case, "none", spoil=True) for case in CASES}
     results["warnings"] = {case: warnings_of(case) for case in CASES}
-    torch.save(results, Path(folder) / f"{rank}.pt")
+    torch.save(results, Path(folder) / f"{split}-{rank}.pt")
     dist.destroy_process_group()
 
 
+def work_on_all(rank: int, folder: str) -> None:
+    for split in SPLITS:
+        work(rank, folder, split)
+
+
 @functools.cache
-def run(split: int) -> list[dict[Any, Any]]:
+def all_runs() -> dict[int, list[dict[Any, Any]]]:
+    # In the same two processes, because their start takes longer than the work.
     with tempfile.TemporaryDirectory() as folder:
-        mp.spawn(work, args=(folder, split), nprocs=2)
-        return [torch.load(Path(folder) / f"{rank}.pt", weights_only=True) for rank in range(2)]
+        mp.spawn(work_on_all, args=(folder,), nprocs=2)
+        return {
+            split: [torch.load(Path(folder) / f"{split}-{rank}.pt", weights_only=True) for rank in range(2)]
+            for split in SPLITS
+        }
+
+
+def run(split: int) -> list[dict[Any, Any]]:
+    return all_runs()[split]
 
 
 @pytest.fixture(params=[3, 2], ids=["even", "uneven"])

@@ -252,6 +252,15 @@ def test_threads_do_not_change_the_result():
     assert all(map(torch.equal, results[0][2], results[1][2]))
 
 
+def test_one_thread_takes_all_problems_in_one_call(monkeypatch):
+    """A call of a kernel costs microseconds."""
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
+    problem = Problem(uniform(40, 5, 5), *(torch.full((40, 5), 0.2).double() for _ in range(2)), 0.1)
+    calls = []
+    problems._run(lambda *arguments: calls.append(arguments[:2]), problem)
+    assert calls == [(0, 40)]
+
+
 @pytest.mark.usefixtures("pool")
 def test_many_callers_at_once():
     cost, a, b = clouds(40, 60, 50, dtype=torch.float32)

@@ -25,6 +25,7 @@ class Block:
         self.special = {"%tid.x": np.arange(threads), "%ctaid.x": zeros + block, "global_smem": zeros}
         # The numbers that each predicate compares.
         self.compared: dict[str, list[np.ndarray]] = {}
+        self.numbers: dict[tuple[str, type], np.ndarray] = {}
         # The factors of a product that may still be fused with a sum.
         self.factors: dict[str, list[np.ndarray]] = {}
 
@@ -79,6 +80,13 @@ class Block:
     def read(self, operand: str, kind: type) -> np.ndarray:
         if operand in self.registers:
             return self.registers[operand].view(kind)
+        if (operand, kind) not in self.numbers:
+            self.numbers[operand, kind] = self.number(operand, kind)
+            self.numbers[operand, kind].flags.writeable = False
+        return self.numbers[operand, kind]
+
+    def number(self, operand: str, kind: type) -> np.ndarray:
+        """What never changes: a special register or a number of the code."""
         if operand in self.special:
             return self.special[operand].astype(kind)
         if operand[:2] in ("0f", "0d"):
@@ -90,7 +98,10 @@ class Block:
         self.factors.pop(operand, None)
         if operand != "_":
             register = self.registers[operand]
-            np.copyto(register, value.view(register.dtype), where=run)
+            if run is self.everyone:  # a mask takes longer
+                register[...] = value.view(register.dtype)
+            else:
+                np.copyto(register, value.view(register.dtype), where=run)
 
     def execute(self, instruction: Instruction, run: np.ndarray) -> None:
         if instruction.name in ("ld", "st", "ldmatrix", "stmatrix"):
@@ -101,7 +112,7 @@ class Block:
         elif instruction.name == "bar":
             assert instruction.marks == ("warp", "sync"), "unknown instruction"
             self.of_warps[run.reshape(-1, WARP).all(1)] = self.step
-        elif run.any():
+        elif run is self.everyone or run.any():
             target, *sources = instruction.operands
             if isinstance(target, tuple):
                 halves = self.read(sources[0], np.uint64).view(np.uint32).reshape(-1, 2)
@@ -151,8 +162,8 @@ class Block:
         if "ftz" in marks:
             values = [flushed(value) for value in values]
         result = ARITHMETIC[name](*values)
-        product = next((i for i, source in enumerate(sources) if source in self.factors), None)
-        if name in ("add", "sub") and len(marks) == 1 and product is not None:
+        if name in ("add", "sub") and len(marks) == 1 and not self.factors.keys().isdisjoint(sources):
+            product = 0 if sources[0] in self.factors else 1
             (x, y), other = self.factors[sources[product]], values[1 - product]
             if name == "sub":
                 x, other = (x, -other) if product == 0 else (-x, other)

@@ -95,7 +95,7 @@ def _run(kernel: Callable[..., int], problem: Problem, *arguments: Any) -> None:
     count, rows = problem.a.shape
     entries = problem.b.shape[1] * rows
     threads = max(1, min(torch.get_num_threads(), count, count * entries // _ENTRIES_PER_THREAD))
-    size = max(1, -(-count // (8 * threads) if threads > 1 else count))
+    size = max(1, -(-count // (8 * threads)) if threads > 1 else count)
     ranges = deque((first, min(first + size, count)) for first in range(0, count, size))
 
     def work() -> None:
