@@ -12,6 +12,7 @@ from PIL import Image
 
 from ..data.kinds import prepare_command
 from ..data.vggsound_list import read_vggsound_list
+from ..parts import Part
 from ..pictures import ORIENTATION, read_picture
 
 TRAINING_LISTS = ("music_solo_train.txt", "music_duet_train.txt", "vggsound_train.csv")
@@ -26,12 +27,13 @@ class ClipToCaption:
     frame: Path
 
 
-def read_clips(root: Path, lists: Sequence[str] = ()) -> list[ClipToCaption]:
+def read_clips(root: Path, lists: Sequence[str] = (), part: Part | None = None) -> list[ClipToCaption]:
     """Reads the clips of the training lists in ``root/metadata``: each clip once, in the order of the lists.
 
     Args:
         root: the data folder, with ``frames/<id>.jpg`` and ``metadata/``.
         lists: file names in ``metadata/``. Default: the existing ones of :data:`TRAINING_LISTS`.
+        part: read the clips of this part only; the frames of others may be missing.
 
     Raises:
         FileNotFoundError: if there is no list or if frames are missing; the message has their number and the first one.
@@ -50,6 +52,8 @@ def read_clips(root: Path, lists: Sequence[str] = ()) -> list[ClipToCaption]:
         if not (metadata / name).is_file():
             raise FileNotFoundError(f"Expected the list {(metadata / name).resolve()}, but there is no such file")
         for clip_id, labels in _entries(metadata / name):
+            if part and not part.holds(clip_id):
+                continue
             if not labels:
                 raise ValueError(f"Expected classes in {name}, but clip {clip_id!r} has none")
             clip = ClipToCaption(clip_id, labels, root / "frames" / f"{clip_id}.jpg")

@@ -64,19 +64,54 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
     return entries
 
 
-def _complete_captions(path: Path) -> Iterator[tuple[str, tuple[tuple[str, ...], str]]]:
+def complete_captions(path: Path) -> Iterator[tuple[str, tuple[tuple[str, ...], str]]]:
+    """The captions of an output file; none if it does not exist. An incomplete last line is ignored."""
     return read_captions(path, whole_lines=True) if path.is_file() else iter(())
 
 
 def recorded_ids(path: Path, *, failures: bool) -> set[str]:
     """The clips that the output file ``path`` has captions of and, with ``failures``, those that have failed."""
-    ids = {name for name, _ in _complete_captions(path)}
+    ids = {name for name, _ in complete_captions(path)}
     return ids | ({entry["id"] for entry in read_lines(failed_path(path))} if failures else set())
 
 
 def failed_path(path: Path) -> Path:
     """The file of failures that belongs to the output file ``path``."""
     return path.with_name(f"{path.stem}.failed.jsonl")
+
+
+def provenance_path(path: Path) -> Path:
+    """The file of provenance that belongs to the output file ``path``."""
+    return path.with_name(f"{path.stem}.provenance.json")
+
+
+def read_origins(path: Path) -> list[dict[str, Any]]:
+    """The recorded origins of the output file ``path``.
+
+    Raises:
+        ValueError: if the file of provenance is malformed.
+    """
+    if not provenance_path(path).is_file():
+        return []
+    origins = read_json(provenance_path(path), "origins")
+    if not isinstance(origins, list) or not all(isinstance(origin, dict) for origin in origins):
+        raise ValueError(f"Expected {provenance_path(path)} to hold a list of origins, but got {origins!r:.80}")
+    return origins
+
+
+def locked(path: Path) -> FileLock:
+    """Makes the folder of the output file ``path`` and returns the file's lock, which this process now holds.
+
+    Raises:
+        BlockingIOError: if another process writes to the file.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(path.with_name(f".{path.name}.lock"), timeout=0)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise BlockingIOError(f"Another process writes {path}") from None
+    return lock
 
 
 class Records:
@@ -88,6 +123,8 @@ class Records:
             existing captions.
         force: allow adding to captions of another origin.
         retry_failed: delete the recorded failures, so that the model is asked about these clips again.
+        joined: for the file of a part, the file that parts are joined to: what is in it needs no captions, and its
+            captions must be of the same origin.
 
     Raises:
         BlockingIOError: if another process writes to the file.
@@ -96,10 +133,17 @@ class Records:
     """
 
     def __init__(
-        self, path: Path, provenance: Mapping[str, Any], *, force: bool = False, retry_failed: bool = False
+        self,
+        path: Path,
+        provenance: Mapping[str, Any],
+        *,
+        force: bool = False,
+        retry_failed: bool = False,
+        joined: Path | None = None,
     ) -> None:
         self.path, self.failed_path = path, failed_path(path)
-        self.provenance_path = path.with_name(f"{path.stem}.provenance.json")
+        self.provenance_path = provenance_path(path)
+        self._joined = joined
         self._provenance, self._force, self._retry_failed = dict(provenance), force, retry_failed
 
     def __enter__(self) -> Records:
@@ -108,17 +152,13 @@ class Records:
                 raise ValueError(
                     f"Expected {path} to be a file that can be resumed, but it is a folder, device or pipe"
                 )
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        self._lock = FileLock(self.path.with_name(f".{self.path.name}.lock"), timeout=0)
+        self._lock = locked(self.path)
         try:
-            self._lock.acquire()
-        except Timeout:
-            raise BlockingIOError(f"Another process writes {self.path}") from None
-        try:
+            self._elsewhere = self._check_joined()
             if self._retry_failed:
                 self.failed_path.unlink(missing_ok=True)
             self._claim()
-            self.foreground = {name: captions[0] for name, captions in _complete_captions(self.path)}
+            self.foreground = {name: captions[0] for name, captions in complete_captions(self.path)}
             self.failed = {
                 e["id"]: str(e.get("reason")) for e in read_lines(self.failed_path) if e["id"] not in self.foreground
             }
@@ -140,6 +180,14 @@ class Records:
             self.provenance_path.unlink()
         self._lock.release()
 
+    def _check_joined(self) -> set[str]:
+        """The clips that need no captions because parts were joined before."""
+        if self._joined is None or not self._joined.is_file():
+            return set()
+        if not self._force and (text := difference(read_origins(self._joined)[-1:], self._provenance)):
+            raise ValueError(f"{self._joined} holds captions of another origin ({text}). Add to them with --force")
+        return recorded_ids(self._joined, failures=not self._retry_failed)
+
     def _any_record(self) -> bool:
         return any(path.is_file() and path.stat().st_size > 0 for path in (self.path, self.failed_path))
 
@@ -148,19 +196,15 @@ class Records:
         origins: list[dict[str, Any]] = []
         existing = self._any_record()
         if existing and self.provenance_path.is_file():
-            origins = read_json(self.provenance_path, "origins")
-            if not isinstance(origins, list) or not all(isinstance(origin, dict) for origin in origins):
-                raise ValueError(f"Expected {self.provenance_path} to hold a list of origins, but got {origins!r:.80}")
+            origins = read_origins(self.path)
         if any(_origin(o) == _origin(self._provenance) for o in origins[-1:]):
             return
         if existing and not self._force:
-            difference = _difference(origins[-1:], self._provenance)
+            text = difference(origins[-1:], self._provenance)
             if not self.path.is_file():
-                raise ValueError(
-                    f"{self.failed_path} is of another origin ({difference}). Ask again with --retry-failed"
-                )
+                raise ValueError(f"{self.failed_path} is of another origin ({text}). Ask again with --retry-failed")
             raise ValueError(
-                f"{self.path} holds captions of another origin ({difference}). Choose "
+                f"{self.path} holds captions of another origin ({text}). Choose "
                 "another --out, delete the file and its .provenance.json, or add to it with --force"
             )
         write_json(self.provenance_path, {"origins": [*origins, self._provenance]})
@@ -178,7 +222,8 @@ class Records:
                     f"Expected {len(clip.labels)} foreground captions for clip {clip.name!r} "
                     f"({', '.join(clip.labels)}), but {self.path} has {count}"
                 )
-        return [clip for clip in clips if clip.name not in self.foreground and clip.name not in self.failed]
+        done = {*self.foreground, *self.failed, *self._elsewhere}
+        return [clip for clip in clips if clip.name not in done]
 
     def write(self, clip: ClipToCaption, captions: Captions) -> None:
         """Appends the captions of a clip."""
@@ -194,10 +239,11 @@ def _origin(provenance: Mapping[str, Any]) -> list[Any]:
     return [provenance.get(key) for key in ("model", "prompt_sha256", "generation")]
 
 
-def _difference(origins: Sequence[Mapping[str, Any]], provenance: Mapping[str, Any]) -> str:
+def difference(origins: Sequence[Mapping[str, Any]], provenance: Mapping[str, Any]) -> str:
+    """What differs between the first of ``origins`` and ``provenance``; empty if nothing does."""
     if not origins:
         return "without a .provenance.json"
     for key in ("model", "generation"):
         if origins[0].get(key) != provenance[key]:
             return f"{key} {origins[0].get(key)!r}, now {provenance[key]!r}"
-    return "another prompt"
+    return "" if _origin(origins[0]) == _origin(provenance) else "another prompt"

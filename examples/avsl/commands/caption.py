@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -14,10 +15,14 @@ from typing import Any
 from ..captioning.backend import Backend, Generation
 from ..captioning.frames import ClipToCaption, data_url, read_clips
 from ..captioning.job import caption_missing
+from ..captioning.parts import check_joined, check_part, join, part_path
 from ..captioning.prompt import build_prompt, prompt_hash
-from ..captioning.records import Records, recorded_ids
+from ..captioning.records import Records, failed_path, recorded_ids
 from ..model_names import advice, check_name
+from ..parts import add_part_options
 from .exit_status import exit_status
+
+log = logging.getLogger(__name__)
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -38,6 +43,7 @@ def build_parser() -> argparse.ArgumentParser:
         help="base URLs of OpenAI-compatible servers, e.g. http://localhost:8000/v1",
     )
     add("--out", type=Path, help="output file (default: metadata/captions.jsonl in the data folder)")
+    add_part_options(parser)
     add("--limit", type=_positive, help="maximum number of clips to caption in this run (default: all)")
     add("--attempts", type=_positive, default=3, help="attempts before a clip counts as failed (default: %(default)s)")
     add("--retry-failed", action="store_true", help="ask again about clips that failed in earlier runs")
@@ -153,14 +159,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _run(options: argparse.Namespace) -> int:
     if options.model and not options.server:
         check_name("model", options.model)
-    clips = read_clips(options.data_root, options.lists)
+    clips = read_clips(options.data_root, options.lists, options.part)
     if options.dry_run:
         print(_preview(clips, options))
         return 0
     temperature = None if options.no_temperature else options.temperature
     generation = Generation(temperature, options.max_tokens, options.longest_side)
     provenance = _provenance(options, generation)
-    with Records(options.out, provenance, force=options.force, retry_failed=options.retry_failed) as records:
+    if options.join:
+        return _join(clips, provenance, options)
+    path, joined = options.out, None
+    if options.part:
+        check_part(options.out, options.part)
+        path, joined = part_path(options.out, options.part), options.out
+    else:
+        check_joined(options.out)
+    with Records(path, provenance, force=options.force, retry_failed=options.retry_failed, joined=joined) as records:
         failed = caption_missing(
             clips,
             records,
@@ -168,6 +182,16 @@ def _run(options: argparse.Namespace) -> int:
             attempts=options.attempts,
             limit=options.limit,
         )
+    if options.part:
+        log.info("After all %d parts, run the same command with --join in place of --part", options.part.count)
+    return 1 if failed else 0
+
+
+def _join(clips: Sequence[ClipToCaption], provenance: Mapping[str, Any], options: argparse.Namespace) -> int:
+    failed = join(options.out, clips, provenance, force=options.force)
+    log.info("Joined the captions of %d clips: %s", len(clips) - failed, options.out)
+    if failed:
+        log.error("Failed: %d of %d clips. All reasons are in %s", failed, len(clips), failed_path(options.out))
     return 1 if failed else 0
 
 
@@ -239,4 +263,6 @@ def _preview(clips: Sequence[ClipToCaption], options: argparse.Namespace) -> str
 def _pending(clips: Sequence[ClipToCaption], options: argparse.Namespace) -> Sequence[ClipToCaption]:
     """The clips that this run would ask about. Reads the files of earlier runs and changes nothing."""
     done = recorded_ids(options.out, failures=not options.retry_failed)
+    if options.part:
+        done |= recorded_ids(part_path(options.out, options.part), failures=not options.retry_failed)
     return [clip for clip in clips if clip.name not in done][: options.limit]

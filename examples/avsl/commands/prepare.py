@@ -11,6 +11,7 @@ from pathlib import Path
 from rich.console import Console
 
 from ..constants import SILENCE
+from ..parts import add_part_options
 from ..preparation.job import MUSIC, VGGSOUND, Preparation, PublicDataset, prepare_dataset
 from .exit_status import exit_status
 
@@ -41,6 +42,7 @@ def parse_arguments(arguments: Sequence[str] | None = None, *, dataset: PublicDa
 
 def add_common(parser: argparse.ArgumentParser) -> None:
     """Adds the options that all preparations share."""
+    add_part_options(parser)
     add = parser.add_argument
     add("--out", type=Path, required=True, metavar="DIR", help="folder to write, the --data-root of training")
     add(

@@ -14,17 +14,25 @@ from pathlib import Path
 from .. import pool
 from ..clip_ids import ClipId, frame_rate
 from ..files import read_json, write_json
+from ..parts import Part
 from . import worker
 from .videos import VideoFile
 
 log = logging.getLogger(__name__)
 FILE = "frame_rates.json"  # in metadata/
+PARTS = "parts"  # folder in metadata/ of the files of parts
 
 
 def settle_rates(
-    listed: Iterable[str], to_do: Mapping[VideoFile, Sequence[str]], prepared: set[str], out: Path, workers: int
+    listed: Iterable[str],
+    to_do: Mapping[VideoFile, Sequence[str]],
+    prepared: set[str],
+    out: Path,
+    workers: int,
+    part: Part | None = None,
 ) -> dict[str, float]:
-    """Returns the rate of each video that has clips to prepare, and keeps it in ``metadata/frame_rates.json``.
+    """Returns the rate of each video that has clips to prepare, and keeps it in ``metadata/frame_rates.json``,
+    or in a file of its own for a part.
 
     The ids that count are the listed ones and those of earlier lists whose frames are there. A rate that was kept is
     used as long as it fits all of them. If it does not, because it was chosen by too few ids, the clips that were made
@@ -36,6 +44,7 @@ def settle_rates(
         prepared: ids of the listed clips that are prepared.
         out: the folder that is written.
         workers: number of processes.
+        part: the part whose clips are listed; ``None``: all.
 
     Raises:
         ValueError: if the file of kept rates is malformed.
@@ -44,7 +53,9 @@ def settle_rates(
     for path in (out / "frames").iterdir():
         if (video := _video(path)) in clips:
             clips[video].append(ClipId.parse(path.stem))
-    kept = _read(out / "metadata" / FILE)
+    own = _own_file(out, part)
+    kept_here = _read(own)
+    kept = _kept(out) | kept_here
     rates = {video: kept[video] for video in clips if _fits(clips[video], kept.get(video))}
     files = {ClipId.parse(names[0]).video: file.path for file, names in to_do.items() if names}
     undecided = {path: video for video, path in files.items() if video in clips and video not in rates}
@@ -57,9 +68,32 @@ def settle_rates(
         {video for video in kept.keys() & rates.keys() if not math.isclose(kept[video], rates[video])}, prepared, out
     )
     _warn_of_unknown([name for name in prepared if ClipId.parse(name).video in clips.keys() - kept.keys()])
-    if kept | rates != kept:
-        write_json(out / "metadata" / FILE, dict(sorted((kept | rates).items())))
+    if kept_here | rates != kept_here:
+        write_json(own, dict(sorted((kept_here | rates).items())))
     return rates
+
+
+def join_rates(out: Path, parts: Iterable[Part]) -> None:
+    """Joins the rates that ``parts`` keep into ``metadata/frame_rates.json``. A video's clips are in one part."""
+    path = _own_file(out, None)
+    rates = _read(path)
+    for part in parts:
+        rates |= _read(_own_file(out, part))
+    if rates:
+        write_json(path, dict(sorted(rates.items())))
+
+
+def _own_file(out: Path, part: Part | None) -> Path:
+    metadata = out / "metadata"
+    return metadata / FILE if part is None else metadata / PARTS / f"{part.file_name}.{FILE}"
+
+
+def _kept(out: Path) -> dict[str, float]:
+    """All rates that are kept: those of parts of any number, too, unless they were joined."""
+    kept: dict[str, float] = {}
+    for path in sorted((out / "metadata" / PARTS).glob(f"*.{FILE}")):
+        kept |= _read(path)
+    return kept | _read(out / "metadata" / FILE)
 
 
 def _by_video(names: Iterable[str]) -> dict[str, list[ClipId]]:

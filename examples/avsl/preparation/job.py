@@ -23,13 +23,16 @@ from ..clip_files import is_whole_frame, is_whole_sound
 from ..clip_ids import ClipId
 from ..data.overlap import overlap_note
 from ..files import read_json, write_json
-from . import worker
+from ..parts import Part
+from . import part_records, worker
 from .frame_rates import settle_rates
+from .part_records import Result
 from .split_lists import SplitList, copy, read_music, read_vggsound
 from .videos import VideoFolder
 from .worker import Job, Outcome
 
 log = logging.getLogger(__name__)
+LOOKING = 2.0  # s until a lock is taken for one that stays: other parts hold it for a moment to look at it
 
 
 @dataclass(frozen=True)
@@ -57,6 +60,8 @@ class Preparation:
         workers: number of processes; 0 works in this process.
         frame_side: longest shorter side of a frame, in pixels; larger frames are scaled down.
         silence: level in dBFS below which a clip counts as silent and is left out.
+        part: the part to prepare; ``None``: all clips.
+        join: prepare nothing, and join the parts that are there.
     """
 
     videos: Path
@@ -65,49 +70,95 @@ class Preparation:
     workers: int
     frame_side: int
     silence: float
+    part: Part | None = None
+    join: bool = False
 
 
 def prepare_dataset(dataset: PublicDataset, preparation: Preparation, console: Console) -> bool:
     """Prepares the listed clips that are not in the folder yet; returns whether any clip can be used.
 
     Raises:
-        BlockingIOError: if another process is preparing the same folder.
-        FileNotFoundError: if there are no videos or no lists.
+        BlockingIOError: if another process is preparing the same folder, or the same part.
+        FileNotFoundError: if there are no videos or no lists, or parts to join are missing.
+        ValueError: if parts do not belong together.
     """
-    with locked(preparation.out):
+    with locked(preparation.out, preparation.part):
         return _prepare_locked(dataset, preparation, console)
 
 
 @contextlib.contextmanager
-def locked(out: Path) -> Iterator[None]:
-    """Makes the folder ``out`` and keeps other processes from preparing it.
+def locked(out: Path, part: Part | None = None) -> Iterator[None]:
+    """Makes the folder ``out`` and keeps other processes from preparing it, or ``part`` of it.
+
+    Different parts do not exclude each other. Each takes its own lock, then looks whether the whole folder is locked; a
+    run of the whole folder does it the other way round. So they never run at once.
 
     Raises:
         BlockingIOError: if another process is preparing it.
     """
     out.mkdir(parents=True, exist_ok=True)
-    try:
-        lock = FileLock(out / ".preparing.lock").acquire(timeout=0)
-    except Timeout:
-        raise BlockingIOError(f"Another process is preparing {out.resolve()}") from None
-    with lock:
+    whole = out / ".preparing.lock"
+    own = whole if part is None else out / f".preparing-{part.file_name}.lock"
+    with _lock(own, 0):
+        for other in sorted(out.glob(".preparing-*.lock")) if part is None else [whole]:
+            with _lock(other, LOOKING):
+                pass
         yield
+
+
+@contextlib.contextmanager
+def _lock(path: Path, timeout: float) -> Iterator[None]:
+    lock = FileLock(path, timeout=timeout)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise BlockingIOError(f"Another process is preparing {path.parent.resolve()}, by {path.name}") from None
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def _prepare_locked(dataset: PublicDataset, preparation: Preparation, console: Console) -> bool:
     split_lists = dataset.read_lists(preparation.lists)
-    prepared, unusable, still = _prepare_clips(split_lists, preparation, console)
+    lines = itertools.chain.from_iterable(split_list.lines for split_list in split_lists)
+    names = list(dict.fromkeys(itertools.chain.from_iterable(line.clips for line in lines)))
+    settings = part_records.settings_of(dataset.name, preparation.frame_side, preparation.silence, split_lists)
+    if preparation.part:
+        return prepare_part(
+            preparation.out, preparation.part, settings, lambda: _prepare_clips(names, preparation, console), console
+        )
+    if preparation.join:
+        result = part_records.joined(preparation.out, settings, names)
+    else:
+        result = _prepare_clips(names, preparation, console)
     metadata = preparation.out / "metadata"
-    for note in overlap_of(split_lists, prepared):
+    for note in overlap_of(split_lists, result.prepared):
         log.warning("%s", note)
-    counts = {split_list: split_list.write(metadata, prepared) for split_list in split_lists}
+    counts = {split_list: split_list.write(metadata, result.prepared) for split_list in split_lists}
     for name in dataset.box_files:
         if (preparation.lists / name).is_file():
             copy(preparation.lists / name, metadata)
-    if not report(console, metadata / "report.json", counts, unusable, prepared, still):
+    if not report(console, metadata / "report.json", counts, result):
         return False
     print_next_steps(console, dataset, preparation.out, counts)
     return True
+
+
+def prepare_part(
+    out: Path, part: Part, settings: part_records.Settings, prepare: Callable[[], Result], console: Console
+) -> bool:
+    """Prepares a part and writes its record; returns whether any of its clips can be used, or it has none."""
+    part_records.claim(out, part, settings)
+    result = prepare()
+    part_records.write(out, part, settings, result)
+    left_out = len(result.unusable)
+    print_line(
+        console,
+        f"Part {part}: {len(result.prepared):,} clips prepared, {left_out:,} left out. After all {part.count} parts, "
+        "run the same command with --join in place of --part",
+    )
+    return bool(result.prepared) or not left_out
 
 
 def overlap_of(split_lists: Iterable[SplitList], prepared: Set[str]) -> list[str]:
@@ -118,28 +169,26 @@ def overlap_of(split_lists: Iterable[SplitList], prepared: Set[str]) -> list[str
     return [note for note in notes if note]
 
 
-def _still_clips(path: Path) -> set[str]:
+def _still_clips(out: Path, part: Part | None) -> set[str]:
     """The clips that an earlier run reported as still."""
+    path = out / "metadata" / "report.json" if part is None else part_records.record_path(out, part)
     return set(read_json(path).get("still", ())) if path.is_file() else set()
 
 
-def _prepare_clips(
-    split_lists: Sequence[SplitList], preparation: Preparation, console: Console
-) -> tuple[set[str], list[Outcome], set[str]]:
-    """Names of all prepared clips, sorted outcomes of those that can't be used, and names of prepared still clips."""
-    lines = itertools.chain.from_iterable(split_list.lines for split_list in split_lists)
-    names = dict.fromkeys(itertools.chain.from_iterable(line.clips for line in lines))
-    videos = VideoFolder(preparation.videos)
-    prepared = already_prepared(preparation.out, names)
+def _prepare_clips(listed: Sequence[str], preparation: Preparation, console: Console) -> Result:
+    """Prepares the ``listed`` clips, or those of them that are in the part."""
+    videos, part = VideoFolder(preparation.videos), preparation.part
+    names = [name for name in listed if part is None or part.holds(name)]
+    prepared = already_prepared(preparation.out, names, part)
     groups, _ = videos.group(name for name in names if name not in prepared)
-    rates = settle_rates(names, groups, prepared, preparation.out, preparation.workers)
+    rates = settle_rates(names, groups, prepared, preparation.out, preparation.workers, part)
     groups, missing = videos.group(name for name in names if name not in prepared)
     console.print(
-        f"{len(videos)} videos in {escape(str(preparation.videos))}; {len(names)} clips listed: "
+        f"{len(videos)} videos in {escape(str(preparation.videos))}; {len(names)} clips {of(part)}listed: "
         f"{len(prepared)} already prepared, {len(names) - len(prepared) - len(missing)} to prepare, "
         f"{len(missing)} without a video"
     )
-    if others := videos.unlisted(names):
+    if others := videos.unlisted(listed):
         first = ", ".join(path.name for path in others[:3])
         print_line(console, f"{len(others)} files have no listed id in their names and are not used, first {first}")
     jobs = [
@@ -157,20 +206,29 @@ def _prepare_clips(
     unusable = [Outcome(name, "no video", ClipId.parse(name).video) for name in missing]
     outcomes = run_jobs(worker.prepare, jobs, preparation.workers)
     unusable += [outcome for outcome in outcomes if outcome.reason]
-    still = _still_clips(preparation.out / "metadata" / "report.json") & prepared
+    still = _still_clips(preparation.out, part) & prepared
     still |= {outcome.name for outcome in outcomes if outcome.still}
     prepared |= {outcome.name for outcome in outcomes if not outcome.reason}
-    return prepared, sorted(unusable), still  # workers finish in any order
+    return Result(prepared, sorted(unusable), still)  # workers finish in any order
 
 
-def already_prepared(out: Path, names: Iterable[str]) -> set[str]:
-    """The clips whose frame and sound are there and whole; temporary files of killed processes are deleted."""
+def of(part: Part | None) -> str:
+    """The part in a message about its clips."""
+    return f"of part {part} " if part else ""
+
+
+def already_prepared(out: Path, names: Iterable[str], part: Part | None = None) -> set[str]:
+    """The clips whose frame and sound are there and whole; temporary files of killed processes are deleted.
+
+    With a ``part``, those of other parts stay, since other processes may be writing them.
+    """
     files: dict[str, set[str]] = {}
     for folder in ("frames", "audio"):
         (out / folder).mkdir(exist_ok=True)
         files[folder] = {path.name for path in (out / folder).iterdir()}
         for file in files[folder]:
-            if file.startswith(".") and ".partial." in file:
+            clip = file[1:].rsplit(".", 3)[0]  # of a temporary file, which atomic_write names
+            if file.startswith(".") and ".partial." in file and (part is None or part.holds(clip)):
                 (out / folder / file).unlink(missing_ok=True)
     there = [name for name in names if f"{name}.jpg" in files["frames"] and f"{name}.wav" in files["audio"]]
     whole = {
@@ -215,11 +273,10 @@ def report(
     console: Console,
     path: Path,
     counts: dict[SplitList, int],
-    unusable: list[Outcome],
-    prepared: Set[str],
-    still: Set[str] = frozenset(),
+    result: Result,
 ) -> bool:
     """Writes and prints how many clips of each list can be used, and why others can't; returns whether any can."""
+    unusable, still = sorted([*result.unusable, *result.without_boxes]), result.still
     _write_report(path, counts, unusable, still)
     _print_report(console, counts, unusable)
     if still:
@@ -227,9 +284,9 @@ def report(
             f"Still pictures: {len(still)} of the prepared clips, such as {escape(min(still))}. They are kept; "
             '"still" in the report lists them.'
         )
-    if not prepared:
+    if not result.prepared:
         log.error("No clip could be prepared. %s lists the reason for each clip.", path)
-    return bool(prepared)
+    return bool(result.prepared)
 
 
 def _write_report(path: Path, counts: dict[SplitList, int], unusable: list[Outcome], still: Set[str]) -> None:

@@ -380,3 +380,20 @@ def test_killed(archive: Path) -> None:
     assert report(out)["unusable"] == {}
     assert len((out / "metadata" / "flickr_train.txt").read_text().split()) == 150
     assert not list(out.rglob("*.partial*"))
+
+
+def test_parts(archive: Path) -> None:
+    """Some of five parts have none of the four clips."""
+    out = archive.parent / "out"
+    (archive / "Annotations" / f"{TESTED[0]}.xml").unlink()
+    side_by_side(archive, TRAINED[0])[1].unlink()
+    assert main(arguments(archive)) == 0
+    made = [
+        {p: p.read_bytes() for p in out.rglob("*.*") if p.is_file() and "parts" not in p.parts and p.name[0] != "."}
+    ]
+    assert report(out)["reasons"] == {"no boxes": 1, "no sound": 1}
+    shutil.rmtree(out)
+    for more in (*[("--part", f"{number}/5") for number in range(1, 6)], ("--join",)):
+        main(arguments(archive, *more))
+    made += [{p: p.read_bytes() for p in made[0]}]
+    assert made[0] == made[1]
