@@ -61,10 +61,13 @@ def has_transform() -> bool:
     return core._is_tracing() or core._are_functorch_transforms_active() or core._len_torch_dispatch_stack() > 0
 
 
-@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
 def compiles_transform() -> bool:
     """Whether a graph is being compiled in a transform of ``torch.func``, which a custom operator can't follow."""
     return torch._C._are_functorch_transforms_active()
+
+
+# torch.compiler.assume_constant_result sets this, too, but imports all of the compiler.
+setattr(compiles_transform, "_dynamo_marked_constant", True)  # noqa: B010
 
 
 def check_no_transform(name: str, value: Tensor, *, differentiable: bool) -> None:
