@@ -85,10 +85,6 @@ class LocalizationTables(RuledMetric):
         self.add_state("sample_rows", [], dist_reduce_fx="cat")
         self.add_state("video_names", [], dist_reduce_fx="cat")
 
-    def extra_repr(self) -> str:
-        """Names the settings, for ``repr``."""
-        return f"protocol={self.protocol.name!r}, task={self.task!r}, layout={self.layout!r}, metrics={self.metrics}"
-
     def update(
         self,
         maps: Tensor | Sequence[Tensor],

@@ -458,9 +458,3 @@ def test_chance_gaussian_equals_the_loop():
     levels = chance_levels([torch.tensor(g) for g in truths], protocols.noprior.replace(size=8))
     expected = reference([(np.stack([gaussian] * len(g)), g) for g in truths], "one", 8)
     assert_equal(levels["centered Gaussian"], expected)
-
-
-def test_the_repr_names_the_protocol() -> None:
-    assert repr(SoundLocalization("clean", task="single")).startswith(
-        "SoundLocalization(protocol='clean', task='single', layout='one', metrics=('AP', "
-    )
