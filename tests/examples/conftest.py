@@ -32,6 +32,17 @@ WORDS = ("a", "an", "image", "of", "person", "playing", "the", "silent", "and", 
 
 
 @pytest.fixture
+def one_thread() -> Iterator[None]:
+    """One thread, because these models are too small for more."""
+    import torch
+
+    previous = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(previous)
+
+
+@pytest.fixture
 def serial(monkeypatch: pytest.MonkeyPatch) -> None:
     """Composes and draws without worker processes."""
     from avsl import pool

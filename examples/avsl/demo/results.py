@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-import torch
 from PIL import Image
 from torch import Tensor
 
+from ..localization.job import find_sources
 from ..localization.overlay import paint, scaled
 from ..localization.user_files import as_frame, decode, open_media
 from ..localization.video import Progress, VideoMaps, draw_heatmaps, localize_video, terminal_bar
@@ -56,7 +56,6 @@ def identifications(model: Localizer) -> list[str]:
     return sorted(names, key=lambda name: name != model.config.identification)
 
 
-@torch.no_grad()
 def localize_in_picture(
     model: Localizer, picture: Image.Image, waveform: Tensor, num_sources: int | None, identification: str
 ) -> Result:
@@ -70,9 +69,8 @@ def localize_in_picture(
         identification: how they are told apart.
     """
     frame = as_frame(picture, model.config.image_size)
-    encoded = model.encode(frame[None].to(model.device), waveform[None].to(model.device))
-    sound = model.sound_map(encoded)[0].cpu()
-    maps, valid, peaks = (values[0].cpu() for values in model.source_maps(encoded, num_sources, identification))
+    sound, sources = find_sources(model, frame, waveform, num_sources, identification)
+    maps, valid, peaks = (values[0].cpu() for values in sources)
     pixels = shown(picture)
     similar = f"similarity {float(sound.min()):.2f} to {float(sound.max()):.2f}"
     views = [_own_range("The whole sound", pixels, sound, similar)]

@@ -71,14 +71,15 @@ def _localize_in_picture(options: argparse.Namespace, console: Console) -> None:
 
 @torch.no_grad()
 def find_sources(
-    model: Localizer, frame: Tensor, waveform: Tensor, num_sources: int | None
+    model: Localizer, frame: Tensor, waveform: Tensor, num_sources: int | None, identification: str | None = None
 ) -> tuple[Tensor, SourceMaps]:
     """Computes the map of the whole sound, (h, w), and the sources of one frame.
 
-    ``num_sources`` is the number of sources; with ``None`` the model finds it.
+    ``num_sources`` is the number of sources; with ``None`` the model finds it. ``identification`` is how they are told
+    apart; with ``None`` as the model's configuration says.
     """
     encoded = model.encode(frame[None].to(model.device), waveform[None].to(model.device))
-    return model.sound_map(encoded)[0].cpu(), model.source_maps(encoded, num_sources)
+    return model.sound_map(encoded)[0].cpu(), model.source_maps(encoded, num_sources, identification)
 
 
 def _save_overlay(path: Path, picture: Image.Image, heat: Tensor) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,17 +13,9 @@ from avsl.model.checkpoints import open_model
 
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.usefixtures("serial"),
+    pytest.mark.usefixtures("one_thread", "serial"),
     pytest.mark.filterwarnings("ignore:.* samples have :UserWarning"),
 ]
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    previous = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(previous)
 
 
 def test_trains_evaluates_and_localizes(

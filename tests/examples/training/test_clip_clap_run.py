@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -18,18 +17,10 @@ from avsl.training.callbacks import KeepLast
 
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.usefixtures("serial"),
+    pytest.mark.usefixtures("one_thread", "serial"),
     pytest.mark.filterwarnings("ignore:Experiment logs directory .* exists and is not empty:UserWarning"),
 ]
 SIZES = ["--train-scenes", "16", "--test-scenes", "4", "--batch-size", "8", "--epochs", "2"]
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    previous = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(previous)
 
 
 def stop_after_the_first_epoch(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +26,7 @@ from ..conftest import TINY, write_clip
 processes.preload(__name__)
 
 pytestmark = [
+    pytest.mark.usefixtures("one_thread"),
     pytest.mark.slow,
     # Lightning warns when a run is resumed that it replaces the log of the earlier part.
     pytest.mark.filterwarnings("ignore:Experiment logs directory .* exists and is not empty:UserWarning"),
@@ -39,14 +39,6 @@ METHODS = {"coarse-to-fine": {}, "dsol": {}, "avgn": {"method_options": ("heads=
 
 class KilledError(Exception):
     pass
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    previous = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(previous)
 
 
 @pytest.fixture
